@@ -1,0 +1,51 @@
+"""Loads an adapter on its first use, so that `import imagemill` stays fast and needs no adapter's own packages.
+
+Each port's package holds a read-only table, name → `Adapter`; adding an adapter is a module and a line.
+"""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from imagemill.errors import OperatorError, UserError
+
+
+class Adapter(NamedTuple):
+    """Where an adapter is: its module, its class, and the extra of Imagemill that brings the packages it imports."""
+
+    module: str
+    cls: str
+    extra: str = ""
+
+
+def load(table: Mapping[str, Adapter], name: str, what: str) -> type[Any]:
+    """The class that `table` has under `name`; `what` says in errors what kind of thing it is ("builder").
+
+    `UserError` if the table has no such name; `OperatorError` if a package that the adapter needs is not installed.
+    """
+    if name not in table:
+        raise _unknown(table, name, what)
+    adapter = table[name]
+    try:
+        module = import_module(adapter.module)
+    except ImportError as error:
+        if not adapter.extra or _is_ours(error):
+            raise
+        raise OperatorError(
+            f"The {what} {name!r} needs the Python package {error.name!r}, which cannot be imported: {error.msg}",
+            f"pip install 'imagemill[{adapter.extra}]'",
+        ) from error
+    cls: type[Any] = getattr(module, adapter.cls)
+    return cls
+
+
+def _unknown(table: Mapping[str, Adapter], name: str, what: str) -> UserError:
+    nearest = get_close_matches(name, table, n=1)
+    guess = f"did you mean {nearest[0]!r}? " if nearest else ""
+    return UserError(f"There is no {what} {name!r}", f"{guess}known: {', '.join(sorted(table))}")
+
+
+def _is_ours(error: ImportError) -> bool:
+    """Whether it is our own module that cannot be imported, which no `pip install` mends."""
+    return (error.name or "").split(".")[0] == __name__.split(".")[0]

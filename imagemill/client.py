@@ -1,0 +1,212 @@
+"""For services and the command line: submit builds, follow them, and get their reports.
+
+    client = Client(broker="redis://localhost:6379/0")
+    build = client.submit(source="/src/project", destination="registry.example.com/team/model")
+    print(client.wait(build).raise_for_status().image)
+
+The task is called by its name, so that no worker code is needed here. Every method raises `ServiceUnreachable` if
+broker or result backend does not answer.
+"""
+
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from celery import Celery
+from celery.exceptions import CeleryError
+from celery.result import AsyncResult
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from imagemill.build import BuildReport, BuildRequest, Failure, Message, State, StepTime
+from imagemill.errors import ImagemillError, ServiceUnreachable, UserError
+from imagemill.journal import Event, Journal, connect
+
+TASK = "imagemill.build_image"
+QUEUE = "imagemill"
+
+_READ_SECONDS = 1.0
+"""How long one read of a journal waits for something new."""
+
+_BACKEND_CHECK_SECONDS = 5.0
+"""How often who waits asks the result backend too, in case that a build ended without a report."""
+
+
+class BuildStatus(Message):
+    """Where a build is now."""
+
+    id: str
+    state: State | Literal["SUCCEEDED", "FAILED", "CANCELLED"]
+    steps: tuple[StepTime, ...] = ()
+    cancelling: bool = False
+    report: BuildReport | None = None
+
+    @classmethod
+    def ended(cls, report: BuildReport) -> "BuildStatus":
+        names: dict[str, Literal["SUCCEEDED", "FAILED", "CANCELLED"]] = {
+            "succeeded": "SUCCEEDED",
+            "failed": "FAILED",
+            "cancelled": "CANCELLED",
+        }
+        return cls(id=report.id, state=names[report.status], steps=report.steps, report=report)
+
+
+class Client:
+    """A connection to an Imagemill service. Connects on first use; safe to share between threads.
+
+    `broker` and `backend` are Celery's URLs; the backend is Redis, and by default the broker. `key_prefix` is the
+    workers' IMAGEMILL_KEY_PREFIX.
+    """
+
+    def __init__(self, broker: str, backend: str | None = None, *, key_prefix: str = "") -> None:
+        backend = backend or broker
+        if not backend.startswith(("redis", "unix")):
+            raise UserError("Results are kept in Redis", "give its URL as backend, or set IMAGEMILL_BACKEND")
+        self.app = Celery("imagemill-client", broker=broker, backend=backend, set_as_current=False)
+        self.app.conf.update(_client_configuration(broker, key_prefix))
+        self._journal = Journal(connect(backend, patience=2), key_prefix)
+
+    def submit(self, request: BuildRequest | None = None, **fields: Any) -> str:
+        """Ask for a build, by a `BuildRequest` or by its fields; returns the build's id at once."""
+        request = request or BuildRequest.parse(fields)
+        build = uuid.uuid4().hex
+        with _reachable():
+            self._journal.enter(build, State.QUEUED, time.time())
+            self.app.backend.store_result(build, {"build": build}, State.QUEUED.value)
+            self.app.send_task(
+                TASK,
+                kwargs={"request": request.dump()},
+                task_id=build,
+                queue=QUEUE,
+                # Build arguments are for the worker, not for its log or Flower.
+                argsrepr="()",
+                kwargsrepr=repr({"request": request}),
+                retry_policy={"max_retries": 3, "interval_start": 0.1, "interval_step": 0.3, "interval_max": 1},
+            )
+        return build
+
+    def wait(self, build: str, timeout: float | None = None) -> BuildReport:
+        """The report, once the build has ended, however it ended; `TimeoutError` after `timeout` seconds."""
+        for event in self.events(build, timeout=timeout):
+            if event.report is not None:
+                return event.report
+        raise TimeoutError(f"The build {build} has not ended after {timeout} s")
+
+    def status(self, build: str) -> BuildStatus:
+        """Where the build is; `UserError` if nothing is known of it."""
+        with _reachable():
+            report = self._report(build)
+            if report is not None:
+                return BuildStatus.ended(report)
+            steps = self._known(build)
+            return BuildStatus(
+                id=build, state=steps[-1].state, steps=steps, cancelling=self._journal.is_cancelled(build)
+            )
+
+    def logs(self, build: str, *, follow: bool = False) -> Iterator[str]:
+        """The lines of the build's log so far; with `follow` also those to come, until the build ends."""
+        for event in self.events(build, follow=follow):
+            if event.line is not None:
+                yield event.line
+
+    def events(self, build: str, *, follow: bool = True, timeout: float | None = None) -> Iterator[Event]:
+        """States, log lines and, last, the report. Ends with the report, after `timeout` seconds, or, unless
+        `follow`, with what there is now.
+        """
+        end = time.monotonic() + timeout if timeout is not None else None
+        position, asked = "0", time.monotonic()
+        with _reachable():
+            self._known(build)
+            while True:
+                events = self._journal.events(build, position, self._patience(follow, end))
+                for event in events:
+                    yield event
+                    if event.report is not None:
+                        return
+                    position = event.position
+                if not events and (not follow or (end is not None and time.monotonic() >= end)):
+                    return
+                if not events and time.monotonic() - asked > _BACKEND_CHECK_SECONDS:
+                    asked = time.monotonic()
+                    if (report := self._result(build)) is not None:
+                        yield Event(position, time.time(), report=report)
+                        return
+
+    def cancel(self, build: str) -> None:
+        """Have the build stop; returns at once. A build that has ended stays as it is."""
+        with _reachable():
+            if self._report(build) is None:
+                self._known(build)
+                self._journal.ask_to_cancel(build)
+
+    def workers(self, timeout: float = 1.0) -> dict[str, list[str]]:
+        """The workers that answer within `timeout` seconds: name → queues."""
+        with _reachable():
+            answers = self.app.control.inspect(timeout=timeout).active_queues() or {}
+        return {worker: sorted(queue["name"] for queue in queues) for worker, queues in answers.items()}
+
+    def _known(self, build: str) -> tuple[StepTime, ...]:
+        steps = self._journal.steps(build)
+        if not steps:
+            raise UserError(
+                f"Nothing is known of a build {build}",
+                "builds are kept for a day; one that was sent without this client shows once a worker takes it",
+            )
+        return steps
+
+    def _report(self, build: str) -> BuildReport | None:
+        return self._journal.report(build) or self._result(build)
+
+    def _result(self, build: str) -> BuildReport | None:
+        """What the result backend says of a build that has ended."""
+        result = AsyncResult(build, app=self.app)
+        state, value = result.state, result.result
+        if state == "SUCCESS" and isinstance(value, dict):
+            return BuildReport.load(value)
+        if state == "FAILURE":
+            return BuildReport(id=build, status="failed", error=_failure(value))
+        return None
+
+    @staticmethod
+    def _patience(follow: bool, end: float | None) -> float:
+        if not follow:
+            return 0
+        return _READ_SECONDS if end is None else max(0.001, min(_READ_SECONDS, end - time.monotonic()))
+
+
+def _failure(error: object) -> Failure:
+    if isinstance(error, ImagemillError):
+        return Failure.of(error)
+    return Failure(kind=type(error).__name__, message=str(error), hint="see the workers' log")
+
+
+def _client_configuration(broker: str, key_prefix: str) -> dict[str, Any]:
+    configuration: dict[str, Any] = {
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "result_backend_transport_options": {"global_keyprefix": key_prefix},
+        "broker_connection_timeout": 5,
+        "broker_transport_options": {"confirm_publish": True},
+    }
+    if not broker.startswith("amqp"):
+        configuration["broker_transport_options"] = {"global_keyprefix": key_prefix, "socket_connect_timeout": 5}
+    return configuration
+
+
+@contextmanager
+def _reachable() -> Iterator[None]:
+    """Say in our words that broker or result backend is away."""
+    try:
+        yield
+    except (OperationalError, RedisError, CeleryError, ConnectionError) as error:
+        raise ServiceUnreachable(
+            f"The broker or the result backend does not answer: {_without_password(error)}",
+            "see that IMAGEMILL_BROKER and IMAGEMILL_BACKEND are right and that their servers are up",
+        ) from None
+
+
+def _without_password(error: Exception) -> str:
+    """The error's text up to a URL, which may hold a password."""
+    return str(error).split("://")[0]

@@ -1,0 +1,69 @@
+"""The failure model: one tree, divided by who can act on a failure.
+
+    ImagemillError
+    ├── UserError               whoever asked for the build can mend it; never retried
+    │   └── ConfigError         … in the launch config: file, line and key are named
+    ├── OperatorError           whoever runs the workers can mend it; never retried
+    │   └── PermissionDenied    … by granting what was refused
+    ├── TransientError          time can mend it; retried, with back-off
+    │   └── ServiceUnreachable  broker, result backend, registry, engine or store does not answer
+    └── BuildCancelled          somebody asked for it
+
+Every error has a `message` (what happened, and where) and a `hint` (what to do next). Both travel through
+Celery's JSON results, so an error is made of positional text arguments only, and neither ever holds a secret.
+"""
+
+
+class ImagemillError(Exception):
+    """Base of all expected failures.
+
+    `message` says what happened and where, in one sentence or a few lines; `hint` says what to do about it.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+    @property
+    def kind(self) -> str:
+        """The class's name: what reports and JSON call the kind of the error."""
+        return type(self).__name__
+
+
+class UserError(ImagemillError):
+    """The request, the source or the config is wrong: whoever asked for the build can mend it."""
+
+
+class ConfigError(UserError):
+    """The launch config is wrong; the message names file, line and key."""
+
+
+class OperatorError(ImagemillError):
+    """The service is set up wrongly or out of room: whoever runs the workers can mend it."""
+
+
+class PermissionDenied(OperatorError):
+    """An authority refused an action; the message names the action and the resource."""
+
+
+class TransientError(ImagemillError):
+    """A failure that time can mend.
+
+    `retry_after` is the number of seconds that the other side asked us to wait (HTTP Retry-After), if it did.
+    """
+
+    def __init__(self, message: str, hint: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, hint)
+        self.retry_after = retry_after
+
+
+class ServiceUnreachable(TransientError):
+    """A server that we need does not answer."""
+
+
+class BuildCancelled(ImagemillError):
+    """Somebody cancelled the build."""

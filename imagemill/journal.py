@@ -1,0 +1,162 @@
+"""What is known of a build while it runs, beside its Celery result: a Redis stream of events per build.
+
+States, log lines and the report are entries of one stream, so that whoever follows a build (the live view,
+`logs -f`, `wait`) reads one thing, in order, from any position; a stream, unlike pub/sub, loses nothing when a
+reader is away for a moment. A second key says that somebody wants the build cancelled.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from redis import Redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from imagemill.build import BuildReport, State, StepTime
+
+KEEP_SECONDS = 24 * 3600
+"""How long a build's events are kept after the last of them."""
+
+MAX_EVENTS = 20_000
+"""About how many events of one build are kept; older ones make room."""
+
+MAX_LINE = 8192
+"""Characters of one log line; the rest is cut."""
+
+LOST = (RedisConnectionError, RedisTimeoutError)
+"""What redis-py raises when the server is away."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One entry of a build's journal; exactly one of `state`, `line` and `report` is set."""
+
+    position: str
+    at: float
+    state: State | None = None
+    line: str | None = None
+    report: BuildReport | None = None
+
+
+def connect(url: str, *, patience: int = 6) -> Redis:
+    """A Redis client that rides out short absences: `patience` tries, with jittered back-off up to 1 s each."""
+    return Redis.from_url(
+        url,
+        socket_connect_timeout=5,
+        socket_timeout=15,
+        health_check_interval=30,
+        retry=Retry(ExponentialWithJitterBackoff(cap=1, base=0.05), patience),
+        retry_on_error=list(LOST),
+    )
+
+
+class Journal:
+    """The journals of all builds in one Redis; `prefix` keeps several installations in one database apart."""
+
+    def __init__(self, redis: Redis, prefix: str = "") -> None:
+        self.redis = redis
+        self._prefix = f"{prefix}imagemill:build:"
+
+    def enter(self, build: str, state: State, at: float) -> tuple[StepTime, ...]:
+        """Note that the build came to `state` at the time `at`; returns the times of all its states so far."""
+        pipeline = self.redis.pipeline(transaction=False)
+        pipeline.xadd(self._key(build, "events"), {"state": state.value}, maxlen=MAX_EVENTS, approximate=True)
+        pipeline.expire(self._key(build, "events"), KEEP_SECONDS)
+        pipeline.rpush(self._key(build, "states"), f"{state.value} {at}")
+        pipeline.expire(self._key(build, "states"), KEEP_SECONDS)
+        pipeline.lrange(self._key(build, "states"), 0, -1)
+        return _times(pipeline.execute()[-1])
+
+    def steps(self, build: str) -> tuple[StepTime, ...]:
+        """The times of all states of the build so far; the last one has not ended. Empty if it is not known."""
+        return _times(cast("list[bytes]", self.redis.lrange(self._key(build, "states"), 0, -1)))
+
+    def log(self, build: str, lines: Sequence[str]) -> None:
+        """Add lines to the build's log, in one round trip."""
+        self._add(build, [{"line": line[:MAX_LINE]} for line in lines])
+
+    def end(self, build: str, report: BuildReport) -> None:
+        """Note the report: the last event of a build."""
+        self._add(build, [{"report": report.model_dump_json(exclude_none=True)}])
+
+    def events(self, build: str, after: str = "0", wait: float = 0) -> list[Event]:
+        """Up to 1000 events after the position `after`, waiting up to `wait` seconds for the first of them."""
+        block = max(1, int(wait * 1000)) if wait else None
+        answer = self.redis.xread({self._key(build, "events"): after}, count=1000, block=block)
+        streams = cast("list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]", _pairs(answer))
+        return [_event(position, fields) for _, entries in streams for position, fields in entries]
+
+    def last_lines(self, build: str, count: int = 20) -> tuple[str, ...]:
+        """The last lines of the build's log, oldest first."""
+        newest = self._newest(build, 10 * count)
+        lines = [event.line for event in newest if event.line is not None]
+        return tuple(reversed(lines[:count]))
+
+    def report(self, build: str) -> BuildReport | None:
+        """The build's report, once it has ended."""
+        return next((event.report for event in self._newest(build, 100) if event.report), None)
+
+    def ask_to_cancel(self, build: str) -> None:
+        """Leave word for the worker that the build is to stop."""
+        self.redis.set(self._key(build, "cancel"), int(time.time()), ex=KEEP_SECONDS)
+
+    def is_cancelled(self, build: str) -> bool:
+        """Whether somebody wants the build to stop."""
+        return bool(self.redis.exists(self._key(build, "cancel")))
+
+    def deliveries(self, task: str) -> int:
+        """Count one more delivery of the task with this id, and say how many there have been."""
+        key = self._key(task, "deliveries")
+        count, _ = self.redis.pipeline(transaction=False).incr(key).expire(key, KEEP_SECONDS).execute()
+        return int(count)
+
+    def _key(self, build: str, what: str) -> str:
+        return f"{self._prefix}{build}:{what}"
+
+    def _add(self, build: str, entries: Iterable[dict[str, str]]) -> None:
+        key = self._key(build, "events")
+        pipeline = self.redis.pipeline(transaction=False)
+        for entry in entries:
+            pipeline.xadd(key, cast("dict[Any, Any]", entry), maxlen=MAX_EVENTS, approximate=True)
+        pipeline.expire(key, KEEP_SECONDS).execute()
+
+    def _newest(self, build: str, count: int) -> Iterator[Event]:
+        entries = cast(
+            "list[tuple[bytes, dict[bytes, bytes]]]", self.redis.xrevrange(self._key(build, "events"), count=count)
+        )
+        return (_event(position, fields) for position, fields in entries)
+
+
+def _pairs(answer: Any) -> Any:
+    """XREAD's answer is a list of pairs in RESP2 and a mapping in RESP3."""
+    if isinstance(answer, dict):
+        return [(key, [entry for batch in batches for entry in batch]) for key, batches in answer.items()]
+    return answer or []
+
+
+def _times(entries: list[bytes]) -> tuple[StepTime, ...]:
+    """Each state ends when the next begins; one that is entered again at once (a retry, a wait) goes on."""
+    steps: list[StepTime] = []
+    for name, at in (entry.decode().split() for entry in entries):
+        if steps and steps[-1].state == name:
+            continue
+        if steps:
+            steps[-1] = steps[-1].model_copy(update={"ended": float(at)})
+        steps.append(StepTime(state=State(name), started=float(at)))
+    return tuple(steps)
+
+
+def _event(position: bytes, fields: dict[bytes, bytes]) -> Event:
+    """Read one entry; its position begins with Redis' own clock, in milliseconds."""
+    where = position.decode()
+    at = int(where.split("-")[0]) / 1000
+    if b"state" in fields:
+        return Event(where, at, state=State(fields[b"state"].decode()))
+    if b"report" in fields:
+        return Event(where, at, report=BuildReport.load(json.loads(fields[b"report"])))
+    return Event(where, at, line=fields[b"line"].decode(errors="replace"))

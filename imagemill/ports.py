@@ -1,0 +1,128 @@
+"""The four ports of the domain, and what their adapters may use of the step that runs them.
+
+Each port has one package (`sources`, `stores`, `registries`, `builders`) whose `__init__` holds the table of
+adapters; an adapter is one module. Adapters translate the errors they know into `imagemill.errors` at their edge
+and let anything else through as it is.
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from imagemill.build import State
+from imagemill.reference import ImageReference
+
+
+class Progress(Protocol):
+    """The running step, as an adapter sees it: where to log, and whether to go on."""
+
+    def log(self, line: str) -> None:
+        """Add one line (without its line end) to the build's log."""
+
+    def check(self) -> None:
+        """Raise if the build has been cancelled or its time is up; cheap, call it at least once a second."""
+
+    def enter(self, state: State) -> None:
+        """Say that the build has come to another state within this step."""
+
+    def remaining(self) -> float:
+        """Seconds until the step's deadline."""
+
+
+class Quiet:
+    """A `Progress` that keeps its lines and never stops: for work outside the chain."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def log(self, line: str) -> None:
+        self.lines.append(line)
+
+    def check(self) -> None:
+        pass
+
+    def enter(self, state: State) -> None:
+        pass
+
+    def remaining(self) -> float:
+        return float("inf")
+
+
+class Source(Protocol):
+    """Where code comes from: a folder, an archive, an image …"""
+
+    @property
+    def image(self) -> ImageReference | None:
+        """The image itself where the source is one already, and so needs no build."""
+
+    def fetch(self, scratch: Path, progress: Progress) -> Path:
+        """Bring the source onto this node and return its top folder, to be read only.
+
+        `scratch` is an empty folder for what has to be unpacked; the caller removes it.
+        """
+
+
+class ContextStore(Protocol):
+    """Where packed contexts lie between the step that packs and the step that builds."""
+
+    def create(self, name: str) -> AbstractContextManager[BinaryIO]:
+        """A writable stream for the object `name`; stored when the block ends, dropped when it raises."""
+
+    def uri(self, name: str) -> str:
+        """Where the object `name` is, or would be."""
+
+    def exists(self, name: str) -> bool:
+        """Whether the object `name` is there, whole."""
+
+    def open(self, name: str) -> AbstractContextManager[BinaryIO]:
+        """A readable stream of the object; `FileNotFoundError` if it is not there."""
+
+    def delete(self, name: str) -> None:
+        """Remove the object; no error if it is not there."""
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a registry wants to hear: user and password, or an identity token. Never printed."""
+
+    username: str = field(repr=False)
+    password: str = field(repr=False)
+    identity_token: str = field(default="", repr=False)
+
+
+class Registry(Protocol):
+    """The registry that a destination lies in."""
+
+    def digest(self, reference: ImageReference) -> str | None:
+        """The digest (`sha256:…`) of the tag or digest in `reference`; `None` only if the registry says there is
+        no such thing. A question that could not be asked is an error (`ServiceUnreachable`, `PermissionDenied`).
+        """
+
+    def tag(self, reference: ImageReference, tags: tuple[str, ...]) -> None:
+        """Give what `reference` (with a digest) names these tags too, in the same repository."""
+
+    def credentials(self, repository: ImageReference) -> Credentials | None:
+        """Credentials for pushing to the repository; `None` if it is to be done anonymously."""
+
+
+@dataclass(frozen=True)
+class BuildInputs:
+    """What a builder needs to know of one build, besides the packed context."""
+
+    image: ImageReference
+    """Repository and tag to push to."""
+    target: str | None = None
+    platform: str | None = None
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, Path] = field(default_factory=dict, repr=False)
+    """Build secrets: the id that the Dockerfile mounts → the worker's own file."""
+
+
+class Builder(Protocol):
+    """What turns a packed context into an image in a registry."""
+
+    def build(self, inputs: BuildInputs, context: BinaryIO, registry: Registry, progress: Progress) -> str:
+        """Build from the packed context (see `imagemill.context`), push, and return the pushed digest."""

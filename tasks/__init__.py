@@ -1,0 +1,1 @@
+"""The chain: one Celery task per step, in the steps' own names. `pipeline` wires them, `step` decorates them."""

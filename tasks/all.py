@@ -1,0 +1,27 @@
+"""All tasks, imported so that Celery knows them."""
+
+from tasks import (
+    build,
+    build_image,
+    check_registry,
+    hash_source,
+    load_config,
+    push,
+    report,
+    report_failure,
+    sweep,
+    upload_context,
+)
+
+__all__ = [
+    "build",
+    "build_image",
+    "check_registry",
+    "hash_source",
+    "load_config",
+    "push",
+    "report",
+    "report_failure",
+    "sweep",
+    "upload_context",
+]

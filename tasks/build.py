@@ -1,0 +1,53 @@
+"""Fifth step, on the worker pool of its builder: make the image and bring it into the registry.
+
+The builder also pushes (Kaniko knows no other way, and docker's image lies in this worker's own engine), so that one
+message, acknowledged last, covers both: a worker's death loses neither. See docs/adr/0003-the-builder-pushes.md.
+"""
+
+from celery.canvas import Signature
+
+from imagemill.build import Build, State
+from imagemill.errors import OperatorError
+from imagemill.reference import ImageReference
+from tasks import pipeline, resolve
+from tasks.step import Run, step
+
+MOST_UPLOADS = 2
+
+
+@step(State.BUILDING, timeout="build_timeout")
+def build(run: Run, build: Build) -> Signature:
+    """Learn `digest`, under the lock on the image; then `push` and `report` go on."""
+    assert build.image is not None
+    lock = resolve.lock(run.setup, build)
+    if not lock.acquire():
+        return pipeline.wait(build, run.setup.wait_interval)
+    with run.holding(lock):
+        return _build(run, build)
+
+
+def _build(run: Run, build: Build) -> Signature:
+    assert build.image is not None
+    assert build.context is not None
+    image = ImageReference.parse(build.image)
+    registry = resolve.registry(run.setup, image)
+    # Somebody may have pushed it since it was looked for: another holder of the lock, or this message's last worker.
+    existing = None if build.request.force else registry.digest(image)
+    if existing is not None:
+        return pipeline.publish(build.knowing(existing_digest=existing, digest=existing))
+    store = resolve.context_store(run.setup, build)
+    if not store.exists(build.context):
+        return _upload_again(run, build)
+    with store.open(build.context) as stream:
+        digest = resolve.builder(run.setup, build).build(resolve.inputs(run.setup, build), stream, registry, run)
+    return pipeline.publish(build.knowing(digest=digest))
+
+
+def _upload_again(run: Run, build: Build) -> Signature:
+    """The context is gone: another build of the same source has ended and cleaned up, or it is on another node."""
+    if build.uploads >= MOST_UPLOADS:
+        raise OperatorError(
+            f"The packed context {build.context} is not to be found on the worker that builds, {run.worker}",
+            "where workers do not share a disk, set builder.build-context-store to an object store",
+        )
+    return pipeline.make(build.knowing(context=None), resolve.builder_type(build))

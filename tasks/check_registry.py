@@ -1,0 +1,35 @@
+"""Third step: does the image exist? Decides what is left to do, and that one build at a time makes an image."""
+
+from celery.canvas import Signature
+
+from imagemill.build import Build, State
+from imagemill.reference import ImageReference
+from tasks import pipeline, resolve
+from tasks.step import Run, step
+
+
+@step(State.CHECKING)
+def check_registry(run: Run, build: Build) -> Signature:
+    """Learn `existing_digest`, and go on with the rest of the chain that follows from it."""
+    assert build.image is not None
+    image = ImageReference.parse(build.image)
+    if build.source_hash is None or not build.request.force:
+        digest = image.digest or resolve.registry(run.setup, image).digest(image)
+        if digest is not None or build.source_hash is None:
+            return _there(build.knowing(existing_digest=digest, digest=digest))
+    lock = resolve.lock(run.setup, build)
+    if not lock.acquire():
+        return _wait(run, build, lock.holder())
+    with run.holding(lock):
+        return pipeline.make(build, resolve.builder_type(build))
+
+
+def _there(build: Build) -> Signature:
+    """Only further tags are left to make, if any are asked for."""
+    return pipeline.publish(build) if build.source_hash and build.request.tags else pipeline.finish(build)
+
+
+def _wait(run: Run, build: Build, holder: str) -> Signature:
+    if not run.again:
+        run.log(f"Waiting for build {holder}, which is making the same image")
+    return pipeline.wait(build, run.setup.wait_interval)

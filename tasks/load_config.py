@@ -1,0 +1,30 @@
+"""First step: which launch config holds, what builds, and by when."""
+
+import time
+
+from imagemill.build import Build, State
+from imagemill.errors import UserError
+from tasks import resolve
+from tasks.step import Run, step
+
+
+@step(State.LOADING)
+def load_config(run: Run, build: Build) -> Build:
+    """Learn `config` and `deadline`."""
+    if build.config is not None:
+        return build
+    loaded = resolve.launch_config(run.setup, build.request)
+    return build.knowing(
+        config=loaded.config,
+        deadline=time.time() + _timeout(build.request.timeout, run.setup.build_timeout),
+        warnings=(*build.warnings, *loaded.warnings),
+    )
+
+
+def _timeout(wanted: float | None, most: float) -> float:
+    if wanted is not None and wanted > most:
+        raise UserError(
+            f"A build may take {most:.0f} s here, and {wanted:.0f} s were asked for",
+            "ask for less, or have the workers' IMAGEMILL_BUILD_TIMEOUT raised",
+        )
+    return wanted or most

@@ -1,0 +1,24 @@
+"""Sixth step: see that the registry has what was pushed, and add the further tags there."""
+
+from imagemill.build import Build, State
+from imagemill.errors import TransientError
+from imagemill.reference import ImageReference
+from tasks import resolve
+from tasks.step import Run, step
+
+
+@step(State.PUSHING)
+def push(run: Run, build: Build) -> Build:
+    """Learns nothing: `digest` is known; makes sure that it is true."""
+    assert build.image is not None
+    image = ImageReference.parse(build.image)
+    registry = resolve.registry(run.setup, image)
+    found = registry.digest(image)
+    if found != build.digest:
+        raise TransientError(
+            f"The registry has {found or 'nothing'} under {image}, where {build.digest} was pushed",
+            "see whether something else pushes to this repository, or deletes from it",
+        )
+    if build.request.tags:
+        registry.tag(image.with_digest(build.digest), build.request.tags)
+    return build

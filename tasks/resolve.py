@@ -1,0 +1,160 @@
+"""Which adapters a build needs, from its message and its worker's setup."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+from imagemill import config as launch
+from imagemill import context
+from imagemill.build import Build, BuildRequest
+from imagemill.builders import builder_for, detect
+from imagemill.builders.labels import labels
+from imagemill.config import LaunchConfig, Loaded
+from imagemill.context import Manifest
+from imagemill.errors import OperatorError, UserError
+from imagemill.ports import Builder, BuildInputs, ContextStore, Registry, Source
+from imagemill.reference import ImageReference
+from imagemill.registries import registry_for
+from imagemill.registries.docker_config import DockerConfig
+from imagemill.single_flight import ImageLock
+from imagemill.sources import open_source
+from imagemill.stores import store_for
+from tasks.setup import Setup, journal
+
+
+def launch_config(setup: Setup, request: BuildRequest) -> Loaded:
+    """The config that holds for the request, with the type of its builder decided."""
+    path = launch.find(
+        explicit=None,
+        name=request.config,
+        folder=setup.config_dir,
+        environment_file=setup.config,
+        home=setup.home,
+    )
+    return _loaded(path, path.stat().st_mtime_ns if path else 0, setup.docker_cli, setup.docker_host)
+
+
+@lru_cache(maxsize=64)
+def _loaded(path: Path | None, changed: int, docker_cli: Path | None, docker_host: str | None) -> Loaded:
+    """A config file is read again only when it has changed."""
+    loaded = launch.load(path) if path else Loaded(LaunchConfig())
+    if loaded.config.builder.type != "auto":
+        return loaded
+    config = loaded.config.with_builder(detect(docker_cli, docker_host))
+    return Loaded(config, loaded.path, loaded.warnings)
+
+
+def destination(build: Build) -> ImageReference:
+    """The repository to push to: the request's, else the config's."""
+    assert build.config is not None
+    text = build.request.destination or build.config.builder.destination
+    if text is None:
+        raise UserError(
+            "It is not said where the image is to be pushed",
+            "give --destination REGISTRY/REPOSITORY, or set builder.destination in the launch config",
+        )
+    return ImageReference.parse_destination(text)
+
+
+def source(setup: Setup, request: BuildRequest) -> Source:
+    """Where the code comes from."""
+    return open_source(request.source, roots=setup.source_roots)
+
+
+def source_hash(build: Build, manifest: Manifest) -> str:
+    """The hash over the manifest and all other inputs of the image."""
+    request = build.request
+    return context.source_hash(
+        manifest,
+        target=request.target,
+        build_args=request.build_args,
+        platform=_platform(build),
+        labels=request.labels,
+        secrets=request.secrets,
+    )
+
+
+def registry(setup: Setup, image: ImageReference) -> Registry:
+    """The registry that the image lies in."""
+    return registry_for(image, docker_config=DockerConfig(setup.docker_config), insecure=setup.insecure_registries)
+
+
+def context_store(setup: Setup, build: Build) -> ContextStore:
+    """The config's context store, else a folder of this worker."""
+    assert build.config is not None
+    uri = build.config.builder.build_context_store
+    return store_for(uri or (setup.state_dir / "contexts").absolute().as_uri())
+
+
+def builder(setup: Setup, build: Build) -> Builder:
+    """What the config builds with."""
+    assert build.config is not None
+    return builder_for(
+        build.config.builder,
+        docker_cli=setup.docker_cli,
+        docker_host=setup.docker_host,
+        docker_config=DockerConfig(setup.docker_config),
+        scratch=scratch_folder(setup),
+    )
+
+
+def builder_type(build: Build) -> str:
+    """`docker`, `kaniko` or `noop`: also the name of the worker pool."""
+    assert build.config is not None
+    return build.config.builder.type
+
+
+def inputs(setup: Setup, build: Build) -> BuildInputs:
+    """What the builder is told."""
+    assert build.image is not None
+    assert build.source_hash is not None
+    request = build.request
+    return BuildInputs(
+        image=ImageReference.parse(build.image),
+        target=request.target,
+        platform=_platform(build),
+        build_args=request.build_args,
+        labels=labels(build.source_hash, request.revision, request.source_url, request.labels),
+        secrets={name: _secret(setup, name) for name in request.secrets},
+    )
+
+
+def lock(setup: Setup, build: Build) -> ImageLock:
+    """The lock on the build's image, as this build sees it."""
+    assert build.image is not None
+    return ImageLock(journal().redis, setup.key_prefix, build.image, build.id, setup.lock_lease)
+
+
+def scratch_folder(setup: Setup) -> Path:
+    """Where this worker unpacks; made when it is first needed."""
+    folder = setup.state_dir / "scratch"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def scratch(setup: Setup) -> Iterator[Path]:
+    """An empty folder that is removed at the end."""
+    with tempfile.TemporaryDirectory(dir=scratch_folder(setup)) as folder:
+        yield Path(folder)
+
+
+def _platform(build: Build) -> str | None:
+    return build.request.platform or (build.config.builder.platform if build.config else None)
+
+
+def _secret(setup: Setup, name: str) -> Path:
+    """The worker's file that holds a build secret."""
+    if setup.build_secrets_dir is None:
+        raise OperatorError(
+            f"The build asks for the secret {name}, but the worker has no folder of build secrets",
+            "set IMAGEMILL_BUILD_SECRETS_DIR on the workers",
+        )
+    path = setup.build_secrets_dir / name
+    if not path.is_file():
+        raise OperatorError(
+            f"The worker has no build secret {name}", f"put its value into a file {name} in {setup.build_secrets_dir}"
+        )
+    return path

@@ -1,0 +1,202 @@
+"""The one decorator of all steps: state, log context, deadline, cancel, retries, bounded redelivery.
+
+A step is a function `(run, build) -> Build | Signature`: it returns what it learned as a copy of the message, or
+what the chain is to go on with instead of what was planned. The last step returns the report.
+"""
+
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from celery import Task, shared_task
+from celery.canvas import Signature
+
+from imagemill.build import Build, Message, State, StepTime
+from imagemill.errors import (
+    BuildCancelled,
+    ImagemillError,
+    OperatorError,
+    ServiceUnreachable,
+    TransientError,
+    UserError,
+)
+from imagemill.journal import LOST
+from imagemill.single_flight import ImageLock
+from tasks.log_context import bound
+from tasks.setup import Setup, journal, setup
+
+log = logging.getLogger(__name__)
+
+_LOG_FLUSH_SECONDS = 0.1
+_CANCEL_CHECK_SECONDS = 0.5
+_UNSENT_LINES = 5000
+
+StepFunction = Callable[["Run", Build], Message | Signature]
+
+
+class Run:
+    """One run of one step: what the step and its adapters may ask of the chain (a `ports.Progress`).
+
+    `steps` are the times of the build's states so far; `again` says that the build was in this state before (a retry,
+    a wait); `worker` is the name of the worker.
+    """
+
+    def __init__(self, task: Task[Any, Any], build: Build, state: State, timeout: float) -> None:
+        self.task = task
+        self.setup: Setup = setup()
+        self.worker: str = task.request.hostname or ""
+        self.build_id = build.id
+        self._journal = journal()
+        self._build_deadline = build.deadline or time.time() + self.setup.build_timeout
+        self._deadline = min(time.time() + timeout, self._build_deadline)
+        self._state = state
+        self.steps: tuple[StepTime, ...] = ()
+        self.again = False
+        self._lock: ImageLock | None = None
+        self._unsent: deque[str] = deque(maxlen=_UNSENT_LINES)
+        self._flushed = self._checked = 0.0
+
+    def begin(self) -> None:
+        """Enter the step's own state, unless the build has been cancelled or its time is up."""
+        self.enter(self._state)
+        self.check()
+
+    def enter(self, state: State) -> None:
+        """Write the state to the journal and, with all times so far, to the build's root result."""
+        self._state = state
+        self.flush()
+        now = time.time()
+        self.steps = self._journal.enter(self.build_id, state, now)
+        self.again = self.steps[-1].started < now
+        self._show()
+
+    def log(self, line: str) -> None:
+        self._unsent.append(line)
+        if time.monotonic() - self._flushed > _LOG_FLUSH_SECONDS:
+            self.flush()
+
+    def check(self) -> None:
+        if time.time() > self._deadline:
+            raise UserError(
+                f"The build ran out of time while {self._state.value.lower()}",
+                "ask for more with --timeout, up to the workers' IMAGEMILL_BUILD_TIMEOUT, or see what was slow in the log",
+            )
+        if time.monotonic() - self._checked > _CANCEL_CHECK_SECONDS:
+            self._checked = time.monotonic()
+            self.flush()
+            self._check_cancelled()
+        if self._lock and self._lock.lost:
+            raise TransientError("The build lost its lock on the image", "its worker was stopped for too long")
+
+    def remaining(self) -> float:
+        return max(0.0, self._deadline - time.time())
+
+    def flush(self) -> None:
+        """Send the log lines that have gathered; they wait where Redis is away, since a build outlives that."""
+        self._flushed = time.monotonic()
+        if not self._unsent:
+            return
+        try:
+            self._journal.log(self.build_id, list(self._unsent))
+        except LOST as error:
+            log.warning("Log lines of the build wait for Redis: %s", error)
+        else:
+            self._unsent.clear()
+
+    def holding(self, lock: ImageLock) -> AbstractContextManager[None]:
+        """Keep the lock while the block runs, and for the build's next step after it."""
+        self._lock = lock
+        return lock.renewed(afterwards=self._build_deadline - time.time())
+
+    def retrying(self, error: TransientError, attempt: int, wait: float) -> None:
+        """Say in the log and in the state that the step will be tried again."""
+        log.warning("%s; try %d of %d in %.1f s", error, attempt, self.setup.max_retries, wait)
+        self.log(f"{error.message}; trying again in {wait:.1f} s ({attempt} of {self.setup.max_retries})")
+        self.flush()
+        self._show(retry={"error": error.message, "attempt": attempt, "seconds": wait})
+
+    def _check_cancelled(self) -> None:
+        try:
+            wanted = self._journal.is_cancelled(self.build_id)
+        except LOST as error:
+            # The wish is asked for again in a moment; until then the build goes on.
+            log.warning("Could not ask whether the build is cancelled: %s", error)
+            return
+        if wanted:
+            raise BuildCancelled("The build was cancelled", "submit it again to build it")
+
+    def _show(self, **more: Any) -> None:
+        meta = {"build": self.build_id, "worker": self.worker, **more}
+        meta["steps"] = [step.dump() for step in self.steps]
+        self.task.update_state(task_id=self.build_id, state=self._state.value, meta=meta)
+
+
+def step(state: State, *, timeout: str = "quick_timeout", **options: Any) -> Callable[[StepFunction], Task[Any, Any]]:
+    """Make a Celery task `imagemill.<function's name>` of a step; `timeout` names the limit in `Setup`."""
+
+    def decorate(function: StepFunction) -> Task[Any, Any]:
+        options.setdefault("ignore_result", True)
+
+        @shared_task(
+            bind=True,
+            name=f"imagemill.{function.__name__}",
+            throws=(ImagemillError,),
+            max_retries=None,
+            # What a step returns is the whole message: Celery would print it into logs and events.
+            resultrepr_maxsize=1,
+            **options,
+        )
+        def task(self: Task[Any, Any], message: dict[str, Any]) -> dict[str, Any]:
+            build = Build.load(message)
+            with bound(build=build.id, step=function.__name__):
+                return _run(self, function, Run(self, build, state, getattr(setup(), timeout)), build)
+
+        return task
+
+    return decorate
+
+
+def _run(task: Task[Any, Any], function: StepFunction, run: Run, build: Build) -> dict[str, Any]:
+    try:
+        _refuse_endless_redelivery(task, run.setup.max_deliveries)
+        run.begin()
+        outcome = function(run, build)
+    except TransientError as error:
+        raise _retry(task, run, error) from error
+    except LOST as error:
+        lost = ServiceUnreachable(f"Redis went away: {error}", "see that the server of IMAGEMILL_BACKEND is up")
+        raise _retry(task, run, lost) from error
+    finally:
+        run.flush()
+    if isinstance(outcome, Signature):
+        raise task.replace(outcome)
+    return outcome.dump()
+
+
+def _refuse_endless_redelivery(task: Task[Any, Any], limit: int) -> None:
+    """Stop a message that kills each worker that takes it."""
+    request = task.request
+    if not (request.delivery_info or {}).get("redelivered"):
+        return
+    deliveries = journal().deliveries(f"{request.id}:{task.name}:{request.retries}")
+    if deliveries >= limit:
+        raise OperatorError(
+            f"The workers died {deliveries} times in this step",
+            "see the workers' logs and memory: most often the step needs more memory than its worker may use",
+        )
+
+
+def _retry(task: Task[Any, Any], run: Run, error: TransientError) -> Exception:
+    """The exception that makes Celery try again later; the error itself once the tries or the time are used up."""
+    tried, limit = task.request.retries, run.setup.max_retries
+    wait = error.retry_after
+    if wait is None:
+        wait = random.uniform(0, min(run.setup.retry_backoff_max, run.setup.retry_backoff * 2**tried))
+    if tried >= limit or wait >= run.remaining():
+        return error
+    run.retrying(error, tried + 1, wait)
+    return task.retry(exc=error, countdown=wait, throw=False, argsrepr=f"({run.build_id})", kwargsrepr="{}")

@@ -1,0 +1,26 @@
+"""Run by beat: removes what workers that died have left behind in this worker's folders."""
+
+import logging
+import shutil
+import time
+
+from celery import shared_task
+
+from tasks.setup import setup
+
+log = logging.getLogger(__name__)
+
+SPARED = 3.0
+"""What is younger than this many times the build timeout may still be in use."""
+
+
+@shared_task(name="imagemill.sweep", ignore_result=True)
+def sweep() -> None:
+    """Remove packed contexts and scratch folders that no build can be using any more."""
+    here = setup()
+    old = time.time() - SPARED * here.build_timeout
+    for folder in ("contexts", "scratch"):
+        for path in (here.state_dir / folder).glob("*"):
+            if path.lstat().st_mtime < old:
+                log.info("Removing %s, left behind by a worker that died", path)
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)

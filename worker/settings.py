@@ -1,0 +1,69 @@
+"""The environment of a worker, read here and nowhere else."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from imagemill.errors import OperatorError
+from tasks.setup import Setup
+
+
+class Settings(BaseSettings, Setup):
+    """`Setup`, and where broker and results are: each field from `IMAGEMILL_<FIELD>`."""
+
+    model_config = SettingsConfigDict(env_prefix="IMAGEMILL_", frozen=True, env_ignore_empty=True)
+
+    broker: str = Field(
+        repr=False, description="URL of the broker: redis://, rediss://, redis+socket://, amqp://, amqps://"
+    )
+    backend: str = Field(
+        "", repr=False, description="URL of the Redis for results; default: the broker, if it is Redis"
+    )
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+    log_format: str = Field("text", pattern="^(text|json)$", description="text, or json: one object per line")
+    source_roots: Annotated[tuple[Path, ...], NoDecode] = Field((), description="separated by ':'")
+    insecure_registries: Annotated[frozenset[str], NoDecode] = Field(frozenset(), description="separated by ','")
+    docker_host: str | None = Field(None, validation_alias=AliasChoices("IMAGEMILL_DOCKER_HOST", "DOCKER_HOST"))
+    docker_config: Path = Field(
+        default_factory=lambda: Path.home() / ".docker",
+        validation_alias=AliasChoices("IMAGEMILL_DOCKER_CONFIG", "DOCKER_CONFIG"),
+    )
+
+    @field_validator("source_roots", mode="before")
+    @classmethod
+    def _split_paths(cls, value: Any) -> Any:
+        return tuple(part for part in value.split(":") if part) if isinstance(value, str) else value
+
+    @field_validator("insecure_registries", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: Any) -> Any:
+        return frozenset(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _backend_is_broker(cls, values: dict[str, Any]) -> dict[str, Any]:
+        broker = str(values.get("broker", ""))
+        if not values.get("backend") and broker.startswith(("redis", "rediss", "unix")):
+            return {**values, "backend": broker}
+        return values
+
+    @field_validator("backend")
+    @classmethod
+    def _backend_is_redis(cls, value: str) -> str:
+        if not value.startswith(("redis", "unix")):
+            raise ValueError("results, locks and logs need Redis: set IMAGEMILL_BACKEND=redis://HOST:6379/0")
+        return value
+
+
+def from_environment() -> Settings:
+    """The settings of this process; `OperatorError` names each variable that is missing or wrong."""
+    try:
+        return Settings()  # type: ignore[call-arg]  # its fields come from the environment
+    except ValidationError as error:
+        faults = "; ".join(f"IMAGEMILL_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        raise OperatorError(
+            f"The worker's environment is not complete: {faults}",
+            "docs/operating.md lists the variables; the least is IMAGEMILL_BROKER=redis://HOST:6379/0",
+        ) from None
