@@ -161,7 +161,7 @@ class Client:
 
     def _result(self, build: str) -> BuildReport | None:
         """What the result backend says of a build that has ended."""
-        result = AsyncResult(build, app=self.app)
+        result: AsyncResult[Any] = AsyncResult(build, app=self.app)
         state, value = result.state, result.result
         if state == "SUCCESS" and isinstance(value, dict):
             return BuildReport.load(value)

@@ -112,8 +112,10 @@ class Journal:
     def deliveries(self, task: str) -> int:
         """Count one more delivery of the task with this id, and say how many there have been."""
         key = self._key(task, "deliveries")
-        count, _ = self.redis.pipeline(transaction=False).incr(key).expire(key, KEEP_SECONDS).execute()
-        return int(count)
+        pipeline = self.redis.pipeline(transaction=False)
+        pipeline.incr(key)
+        pipeline.expire(key, KEEP_SECONDS)
+        return int(pipeline.execute()[0])
 
     def _key(self, build: str, what: str) -> str:
         return f"{self._prefix}{build}:{what}"
@@ -123,7 +125,8 @@ class Journal:
         pipeline = self.redis.pipeline(transaction=False)
         for entry in entries:
             pipeline.xadd(key, cast("dict[Any, Any]", entry), maxlen=MAX_EVENTS, approximate=True)
-        pipeline.expire(key, KEEP_SECONDS).execute()
+        pipeline.expire(key, KEEP_SECONDS)
+        pipeline.execute()
 
     def _newest(self, build: str, count: int) -> Iterator[Event]:
         entries = cast(

@@ -123,7 +123,7 @@ def _without_scheme(text: str) -> str:
     elif scheme != "https":
         raise UserError(
             f"There is a scheme in front of the image reference {_last(rest)!r}",
-            "leave out the scheme; registries that speak plain HTTP are named in the workers' settings",
+            "leave out the scheme; registries that speak plain HTTP stand in IMAGEMILL_INSECURE_REGISTRIES",
         )
     if not rest:
         raise UserError("An image reference is empty", _FORM)

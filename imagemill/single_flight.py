@@ -8,7 +8,7 @@ between two steps, when the build is a message in a queue and nobody can renew, 
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from redis import Redis
 from redis.exceptions import LockError
@@ -45,10 +45,8 @@ class ImageLock:
 
     def release(self) -> None:
         """Give the lock back if this build has it."""
-        try:
+        with suppress(LockError):
             self._lock.release()
-        except LockError:
-            log.debug("The lock %s was not ours to release", self._lock.name)
         self._lock.local.token = self._token
 
     @contextmanager
@@ -62,7 +60,7 @@ class ImageLock:
         finally:
             ended.set()
             thread.join()
-        if self._lock.owned():
+        with suppress(LockError):  # lost meanwhile: it is another build's
             self._lock.extend(max(afterwards, self._lease), replace_ttl=True)
 
     def _renew(self, ended: threading.Event) -> None:

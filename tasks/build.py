@@ -28,18 +28,17 @@ def build(run: Run, build: Build) -> Signature:
 
 def _build(run: Run, build: Build) -> Signature:
     assert build.image is not None
-    assert build.context is not None
     image = ImageReference.parse(build.image)
     registry = resolve.registry(run.setup, image)
     # Somebody may have pushed it since it was looked for: another holder of the lock, or this message's last worker.
     existing = None if build.request.force else registry.digest(image)
     if existing is not None:
         return pipeline.publish(build.knowing(existing_digest=existing, digest=existing))
-    store = resolve.context_store(run.setup, build)
-    if not store.exists(build.context):
+    if not resolve.context_is_there(run.setup, build):
         return _upload_again(run, build)
-    with store.open(build.context) as stream:
-        digest = resolve.builder(run.setup, build).build(resolve.inputs(run.setup, build), stream, registry, run)
+    builder, inputs = resolve.builder(run.setup, build), resolve.inputs(run.setup, build)
+    with resolve.packed_context(run.setup, build) as stream:
+        digest = builder.build(inputs, stream, registry, run)
     return pipeline.publish(build.knowing(digest=digest))
 
 

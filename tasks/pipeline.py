@@ -9,6 +9,8 @@
 the same and its result is the report. Steps are named, not imported, since the wiring knows nothing of their work.
 """
 
+from typing import Any
+
 from celery import chain, current_app
 from celery.canvas import Signature
 
@@ -30,8 +32,9 @@ def start(build: Build) -> Signature:
 
 
 def make(build: Build, builder: str) -> Signature:
-    """What is left to do where the image has to be built."""
-    return _chain(build, "upload_context", "build", queues={"build": build_queue(builder)})
+    """What is left to do where the image has to be built; no context is packed for a builder that never builds."""
+    steps = ("build",) if builder == "noop" else ("upload_context", "build")
+    return _chain(build, *steps, queues={"build": build_queue(builder)})
 
 
 def publish(build: Build) -> Signature:
@@ -49,14 +52,14 @@ def wait(build: Build, seconds: float) -> Signature:
     return _chain(build, "check_registry").set(countdown=seconds)
 
 
-def _chain(build: Build, first: str, *others: str, queues: dict[str, str] | None = None) -> Signature:
+def _chain(build: Build, *steps: str, queues: dict[str, str] | None = None) -> Signature:
     queues = queues or {}
-    signatures = [_step(name, build, queues.get(name, LIGHT)) for name in (first, *others)]
     # Only the first gets the message; each of the others gets what the one before it returns.
-    signatures[0].args = (build.dump(),)
-    return chain(*signatures) if others else signatures[0]
+    first, *others = steps
+    begin = _step(first, build, queues.get(first, LIGHT), build.dump())
+    return chain(begin, *(_step(name, build, queues.get(name, LIGHT)) for name in others)) if others else begin
 
 
-def _step(name: str, build: Build, queue: str = LIGHT) -> Signature:
+def _step(name: str, build: Build, queue: str = LIGHT, *args: Any) -> Signature:
     """A signature whose description in logs and in Flower is the build's id, never the message itself."""
-    return current_app.signature(f"imagemill.{name}", queue=queue, argsrepr=f"({build.id})", kwargsrepr="{}")
+    return current_app.signature(f"imagemill.{name}", args=args, queue=queue, argsrepr=f"({build.id})", kwargsrepr="{}")

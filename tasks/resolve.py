@@ -2,9 +2,12 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO, Literal
 
 from imagemill import config as launch
 from imagemill import context
@@ -33,17 +36,20 @@ def launch_config(setup: Setup, request: BuildRequest) -> Loaded:
         environment_file=setup.config,
         home=setup.home,
     )
-    return _loaded(path, path.stat().st_mtime_ns if path else 0, setup.docker_cli, setup.docker_host)
+    loaded = _loaded(path, path.stat().st_mtime_ns) if path else Loaded(LaunchConfig())
+    if loaded.config.builder.type != "auto":
+        return loaded
+    return replace(loaded, config=loaded.config.with_builder(_detected(setup)))
 
 
 @lru_cache(maxsize=64)
-def _loaded(path: Path | None, changed: int, docker_cli: Path | None, docker_host: str | None) -> Loaded:
+def _loaded(path: Path, changed: int) -> Loaded:
     """A config file is read again only when it has changed."""
-    loaded = launch.load(path) if path else Loaded(LaunchConfig())
-    if loaded.config.builder.type != "auto":
-        return loaded
-    config = loaded.config.with_builder(detect(docker_cli, docker_host))
-    return Loaded(config, loaded.path, loaded.warnings)
+    return launch.load(path)
+
+
+def _detected(setup: Setup) -> Literal["docker", "noop"]:
+    return detect(setup.docker_cli, setup.docker_host, DockerConfig(setup.docker_config), setup.environment)
 
 
 def destination(build: Build) -> ImageReference:
@@ -88,6 +94,16 @@ def context_store(setup: Setup, build: Build) -> ContextStore:
     return store_for(uri or (setup.state_dir / "contexts").absolute().as_uri())
 
 
+def context_is_there(setup: Setup, build: Build) -> bool:
+    """Whether the packed context is in its store; true where the builder needs none."""
+    return build.context is None or context_store(setup, build).exists(build.context)
+
+
+def packed_context(setup: Setup, build: Build) -> AbstractContextManager[BinaryIO]:
+    """The packed context to read; empty where the builder needs none."""
+    return nullcontext(BytesIO()) if build.context is None else context_store(setup, build).open(build.context)
+
+
 def builder(setup: Setup, build: Build) -> Builder:
     """What the config builds with."""
     assert build.config is not None
@@ -97,6 +113,7 @@ def builder(setup: Setup, build: Build) -> Builder:
         docker_host=setup.docker_host,
         docker_config=DockerConfig(setup.docker_config),
         scratch=scratch_folder(setup),
+        environment=setup.environment,
     )
 
 

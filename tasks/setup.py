@@ -32,6 +32,9 @@ class Setup(BaseModel):
     docker_config: Path = Field(
         default_factory=lambda: Path.home() / ".docker", description="folder of docker's config.json"
     )
+    environment: dict[str, str] = Field(
+        {}, repr=False, description="what docker and credential helpers are started with"
+    )
     build_timeout: float = Field(1800, gt=0, description="the most that a build may take, once started")
     hash_timeout: float = Field(600, gt=0, description="the most that fetching and hashing a source may take")
     upload_timeout: float = Field(900, gt=0, description="the most that packing and storing a context may take")

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, cast
 
 from celery import Task, shared_task
 from celery.canvas import Signature
@@ -83,7 +83,7 @@ class Run:
         if time.time() > self._deadline:
             raise UserError(
                 f"The build ran out of time while {self._state.value.lower()}",
-                "ask for more with --timeout, up to the workers' IMAGEMILL_BUILD_TIMEOUT, or see what was slow in the log",
+                "see in the log what was slow, or ask for more with --timeout, up to IMAGEMILL_BUILD_TIMEOUT",
             )
         if time.monotonic() - self._checked > _CANCEL_CHECK_SECONDS:
             self._checked = time.monotonic()
@@ -153,16 +153,17 @@ def step(state: State, *, timeout: str = "quick_timeout", **options: Any) -> Cal
         def task(self: Task[Any, Any], message: dict[str, Any]) -> dict[str, Any]:
             build = Build.load(message)
             with bound(build=build.id, step=function.__name__):
+                if (self.request.delivery_info or {}).get("redelivered"):
+                    build = _redelivered(self, build)
                 return _run(self, function, Run(self, build, state, getattr(setup(), timeout)), build)
 
-        return task
+        return cast("Task[Any, Any]", task)
 
     return decorate
 
 
 def _run(task: Task[Any, Any], function: StepFunction, run: Run, build: Build) -> dict[str, Any]:
     try:
-        _refuse_endless_redelivery(task, run.setup.max_deliveries)
         run.begin()
         outcome = function(run, build)
     except TransientError as error:
@@ -177,17 +178,17 @@ def _run(task: Task[Any, Any], function: StepFunction, run: Run, build: Build) -
     return outcome.dump()
 
 
-def _refuse_endless_redelivery(task: Task[Any, Any], limit: int) -> None:
-    """Stop a message that kills each worker that takes it."""
-    request = task.request
-    if not (request.delivery_info or {}).get("redelivered"):
-        return
+def _redelivered(task: Task[Any, Any], build: Build) -> Build:
+    """The message of a worker that died: with its time anew, but not of one that kills each worker that takes it."""
+    request, limits = task.request, setup()
     deliveries = journal().deliveries(f"{request.id}:{task.name}:{request.retries}")
-    if deliveries >= limit:
+    if deliveries >= limits.max_deliveries:
         raise OperatorError(
             f"The workers died {deliveries} times in this step",
             "see the workers' logs and memory: most often the step needs more memory than its worker may use",
         )
+    log.warning("Redelivered: the worker that had this step is gone")
+    return build.knowing(deadline=time.time() + (build.request.timeout or limits.build_timeout))
 
 
 def _retry(task: Task[Any, Any], run: Run, error: TransientError) -> Exception:
@@ -199,4 +200,5 @@ def _retry(task: Task[Any, Any], run: Run, error: TransientError) -> Exception:
     if tried >= limit or wait >= run.remaining():
         return error
     run.retrying(error, tried + 1, wait)
-    return task.retry(exc=error, countdown=wait, throw=False, argsrepr=f"({run.build_id})", kwargsrepr="{}")
+    hidden: dict[str, Any] = {"argsrepr": f"({run.build_id})", "kwargsrepr": "{}"}
+    return task.retry(exc=error, countdown=wait, throw=False, **hidden)

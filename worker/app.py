@@ -4,8 +4,9 @@ from typing import Any
 
 from celery import Celery
 
-from worker.celeryconfig import configuration
+from worker.celeryconfig import configuration, is_redis
 from worker.logging import install
+from worker.redelivery import KeepMessages
 from worker.settings import Settings, from_environment
 
 
@@ -13,6 +14,8 @@ def create(settings: Settings) -> Celery:
     """An application with these settings; connects to nothing yet."""
     app = Celery("imagemill")
     app.conf.update(configuration(settings))
+    if is_redis(settings.broker):
+        app.steps["consumer"].add(KeepMessages)
     return app
 
 

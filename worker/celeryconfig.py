@@ -5,10 +5,6 @@ from typing import Any
 from tasks.pipeline import LIGHT
 from worker.settings import Settings
 
-REDELIVERY_MARGIN = 300
-"""Seconds on top of the longest step until Redis hands a message to another worker. Within them a worker that is
-stopped by its deadline has reported, so that no build runs twice because it was slow."""
-
 RESULT_SECONDS = 24 * 3600
 """How long results are kept; the journals' `KEEP_SECONDS`, too."""
 
@@ -27,6 +23,11 @@ def configuration(settings: Settings) -> dict[str, Any]:
     }
 
 
+def is_redis(broker: str) -> bool:
+    """Whether the broker is Redis, by its URL."""
+    return not broker.startswith("amqp")
+
+
 def _messages() -> dict[str, Any]:
     return {
         # JSON only: a pickled message is code that runs on the worker.
@@ -40,8 +41,7 @@ def _messages() -> dict[str, Any]:
 
 
 def _delivery(settings: Settings) -> dict[str, Any]:
-    redis = not settings.broker.startswith("amqp")
-    longest = max(settings.build_timeout, settings.hash_timeout, settings.upload_timeout)
+    redis = is_redis(settings.broker)
     return {
         # A message is acknowledged when its step has ended, so that one whose worker dies is delivered again.
         "task_acks_late": True,
@@ -49,17 +49,25 @@ def _delivery(settings: Settings) -> dict[str, Any]:
         # A worker takes what it can run: builds are long, and a message taken in advance waits behind one.
         "worker_prefetch_multiplier": 1,
         "broker_connection_retry_on_startup": True,
-        # RabbitMQ redelivers at once what a lost connection held, so the step that runs is ended; Redis does so only
-        # after the visibility timeout, so there it is better to let it finish.
+        # A step that has ended waits for a broker that is away (about ten minutes), rather than lose the next step.
+        "task_publish_retry_policy": {
+            "max_retries": 120,
+            "interval_start": 0.1,
+            "interval_step": 0.5,
+            "interval_max": 5,
+        },
+        # RabbitMQ redelivers at once what a lost connection held, so the step that runs is ended. With Redis a worker
+        # that is connected again goes on renewing its messages, so the step may finish.
         "worker_cancel_long_running_tasks_on_connection_loss": not redis,
-        "broker_transport_options": _redis_transport(settings, longest) if redis else {"confirm_publish": True},
+        "broker_transport_options": _redis_transport(settings) if redis else {"confirm_publish": True},
     }
 
 
-def _redis_transport(settings: Settings, longest: float) -> dict[str, Any]:
+def _redis_transport(settings: Settings) -> dict[str, Any]:
     return {
-        "visibility_timeout": longest + REDELIVERY_MARGIN,
-        # Kombu looks for messages to restore every interval × throttle seconds; its defaults make that 100 s.
+        # Short, since living workers renew their messages (worker/redelivery.py): also a long build runs once.
+        "visibility_timeout": settings.redelivery_seconds,
+        # Kombu looks for messages to restore every interval times throttle seconds; its defaults make that 100 s.
         "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,
         # Pub/sub is not scoped to a database, so a prefix it is that keeps two installations apart.
@@ -85,7 +93,7 @@ def _results(settings: Settings) -> dict[str, Any]:
 def _processes(settings: Settings) -> dict[str, Any]:
     return {
         # The step ends by its own deadline; this is for one that hangs where it cannot look at the clock.
-        "task_time_limit": settings.build_timeout + REDELIVERY_MARGIN / 2,
+        "task_time_limit": settings.build_timeout + 60,
         # For Flower.
         "worker_send_task_events": True,
         "worker_hijack_root_logger": False,

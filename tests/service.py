@@ -1,0 +1,114 @@
+"""Celery workers of a whole service, as processes, for the tests of the chain."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from imagemill.client import Client
+
+ROOT = Path(__file__).parents[1]
+QUEUES = "imagemill,imagemill.docker,imagemill.noop"
+
+
+@dataclass
+class Service:
+    """A broker, a Redis for results, and the workers that a test has started."""
+
+    broker: str
+    backend: str
+    prefix: str
+    folder: Path
+    settings: dict[str, str] = field(default_factory=dict)
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def client(self) -> Client:
+        return Client(self.broker, self.backend, key_prefix=self.prefix)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of a worker: nothing of the tests' own but the path."""
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "PYTHONUNBUFFERED": "1",
+            "IMAGEMILL_BROKER": self.broker,
+            "IMAGEMILL_BACKEND": self.backend,
+            "IMAGEMILL_KEY_PREFIX": self.prefix,
+            "IMAGEMILL_STATE_DIR": str(self.folder / "state"),
+            "IMAGEMILL_SOURCE_ROOTS": str(self.folder),
+            "IMAGEMILL_RETRY_BACKOFF": "0.2",
+            "IMAGEMILL_MAX_RETRIES": "2",
+            "IMAGEMILL_WAIT_INTERVAL": "0.2",
+            "IMAGEMILL_LOCK_LEASE": "2",
+            **self.settings,
+        }
+
+    @property
+    def log(self) -> str:
+        """What all workers have logged."""
+        return "".join(path.read_text() for path in sorted(self.folder.glob("worker-*.log")))
+
+    def start(self, name: str = "all", *, queues: str = QUEUES, pool: str = "prefork", concurrency: int = 2) -> int:
+        """Start a worker and wait until it takes tasks; returns its process id."""
+        command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-n", f"{name}@test", "-Q", queues]
+        command += ["--pool", pool, "-c", str(concurrency), "-E"]
+        with (self.folder / f"worker-{name}.log").open("ab") as log:
+            worker = subprocess.Popen(
+                command, cwd=ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True
+            )
+        self.workers.append(worker)
+        until(lambda: f"{name}@test" in self.client.workers(timeout=0.5), f"worker {name}", lambda: self.log)
+        return worker.pid
+
+    def kill(self, pid: int) -> None:
+        """Kill a worker with all its processes, as when its node is lost."""
+        os.killpg(pid, signal.SIGKILL)
+        next(worker for worker in self.workers if worker.pid == pid).wait()
+
+    @contextmanager
+    def monitored(self) -> Iterator[list[dict[str, Any]]]:
+        """The events that the workers send to Flower while the block runs."""
+        seen: list[dict[str, Any]] = []
+        with self.client.app.connection_for_read() as connection:
+            receiver = self.client.app.events.Receiver(connection, handlers={"*": seen.append})
+            thread = threading.Thread(target=receiver.capture, kwargs={"limit": None, "timeout": None}, daemon=True)
+            thread.start()
+            until(lambda: bool(seen), "a sign of life of the worker")
+            try:
+                yield seen
+            finally:
+                receiver.should_stop = True
+                thread.join()
+
+    def stop(self) -> None:
+        for worker in self.workers:
+            if worker.poll() is None:
+                os.killpg(worker.pid, signal.SIGKILL)
+            worker.wait()
+
+
+@contextmanager
+def service(broker: str, backend: str, prefix: str, folder: Path, **settings: str) -> Iterator[Service]:
+    """A service without workers yet; its workers are gone at the end. `settings` are environment variables."""
+    running = Service(broker, backend, prefix, folder, settings)
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+def until(condition: Callable[[], bool], what: str, explain: Callable[[], str] = str, seconds: float = 60) -> None:
+    """Poll until the condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not come about: {explain()}"
+        time.sleep(0.02)
