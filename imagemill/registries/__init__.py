@@ -1,0 +1,38 @@
+"""Registries: which adapter asks the registry that an image reference lies in.
+
+An adapter is a class made from a source of credentials and the hosts that speak plain HTTP. To add one, add its
+module to `ADAPTERS` and its hosts to `HOSTS`, before the line that takes all.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
+
+from imagemill.adapters import Adapter, load
+from imagemill.ports import Registry
+from imagemill.reference import ImageReference
+from imagemill.registries.docker_config import DockerConfig
+
+ADAPTERS: Mapping[str, Adapter] = MappingProxyType(
+    {
+        "oci": Adapter("imagemill.registries.oci", "OciRegistry"),
+    }
+)
+
+HOSTS: tuple[tuple[re.Pattern[str], str], ...] = ((re.compile(".*"), "oci"),)
+"""Patterns of whole hosts, with port, and the adapters' names; the first match counts."""
+
+
+def registry_for(
+    reference: ImageReference, *, docker_config: DockerConfig, insecure: frozenset[str] = frozenset()
+) -> Registry:
+    """The adapter for the registry of `reference`; the same one each time, since it keeps tokens."""
+    name = next(name for hosts, name in HOSTS if hosts.fullmatch(reference.registry))
+    return _adapter(name, docker_config, insecure)
+
+
+@lru_cache(maxsize=32)
+def _adapter(name: str, docker_config: DockerConfig, insecure: frozenset[str]) -> Registry:
+    registry: Registry = load(ADAPTERS, name, "registry")(docker_config, insecure)
+    return registry

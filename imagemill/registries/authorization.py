@@ -1,0 +1,165 @@
+"""Logging in at registries, as they ask for it: Basic, or a token for each repository and action.
+
+The token protocol: https://distribution.github.io/distribution/spec/auth/token/, and with identity tokens
+https://distribution.github.io/distribution/spec/auth/oauth/.
+"""
+
+import base64
+import re
+import time
+from collections.abc import Iterable, Mapping
+from typing import Annotated, NamedTuple, Protocol
+from urllib.parse import urlencode
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from imagemill.errors import OperatorError, ServiceUnreachable
+from imagemill.ports import Credentials
+from imagemill.reference import ImageReference
+from imagemill.registries.failures import denied, failure
+from imagemill.registries.transport import Answer, host_of, is_loopback, is_url, request
+
+_CLIENT_ID = "imagemill"
+_LIFETIME = 60.0  # seconds, of a token that does not say
+_MARGIN = 0.9  # part of its lifetime in which a token is used, so that it does not end on its way
+
+_PARAMETER = r'[\w-]+\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^\s",]+)'
+_CHALLENGE = re.compile(rf"([A-Za-z][\w-]*)\s+({_PARAMETER}(?:\s*,\s*{_PARAMETER})*)")
+_VALUE = re.compile(r'([\w-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s",]+))')
+
+
+class CredentialSource(Protocol):
+    """Where credentials come from: Docker's config, or a cloud's own."""
+
+    def credentials(self, host: str) -> Credentials | None:
+        """Credentials for the registry at `host`; None for anonymous use."""
+
+
+class _Token(BaseModel):
+    """A token server's answer; OAuth2 calls the token `access_token`. It becomes a header, hence the pattern."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    token: Annotated[str, Field(pattern=r"^[!-~]*$")] = ""
+    access_token: Annotated[str, Field(pattern=r"^[!-~]*$")] = ""
+    expires_in: float | None = None
+
+
+class _Grant(NamedTuple):
+    header: str
+    expires: float  # time.monotonic
+
+
+class Authorizations:
+    """The `Authorization` headers that were obtained, each for one repository and its actions."""
+
+    def __init__(self, source: CredentialSource, insecure: frozenset[str]) -> None:
+        self._source = source
+        self._insecure = insecure
+        self._grants: dict[tuple[str, str], _Grant] = {}
+
+    def headers(self, reference: ImageReference, actions: str) -> dict[str, str]:
+        """The header to send, if there is one that is still valid."""
+        grant = self._grants.get((reference.repository, actions))
+        return {"Authorization": grant.header} if grant and grant.expires > time.monotonic() else {}
+
+    def renew(self, refusal: Answer, reference: ImageReference, actions: str) -> dict[str, str]:
+        """The header that the registry asks for in its answer 401; `PermissionDenied` if it is not to be had."""
+        challenges = parse_challenges(refusal.headers.getlist("WWW-Authenticate"))
+        credentials = self._source.credentials(reference.registry)
+        if "bearer" in challenges:
+            plain = refusal.url.startswith("http:")
+            grant = self._token(challenges["bearer"], credentials, plain, reference, actions)
+        elif "basic" in challenges:
+            if credentials is None or not credentials.username:
+                raise denied(reference, actions, f"{reference.registry} wants a user and a password")
+            grant = _Grant(_basic(credentials), float("inf"))
+        else:
+            raise denied(reference, actions, f"{reference.registry} does not say how to log in")
+        now = time.monotonic()
+        self._grants = {key: old for key, old in list(self._grants.items()) if old.expires > now}
+        self._grants[reference.repository, actions] = grant
+        return {"Authorization": grant.header}
+
+    def _token(
+        self,
+        challenge: Mapping[str, str],
+        credentials: Credentials | None,
+        plain: bool,
+        reference: ImageReference,
+        actions: str,
+    ) -> _Grant:
+        realm = challenge.get("realm", "")
+        self._check_realm(realm, plain, reference)
+        own = f"repository:{reference.path}:{actions}"
+        # What the registry asks for may be less than what we are about to do, or be something besides it.
+        others = [scope for scope in challenge.get("scope", "").split() if _resource(scope) != _resource(own)]
+        answer = _ask_for_token(realm, challenge.get("service", ""), [own, *others], credentials)
+        if answer.status != 200:
+            raise failure(answer, reference, actions)
+        return _granted(answer, reference)
+
+    def _check_realm(self, realm: str, plain: bool, reference: ImageReference) -> None:
+        """Credentials go over plain HTTP only where the registry does, or on this machine."""
+        if not is_url(realm):
+            raise ServiceUnreachable(
+                f"{reference.registry} asks for a token but not where to get it", "check the registry's token realm"
+            )
+        host = host_of(realm)
+        if realm.startswith("http:") and not (plain or host in self._insecure or is_loopback(host)):
+            raise OperatorError(
+                f"{reference.registry} wants credentials to be sent to {host} without TLS",
+                f"let the registry name an https realm, or add {host} to IMAGEMILL_INSECURE_REGISTRIES",
+            )
+
+
+def parse_challenges(headers: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The parameters of the challenges in `WWW-Authenticate` (RFC 9110, section 11.6.1), by scheme in lower case."""
+    return {
+        scheme.lower(): {
+            name.lower(): re.sub(r"\\(.)", r"\1", quoted) or bare for name, quoted, bare in _VALUE.findall(parameters)
+        }
+        for header in headers
+        for scheme, parameters in _CHALLENGE.findall(header)
+    }
+
+
+def _ask_for_token(realm: str, service: str, scopes: list[str], credentials: Credentials | None) -> Answer:
+    if credentials and credentials.identity_token:
+        form = {
+            "grant_type": "refresh_token",
+            "refresh_token": credentials.identity_token,
+            "service": service,
+            "client_id": _CLIENT_ID,
+            "scope": " ".join(scopes),
+        }
+        return request("POST", realm, {"Content-Type": "application/x-www-form-urlencoded"}, urlencode(form).encode())
+    query = urlencode([("service", service), *(("scope", scope) for scope in scopes)])
+    separator = "&" if "?" in realm else "?"
+    return request("GET", f"{realm}{separator}{query}", {"Authorization": _basic(credentials)} if credentials else {})
+
+
+def _granted(answer: Answer, reference: ImageReference) -> _Grant:
+    try:
+        token = _Token.model_validate_json(answer.body)
+    except ValidationError:
+        token = _Token()
+    text = token.token or token.access_token
+    if not text:
+        raise ServiceUnreachable(
+            f"The token server {host_of(answer.url)} of {reference.registry} gives no token",
+            "check that the registry's token realm is a token server",
+        )
+    # Counted from now, not from `issued_at`: that takes two clocks. A token that ends early is asked for again.
+    lifetime = token.expires_in if token.expires_in is not None else _LIFETIME
+    return _Grant(f"Bearer {text}", time.monotonic() + _MARGIN * lifetime)
+
+
+def _basic(credentials: Credentials) -> str:
+    pair = f"{credentials.username}:{credentials.password}".encode()
+    return f"Basic {base64.b64encode(pair).decode()}"
+
+
+def _resource(scope: str) -> str:
+    """A scope without its actions: `repository:PATH` of `repository:PATH:pull`."""
+    return scope.rpartition(":")[0]

@@ -1,0 +1,130 @@
+"""A client of any registry that speaks the OCI distribution API: all of them, as far as manifests go.
+
+An image is absent only if the registry itself says so; anything but a clear answer is an error.
+The API: https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md.
+"""
+
+import hashlib
+
+from imagemill.errors import ServiceUnreachable, TransientError
+from imagemill.ports import Credentials
+from imagemill.reference import DOCKER_HUB, ImageReference, is_digest
+from imagemill.registries.authorization import Authorizations, CredentialSource
+from imagemill.registries.failures import failure, says_absent
+from imagemill.registries.transport import Answer, is_loopback, origin, request, speaks_http
+
+MANIFEST_TYPES = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+)
+
+_ACCEPT = {"Accept": ", ".join(MANIFEST_TYPES)}
+_DIGEST = "Docker-Content-Digest"
+_PULL, _PUSH = "pull", "pull,push"
+
+
+class OciRegistry:
+    """Registries at any hosts, with one source of credentials; `insecure` are the hosts that speak plain HTTP.
+
+    On this machine itself (`localhost`, 127.0.0.0/8, `[::1]`) plain HTTP is tried, as Docker does. Tokens are kept
+    while they are valid, so keep the instance; threads may share it.
+    """
+
+    def __init__(self, source: CredentialSource, insecure: frozenset[str] = frozenset()) -> None:
+        self._source = source
+        self._plain = set(insecure)
+        self._authorizations = Authorizations(source, insecure)
+
+    def digest(self, reference: ImageReference) -> str | None:
+        """See `Registry.digest`; with neither tag nor digest it is that of the tag `latest`."""
+        name = reference.digest or reference.tag or "latest"
+        head = self._ask("HEAD", reference, name, _PULL)
+        if head.status == 200 and _DIGEST in head.headers:
+            return _checked(head.headers[_DIGEST], reference)
+        if head.status == 429 or head.status >= 500:
+            raise failure(head, reference, _PULL)
+        # A HEAD has no words. Only a GET tells an absent image from a server that is no registry, or why it is denied.
+        manifest = self._get(reference, name, _PULL)
+        return _digest_of(manifest, reference) if manifest else None
+
+    def tag(self, reference: ImageReference, tags: tuple[str, ...]) -> None:
+        """See `Registry.tag`; `ValueError` if `reference` has no digest.
+
+        A tag that is there already, of the same manifest, is not written again: it may be immutable.
+        """
+        if reference.digest is None:
+            raise ValueError(f"{reference} has no digest")
+        targets = [reference.with_digest(None).with_tag(tag) for tag in tags]
+        missing = [target for target in targets if self.digest(target) != reference.digest]
+        if not missing:
+            return
+        manifest = self._get(reference, reference.digest, _PUSH)
+        if manifest is None:
+            raise TransientError(f"{reference} is not in the registry any more", "build it again")
+        _digest_of(manifest, reference)
+        for target in missing:
+            self._put(target, manifest, reference.digest)
+
+    def credentials(self, repository: ImageReference) -> Credentials | None:
+        """See `Registry.credentials`."""
+        return self._source.credentials(repository.registry)
+
+    def _get(self, reference: ImageReference, name: str, actions: str) -> Answer | None:
+        """The manifest `name`; None if the registry says that it has none."""
+        answer = self._ask("GET", reference, name, actions)
+        if says_absent(answer):
+            return None
+        if answer.status != 200 or answer.media_type not in MANIFEST_TYPES:
+            raise failure(answer, reference, actions)
+        return answer
+
+    def _put(self, target: ImageReference, manifest: Answer, digest: str) -> None:
+        """Store the same bytes under the tag of `target`."""
+        answer = self._ask("PUT", target, target.tag or "", _PUSH, manifest)
+        if answer.status != 201:
+            raise failure(answer, target, _PUSH)
+        stored = answer.headers.get(_DIGEST) or self.digest(target)
+        if stored != digest:
+            raise ServiceUnreachable(
+                f"{target} was given {digest}, and is {stored}", "does something else push this tag?"
+            )
+
+    def _ask(
+        self, method: str, reference: ImageReference, name: str, actions: str, manifest: Answer | None = None
+    ) -> Answer:
+        """The registry's answer about the manifest `name`, after logging in where it asks for that."""
+        url = f"{self._base(reference.registry)}/v2/{reference.path}/manifests/{name}"
+        headers = {"Content-Type": manifest.media_type} if manifest else _ACCEPT
+        body = manifest.body if manifest else None
+        answer = request(method, url, headers | self._authorizations.headers(reference, actions), body)
+        if answer.status == 401 and origin(answer.url) == origin(url):
+            answer = request(method, url, headers | self._authorizations.renew(answer, reference, actions), body)
+        return answer
+
+    def _base(self, host: str) -> str:
+        if host not in self._plain and is_loopback(host) and speaks_http(host):
+            self._plain.add(host)
+        scheme = "http" if host in self._plain else "https"
+        return f"{scheme}://{endpoint(host)}"
+
+
+def endpoint(registry: str) -> str:
+    """The host that serves a registry's API: Docker Hub's is not the one in its image references."""
+    return "registry-1.docker.io" if registry == DOCKER_HUB else registry
+
+
+def _digest_of(manifest: Answer, reference: ImageReference) -> str:
+    algorithm = (reference.digest or "sha256").partition(":")[0]
+    return _checked(f"{algorithm}:{hashlib.new(algorithm, manifest.body).hexdigest()}", reference)
+
+
+def _checked(digest: str, reference: ImageReference) -> str:
+    """The digest that a registry answers with: it must be one, and the one that was asked for."""
+    if not is_digest(digest) or reference.digest not in (None, digest):
+        raise ServiceUnreachable(
+            f"{reference.registry} answers with the digest {digest!r} when asked for {reference}",
+            "the registry, or a cache in front of it, is damaged",
+        )
+    return digest
