@@ -1,6 +1,7 @@
 """Which adapters a build needs, from its message and its worker's setup."""
 
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -48,8 +49,18 @@ def _loaded(path: Path, changed: int) -> Loaded:
     return launch.load(path)
 
 
+_ENGINE_TRUSTED_SECONDS = 60.0
+_engine_seen: dict[str | None, float] = {}
+
+
 def _detected(setup: Setup) -> Literal["docker", "noop"]:
-    return detect(setup.docker_cli, setup.docker_host, DockerConfig(setup.docker_config), setup.environment)
+    """What builds where the config does not say; an engine that was there a moment ago is not looked for again."""
+    if time.monotonic() - _engine_seen.get(setup.docker_host, -_ENGINE_TRUSTED_SECONDS) < _ENGINE_TRUSTED_SECONDS:
+        return "docker"
+    found = detect(setup.docker_cli, setup.docker_host, DockerConfig(setup.docker_config), setup.environment)
+    if found == "docker":
+        _engine_seen[setup.docker_host] = time.monotonic()
+    return found
 
 
 def destination(build: Build) -> ImageReference:
