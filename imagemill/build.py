@@ -138,6 +138,7 @@ class Build(Message):
     image: str | None = Field(None, description="repository:tag that is being made")
     existing_digest: str | None = None
     context: str | None = Field(None, description="name of the packed context in the context store")
+    locked: bool = Field(False, description="whether the build has taken the lock on its image")
     uploads: int = Field(0, description="how often the context has been brought to the store")
     digest: str | None = None
     warnings: tuple[str, ...] = ()

@@ -66,7 +66,7 @@ class Client:
             raise UserError("Results are kept in Redis", "give its URL as backend, or set IMAGEMILL_BACKEND")
         self.app = Celery("imagemill-client", broker=broker, backend=backend, set_as_current=False)
         self.app.conf.update(_client_configuration(broker, key_prefix))
-        self._journal = Journal(connect(backend, patience=2), key_prefix)
+        self._journal = open_journal(self.app, backend, key_prefix, patience=2)
 
     def submit(self, request: BuildRequest | None = None, **fields: Any) -> str:
         """Ask for a build, by a `BuildRequest` or by its fields; returns the build's id at once."""
@@ -74,7 +74,6 @@ class Client:
         build = uuid.uuid4().hex
         with _reachable():
             self._journal.enter(build, State.QUEUED, time.time())
-            self.app.backend.store_result(build, {"build": build}, State.QUEUED.value)
             self.app.send_task(
                 TASK,
                 kwargs={"request": request.dump()},
@@ -174,6 +173,12 @@ class Client:
         if not follow:
             return 0
         return _READ_SECONDS if end is None else max(0.001, min(_READ_SECONDS, end - time.monotonic()))
+
+
+def open_journal(app: Celery, backend: str, key_prefix: str, patience: int = 6) -> Journal:
+    """The journals that lie beside the results of the application."""
+    results: Any = app.backend
+    return Journal(connect(backend, patience=patience), key_prefix, results.get_key_for_task)
 
 
 def _failure(error: object) -> Failure:

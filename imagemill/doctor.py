@@ -1,6 +1,7 @@
 """Looks at everything that a build needs, before there is one: what is there, what is not, and what to do about it."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -10,7 +11,7 @@ from imagemill.builders import ADAPTERS
 from imagemill.builders import docker_cli as docker
 from imagemill.client import QUEUE, Client
 from imagemill.config import LaunchConfig, Loaded
-from imagemill.embedded import check_available
+from imagemill.embedded import valkey_program, worker_code
 from imagemill.errors import ImagemillError, UserError
 from imagemill.reference import ImageReference
 from imagemill.registries import registry_for
@@ -169,10 +170,8 @@ def _service(client: Client, builder: str) -> Iterator[Finding]:
 
 
 def _backend(client: Client) -> Finding:
-    try:
+    with suppress(UserError):  # no such build: that is an answer
         client.status("doctor")
-    except UserError:
-        pass  # it has answered: there is no such build
     return Finding("backend", Verdict.OK, "answers")
 
 
@@ -189,7 +188,8 @@ def _queue(workers: Mapping[str, list[str]], queue: str) -> Finding:
 
 
 def _embedded() -> Finding:
-    check_available()
+    valkey_program()
+    worker_code()
     return Finding("embedded service", Verdict.OK, "can be started, since no broker is configured")
 
 

@@ -1,7 +1,7 @@
 """The command line's own service, for where no broker is configured: a private Valkey and one worker.
 
-    with EmbeddedService(cache) as service:
-        client = Client(service.broker)
+    with embedded(docker_host="unix:///run/docker.sock") as client:
+        print(client.wait(client.submit(source="/src/project")).image)
 
 It is the same chain on the same code as a real service. `worker.embedded` is the worker; it starts the Valkey and
 everything else, so that there is one process to watch here, and its standard input is a pipe that we hold: when it
@@ -19,16 +19,19 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from imagemill.errors import OperatorError, ServiceUnreachable
 
 if TYPE_CHECKING:
     from psutil import Process
+
+    from imagemill.client import Client
 
 SOCKET = "valkey.sock"
 LOG = "worker.log"
@@ -49,6 +52,7 @@ _LONGEST_FOLDER = 103 - len(f"/imagemill-xxxxxxxx/{SOCKET}")
 
 _USE_A_BROKER = "set IMAGEMILL_BROKER to the broker of an Imagemill service"
 
+_START = "import sys; sys.path.append(sys.argv.pop(1)); from worker.embedded import main; main()"
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 
@@ -58,6 +62,20 @@ class EmbeddedFailed(ServiceUnreachable):
     log: tuple[str, ...] = ()
 
 
+@contextmanager
+def embedded(
+    *, state_dir: Path | None = None, secrets: Mapping[str, Path] | None = None, **settings: str | Path
+) -> Iterator["Client"]:
+    """A client of an embedded service that lives as long as the block.
+
+    `state_dir` is the folder for what is large, by default in the user's cache; `secrets` are build secrets by their
+    ids; `settings` are any others of the worker (docs/operating.md).
+    """
+    variables = {f"IMAGEMILL_{name.upper()}": str(value) for name, value in settings.items()}
+    with EmbeddedService(state_dir or Path.home() / ".cache/imagemill", variables, secrets or {}) as service:
+        yield service.connect()
+
+
 class EmbeddedService:
     """The service for one block; starts at once, leaves no process, socket or folder behind when the block ends.
 
@@ -65,44 +83,36 @@ class EmbeddedService:
     `secrets` are build secrets by their ids. `OperatorError` if it cannot be started here at all.
     """
 
-    def __init__(
-        self, cache: Path, environment: Mapping[str, str] | None = None, secrets: Mapping[str, Path] | None = None
-    ) -> None:
-        self._cache, self._environment, self._secrets = cache, dict(environment or {}), dict(secrets or {})
-        self._folders: list[Path] = []
+    def __init__(self, cache: Path, environment: Mapping[str, str], secrets: Mapping[str, Path]) -> None:
+        self._cache, self._environment, self._secrets = cache, dict(environment), dict(secrets)
 
     def __enter__(self) -> Self:
-        check_available()
-        adopt_orphans()
-        try:
-            self._make_folders()
-            self._start()
-        except BaseException:
-            self._remove_folders()
-            raise
+        program, code = valkey_program(), worker_code()
+        with ExitStack() as leaving:
+            with _writing():
+                self._run, self._state = self._folders(leaving)
+                self._give_secrets()
+            self._start(program, code, leaving)
+            self._leaving = leaving.pop_all()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """End the service; builds that run are cancelled, or, on the way out of an interrupt, killed."""
-        try:
-            if kind is KeyboardInterrupt:
-                self._worker.kill()
-            self._let_go()
-            self._watcher.join(_ENOUGH)
-        finally:
-            self._worker.kill()
-            self._watcher.join()
-            self._remove_folders()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._leaving.__exit__(kind, error, traceback)
 
     @property
     def broker(self) -> str:
         """Celery's URL of the broker and result backend."""
         return f"redis+socket://{self._run / SOCKET}"
 
-    def wait(self) -> None:
-        """Return when the service takes builds; `EmbeddedFailed` if it does not come to that."""
+    def connect(self) -> "Client":
+        """A client, as soon as the service takes builds; `EmbeddedFailed` if it does not come to that."""
+        from imagemill.client import Client
+
         if not await_socket(self._run / SOCKET, self._watcher.is_alive):
             raise self.failure()
+        return Client(self.broker)
 
     def failure(self) -> EmbeddedFailed:
         """Why the service does not answer, for who has found that out."""
@@ -111,21 +121,22 @@ class EmbeddedService:
             f"The embedded worker {_ending(self._worker.returncode)}",
             "build again; if it was killed for want of memory, build on a machine with more",
         )
-        failed.log = self._last_lines()
+        failed.log = self.worker_log()
         return failed
 
-    def _make_folders(self) -> None:
-        try:
-            self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _remove_stale(self._cache)
-            self._folders.append(Path(tempfile.mkdtemp(prefix="imagemill-", dir=_temporary())))
-            self._folders.append(Path(tempfile.mkdtemp(prefix="run-", dir=self._cache)))
-            self._give_secrets()
-        except OSError as error:
-            raise OperatorError(
-                f"The embedded service cannot write {error.filename}: {error.strerror}",
-                "make room, or name another folder in XDG_CACHE_HOME or TMPDIR",
-            ) from None
+    def worker_log(self) -> tuple[str, ...]:
+        """The last lines that the worker wrote."""
+        return tuple((self._run / LOG).read_text(errors="replace").splitlines()[-_LOG_LINES:])
+
+    def _folders(self, leaving: ExitStack) -> tuple[Path, Path]:
+        """A folder for socket, log and secrets, with a short path, and one for what is large."""
+        self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _remove_stale(self._cache)
+        run = Path(tempfile.mkdtemp(prefix="imagemill-", dir=_temporary()))
+        leaving.callback(remove, run)
+        state = Path(tempfile.mkdtemp(prefix="run-", dir=self._cache))
+        leaving.callback(remove, state)
+        return run, state
 
     def _give_secrets(self) -> None:
         """Link the files of build secrets, so that no copy lies about; what is no file (a pipe) is copied."""
@@ -140,7 +151,7 @@ class EmbeddedService:
                 (folder / name).write_bytes(path.read_bytes())
         self._environment["IMAGEMILL_BUILD_SECRETS_DIR"] = str(folder)
 
-    def _start(self) -> None:
+    def _start(self, valkey: Path, code: Path, leaving: ExitStack) -> None:
         variables = {
             "IMAGEMILL_BROKER": self.broker,
             "IMAGEMILL_BACKEND": self.broker,
@@ -149,49 +160,55 @@ class EmbeddedService:
             "IMAGEMILL_SOURCE_ROOTS": "/",
             **self._environment,
         }
+        # -P: the folder that we are called in, most often the source, is nowhere to import from.
+        command = [sys.executable, "-P", "-c", _START]
+        command += map(str, (code, valkey, self._run, self._state))
         with (self._run / LOG).open("wb") as log:
             self._worker = subprocess.Popen(
-                # -P: the folder that we are called in, most often the source, is nowhere to import from.
-                [sys.executable, "-P", "-m", "worker.embedded", str(self._run), str(self._state)],
+                command,
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
+                bufsize=0,
                 start_new_session=True,  # Ctrl-C is for us alone
             )
         self._watcher = threading.Thread(target=self._watch, name="embedded-worker", daemon=True)
         self._watcher.start()
+        leaving.push(self._stop)
         assert self._worker.stdin is not None
-        self._worker.stdin.write(f"{json.dumps(variables)}\n".encode())
-        self._worker.stdin.flush()
+        with suppress(BrokenPipeError):  # it has ended at once: `connect` finds out
+            self._worker.stdin.write(f"{json.dumps(variables)}\n".encode())
 
     def _watch(self) -> None:
-        """When the worker has ended, however, what it started ends too, and so do our connections to its Valkey."""
-        self._worker.wait()
+        """When the worker was killed, end what it has left, so that our connections to its Valkey end as well."""
+        if self._worker.wait() == 0:
+            return
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._worker.pid, signal.SIGKILL)
         kill_descendants(str(self._state))
 
-    def _let_go(self) -> None:
+    def _stop(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Let the worker cancel the builds that run, and end; on the way out of an interrupt, kill it."""
         assert self._worker.stdin is not None
         try:
+            if kind is not None and issubclass(kind, KeyboardInterrupt):
+                self._worker.kill()
             self._worker.stdin.close()
-        except BrokenPipeError:
-            pass  # it has ended already
+            self._watcher.join(_ENOUGH)
+        finally:
+            self._worker.kill()
+            self._watcher.join()
 
-    @property
-    def _run(self) -> Path:
-        return self._folders[0]
 
-    @property
-    def _state(self) -> Path:
-        return self._folders[1]
-
-    def _remove_folders(self) -> None:
-        for folder in self._folders:
-            remove(folder)
-
-    def _last_lines(self) -> tuple[str, ...]:
-        return tuple((self._run / LOG).read_text(errors="replace").splitlines()[-_LOG_LINES:])
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OperatorError(
+            f"The embedded service cannot write to {error.filename}: {error.strerror}",
+            "make room, or name other folders in XDG_CACHE_HOME and TMPDIR",
+        ) from None
 
 
 def valkey_program() -> Path:
@@ -205,14 +222,15 @@ def valkey_program() -> Path:
     return programs[0]
 
 
-def check_available() -> None:
-    """`OperatorError` if the service cannot be started here."""
-    valkey_program()
-    if find_spec("worker") is None or find_spec("worker.embedded") is None:
+def worker_code() -> Path:
+    """The folder that the worker's code is imported from; `OperatorError` if it is not installed."""
+    code = find_spec("worker.embedded") if find_spec("worker") else None
+    if code is None or code.origin is None:
         raise OperatorError(
             "No broker is configured, and the worker's code for an embedded service is not installed",
             f"{_USE_A_BROKER}, or use Imagemill's container image or a checkout (pip install -e .)",
         )
+    return Path(code.origin).parents[1]
 
 
 def await_socket(path: Path, alive: Callable[[], bool]) -> bool:

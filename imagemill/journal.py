@@ -7,7 +7,7 @@ reader is away for a moment. A second key says that somebody wants the build can
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,7 +20,7 @@ from redis.retry import Retry
 from imagemill.build import BuildReport, State, StepTime
 
 KEEP_SECONDS = 24 * 3600
-"""How long a build's events are kept after the last of them."""
+"""How long a build's events are kept after it has begun, and after it has ended."""
 
 MAX_EVENTS = 20_000
 """About how many events of one build are kept; older ones make room."""
@@ -55,22 +55,47 @@ def connect(url: str, *, patience: int = 6) -> Redis:
     )
 
 
-class Journal:
-    """The journals of all builds in one Redis; `prefix` keeps several installations in one database apart."""
+@dataclass(frozen=True)
+class Entered:
+    """What `Journal.enter` answers: the times of all states of the build so far, and whether it is to be cancelled."""
 
-    def __init__(self, redis: Redis, prefix: str = "") -> None:
+    steps: tuple[StepTime, ...]
+    cancelled: bool
+
+
+class Journal:
+    """The journals of all builds in one Redis; `prefix` keeps several installations in one database apart.
+
+    `result_key` gives the key of a task's result in the same Redis (Celery's `backend.get_key_for_task`).
+    """
+
+    def __init__(self, redis: Redis, prefix: str, result_key: Callable[[str], bytes]) -> None:
         self.redis = redis
         self._prefix = f"{prefix}imagemill:build:"
+        self._result_key = result_key
 
-    def enter(self, build: str, state: State, at: float) -> tuple[StepTime, ...]:
-        """Note that the build came to `state` at the time `at`; returns the times of all its states so far."""
+    def enter(self, build: str, state: State, at: float, **more: Any) -> Entered:
+        """Note that the build came to `state` at the time `at`: in its journal and, with `more`, in its result.
+
+        One round trip, since each step does it: what Celery's own `update_state` would do takes two more. It may
+        overwrite a result of Celery's that is final, so a build that has ended must not be entered again.
+        """
+        events, states = self._key(build, "events"), self._key(build, "states")
         pipeline = self.redis.pipeline(transaction=False)
-        pipeline.xadd(self._key(build, "events"), {"state": state.value}, maxlen=MAX_EVENTS, approximate=True)
-        pipeline.expire(self._key(build, "events"), KEEP_SECONDS)
-        pipeline.rpush(self._key(build, "states"), f"{state.value} {at}")
-        pipeline.expire(self._key(build, "states"), KEEP_SECONDS)
-        pipeline.lrange(self._key(build, "states"), 0, -1)
-        return _times(pipeline.execute()[-1])
+        pipeline.xadd(events, {"state": state.value}, maxlen=MAX_EVENTS, approximate=True)
+        pipeline.rpush(states, f"{state.value} {at}")
+        if state in (State.QUEUED, State.LOADING):  # the first that is noted
+            pipeline.expire(events, KEEP_SECONDS)
+            pipeline.expire(states, KEEP_SECONDS)
+        pipeline.set(self._result_key(build), _result(build, state, at, more), ex=KEEP_SECONDS)
+        pipeline.lrange(states, 0, -1)
+        pipeline.exists(self._key(build, "cancel"))
+        *_, times, cancelled = pipeline.execute()
+        return Entered(_times(times), bool(cancelled))
+
+    def show(self, build: str, state: State, at: float, **more: Any) -> None:
+        """Show `state`, with `more`, in the build's result alone."""
+        self.redis.set(self._result_key(build), _result(build, state, at, more), ex=KEEP_SECONDS)
 
     def steps(self, build: str) -> tuple[StepTime, ...]:
         """The times of all states of the build so far; the last one has not ended. Empty if it is not known."""
@@ -78,11 +103,18 @@ class Journal:
 
     def log(self, build: str, lines: Sequence[str]) -> None:
         """Add lines to the build's log, in one round trip."""
-        self._add(build, [{"line": line[:MAX_LINE]} for line in lines])
+        pipeline = self.redis.pipeline(transaction=False)
+        for line in lines:
+            pipeline.xadd(self._key(build, "events"), {"line": line[:MAX_LINE]}, maxlen=MAX_EVENTS, approximate=True)
+        pipeline.execute()
 
     def end(self, build: str, report: BuildReport) -> None:
         """Note the report: the last event of a build."""
-        self._add(build, [{"report": report.model_dump_json(exclude_none=True)}])
+        pipeline = self.redis.pipeline(transaction=False)
+        pipeline.xadd(self._key(build, "events"), {"report": report.model_dump_json(exclude_none=True)})
+        pipeline.expire(self._key(build, "events"), KEEP_SECONDS)
+        pipeline.expire(self._key(build, "states"), KEEP_SECONDS)
+        pipeline.execute()
 
     def events(self, build: str, after: str = "0", wait: float = 0) -> list[Event]:
         """Up to 1000 events after the position `after`, waiting up to `wait` seconds for the first of them."""
@@ -120,14 +152,6 @@ class Journal:
     def _key(self, build: str, what: str) -> str:
         return f"{self._prefix}{build}:{what}"
 
-    def _add(self, build: str, entries: Iterable[dict[str, str]]) -> None:
-        key = self._key(build, "events")
-        pipeline = self.redis.pipeline(transaction=False)
-        for entry in entries:
-            pipeline.xadd(key, cast("dict[Any, Any]", entry), maxlen=MAX_EVENTS, approximate=True)
-        pipeline.expire(key, KEEP_SECONDS)
-        pipeline.execute()
-
     def _newest(self, build: str, count: int) -> Iterator[Event]:
         entries = cast(
             "list[tuple[bytes, dict[bytes, bytes]]]", self.redis.xrevrange(self._key(build, "events"), count=count)
@@ -140,6 +164,12 @@ def _pairs(answer: Any) -> Any:
     if isinstance(answer, dict):
         return [(key, [entry for batch in batches for entry in batch]) for key, batches in answer.items()]
     return answer or []
+
+
+def _result(build: str, state: State, at: float, more: dict[str, Any]) -> str:
+    """A result that is not final, as Celery writes it: what AsyncResult and Flower show."""
+    meta = {"build": build, "since": at, **more}
+    return json.dumps({"task_id": build, "status": state.value, "result": meta, "traceback": None, "children": []})
 
 
 def _times(entries: list[bytes]) -> tuple[StepTime, ...]:

@@ -60,7 +60,7 @@ class Source(Protocol):
     def fetch(self, scratch: Path, progress: Progress) -> Path:
         """Bring the source onto this node and return its top folder, to be read only.
 
-        `scratch` is an empty folder for what has to be unpacked; the caller removes it.
+        `scratch` is the path of a folder for what has to be unpacked; made if it is needed, removed by the caller.
         """
 
 

@@ -24,6 +24,7 @@ _MAX_NAME, _MAX_PATH = 255, 4096
 
 T = TypeVar("T")
 
+_CHUNK = 1 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -84,7 +85,7 @@ def open_below(top: int, path: bytes) -> int:
         os.close(folder)
 
 
-class Unsafe(ValueError):
+class UnsafePathError(ValueError):
     """A path that was not written, since it, or what lies there already, leads elsewhere; the text says why."""
 
 
@@ -92,7 +93,7 @@ class Tree:
     """Creates files, folders and links below one folder, by paths that nobody has checked before.
 
     Modes are 0755 and 0644 whatever the umask, and times are `mtime`, in seconds since 1970, if one is given.
-    A path that leaves the folder, by `..` or through a link, is `Unsafe`, as is a file where a folder is or the
+    A path that leaves the folder, by `..` or through a link, is `UnsafePathError`, as is a file where a folder is or the
     other way round. A file or a link that is there already is replaced.
     """
 
@@ -143,20 +144,23 @@ class Tree:
 
         self._create(path, create)
 
-    def read(self, path: bytes) -> int:
-        """Open a file that was created before, to read; `Unsafe` if there is none at `path`."""
+    @contextmanager
+    def read(self, path: bytes) -> Iterator[Iterator[bytes]]:
+        """The content, in chunks, of a file that was created before; `UnsafePathError` if there is none at `path`."""
         try:
-            return open_below(self._top, b"/".join(_parts(path)))
+            descriptor = open_below(self._top, b"/".join(_parts(path)))
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 raise
-            raise Unsafe(f"{shown(path)} is no file in it") from None
+            raise UnsafePathError(f"{shown(path)} is linked to, but is no file in it") from None
+        with os.fdopen(descriptor, "rb") as file:
+            yield iter(lambda: file.read(_CHUNK), b"")
 
     def _create(self, path: bytes, create: Callable[[bytes], T]) -> T:
         """Let `create` make the last name of `path` in the folder that is open as the parent."""
         *folders, name = _parts(path) or [b""]
         if not name:
-            raise Unsafe("the top folder itself is no folder")
+            raise UnsafePathError("the top folder itself is no folder")
         parent = b"/".join(folders)
         if parent != self._parent:
             before, self._parent_fd = self._parent_fd, self._open(folders)
@@ -172,7 +176,7 @@ class Tree:
         try:
             os.unlink(name, dir_fd=self._parent_fd)
         except IsADirectoryError:
-            raise Unsafe(f"{shown(path)} is a folder already") from None
+            raise UnsafePathError(f"{shown(path)} is a folder already") from None
 
     def _open(self, parts: list[bytes]) -> int:
         """Open a folder below the top, creating what is missing on the way."""
@@ -193,7 +197,7 @@ class Tree:
         except OSError as error:
             if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                 raise
-            raise Unsafe(f"{shown(path)} is a file or a link, not a folder") from None
+            raise UnsafePathError(f"{shown(path)} is a file or a link, not a folder") from None
         self._folders.append(path)
         folder = open_folder(name, within)
         os.fchmod(folder, 0o755)
@@ -211,11 +215,11 @@ def _parts(path: bytes) -> list[bytes]:
     """The names in a relative path; none for the top folder itself."""
     names = [name for name in path.split(b"/") if name not in (b"", b".")]
     if path.startswith(b"/"):
-        raise Unsafe(f"{shown(path)} is an absolute path")
+        raise UnsafePathError(f"{shown(path)} is an absolute path")
     if b".." in names:
-        raise Unsafe(f"{shown(path)} leads out of the folder")
+        raise UnsafePathError(f"{shown(path)} leads out of the folder")
     if b"\0" in path or len(path) > _MAX_PATH or any(len(name) > _MAX_NAME for name in names):
-        raise Unsafe(f"{shown(path[:_MAX_NAME])} is not a name that a file can have")
+        raise UnsafePathError(f"{shown(path[:_MAX_NAME])} is not a name that a file can have")
     if len(names) > MAX_DEPTH:
-        raise Unsafe(f"{shown(path[:_MAX_NAME])} … is nested deeper than {MAX_DEPTH} folders")
+        raise UnsafePathError(f"{shown(path[:_MAX_NAME])} … is nested deeper than {MAX_DEPTH} folders")
     return names

@@ -1,8 +1,8 @@
 """Real servers for tests, benchmarks and the demo: Redis, RabbitMQ, a Docker engine and an OCI registry.
 
-Each runs on free ports and a private folder, is ready when it answers in its own protocol, and leaves nothing
-behind when its block ends: no process, no socket, no network interface. Standard library only, so that
-`scripts/services` can use it before anything is installed.
+Each runs on free ports and in a private folder (made if missing), is ready when it answers in its own protocol, and
+leaves nothing behind when its block ends: no process, no socket, no network interface. Standard library only, so
+that `scripts/services` can use it before anything is installed.
 
     with redis_server(folder) as url: ...           # most tests want the address alone
     with redis(folder) as server: server.kill()     # some want a broker that dies and comes back
@@ -285,6 +285,7 @@ def free_port() -> int:
 
 def redis(folder: Path, *, password: str | None = None, port: int | None = None) -> Server:
     """A Redis that keeps every write in an append-only file, so that a restart after a kill loses nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
     login = f"AUTH {json.dumps(password)}\r\n" if password else ""
     command = [program("redis-server"), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)]
@@ -320,6 +321,7 @@ def _says(port: int, question: bytes, answer: bytes) -> bool:
 
 def rabbitmq(folder: Path) -> Server:
     """A RabbitMQ of its own, with its own port mapper (epmd), whoever runs it and whatever else runs on the machine."""
+    folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     # Debian's /usr/sbin/rabbitmq-server would change to the user rabbitmq, who cannot write to our folder.
     debian = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -361,7 +363,7 @@ def engine(folder: Path, *, storage_driver: str | None = None) -> Iterator[Serve
     dockerd, data = program("dockerd"), folder / "docker"
     if os.geteuid() != 0:
         raise ServerError("No Docker engine answers, and only root can start one: start Docker, or set DOCKER_HOST")
-    data.mkdir()
+    data.mkdir(parents=True)
     with (
         tempfile.TemporaryDirectory(prefix="im-", dir="/tmp") as run,
         _removed(data),
@@ -425,6 +427,7 @@ def registry(
     `auth` is an htpasswd file (bcrypt), or the parameters of token authentication (realm, service, issuer,
     rootcertbundle). Where the program is missing, an open registry runs as a container on `engine`.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
     address = f"localhost:{port}"
 

@@ -16,9 +16,10 @@ MOST_UPLOADS = 2
 
 
 @step(State.BUILDING, timeout="build_timeout")
-def build(run: Run, build: Build) -> Signature:
-    """Learn `digest`, under the lock on the image; then `push` and `report` go on."""
-    assert build.image is not None
+def build(run: Run, build: Build) -> Build | Signature:
+    """Learn `digest`, under the lock on the image."""
+    if build.digest is not None:
+        return build
     lock = resolve.lock(run.setup, build)
     if not lock.acquire():
         return pipeline.wait(build, run.setup.wait_interval)
@@ -26,20 +27,19 @@ def build(run: Run, build: Build) -> Signature:
         return _build(run, build)
 
 
-def _build(run: Run, build: Build) -> Signature:
+def _build(run: Run, build: Build) -> Build | Signature:
     assert build.image is not None
     image = ImageReference.parse(build.image)
     registry = resolve.registry(run.setup, image)
     # Somebody may have pushed it since it was looked for: another holder of the lock, or this message's last worker.
     existing = None if build.request.force else registry.digest(image)
     if existing is not None:
-        return pipeline.publish(build.knowing(existing_digest=existing, digest=existing))
+        return build.knowing(existing_digest=existing, digest=existing)
     if not resolve.context_is_there(run.setup, build):
         return _upload_again(run, build)
     builder, inputs = resolve.builder(run.setup, build), resolve.inputs(run.setup, build)
     with resolve.packed_context(run.setup, build) as stream:
-        digest = builder.build(inputs, stream, registry, run)
-    return pipeline.publish(build.knowing(digest=digest))
+        return build.knowing(digest=builder.build(inputs, stream, registry, run))
 
 
 def _upload_again(run: Run, build: Build) -> Signature:
@@ -49,4 +49,4 @@ def _upload_again(run: Run, build: Build) -> Signature:
             f"The packed context {build.context} is not to be found on the worker that builds, {run.worker}",
             "where workers do not share a disk, set builder.build-context-store to an object store",
         )
-    return pipeline.make(build.knowing(context=None), resolve.builder_type(build))
+    return pipeline.pack_and_build(build.knowing(context=None), resolve.builder_type(build))

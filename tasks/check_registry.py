@@ -9,24 +9,20 @@ from tasks.step import Run, step
 
 
 @step(State.CHECKING)
-def check_registry(run: Run, build: Build) -> Signature:
-    """Learn `existing_digest`, and go on with the rest of the chain that follows from it."""
+def check_registry(run: Run, build: Build) -> Build | Signature:
+    """Learn `existing_digest` and `digest`; or give way to the steps that make the image, or to a wait."""
     assert build.image is not None
-    image = ImageReference.parse(build.image)
     if build.source_hash is None or not build.request.force:
+        image = ImageReference.parse(build.image)
         digest = image.digest or resolve.registry(run.setup, image).digest(image)
         if digest is not None or build.source_hash is None:
-            return _there(build.knowing(existing_digest=digest, digest=digest))
+            build = build.knowing(existing_digest=digest, digest=digest)
+            return pipeline.tag(build) if build.source_hash and build.request.tags else build
     lock = resolve.lock(run.setup, build)
     if not lock.acquire():
         return _wait(run, build, lock.holder())
     with run.holding(lock):
-        return pipeline.make(build, resolve.builder_type(build))
-
-
-def _there(build: Build) -> Signature:
-    """Only further tags are left to make, if any are asked for."""
-    return pipeline.publish(build) if build.source_hash and build.request.tags else pipeline.finish(build)
+        return pipeline.make(build.knowing(locked=True), resolve.builder_type(build))
 
 
 def _wait(run: Run, build: Build, holder: str) -> Signature:

@@ -1,12 +1,13 @@
 """The wiring of the chain: which steps follow which, and in whose queue.
 
-    build_image ⇒ load_config | hash_source | check_registry
-                                              ⇒ report                        where the image exists or needs no build
-                                              ⇒ upload_context | build        else, where
-                                                                 build ⇒ push | report
+    build_image ⇒ load_config | hash_source | check_registry | report
+                                              ⇒ push                            where further tags are asked for
+                                              ⇒ upload_context | build | push   where the image has to be built
+                                              ⇒ check_registry, a bit later     where another build is making it
 
-`⇒` is `Task.replace`: the last step of each part keeps the id of the caller's task, so that the build's id stays
-the same and its result is the report. Steps are named, not imported, since the wiring knows nothing of their work.
+`⇒` is `Task.replace`: a step gives way to others, and what was to follow it follows them. So `report` is always last,
+and has the id of the caller's task: the build's id stays the same, and its result is the report. Steps are named, not
+imported, since the wiring knows nothing of their work.
 """
 
 from typing import Any
@@ -26,40 +27,39 @@ def build_queue(builder: str) -> str:
 
 
 def start(build: Build) -> Signature:
-    """The first part; whatever fails in it, or in what it is replaced with, is reported once."""
-    parts = _chain(build, "load_config", "hash_source", "check_registry")
-    return parts.on_error(_step("report_failure", build))
+    """The whole chain where nothing has to be built; whatever fails in it is reported once."""
+    steps = [_step(name, build) for name in ("hash_source", "check_registry", "report")]
+    return chain(_first("load_config", build), *steps).on_error(_step("report_failure", build))
 
 
 def make(build: Build, builder: str) -> Signature:
-    """What is left to do where the image has to be built; no context is packed for a builder that never builds."""
-    steps = ("build",) if builder == "noop" else ("upload_context", "build")
-    return _chain(build, *steps, queues={"build": build_queue(builder)})
+    """What makes the image; no context is packed for a builder that never builds."""
+    if builder == "noop":
+        return _first("build", build, build_queue(builder))
+    return pack_and_build(build, builder) | _step("push", build)
 
 
-def publish(build: Build) -> Signature:
-    """What is left to do once a builder has made the image."""
-    return _chain(build, "push", "report")
+def pack_and_build(build: Build, builder: str) -> Signature:
+    """The first two steps of making an image; on their own where the packed context is gone."""
+    return chain(_first("upload_context", build), _step("build", build, build_queue(builder)))
 
 
-def finish(build: Build) -> Signature:
-    """What is left to do where nothing has to be built."""
-    return _chain(build, "report")
+def tag(build: Build) -> Signature:
+    """What gives further tags to an image that exists."""
+    return _first("push", build)
 
 
 def wait(build: Build, seconds: float) -> Signature:
-    """Ask again after a while: another build is making the same image."""
-    return _chain(build, "check_registry").set(countdown=seconds)
+    """Look again after a while."""
+    return _first("check_registry", build).set(countdown=seconds)
 
 
-def _chain(build: Build, *steps: str, queues: dict[str, str] | None = None) -> Signature:
-    queues = queues or {}
-    # Only the first gets the message; each of the others gets what the one before it returns.
-    first, *others = steps
-    begin = _step(first, build, queues.get(first, LIGHT), build.dump())
-    return chain(begin, *(_step(name, build, queues.get(name, LIGHT)) for name in others)) if others else begin
+def _first(name: str, build: Build, queue: str = LIGHT) -> Signature:
+    """The first step of a chain gets the message; each other one gets what the one before it returns."""
+    return _step(name, build, queue).clone(args=(build.dump(),))
 
 
-def _step(name: str, build: Build, queue: str = LIGHT, *args: Any) -> Signature:
+def _step(name: str, build: Build, queue: str = LIGHT) -> Signature:
     """A signature whose description in logs and in Flower is the build's id, never the message itself."""
-    return current_app.signature(f"imagemill.{name}", args=args, queue=queue, argsrepr=f"({build.id})", kwargsrepr="{}")
+    options: dict[str, Any] = {"queue": queue, "argsrepr": f"({build.id})", "kwargsrepr": "{}"}
+    return current_app.signature(f"imagemill.{name}", **options)

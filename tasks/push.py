@@ -9,7 +9,7 @@ from tasks.step import Run, step
 
 @step(State.PUSHING)
 def push(run: Run, build: Build) -> Build:
-    """Learns nothing: `digest` is known; makes sure that it is true."""
+    """Learn nothing more: make sure that `digest` is true, and tag it."""
     assert build.image is not None
     image = ImageReference.parse(build.image)
     registry = resolve.registry(run.setup, image)

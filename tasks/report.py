@@ -50,7 +50,7 @@ def ended(steps: tuple[StepTime, ...], now: float) -> tuple[StepTime, ...]:
 
 def clean_up(setup: Setup, build: Build) -> None:
     """Free the image's lock and remove the packed context; what cannot be removed now is left to `sweep`."""
-    if build.image and build.source_hash:
+    if build.locked:
         resolve.lock(setup, build).release()
     if build.context:
         try:

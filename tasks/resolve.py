@@ -1,7 +1,8 @@
 """Which adapters a build needs, from its message and its worker's setup."""
 
-import tempfile
+import shutil
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -164,9 +165,13 @@ def scratch_folder(setup: Setup) -> Path:
 
 @contextmanager
 def scratch(setup: Setup) -> Iterator[Path]:
-    """An empty folder that is removed at the end."""
-    with tempfile.TemporaryDirectory(dir=scratch_folder(setup)) as folder:
-        yield Path(folder)
+    """The path of a folder that whoever needs it makes; it is removed at the end."""
+    folder = scratch_folder(setup) / uuid.uuid4().hex
+    try:
+        yield folder
+    finally:
+        if folder.exists():
+            shutil.rmtree(folder)
 
 
 def _platform(build: Build) -> str | None:

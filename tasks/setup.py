@@ -7,7 +7,8 @@ from typing import cast
 from celery import current_app
 from pydantic import BaseModel, ConfigDict, Field
 
-from imagemill.journal import Journal, connect
+from imagemill.client import open_journal
+from imagemill.journal import Journal
 
 
 class Setup(BaseModel):
@@ -56,7 +57,7 @@ def setup() -> Setup:
 
 @lru_cache(maxsize=4)
 def _journal(backend: str, prefix: str) -> Journal:
-    return Journal(connect(backend), prefix)
+    return open_journal(current_app, backend, prefix)
 
 
 def journal() -> Journal:

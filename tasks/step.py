@@ -9,11 +9,12 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any, cast
 
 from celery import Task, shared_task
 from celery.canvas import Signature
+from celery.exceptions import Ignore
 
 from imagemill.build import Build, Message, State, StepTime
 from imagemill.errors import (
@@ -53,26 +54,25 @@ class Run:
         self._journal = journal()
         self._build_deadline = build.deadline or time.time() + self.setup.build_timeout
         self._deadline = min(time.time() + timeout, self._build_deadline)
-        self._state = state
+        self.state = state
         self.steps: tuple[StepTime, ...] = ()
         self.again = False
         self._lock: ImageLock | None = None
         self._unsent: deque[str] = deque(maxlen=_UNSENT_LINES)
         self._flushed = self._checked = 0.0
 
-    def begin(self) -> None:
-        """Enter the step's own state, unless the build has been cancelled or its time is up."""
-        self.enter(self._state)
-        self.check()
-
     def enter(self, state: State) -> None:
-        """Write the state to the journal and, with all times so far, to the build's root result."""
-        self._state = state
+        """Note the state, unless the build has been cancelled or its time is up."""
+        self.state = state
         self.flush()
         now = time.time()
-        self.steps = self._journal.enter(self.build_id, state, now)
-        self.again = self.steps[-1].started < now
-        self._show()
+        entered = self._journal.enter(self.build_id, state, now, worker=self.worker)
+        self._checked = time.monotonic()
+        self.steps = entered.steps
+        self.again = entered.steps[-1].started < now
+        if entered.cancelled:
+            raise _cancelled()
+        self.check()
 
     def log(self, line: str) -> None:
         self._unsent.append(line)
@@ -82,7 +82,7 @@ class Run:
     def check(self) -> None:
         if time.time() > self._deadline:
             raise UserError(
-                f"The build ran out of time while {self._state.value.lower()}",
+                f"The build ran out of time while {self.state.value.lower()}",
                 "see in the log what was slow, or ask for more with --timeout, up to IMAGEMILL_BUILD_TIMEOUT",
             )
         if time.monotonic() - self._checked > _CANCEL_CHECK_SECONDS:
@@ -117,7 +117,9 @@ class Run:
         log.warning("%s; try %d of %d in %.1f s", error, attempt, self.setup.max_retries, wait)
         self.log(f"{error.message}; trying again in {wait:.1f} s ({attempt} of {self.setup.max_retries})")
         self.flush()
-        self._show(retry={"error": error.message, "attempt": attempt, "seconds": wait})
+        retry = {"error": error.message, "attempt": attempt, "seconds": wait}
+        with suppress(*LOST):
+            self._journal.show(self.build_id, self.state, time.time(), worker=self.worker, retry=retry)
 
     def _check_cancelled(self) -> None:
         try:
@@ -127,12 +129,11 @@ class Run:
             log.warning("Could not ask whether the build is cancelled: %s", error)
             return
         if wanted:
-            raise BuildCancelled("The build was cancelled", "submit it again to build it")
+            raise _cancelled()
 
-    def _show(self, **more: Any) -> None:
-        meta = {"build": self.build_id, "worker": self.worker, **more}
-        meta["steps"] = [step.dump() for step in self.steps]
-        self.task.update_state(task_id=self.build_id, state=self._state.value, meta=meta)
+
+def _cancelled() -> BuildCancelled:
+    return BuildCancelled("The build was cancelled", "submit it again to build it")
 
 
 def step(state: State, *, timeout: str = "quick_timeout", **options: Any) -> Callable[[StepFunction], Task[Any, Any]]:
@@ -155,17 +156,23 @@ def step(state: State, *, timeout: str = "quick_timeout", **options: Any) -> Cal
             with bound(build=build.id, step=function.__name__):
                 if (self.request.delivery_info or {}).get("redelivered"):
                     build = _redelivered(self, build)
-                return _run(self, function, Run(self, build, state, getattr(setup(), timeout)), build)
+                outcome = _run(self, function, Run(self, build, state, getattr(setup(), timeout)), build)
+            if isinstance(outcome, Message):
+                return outcome.dump()
+            with suppress(Ignore):
+                self.replace(outcome)
+            # Celery copies the traceback of this exception, frame by frame: from here it is short.
+            raise Ignore("Replaced by new task")
 
         return cast("Task[Any, Any]", task)
 
     return decorate
 
 
-def _run(task: Task[Any, Any], function: StepFunction, run: Run, build: Build) -> dict[str, Any]:
+def _run(task: Task[Any, Any], function: StepFunction, run: Run, build: Build) -> Message | Signature:
     try:
-        run.begin()
-        outcome = function(run, build)
+        run.enter(run.state)
+        return function(run, build)
     except TransientError as error:
         raise _retry(task, run, error) from error
     except LOST as error:
@@ -173,9 +180,6 @@ def _run(task: Task[Any, Any], function: StepFunction, run: Run, build: Build) -
         raise _retry(task, run, lost) from error
     finally:
         run.flush()
-    if isinstance(outcome, Signature):
-        raise task.replace(outcome)
-    return outcome.dump()
 
 
 def _redelivered(task: Task[Any, Any], build: Build) -> Build:
@@ -187,6 +191,8 @@ def _redelivered(task: Task[Any, Any], build: Build) -> Build:
             f"The workers died {deliveries} times in this step",
             "see the workers' logs and memory: most often the step needs more memory than its worker may use",
         )
+    if journal().report(build.id) is not None:
+        raise Ignore("The build has ended already")
     log.warning("Redelivered: the worker that had this step is gone")
     return build.knowing(deadline=time.time() + (build.request.timeout or limits.build_timeout))
 

@@ -18,6 +18,15 @@ ROOT = Path(__file__).parents[1]
 QUEUES = "imagemill,imagemill.docker,imagemill.noop"
 
 
+QUICK = {
+    "IMAGEMILL_RETRY_BACKOFF": "0.2",
+    "IMAGEMILL_MAX_RETRIES": "2",
+    "IMAGEMILL_WAIT_INTERVAL": "0.2",
+    "IMAGEMILL_LOCK_LEASE": "2",
+}
+"""Settings of workers that do not keep a test waiting."""
+
+
 @dataclass
 class Service:
     """A broker, a Redis for results, and the workers that a test has started."""
@@ -45,10 +54,7 @@ class Service:
             "IMAGEMILL_KEY_PREFIX": self.prefix,
             "IMAGEMILL_STATE_DIR": str(self.folder / "state"),
             "IMAGEMILL_SOURCE_ROOTS": str(self.folder),
-            "IMAGEMILL_RETRY_BACKOFF": "0.2",
-            "IMAGEMILL_MAX_RETRIES": "2",
-            "IMAGEMILL_WAIT_INTERVAL": "0.2",
-            "IMAGEMILL_LOCK_LEASE": "2",
+            **QUICK,
             **self.settings,
         }
 

@@ -1,8 +1,9 @@
-"""The worker of the command line's own service: `python -m worker.embedded RUN_FOLDER STATE_FOLDER`.
+"""The worker of the command line's own service: `python -m worker.embedded VALKEY RUN STATE`.
 
-`imagemill.embedded` starts it, writes variables for its environment to its standard input as a line of JSON, and
-holds that pipe open for as long as it lives. When the pipe ends, builds that still run are cancelled, and the worker,
-its Valkey and both folders go away. Celery is imported late, so that Valkey starts meanwhile.
+`imagemill.embedded` starts it with the program of Valkey and two folders, writes variables for its environment to its
+standard input as a line of JSON, and holds that pipe open for as long as it lives. When the pipe ends, builds that
+still run are cancelled, and the worker, its Valkey and both folders go away. Celery is imported late, so that Valkey
+starts meanwhile.
 """
 
 import json
@@ -22,7 +23,6 @@ from imagemill.embedded import (
     await_socket,
     kill_descendants,
     remove,
-    valkey_program,
 )
 
 CONCURRENCY = 4
@@ -38,13 +38,17 @@ class Premises:
         self.run, self.state = run, state
         self._leaving = threading.Lock()
 
-    def leave(self, status: int = 0) -> NoReturn:
-        """End this process and all that it started, and remove the folders."""
+    def leave(self, *, clear: bool) -> NoReturn:
+        """End this process and all that it started.
+
+        `clear` says to remove the folders too: not while the command line lives, which wants to read the log.
+        """
         self._leaving.acquire()  # for good: one thread leaves, any other waits here for its end
         kill_descendants()
-        remove(self.run)
-        remove(self.state)
-        os._exit(status)
+        if clear:
+            remove(self.run)
+            remove(self.state)
+        os._exit(0 if clear else 1)
 
 
 class Builds:
@@ -86,18 +90,19 @@ class Builds:
 
 def main() -> None:
     """Serve until the command line ends."""
-    premises = Premises(Path(sys.argv[1]), Path(sys.argv[2]))
+    valkey, run, state = map(Path, sys.argv[1:])
+    premises = Premises(run, state)
     adopt_orphans()
     lifeline = _take_lifeline()
     variables = lifeline.readline()
     if not variables:
-        premises.leave()
+        premises.leave(clear=True)
     os.environ.update(json.loads(variables))
     builds = Builds()
-    _in_background(_leave_with_valkey, _start_valkey(premises.run), premises)
+    _in_background(_leave_with_valkey, _start_valkey(valkey, premises.run), premises)
     _in_background(_leave_with_command_line, lifeline, builds, premises)
     _work(builds, premises)
-    premises.leave()
+    premises.leave(clear=False)
 
 
 def _take_lifeline() -> BinaryIO:
@@ -108,23 +113,24 @@ def _take_lifeline() -> BinaryIO:
     return lifeline
 
 
-def _start_valkey(folder: Path) -> "subprocess.Popen[bytes]":
+def _start_valkey(program: Path, folder: Path) -> "subprocess.Popen[bytes]":
     """A Valkey on a socket that only we may use, without a port, with everything in memory."""
-    command = [str(valkey_program()), "--port", "0", "--unixsocket", SOCKET, "--unixsocketperm", "700"]
+    command = [str(program), "--port", "0", "--unixsocket", SOCKET, "--unixsocketperm", "700"]
     command += ["--dir", str(folder), "--save", "", "--appendonly", "no", "--loglevel", "warning"]
+    command += ["--set-proc-title", "no"]  # it would overwrite the environment, by which what is ours is known
     return subprocess.Popen(command)
 
 
 def _leave_with_valkey(valkey: "subprocess.Popen[bytes]", premises: Premises) -> None:
     status = valkey.wait()
     print(f"The embedded Valkey has ended, with status {status}", file=sys.stderr, flush=True)
-    premises.leave(1)
+    premises.leave(clear=False)
 
 
 def _leave_with_command_line(lifeline: BinaryIO, builds: Builds, premises: Premises) -> None:
     lifeline.read()
     builds.cancel()
-    premises.leave()
+    premises.leave(clear=True)
 
 
 def _work(builds: Builds, premises: Premises) -> None:
@@ -139,6 +145,7 @@ def _work(builds: Builds, premises: Premises) -> None:
     settings = from_environment()
     install(settings)
     app = create(settings)
+    app.conf.redis_socket_keepalive = False  # a unix socket knows none
     task_prerun.connect(builds.begin, weak=False)
     task_postrun.connect(builds.end, weak=False)
     if not await_socket(premises.run / SOCKET, lambda: True):

@@ -13,8 +13,8 @@ from celery import Celery
 import servers
 from imagemill.build import BuildFailed, BuildReport, State
 from imagemill.client import Client
-from imagemill.embedded import embedded
-from service import service
+from imagemill.embedded import EmbeddedService
+from service import QUICK, service
 
 DOCKERFILE = """\
 FROM scratch
@@ -29,16 +29,17 @@ def running(
 ) -> Iterator[tuple[Client, Path]]:
     """A client of a running service, and a folder that its workers may read."""
     folder = tmp_path_factory.mktemp("chain")
+    settings = {"IMAGEMILL_DOCKER_HOST": engine, "IMAGEMILL_DOCKER_CLI": docker_cli, **QUICK}
     if request.param == "embedded":
-        with embedded(docker_host=engine, docker_cli=docker_cli, state_dir=folder / "state") as client:
-            yield client, folder
+        with EmbeddedService(folder / "cache", settings) as started:
+            started.wait()
+            yield Client(started.broker), folder
         return
     redis = request.getfixturevalue("redis_url")
     broker = redis if request.param == "redis" else request.getfixturevalue("rabbitmq_url")
-    settings = {"IMAGEMILL_DOCKER_HOST": engine, "IMAGEMILL_DOCKER_CLI": docker_cli}
-    with service(broker, redis, f"chain-{request.param}:", folder, **settings) as started:
-        started.start()
-        yield started.client, folder
+    with service(broker, redis, f"chain-{request.param}:", folder, **settings) as workers:
+        workers.start()
+        yield workers.client, folder
 
 
 @pytest.fixture
@@ -66,6 +67,11 @@ def repository(registry: str, project: Path) -> str:
 
 def build(client: Client, project: Path, repository: str, **more: Any) -> BuildReport:
     return client.wait(client.submit(source=str(project), destination=repository, **more), timeout=120)
+
+
+def passed(client: Client, image: str) -> BuildReport:
+    """The report of an image that needs no build."""
+    return client.wait(client.submit(source=f"docker-image://{image}"), timeout=60)
 
 
 def labels(report: BuildReport) -> dict[str, str]:
@@ -128,8 +134,7 @@ def test_further_tags_name_the_same_digest(client: Client, project: Path, reposi
     assert first.tags == (f"{repository}:{first.source_hash}", f"{repository}:v1")
     assert not again.built
     for tag in ("v1", "v2", "latest"):
-        seen = build(client, project, repository, **{"source": f"docker-image://{repository}:{tag}"})
-        assert seen.digest == first.digest
+        assert passed(client, f"{repository}:{tag}").digest == first.digest
 
 
 def test_one_of_many_equal_requests_is_built(client: Client, project: Path, repository: str) -> None:
@@ -143,10 +148,10 @@ def test_one_of_many_equal_requests_is_built(client: Client, project: Path, repo
 
 def test_an_image_passes_through_pinned(client: Client, project: Path, repository: str) -> None:
     made = build(client, project, repository)
-    passed = client.wait(client.submit(source=f"docker-image://{repository}:{made.source_hash}"), timeout=60)
+    seen = passed(client, f"{repository}:{made.source_hash}")
 
-    assert passed.raise_for_status().image == made.image
-    assert not passed.built
+    assert seen.raise_for_status().image == made.image
+    assert not seen.built
 
 
 def test_a_failed_build_says_where_and_why(client: Client, project: Path, repository: str) -> None:

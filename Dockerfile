@@ -1,0 +1,31 @@
+# One image for all parts of the service: workers of each pool, beat and Flower. The command tells which.
+
+# docker-ce-cli is not in Debian, and Debian's docker.io would bring the whole engine: the CLI's own image has it.
+FROM docker:28.5.2-cli AS docker
+
+FROM python:3.12-slim-bookworm AS packages
+WORKDIR /src
+RUN python -m venv /opt/imagemill
+ENV PATH=/opt/imagemill/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+COPY pyproject.toml README.md LICENSE ./
+COPY imagemill ./imagemill
+RUN pip install ".[all,monitoring]"
+
+FROM python:3.12-slim-bookworm
+COPY --from=docker /usr/local/bin/docker /usr/local/bin/docker
+COPY --from=docker /usr/local/libexec/docker/cli-plugins/docker-buildx /usr/local/libexec/docker/cli-plugins/docker-buildx
+COPY --from=packages /opt/imagemill /opt/imagemill
+# worker and tasks are no wheel's part (docs/architecture.md): they are imported from the working folder.
+WORKDIR /opt/imagemill/service
+COPY worker ./worker
+COPY tasks ./tasks
+COPY configs ./configs
+ENV PATH=/opt/imagemill/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    IMAGEMILL_CONFIG_DIR=/opt/imagemill/service/configs \
+    IMAGEMILL_STATE_DIR=/var/lib/imagemill
+RUN useradd --uid 1000 --no-log-init --create-home imagemill \
+    && install --directory --owner imagemill --group imagemill /var/lib/imagemill
+USER imagemill
+CMD ["celery", "-A", "worker.app", "worker"]

@@ -1,0 +1,45 @@
+# The ways in. Each sets up what it needs; nothing has to be installed by hand on a Debian or Ubuntu where one is root.
+.PHONY: help setup demo test check format bench
+.DEFAULT_GOAL := help
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+help:
+	@echo 'make demo     build an example into a registry, twice, and once more with a change'
+	@echo 'make test     run all tests, on real servers'
+	@echo 'make check    lint, format, types, import rules'
+	@echo 'make format   write the format that make check wants'
+	@echo 'make bench    measure, print a table and write benchmarks/results.json'
+	@echo 'make setup    make .venv with everything in it'
+
+setup: .venv/installed-all-dev
+
+# The stamps are redone only when what is to be installed changes.
+.venv/installed-all-dev: pyproject.toml scripts/setup
+	scripts/setup all,dev
+	@touch $@ .venv/installed
+
+.venv/installed: pyproject.toml scripts/setup
+	scripts/setup
+	@touch $@
+
+demo: .venv/installed
+	scripts/services install --for demo
+	scripts/services run engine registry -- scripts/demo
+
+test: setup
+	scripts/services install --for test
+	python -m pytest
+
+check: setup
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports --no-logo
+
+format: setup
+	ruff check --fix .
+	ruff format .
+
+bench: setup
+	scripts/services install --for test
+	python benchmarks/run.py

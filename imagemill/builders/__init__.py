@@ -1,0 +1,78 @@
+"""Builders: what turns a packed context into an image in a registry.
+
+An adapter is a class made from the worker's `Workplace` and the `builder` section of the launch config. To add one,
+write its module and a line here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, Protocol
+
+from imagemill.adapters import Adapter, load
+from imagemill.builders import docker_cli as cli
+from imagemill.ports import Builder
+from imagemill.registries.docker_config import DockerConfig
+
+ADAPTERS: Mapping[str, Adapter] = MappingProxyType(
+    {
+        "docker": Adapter("imagemill.builders.docker", "DockerBuilder"),
+        "noop": Adapter("imagemill.builders.noop", "NoopBuilder"),
+    }
+)
+
+
+class Section(Protocol):
+    """What is read here of a config's `builder` section."""
+
+    @property
+    def type(self) -> str:
+        """The adapter's name."""
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What a worker has for its builders."""
+
+    scratch: Path
+    """A folder for contexts while they are built, with room for them."""
+    docker_config: DockerConfig
+    docker_cli: Path | None = None
+    """The docker command; None: the best one on the environment's PATH."""
+    docker_host: str | None = None
+    """The engine; None: that of the current context of the docker command."""
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What docker and its credential helpers may see of the worker's environment: PATH, HOME, a cloud's variables."""
+
+
+def builder_for(
+    section: Section,
+    *,
+    scratch: Path,
+    docker_config: DockerConfig,
+    docker_cli: Path | None = None,
+    docker_host: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Builder:
+    """The builder that the config's `builder` section names, at this worker; see `Workplace` for the parameters."""
+    place = Workplace(scratch, docker_config, docker_cli, docker_host, environment or {})
+    builder: Builder = load(ADAPTERS, section.type, "builder")(place, section)
+    return builder
+
+
+def detect(
+    docker_cli: Path | None,
+    docker_host: str | None,
+    docker_config: DockerConfig | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Literal["docker", "noop"]:
+    """The builder where the config names none: `docker` where a docker CLI reaches an engine, else `noop`.
+
+    It is an error, and no `noop`, if an engine that was named in `docker_host` does not answer.
+    """
+    config = docker_config or DockerConfig(Path.home() / ".docker")
+    found = cli.choose(docker_cli, cli.path_of(environment or {}), config.folder)
+    if found is None:
+        return "noop"
+    return "docker" if cli.reaches_engine(found.path, docker_host, environment or {}, config.folder) else "noop"

@@ -1,0 +1,5 @@
+"""`python -m imagemill.cli`."""
+
+from imagemill.cli.main import main
+
+main()

@@ -1,0 +1,58 @@
+"""The command `doctor`."""
+
+from pathlib import Path
+
+import click
+
+from imagemill.cli.environment import everything
+from imagemill.cli.options import FAILED, Connection, connection_options, json_option, launch_config_options
+from imagemill.cli.services import client_of
+
+
+@click.command(short_help="See whether everything is there that a build needs.")
+@click.option("--config", metavar="FILE", help="Launch config to look at.")
+@click.option("--destination", "-d", metavar="REPOSITORY", help="Where to push.  [default: the config's]")
+@click.option("--docker-cli", envvar="IMAGEMILL_DOCKER_CLI", type=click.Path(path_type=Path), hidden=True)
+@click.option("--docker-host", envvar=["IMAGEMILL_DOCKER_HOST", "DOCKER_HOST"], hidden=True)
+@click.option(
+    "--docker-config",
+    envvar=["IMAGEMILL_DOCKER_CONFIG", "DOCKER_CONFIG"],
+    type=click.Path(path_type=Path),
+    default=lambda: Path.home() / ".docker",
+    hidden=True,
+)
+@click.option("--insecure-registries", envvar="IMAGEMILL_INSECURE_REGISTRIES", default="", hidden=True)
+@json_option
+@launch_config_options
+@connection_options()
+@click.pass_obj
+def doctor(
+    connection: Connection,
+    /,
+    *,
+    config: str | None,
+    default_config: Path | None,
+    destination: str | None,
+    docker_cli: Path | None,
+    docker_host: str | None,
+    docker_config: Path,
+    insecure_registries: str,
+    as_json: bool,
+) -> int:
+    """Check config, builder, registry and service, and say what to do about what is missing."""
+    from imagemill.cli import findings
+    from imagemill.cli.requests import check_config
+    from imagemill.doctor import Place, examine
+    from imagemill.registries.docker_config import DockerConfig
+
+    place = Place(
+        config=lambda: check_config(config, default_config),
+        destination=destination,
+        docker_cli=docker_cli,
+        docker_host=docker_host,
+        docker_config=DockerConfig(docker_config),
+        insecure_registries=frozenset(filter(None, insecure_registries.split(","))),
+        client=client_of(connection) if connection.broker else None,
+        environment=everything(),
+    )
+    return 0 if findings.show(examine(place), as_json=as_json) else FAILED

@@ -1,0 +1,119 @@
+"""Waits for a build while showing it. The first Ctrl-C cancels the build, the second stops at once."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from imagemill.build import BuildReport, BuildRequest, Failure, State
+from imagemill.cli import showing, terminal
+from imagemill.cli.options import FAILED, INTERRUPTED, UNREACHABLE, USAGE
+from imagemill.cli.services import Service
+from imagemill.cli.views import View, view_for
+from imagemill.client import QUEUE, Client
+from imagemill.embedded import EmbeddedFailed
+from imagemill.errors import ConfigError, ImagemillError, ServiceUnreachable
+
+CANCEL_SECONDS = 15.0
+"""How long a cancelled build is waited for."""
+
+IDLE_SECONDS = 5.0
+"""How long a build may wait in the queue before it is asked whether there is a worker at all."""
+
+
+def attend(service: Service, request: BuildRequest, *, as_json: bool, verbose: bool) -> int:
+    """Submit a build, follow it, show its report; returns the exit code."""
+    client = service.connect()
+    build = client.submit(request)
+    view = view_for(as_json=as_json, verbose=verbose)
+    try:
+        with view, cancelling(client, build, view) as interrupted:
+            report = follow(client, build, view)
+    except ServiceUnreachable as error:
+        failure = service.explain(error, build)
+        if not isinstance(failure, EmbeddedFailed):
+            raise failure from None
+        lost = Failure.of(failure, log=failure.log)
+        showing.report(BuildReport(id=build, status="failed", error=lost), as_json=as_json)
+        return UNREACHABLE
+    except KeyboardInterrupt:
+        service.abandon(build)
+        raise
+    if _is_unexpected(report):
+        terminal.show_log(service.worker_log())
+    showing.report(report, as_json=as_json)
+    return exit_code(report, interrupted=interrupted.is_set())
+
+
+def exit_code(report: BuildReport, *, interrupted: bool = False) -> int:
+    """The exit code that tells how a build ended."""
+    if report.error is None:
+        return 0
+    if report.status == "cancelled" and interrupted:
+        return INTERRUPTED
+    return USAGE if report.error.kind == ConfigError.__name__ else FAILED
+
+
+def _is_unexpected(report: BuildReport) -> bool:
+    """Whether a step failed with an error that nobody foresaw, and of which only its worker's log tells."""
+    return report.error is not None and report.error.kind == ImagemillError.__name__
+
+
+def follow(client: Client, build: str, view: View) -> BuildReport:
+    """The report, once the build has ended."""
+    report = None
+    idle = threading.Timer(IDLE_SECONDS, _tell_if_nobody_works, (client, view))
+    idle.daemon = True
+    idle.start()
+    try:
+        for event in client.events(build):
+            if event.state not in (None, State.QUEUED):
+                idle.cancel()
+            view.show(event)
+            report = event.report
+    finally:
+        idle.cancel()
+    assert report is not None  # the last event is the report
+    return report
+
+
+def _tell_if_nobody_works(client: Client, view: View) -> None:
+    try:
+        workers = client.workers()
+    except ImagemillError:
+        return  # whoever follows the build finds out too
+    if not any(QUEUE in queues for queues in workers.values()):
+        view.note(f"no worker answers that serves the queue {QUEUE}; see `imagemill doctor`")
+
+
+@contextmanager
+def cancelling(client: Client, build: str, view: View) -> Iterator[threading.Event]:
+    """While the block runs, Ctrl-C cancels the build; once more, or if that takes too long: `KeyboardInterrupt`.
+
+    The event says whether there was a first Ctrl-C.
+    """
+    ended, asked = threading.Event(), threading.Event()
+
+    def cancel() -> None:
+        view.note("cancelling the build; Ctrl-C again stops at once")
+        try:
+            client.cancel(build)
+        except ImagemillError as error:
+            view.note(f"the build could not be cancelled: {error}")
+        if not ended.wait(CANCEL_SECONDS):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        # In a thread, since this handler may have come into the middle of anything, such as a print.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        asked.set()
+        threading.Thread(target=cancel, name="cancel", daemon=True).start()
+
+    before = signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield asked
+    finally:
+        ended.set()
+        signal.signal(signal.SIGINT, before)

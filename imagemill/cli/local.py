@@ -1,0 +1,63 @@
+"""The commands that need no service: `hash` and `config check`."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from imagemill.cli.options import image_options, json_option, launch_config_options
+
+
+@click.command("hash", short_help="Print the source hash.")
+@click.argument("source", metavar="SRC")
+@click.option("--manifest", "with_manifest", is_flag=True, help="Print what it covers of the source, line by line.")
+@click.option("--config", metavar="FILE", help="Launch config, for its platform.")
+@image_options
+@launch_config_options
+def hash_(
+    source: str,
+    *,
+    with_manifest: bool,
+    config: str | None,
+    default_config: Path | None,
+    platform: str | None,
+    dockerfile: str | None,
+    **inputs: Any,
+) -> None:
+    """Print the source hash of SRC: the tag that a build with the same options gives its image."""
+    from imagemill import context
+    from imagemill.cli.requests import check_config, located
+    from imagemill.errors import UserError
+    from imagemill.ports import Quiet
+    from imagemill.sources import open_source
+
+    opened = open_source(located(source), roots=(Path("/"),))
+    if opened.image is not None:
+        raise UserError(f"{source} is an image, which has no source hash", "give a folder or an archive")
+    with tempfile.TemporaryDirectory(prefix="imagemill-") as scratch:
+        manifest = context.manifest(opened.fetch(Path(scratch), Quiet()), dockerfile, Quiet())
+    if with_manifest:
+        for line in manifest.lines():
+            click.echo(line)
+        return
+    platform = platform or check_config(config, default_config).config.builder.platform
+    click.echo(context.source_hash(manifest, platform=platform, **inputs))
+
+
+@click.group(short_help="Check a launch config.")
+def config() -> None:
+    """The launch config."""
+
+
+@config.command(short_help="Print what a launch config says.")
+@click.argument("file", required=False)
+@json_option
+@launch_config_options
+def check(file: str | None, *, default_config: Path | None, as_json: bool) -> None:
+    """Load a launch config, FILE or the one that holds here, and print where it came from and all its values."""
+    from imagemill.cli import showing
+    from imagemill.cli.requests import check_config
+    from imagemill.config import describe
+
+    showing.launch_config(describe(check_config(file, default_config)), as_json=as_json)

@@ -1,0 +1,74 @@
+"""The command `imagemill`: its commands, how it ends, and what it says when it fails."""
+
+import sys
+from io import TextIOWrapper
+from typing import NoReturn
+
+import click
+
+from imagemill import __version__
+from imagemill.cli.build import build
+from imagemill.cli.builds import cancel, logs, status, wait
+from imagemill.cli.doctor import doctor
+from imagemill.cli.local import config, hash_
+from imagemill.cli.options import INTERRUPTED, UNREACHABLE, USAGE, connection_options
+from imagemill.errors import ImagemillError, UserError
+
+
+class Commands(click.Group):
+    """Lists the commands in the order in which one comes to need them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@connection_options(hidden=False)
+def cli() -> None:
+    """Turn source code into container images, and never build the same thing twice.
+
+    Builds run on the service whose broker is given, or, without one, on an embedded service that lives as long as
+    the command.
+    """
+
+
+for command in (build, status, wait, logs, cancel, hash_, config, doctor):
+    cli.add_command(command)
+
+
+def main() -> NoReturn:
+    """The entry point: run the command and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # File names and log lines may hold what the terminal's encoding has no character for.
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        status: int | None = cli.main(prog_name="imagemill", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return USAGE
+    except click.ClickException as error:
+        _say(error.format_message(), _usage_hint(error))
+        return USAGE
+    except click.Abort:
+        return INTERRUPTED
+    except ImagemillError as error:
+        _say(error.message, error.hint, getattr(error, "log", ()))
+        return USAGE if isinstance(error, UserError) else UNREACHABLE
+    return status or 0
+
+
+def _say(message: str, hint: str, log: tuple[str, ...] = ()) -> None:
+    from imagemill.cli import terminal
+
+    terminal.error(message, hint, log)
+
+
+def _usage_hint(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return getattr(error, "hint", "") or f"see `{context.command_path if context else 'imagemill'} --help`"

@@ -1,0 +1,156 @@
+"""What several commands take (where the service is, what an image is made of), and how all of them end."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from imagemill.cli.environment import variable
+
+FAILED, USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
+"""Exit codes: the build failed; usage or config is wrong; the service could not be reached; somebody pressed Ctrl-C."""
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Misuse(click.UsageError):
+    """A usage error with a hint of its own."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@dataclass
+class Connection:
+    """Where the service is. Without a broker, builds run on an embedded one."""
+
+    broker: str | None = None
+    backend: str | None = None
+    key_prefix: str = ""
+
+
+def connection_options(*, hidden: bool = True) -> Callable[[Function], Function]:
+    """`--broker`, `--backend`, `--key-prefix`, into the context's `Connection`.
+
+    They belong to the group, which also reads their variables, and are understood behind a command's name too.
+    """
+
+    def remember(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+        connection = context.ensure_object(Connection)
+        if value is not None:
+            setattr(connection, str(parameter.name), value)
+
+    def decorate(function: Function) -> Function:
+        for flag, what in (
+            ("--key-prefix", "What the service puts before its keys in Redis."),
+            ("--backend", "URL of the Redis for results.  [default: the broker]"),
+            ("--broker", "URL of the service's broker: redis://, rediss://, amqp://, amqps://."),
+        ):
+            envvar = None if hidden else f"IMAGEMILL_{flag[2:].replace('-', '_').upper()}"
+            add = click.option(
+                flag,
+                envvar=envvar,
+                show_envvar=not hidden,
+                metavar="URL" if "URL" in what else "TEXT",
+                help=what,
+                hidden=hidden,
+                expose_value=False,
+                callback=remember,
+            )
+            function = add(function)
+        return function
+
+    return decorate
+
+
+def image_options(function: Function) -> Function:
+    """What an image is made of beside its source, and so is part of the source hash."""
+    for add in reversed(
+        (
+            click.option("--file", "-f", "dockerfile", metavar="PATH", help="The Dockerfile, within the source."),
+            click.option("--target", metavar="STAGE", help="Stage of the Dockerfile to build."),
+            click.option(
+                "--build-arg",
+                "build_args",
+                metavar="KEY[=VALUE]",
+                multiple=True,
+                callback=_build_args,
+                help="Value of an ARG; without =VALUE that of the environment variable. Not for secrets.",
+            ),
+            click.option(
+                "--label",
+                "labels",
+                metavar="KEY=VALUE",
+                multiple=True,
+                callback=_labels,
+                help="Label of the image.",
+            ),
+            click.option("--platform", metavar="OS/ARCH", help="Target platform.  [default: the config's]"),
+            click.option(
+                "--secret",
+                "secrets",
+                metavar="id=ID[,src=FILE]",
+                multiple=True,
+                callback=_secrets,
+                help="Build secret for RUN --mount=type=secret; src only without a broker.",
+            ),
+        )
+    ):
+        function = add(function)
+    return function
+
+
+def launch_config_options(function: Function) -> Function:
+    """Which launch config holds on this machine, where no `--config` names one."""
+    return click.option(
+        "--default-config",
+        envvar="IMAGEMILL_CONFIG",
+        type=click.Path(path_type=Path),
+        hidden=True,
+    )(function)
+
+
+def json_option(function: Function) -> Function:
+    """`--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def _build_args(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    arguments = {}
+    for key, separator, value in (text.partition("=") for text in values):
+        _check_key(key, "build argument")
+        # As with docker build: the variables that the caller names, and what is not set is not given.
+        given = value if separator else variable(key)
+        if given is not None:
+            arguments[key] = given
+    return arguments
+
+
+def _labels(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    labels = {}
+    for key, _, value in (text.partition("=") for text in values):
+        _check_key(key, "label")
+        labels[key] = value
+    return labels
+
+
+def _check_key(key: str, what: str) -> None:
+    if not key:
+        raise click.BadParameter(f"a {what} needs a name: KEY=VALUE")
+
+
+def _secrets(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Path | None]:
+    return dict(map(_secret, values))
+
+
+def _secret(text: str) -> tuple[str, Path | None]:
+    """`id=ID`, `id=ID,src=FILE`; the names of docker's own option."""
+    fields = dict(field.partition("=")[::2] for field in text.split(","))
+    name, kind = fields.pop("id", ""), fields.pop("type", "file")
+    path = fields.pop("src", "") or fields.pop("source", "")
+    if not name or fields or kind != "file":
+        raise click.BadParameter(f"expected id=ID or id=ID,src=FILE, found {text!r}")
+    return name, Path(path) if path else None

@@ -1,0 +1,80 @@
+"""The service that a build runs on: one behind a broker, or an embedded one for as long as the command lasts."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from imagemill.cli.options import Connection, Misuse
+from imagemill.embedded import EmbeddedFailed, EmbeddedService, adopt_orphans
+from imagemill.errors import ServiceUnreachable
+
+if TYPE_CHECKING:
+    from imagemill.client import Client
+
+
+class RemoteService:
+    """A service behind a broker."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def connect(self) -> "Client":
+        """A client of the service."""
+        return client_of(self._connection)
+
+    def explain(self, error: ServiceUnreachable, build: str) -> ServiceUnreachable:
+        """What it means for a build that the service does not answer any more: nobody can say."""
+        return ServiceUnreachable(error.message, f"{error.hint}; the build may go on: `imagemill wait {build}`")
+
+    def abandon(self, build: str) -> None:
+        """Say what becomes of a build that is not waited for any longer."""
+        from imagemill.cli import terminal
+
+        terminal.error("Nobody waits for the build any more, but it may go on", f"`imagemill status {build}` tells")
+
+    def worker_log(self) -> tuple[str, ...]:
+        """What the workers wrote: that is theirs."""
+        return ()
+
+
+class LocalService(EmbeddedService):
+    """An embedded service of this process, which has no other children."""
+
+    def __enter__(self) -> Self:
+        adopt_orphans()
+        return super().__enter__()
+
+    def explain(self, error: ServiceUnreachable, build: str) -> EmbeddedFailed:
+        """What it means for a build that the service does not answer any more: it is lost."""
+        return self.failure()
+
+    def abandon(self, build: str) -> None:
+        """Nothing: the build ends with us."""
+
+
+Service = RemoteService | LocalService
+
+
+def client_of(connection: Connection) -> "Client":
+    """A client of the service behind the broker; without one, a usage error."""
+    if connection.broker is None:
+        raise Misuse(
+            "No broker is given, and builds without one end with their command",
+            "give --broker, or set IMAGEMILL_BROKER",
+        )
+    from imagemill.client import Client
+
+    return Client(connection.broker, connection.backend, key_prefix=connection.key_prefix)
+
+
+def service_for(
+    connection: Connection, cache: Path, environment: Mapping[str, str], secrets: Mapping[str, Path]
+) -> Service:
+    """The service behind the broker, if there is one; else an embedded one with these variables and build secrets."""
+    return RemoteService(connection) if connection.broker else LocalService(cache, environment, secrets)

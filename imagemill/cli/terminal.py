@@ -1,0 +1,51 @@
+"""Text on a terminal or in a file, among it other people's.
+
+What others have written (log lines, file names, messages of servers) may hold control sequences that would change the
+terminal: it passes `printable` before it is shown, and is never read as rich's markup.
+"""
+
+import re
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.text import Text
+
+_ESCAPE_SEQUENCES = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
+    r"|\x1b[]PX^_].*?(?:\x07|\x1b\\|\Z)"  # OSC and other strings: titles, links, the clipboard
+    r"|\x1b[ -/]*[0-~]?",
+    re.DOTALL,
+)
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""C0 but tab and newline, C1, and what changes the direction of text."""
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal would obey, rather than show."""
+    return _CONTROL_CHARACTERS.sub("", _ESCAPE_SEQUENCES.sub("", text))
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Standard output or error, where text is shown as it is and lines are not broken."""
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def show_log(lines: Iterable[str]) -> None:
+    """Quote log lines on standard error."""
+    out = console(stderr=True)
+    for line in lines:
+        out.print(Text(f"  | {printable(line)}", "dim"))
+
+
+def error(message: str, hint: str = "", log: Iterable[str] = ()) -> None:
+    """Say on standard error what went wrong, after the log lines that lead to it, and what to do about it."""
+    show_log(log)
+    out = console(stderr=True)
+    out.print(Text.assemble(("error: ", "bold red"), printable(message)))
+    if hint:
+        out.print(Text.assemble(("hint: ", "bold cyan"), printable(hint)))
+
+
+def warn(message: str) -> None:
+    """Say on standard error what is not as it should be."""
+    console(stderr=True).print(Text.assemble(("warning: ", "bold yellow"), printable(message)))

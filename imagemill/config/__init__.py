@@ -1,0 +1,44 @@
+"""The launch config: its model, and how it is found and read. The only place that knows its keys.
+
+model             the config as a frozen, typed model, with all defaults
+loading           which file, what it says, what is wrong with it and where
+document          YAML with line numbers
+registry_section  the agent's older `registry` section
+older             older and foreign keys brought into the model's form
+kaniko_job        what `kaniko-config` must look like
+faults, explain   what is wrong, in words
+"""
+
+from imagemill.config.loading import Loaded, describe, find, load, load_found
+from imagemill.config.model import (
+    AutoBuilder,
+    AwsEnvironment,
+    AzureEnvironment,
+    Builder,
+    DockerBuilder,
+    Environment,
+    GcpEnvironment,
+    KanikoBuilder,
+    LaunchConfig,
+    LocalEnvironment,
+    NoopBuilder,
+)
+
+__all__ = [
+    "AutoBuilder",
+    "AwsEnvironment",
+    "AzureEnvironment",
+    "Builder",
+    "DockerBuilder",
+    "Environment",
+    "GcpEnvironment",
+    "KanikoBuilder",
+    "LaunchConfig",
+    "Loaded",
+    "LocalEnvironment",
+    "NoopBuilder",
+    "describe",
+    "find",
+    "load",
+    "load_found",
+]

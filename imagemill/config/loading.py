@@ -1,0 +1,194 @@
+"""Finding and reading the launch config: which file it is, what it says, and what is wrong with it and where.
+
+Nothing here reads the environment: whoever calls says where to look.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from imagemill.config.document import Document, DocumentError, parse
+from imagemill.config.explain import explain
+from imagemill.config.faults import Fault, KeyPath, dotted
+from imagemill.config.kaniko_job import literal_secrets, without_secrets
+from imagemill.config.model import KanikoBuilder, LaunchConfig
+from imagemill.config.older import DESTINATION, rewrite
+from imagemill.errors import ConfigError
+
+MAX_BYTES = 256 * 1024
+"""The size of a config file; PyYAML takes seconds for more."""
+
+IN_HOME = Path(".config/wandb/launch-config.yaml")
+"""Where the W&B agent looks, within the home folder."""
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A config, where it came from, and what its author should know."""
+
+    config: LaunchConfig
+    path: Path | None = None
+    """`None`: no file was found, all are defaults."""
+    warnings: tuple[str, ...] = ()
+
+
+def load_found(
+    *, explicit: Path | None, name: str | None, folder: Path | None, environment_file: Path | None, home: Path
+) -> Loaded:
+    """The config of the file that `find` finds, or all defaults."""
+    path = find(explicit=explicit, name=name, folder=folder, environment_file=environment_file, home=home)
+    return load(path) if path else Loaded(LaunchConfig())
+
+
+def find(
+    *, explicit: Path | None, name: str | None, folder: Path | None, environment_file: Path | None, home: Path
+) -> Path | None:
+    """The file to read, the first of: `explicit`; NAME.yaml in `folder`; `environment_file`; the W&B agent's in `home`.
+
+    A name comes from a request, so it is never a path. `ConfigError` if a file that was asked for is not there.
+    """
+    if explicit is not None:
+        return _existing(explicit, f"There is no config file {explicit}")
+    if name is not None:
+        return _named(name, folder)
+    if environment_file is not None:
+        return _existing(environment_file, f"There is no config file {environment_file}, which IMAGEMILL_CONFIG names")
+    return home / IN_HOME if _exists(home / IN_HOME) else None
+
+
+def _named(name: str, folder: Path | None) -> Path:
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            "The name of a config that the request gives is none",
+            "a name is letters, digits, '_', '.' and '-'; NAME.yaml is looked for in the workers' config folder",
+        )
+    if folder is None:
+        raise ConfigError(
+            f"The request names the config {name}, but the workers have no config folder",
+            "set IMAGEMILL_CONFIG_DIR on the workers, or leave the name out",
+        )
+    return _existing(folder / f"{name}.yaml", f"There is no config {name} in {folder}")
+
+
+def _existing(path: Path, message: str) -> Path:
+    if _exists(path):
+        return path
+    try:
+        names = sorted(file.stem for file in path.parent.glob("*.yaml"))
+    except OSError:
+        names = []
+    near = get_close_matches(path.stem, names, n=1)
+    found = f"there are: {', '.join(names)}" if names else f"there is no .yaml file in {path.parent}"
+    raise ConfigError(message, f"did you mean {near[0]}? {found}" if near else found)
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is a file; `ConfigError` if that cannot be found out."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise ConfigError(f"{path}: the config file is a link to nothing") from None
+        return False
+    except NotADirectoryError:
+        return False
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    return True
+
+
+def load(path: Path) -> Loaded:
+    """Read a config file; `ConfigError` lists all that is wrong with it, each as `FILE:LINE: KEY: …`."""
+    try:
+        document = parse(_text(path))
+    except DocumentError as error:
+        raise ConfigError(f"{path}:{error.line}: {error.message}", error.hint) from None
+    rewritten = rewrite(document.data)
+    faults = [*document.faults, *rewritten.faults]
+    try:
+        config = LaunchConfig.model_validate(rewritten.data)
+    except ValidationError as error:
+        faults += _further(explain(error), faults, rewritten.destination)
+    if faults:
+        raise _refusal(path, document, faults)
+    return Loaded(config, path, tuple(_warnings(path, document, [*rewritten.warnings, *_secrets(config)])))
+
+
+def _further(found: Iterable[Fault], before: list[Fault], destination: KeyPath) -> Iterator[Fault]:
+    """The faults that are not mere consequences of those found before, where the file has them."""
+    known = {fault.path for fault in before}
+    if any(fault.path[:1] == ("registry",) for fault in before):
+        known.add(DESTINATION)
+    for fault in found:
+        if fault.path not in known:
+            yield replace(fault, path=destination) if fault.path == DESTINATION else fault
+
+
+def _refusal(path: Path, document: Document, faults: list[Fault]) -> ConfigError:
+    placed = sorted(((document.line(fault.path), fault) for fault in faults), key=itemgetter(0))
+    lines = [f"{path}:{line}: {dotted(fault.path, document.written)}: {fault.message}" for line, fault in placed]
+    hints = [(line, fault.hint) for line, fault in placed if fault.hint]
+    hint = "; ".join(f"line {line}: {hint}" if len(placed) > 1 else hint for line, hint in dict.fromkeys(hints))
+    return ConfigError("\n".join(lines), hint)
+
+
+def _warnings(path: Path, document: Document, warnings: list[tuple[KeyPath, str]]) -> Iterator[str]:
+    if document.empty:
+        yield f"{path}: the file is empty, so all is left to the defaults"
+    for at, text in warnings:
+        yield f"{path}:{document.line(at)}: {dotted(at, document.written)}: {text}"
+
+
+def _secrets(config: LaunchConfig) -> Iterator[tuple[KeyPath, str]]:
+    if isinstance(config.builder, KanikoBuilder):
+        for path, name in literal_secrets(config.builder.kaniko_config):
+            text = f"{name} seems to hold a secret, and the config travels through the broker"
+            yield path, f"{text}; take it from a Kubernetes Secret (valueFrom.secretKeyRef)"
+
+
+def describe(loaded: Loaded) -> dict[str, Any]:
+    """Plain data to show people: the `file`, the `config` with all its defaults, the `warnings`.
+
+    Keys have hyphens, as in the documentation; values that may be secrets are left out.
+    """
+    sections = loaded.config.model_dump(mode="json", exclude_none=True)
+    for content in sections.values():
+        if "kaniko_config" in content:
+            content["kaniko_config"] = without_secrets(content["kaniko_config"])
+    return {
+        "file": None if loaded.path is None else str(loaded.path),
+        "config": {section: _for_people(content) for section, content in sections.items()},
+        "warnings": list(loaded.warnings),
+    }
+
+
+def _for_people(content: dict[str, Any]) -> dict[str, Any]:
+    """The type first, since the other keys depend on it."""
+    return {"type": content["type"]} | {key.replace("_", "-"): value for key, value in content.items()}
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    if len(content) > MAX_BYTES:
+        raise ConfigError(f"{path}:1: found more than {MAX_BYTES // 1024} KiB, expected a launch config")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}:{line}: found bytes that are not UTF-8", "save the file as UTF-8") from None
+
+
+def _unreadable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"{path}: the config file cannot be read: {error.strerror}")

@@ -1,0 +1,242 @@
+"""The launch config as a typed model: every key, its default and its constraints, in this one place.
+
+The keys are those of the W&B Launch agent's config file, https://docs.wandb.ai/guides/launch/setup-agent-advanced.
+The model travels in the build's message, so it is frozen, goes through JSON unchanged and holds no credentials.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    model_validator,
+)
+
+from imagemill.config.faults import Fault, fault_error, mismatch
+from imagemill.config.kaniko_job import job_faults
+from imagemill.errors import UserError
+from imagemill.reference import DOCKER_HUB, ImageReference
+
+_WITHIN = r"(/[^?#\x00-\x1f]*)?"
+_STORES = re.compile(
+    rf"s3://[a-z0-9][a-z0-9.-]{{1,61}}[a-z0-9]{_WITHIN}"
+    rf"|gs://[a-z0-9][a-z0-9._-]{{1,220}}[a-z0-9]{_WITHIN}"
+    rf"|https://[a-z0-9]{{3,24}}\.blob\.core\.windows\.net/[a-z0-9](-?[a-z0-9]){{2,62}}{_WITHIN}"
+    r"|file:///[^/?#\x00-\x1f][^?#\x00-\x1f]*",
+    re.ASCII,
+)
+_STORE_FORMS = "s3://BUCKET/PATH, gs://BUCKET/PATH, https://ACCOUNT.blob.core.windows.net/CONTAINER or file:///PATH"
+_REPOSITORY = "an image repository without a tag, REGISTRY/REPOSITORY"
+_DESTINATION = "the image repository to push to, REGISTRY/REPOSITORY; the tag is the source hash"
+
+
+def _text(pattern: str, expected: str) -> AfterValidator:
+    """Text that matches the pattern; `expected` says in words what that is."""
+    compiled = re.compile(pattern, re.ASCII)
+
+    def check(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise mismatch(value, expected)
+        return value
+
+    return AfterValidator(check)
+
+
+def _reference(parse: Callable[[str], ImageReference], expected: str) -> AfterValidator:
+    """Text that `parse` takes, in full."""
+
+    def check(value: str) -> str:
+        try:
+            reference = parse(value)
+        except UserError as error:
+            if set("?=") & set(value):  # parts of a signed URL, which the message would repeat
+                raise mismatch(value, expected, error.hint) from None
+            raise fault_error(Fault((), f"{error.message}, expected {expected}", error.hint)) from None
+        return str(reference)
+
+    return AfterValidator(check)
+
+
+def _context_store(uri: str) -> str:
+    """The URI without a slash at its end."""
+    if not _STORES.fullmatch(uri) or ".." in uri.split("/"):
+        raise mismatch(uri, _STORE_FORMS)
+    return uri.rstrip("/")
+
+
+def _destination(text: str) -> ImageReference:
+    """Refuse also what parses, but names no repository that could ever be pushed to."""
+    reference = ImageReference.parse_destination(text)
+    host, path = reference.registry, reference.path
+    if host == DOCKER_HUB and re.fullmatch(r"library/(localhost|.*\..*)", path):
+        raise UserError(f"{text!r} is a registry without a repository")
+    if ecr := re.fullmatch(r"(\d{12})\.ecr\.(.+)\.amazonaws\.com(\.cn)?", host):
+        hint = f"write {ecr[1]}.dkr.ecr.{ecr[2]}.amazonaws.com{ecr[3] or ''}/{path}"
+        raise UserError(f"{host!r} is no registry: the dkr in an ECR registry's name is missing", hint)
+    if host.endswith("-docker.pkg.dev") and path.count("/") < 2:
+        raise UserError(f"{text!r} has no image name", f"write {reference}/IMAGE: {host}/PROJECT/REPOSITORY/IMAGE")
+    return reference
+
+
+def _kaniko_config(job: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if faults := tuple(job_faults(job)):
+        raise fault_error(*faults)
+    return job
+
+
+Region = Annotated[str, _text(r"[a-z]+(-[a-z0-9]+)*", "the name of a region, such as us-east-1")]
+Project = Annotated[str, _text(r"[a-z][a-z0-9.:-]{4,}[a-z0-9]", "the id of a Google Cloud project")]
+Destination = Annotated[str, _reference(_destination, _REPOSITORY)]
+Image = Annotated[str, _reference(ImageReference.parse, "an image")]
+ContextStoreUri = Annotated[str, AfterValidator(_context_store)]
+JobName = Annotated[
+    str,
+    # 63 characters are a Kubernetes name's limit, of which "-" and 20 digits of the source hash take 21.
+    _text(r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?", "up to 42 lower-case letters, digits and '-' (a Kubernetes name)"),
+]
+SecretName = Annotated[str, _text(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "the name of a Kubernetes Secret")]
+SecretKey = Annotated[str, _text(r"[\w.-]{1,253}", "a key of a Kubernetes Secret: letters, digits, '-', '_' and '.'")]
+KanikoConfig = Annotated[dict[str, JsonValue], AfterValidator(_kaniko_config)]
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, strict about keys, hyphens and underscores in keys the same."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _normalised(cls, data: object) -> object:
+        """Keys with underscores; a key without a value (`null`) is as good as absent."""
+        if not isinstance(data, Mapping):
+            return data
+        given = {key: value for key, value in data.items() if value is not None}
+        normalised = {str(key).replace("-", "_"): value for key, value in given.items()}
+        if len(normalised) < len(given):
+            raise fault_error(Fault((), "found a key in both spellings, with '-' and '_', expected it once"))
+        return normalised
+
+
+class LocalEnvironment(Section):
+    """No cloud: only credentials that are on the worker."""
+
+    type: Literal["local"] = "local"
+
+
+class AwsEnvironment(Section):
+    """Amazon Web Services, with boto3's default credential chain."""
+
+    type: Literal["aws"] = "aws"
+    region: Region = Field(description="the AWS region, such as us-east-1")
+
+
+class GcpEnvironment(Section):
+    """Google Cloud, with the credentials of `google.auth.default()`."""
+
+    type: Literal["gcp"] = "gcp"
+    region: Region = Field(description="the Google Cloud region, such as us-central1")
+    project: Project = Field(description="the id of the Google Cloud project")
+
+
+class AzureEnvironment(Section):
+    """Microsoft Azure, with `DefaultAzureCredential()`."""
+
+    type: Literal["azure"] = "azure"
+
+
+class _Builder(Section):
+    """What every builder may be told, if only to find out whether the image is there already."""
+
+    destination: Destination | None = Field(None, description=_DESTINATION)
+    build_context_store: ContextStoreUri | None = Field(
+        None, description=f"the store for packed build contexts: {_STORE_FORMS}"
+    )
+    platform: Literal["linux/amd64", "linux/arm64"] | None = Field(
+        None, description="the target platform; absent: the builder's own"
+    )
+
+
+class AutoBuilder(_Builder):
+    """Not said: docker on a worker whose docker CLI reaches an engine, else noop. See `LaunchConfig.with_builder`."""
+
+    type: Literal["auto"] = "auto"
+
+
+class DockerBuilder(_Builder):
+    """`docker build` on the worker. A context store is needed if the source is on another node than the engine."""
+
+    type: Literal["docker"] = "docker"
+
+
+class NoopBuilder(_Builder):
+    """Building is turned off: only images that exist already are passed on."""
+
+    type: Literal["noop"] = "noop"
+
+
+class KanikoBuilder(_Builder):
+    """A Kubernetes Job that runs Kaniko, https://github.com/osscontainertools/kaniko."""
+
+    type: Literal["kaniko"] = "kaniko"
+    destination: Destination = Field(description=_DESTINATION)
+    build_context_store: ContextStoreUri = Field(
+        description=f"the store from which the Job reads the packed build context: {_STORE_FORMS}"
+    )
+    build_job_name: JobName = Field("imagemill-build", description="prefix of the Kubernetes Job's name")
+    # Not in the repr: its environment variables are what people put secrets into.
+    kaniko_config: KanikoConfig = Field({}, repr=False, description="a Kubernetes Job, laid over the one of Imagemill")
+    # Google archived its own executor in June 2025; this is the maintained fork.
+    kaniko_image: Image = Field("ghcr.io/osscontainertools/kaniko:v1.28.3", description="the Kaniko executor's image")
+    secret_name: SecretName | None = Field(
+        None, description="a Kubernetes Secret with cloud credentials or a docker config.json for the build pod"
+    )
+    secret_key: SecretKey | None = Field(None, description="the key in that Secret")
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Self:
+        for absent, given in (("secret_key", "secret_name"), ("secret_name", "secret_key")):
+            if getattr(self, absent) is None and getattr(self, given) is not None:
+                other = given.replace("_", "-")
+                raise fault_error(Fault((absent,), f"found nothing, expected a value, since {other} is given"))
+        return self
+
+
+def type_or(default: str) -> BeforeValidator:
+    """A section whose `type` is not given gets the default one."""
+
+    def check(value: object) -> object:
+        if isinstance(value, Mapping) and value.get("type") is None:
+            return {**value, "type": default}
+        return value
+
+    return BeforeValidator(check)
+
+
+Environment = LocalEnvironment | AwsEnvironment | GcpEnvironment | AzureEnvironment
+Builder = AutoBuilder | DockerBuilder | KanikoBuilder | NoopBuilder
+
+
+class LaunchConfig(Section):
+    """What a build needs to know of the place that it runs in: the cloud, the builder, the registry.
+
+    `LaunchConfig.model_validate(config.model_dump(mode="json", exclude_none=True))` equals `config`.
+    """
+
+    environment: Annotated[Environment, Field(discriminator="type"), type_or("local")] = Field(
+        LocalEnvironment(), description="whose default credential chain is used"
+    )
+    builder: Annotated[Builder, Field(discriminator="type"), type_or("auto")] = Field(
+        AutoBuilder(), description="what builds, where it pushes, and where contexts are kept"
+    )
+
+    def with_builder(self, builder_type: Literal["docker", "noop"]) -> Self:
+        """A copy with this builder, for `auto` once it is known whether a docker CLI reaches an engine."""
+        cls = DockerBuilder if builder_type == "docker" else NoopBuilder
+        builder = cls.model_validate({key: getattr(self.builder, key) for key in _Builder.model_fields})
+        return self.model_copy(update={"builder": builder})

@@ -1,0 +1,169 @@
+"""The build context: which files of a source a build can see, the hash that names them, and the packed form.
+
+`manifest` and `pack` read the source in the same way, so a source that has changed between the two shows: its
+manifests differ. Both read a file once, by its open descriptor, and follow no link.
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from imagemill.context import tarball
+from imagemill.context.dockerfile import find
+from imagemill.context.manifest import Dockerfile, Entry, Manifest, source_hash
+from imagemill.context.walk import Found, Walk, changed, reading_failed
+from imagemill.errors import UserError
+from imagemill.ports import Progress
+from imagemill.storage import Tree, leads_out, open_file, open_folder, room, shown
+
+__all__ = ["CONTEXT", "DOCKERFILE", "Entry", "Manifest", "manifest", "pack", "source_hash", "unpack"]
+
+DOCKERFILE, CONTEXT = tarball.DOCKERFILE, tarball.CONTEXT
+"""Names of the Dockerfile and of the folder with the build context, in a folder that `unpack` filled."""
+
+_CHUNK = 1 << 20
+
+
+def manifest(root: Path, dockerfile: str | None, progress: Progress) -> Manifest:
+    """Read the source in the folder `root`: what a build by its `dockerfile` (default: `Dockerfile`) can see.
+
+    `UserError` if the source is not fit for a build, and says why; `PermissionDenied` if the worker may not read it.
+    """
+    return _read(root, dockerfile, _Nowhere(), progress)
+
+
+def pack(root: Path, dockerfile: str | None, out: BinaryIO, progress: Progress) -> Manifest:
+    """Pack the source into `out` as `.tar.gz` (see `imagemill.context.tarball`) and return the manifest as packed.
+
+    It is made from the very bytes that were packed: if it differs from an earlier one, so did the source. Errors are
+    those of `manifest`, and those of `out`.
+    """
+    with tarball.Writer(out) as writer:
+        return _read(root, dockerfile, writer, progress)
+
+
+def unpack(stream: BinaryIO, folder: Path, progress: Progress) -> None:
+    """Unpack a packed context into `folder`, which is created if it is not there.
+
+    `OperatorError` if the stream is damaged or the disk full. Files that are there already may be replaced.
+    """
+    with room(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with Tree(folder, tarball.MTIME) as tree:
+            tarball.unpack(stream, tree, progress)
+
+
+class _Sink(Protocol):
+    """Where entries go while they are read."""
+
+    def dockerfile(self, content: bytes) -> None: ...
+    def folder(self, path: bytes) -> None: ...
+    def link(self, path: bytes, target: bytes) -> None: ...
+    def file(self, path: bytes, executable: bool, size: int, content: bytes) -> None: ...
+    def write(self, data: bytes) -> None: ...
+
+
+class _Nowhere:
+    """The sink for those who want the manifest alone."""
+
+    def dockerfile(self, content: bytes) -> None: ...
+    def folder(self, path: bytes) -> None: ...
+    def link(self, path: bytes, target: bytes) -> None: ...
+    def file(self, path: bytes, executable: bool, size: int, content: bytes) -> None: ...
+    def write(self, data: bytes) -> None: ...
+
+
+def _read(root: Path, dockerfile: str | None, sink: _Sink, progress: Progress) -> Manifest:
+    real = os.path.realpath(os.fsencode(root))
+    with _opened(real) as top:
+        recipe = find(real, top, dockerfile)
+        sink.dockerfile(recipe.dockerfile)
+        walk = Walk(recipe.ignore, progress).entries(top)
+        entries = tuple(_file(found, sink, progress) if found.is_file else _other(found, sink) for found in walk)
+    return Manifest(Dockerfile(recipe.path, hashlib.sha256(recipe.dockerfile).hexdigest()), entries)
+
+
+@contextmanager
+def _opened(root: bytes) -> Iterator[int]:
+    try:
+        top = open_folder(root)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"There is no folder {shown(root)}", "name a folder that exists on the worker") from None
+    except OSError as error:
+        reading_failed(b"", error)
+    try:
+        yield top
+    finally:
+        os.close(top)
+
+
+def _file(found: Found, sink: _Sink, progress: Progress) -> Entry:
+    path, name, within, _, _ = found
+    progress.check()
+    try:
+        descriptor = open_file(name, within)
+    except OSError as error:
+        reading_failed(path, error)
+    try:
+        status = os.fstat(descriptor)
+        mode, size = status.st_mode, status.st_size
+        if not stat.S_ISREG(mode):
+            raise changed(path)
+        # One byte more is asked for than there should be, so that a file that has grown shows.
+        content = os.read(descriptor, size + 1 if size < _CHUNK else _CHUNK)
+        sink.file(path, mode & stat.S_IXUSR != 0, size, content)
+        digest = hashlib.sha256(content)
+        if len(content) != size or size == _CHUNK:
+            for chunk in _rest(path, descriptor, size - len(content)):
+                progress.check()
+                digest.update(chunk)
+                sink.write(chunk)
+    finally:
+        os.close(descriptor)
+    return Entry("exec" if mode & stat.S_IXUSR else "file", path, size, digest.hexdigest())
+
+
+def _rest(path: bytes, descriptor: int, left: int) -> Iterator[bytes]:
+    """What is left to read of a file, which must be `left` bytes."""
+    while left >= 0:
+        chunk = os.read(descriptor, min(left + 1, _CHUNK))
+        if not chunk:
+            break
+        left -= len(chunk)
+        yield chunk
+    if left:
+        raise changed(path)
+
+
+def _other(found: Found, sink: _Sink) -> Entry:
+    """What is no file: a folder, a link, or a socket, which is an empty file to BuildKit (fsutil's `stat.go`)."""
+    if found.is_folder:
+        sink.folder(found.path)
+        return Entry("dir", found.path)
+    try:
+        mode = os.stat(found.name, dir_fd=found.within, follow_symlinks=False).st_mode
+        target = os.readlink(found.name, dir_fd=found.within) if stat.S_ISLNK(mode) else b""
+    except OSError as error:
+        reading_failed(found.path, error)
+    if target:
+        return _link(found.path, target, sink)
+    if stat.S_ISSOCK(mode):
+        executable = mode & stat.S_IXUSR != 0
+        sink.file(found.path, executable, 0, b"")
+        return Entry("exec" if executable else "file", found.path, 0, hashlib.sha256().hexdigest())
+    what = "a FIFO" if stat.S_ISFIFO(mode) else "a device"
+    raise UserError(f"The source has {what} in it: {shown(found.path)}", "list it in .dockerignore, or remove it")
+
+
+def _link(path: bytes, target: bytes, sink: _Sink) -> Entry:
+    if leads_out(path, target):
+        raise UserError(
+            f"The link {shown(path)} leads out of the source, to {shown(target)}",
+            "put what it leads to into the source, or list the link in .dockerignore",
+        )
+    sink.link(path, target)
+    return Entry("link", path, target=target)

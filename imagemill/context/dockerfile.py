@@ -1,0 +1,104 @@
+"""Finds the Dockerfile in a source, and the `.dockerignore` that goes with it, as BuildKit looks for them.
+
+https://github.com/moby/buildkit, `frontend/dockerui/config.go`: `<Dockerfile>.dockerignore` beside the Dockerfile
+wins over `.dockerignore` at the top, and where there is no `Dockerfile`, `dockerfile` will do.
+"""
+
+import errno
+import os
+import posixpath
+import stat
+from contextlib import suppress
+from difflib import SequenceMatcher, get_close_matches
+from itertools import islice
+from typing import NamedTuple
+
+from imagemill.context.dockerignore import DockerIgnore
+from imagemill.context.walk import Walk, reading_failed
+from imagemill.errors import ImagemillError, UserError
+from imagemill.ports import Quiet
+from imagemill.storage import open_below, shown
+
+_DEFAULT = "Dockerfile"
+_MAX_SIZE = 4 << 20
+_MAX_LOOKED_AT, _MAX_CANDIDATES = 20_000, 5
+
+
+class Recipe(NamedTuple):
+    """What a source says about its build."""
+
+    path: str
+    """Of the Dockerfile, relative to the source's top."""
+    dockerfile: bytes
+    """Its content."""
+    ignore: DockerIgnore
+
+
+def find(root: bytes, top: int, dockerfile: str | None) -> Recipe:
+    """Read the Dockerfile at `dockerfile` (default: `Dockerfile`) and the ignore file that goes with it.
+
+    `root` is the source's real path, `top` its descriptor. `UserError` if the Dockerfile lies outside the source, or
+    if there is none; then the error lists those that may have been meant.
+    """
+    path = _inside(dockerfile or _DEFAULT)
+    content = _read(root, top, path)
+    if content is None and posixpath.basename(path) == _DEFAULT:
+        content = _read(root, top, posixpath.join(posixpath.dirname(path), _DEFAULT.lower()))
+    if content is None:
+        raise _missing(path, _candidates(top, path))
+    for name in (f"{path}.dockerignore", ".dockerignore"):
+        patterns = _read(root, top, name)
+        if patterns is not None:
+            return Recipe(path, content, DockerIgnore.parse(patterns, name))
+    return Recipe(path, content, DockerIgnore())
+
+
+def _inside(path: str) -> str:
+    normal = posixpath.normpath(path)
+    if normal.startswith(("/", "../")) or normal == "..":
+        raise UserError(
+            f"The Dockerfile {path!r} lies outside the source", "give its path relative to the source's top folder"
+        )
+    return normal
+
+
+def _read(root: bytes, top: int, path: str) -> bytes | None:
+    """The content of a file in the source, followed through links that stay in it; `None` if there is no such file."""
+    real = os.path.realpath(posixpath.join(root, os.fsencode(path)))
+    inside = posixpath.relpath(real, root)
+    if inside.startswith(b"../"):
+        raise UserError(f"{path!r} is a link that leaves the source", "put the file itself in its place")
+    try:
+        with os.fdopen(open_below(top, inside), "rb") as file:
+            content = file.read(_MAX_SIZE + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            return None
+        reading_failed(os.fsencode(path), error)
+    if content and len(content) > _MAX_SIZE:
+        raise UserError(f"{path!r} is larger than {_MAX_SIZE >> 20} MiB", "name the file that is meant")
+    return content
+
+
+def _missing(path: str, candidates: list[str]) -> UserError:
+    if not candidates:
+        return UserError(f"The source has no {path!r}", f"add a {_DEFAULT} at the source's top, or say where it is")
+    listed = ", ".join(candidates)
+    return UserError(f"The source has no {path!r}, but it has {listed}", f"say which Dockerfile is meant: {listed}")
+
+
+def _candidates(top: int, path: str) -> list[str]:
+    """The files in the source that may have been meant, the likeliest first."""
+    files: list[str] = []
+    # What cannot be read is passed over: the error to tell is the missing Dockerfile.
+    with suppress(ImagemillError):
+        entries = islice(Walk(DockerIgnore(), Quiet()).entries(top), _MAX_LOOKED_AT)
+        files.extend(shown(entry.path) for entry in entries if entry.is_file)
+    wanted = posixpath.basename(path)
+    alike = get_close_matches(wanted, {posixpath.basename(file) for file in files}, n=_MAX_CANDIDATES, cutoff=0.75)
+    meant = [file for file in files if posixpath.basename(file) in alike or _is_dockerfile(posixpath.basename(file))]
+    return sorted(meant, key=lambda file: -SequenceMatcher(None, file, path).ratio())[:_MAX_CANDIDATES]
+
+
+def _is_dockerfile(name: str) -> bool:
+    return any(word in name.lower() for word in ("dockerfile", "containerfile")) and not name.endswith("ignore")

@@ -1,0 +1,119 @@
+"""The manifest of a build context: one line for each entry that a build can see, and the hash that names them all.
+
+What does not end up in an image is not in it either: times, owners, and of the mode all but the executable bit.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+_FORMAT = 1
+"""Part of every source hash. Raise it when the manifest, or what is packed for one, changes."""
+
+
+Kind = Literal["file", "exec", "link", "dir"]
+"""What an entry is; `exec` is a file that its owner may execute."""
+
+
+class Entry(NamedTuple):
+    """A file, a folder or a symbolic link in the build context."""
+
+    kind: Kind
+    path: bytes
+    """Relative to the context's top, as the file system has it: no encoding is assumed."""
+    size: int = 0
+    """Of a file, in bytes."""
+    sha256: str = ""
+    """Of a file's content, in hex."""
+    target: bytes = b""
+    """Of a link: its text, which is not followed."""
+
+    def line(self) -> str:
+        """The entry in the manifest, without a line end."""
+        if self.sha256:
+            return f"{self.kind} {_quoted(self.path)} {self.sha256}"
+        if self.kind == "link":
+            return f"link {_quoted(self.path)} {_quoted(self.target)}"
+        return f"dir {_quoted(self.path)}"
+
+
+class Dockerfile(NamedTuple):
+    """The Dockerfile that the context is built by, which may be one that `.dockerignore` hides from the build."""
+
+    path: str
+    """Relative to the source's top."""
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All that a build context holds.
+
+    Entries are in the order of a walk: sorted by the bytes of their names, and a folder right before what it holds.
+    """
+
+    dockerfile: Dockerfile
+    entries: tuple[Entry, ...]
+
+    def lines(self) -> Iterator[str]:
+        """The manifest, line by line: ASCII, and never the same for two different contexts.
+
+        Paths are JSON strings, in which a byte that is not UTF-8 is the lone surrogate U+DC00 + byte, as PEP 383
+        has it.
+        """
+        yield f"dockerfile {_quoted(self.dockerfile.path.encode(errors='surrogateescape'))} {self.dockerfile.sha256}"
+        for entry in self.entries:
+            yield entry.line()
+
+    def __bytes__(self) -> bytes:
+        return "".join(f"{line}\n" for line in self.lines()).encode()
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the manifest itself, in hex."""
+        return hashlib.sha256(bytes(self)).hexdigest()
+
+    @property
+    def files(self) -> int:
+        """How many files there are."""
+        return sum(entry.kind in ("file", "exec") for entry in self.entries)
+
+    @property
+    def size(self) -> int:
+        """Bytes in all files together."""
+        return sum(entry.size for entry in self.entries)
+
+
+def source_hash(
+    manifest: Manifest,
+    *,
+    target: str | None = None,
+    build_args: Mapping[str, str] | None = None,
+    platform: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    secrets: Iterable[str] = (),
+) -> str:
+    """The hash of everything that an image is made from, as 64 hex digits.
+
+    `secrets` are the ids of build secrets: what they hold is never hashed. Mappings have no order.
+    """
+    inputs = {
+        "format": _FORMAT,
+        "manifest": manifest.sha256,
+        "target": target,
+        "build_args": dict(build_args or {}),
+        "platform": platform,
+        "labels": dict(labels or {}),
+        "secrets": sorted(secrets),
+    }
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+_encode = json.JSONEncoder().encode
+
+
+def _quoted(text: bytes) -> str:
+    return _encode(text.decode(errors="surrogateescape"))

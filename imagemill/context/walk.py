@@ -1,0 +1,113 @@
+"""Walks a source folder, in the order of the manifest, and finds what `.dockerignore` lets a build see."""
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple, NoReturn
+
+from imagemill.context.dockerignore import DockerIgnore, Matches
+from imagemill.errors import PermissionDenied, UserError
+from imagemill.ports import Progress
+from imagemill.storage import MAX_DEPTH, open_folder, shown
+
+_FILE_NAMES = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ESTALE}
+"""What opening an entry, of the type that it had when its folder was listed, says when it is no longer that."""
+
+
+class Found(NamedTuple):
+    """An entry of the source, to be opened by its name within its folder, so through no link."""
+
+    path: bytes
+    """Relative to the source's top."""
+    name: bytes
+    within: int
+    """Descriptor of the folder that the entry is in; open until the next entry is asked for."""
+    is_file: bool
+    is_folder: bool
+
+
+class Walk:
+    """One walk over a source: each folder right before its entries, names sorted by their bytes."""
+
+    def __init__(self, ignore: DockerIgnore, progress: Progress) -> None:
+        self._ignore = ignore
+        self._progress = progress
+
+    def entries(self, top: int) -> Iterator[Found]:
+        """What the open folder `top` holds and is not ignored, and the folders that lead to it."""
+        return self._entries(top, b"", self._ignore.at_top, 1)
+
+    def _entries(self, folder: int, prefix: bytes, inherited: Matches, depth: int) -> Iterator[Found]:
+        if depth > MAX_DEPTH:
+            raise UserError(
+                f"The source has folders nested deeper than {MAX_DEPTH}, below {shown(prefix[:200])} …",
+                "list the topmost of them in .dockerignore if the build does not need it",
+            )
+        self._progress.check()
+        for name, is_file, is_folder in _listing(folder, prefix):
+            path = prefix + name
+            ignored, matches = self._ignore.match(path, inherited)
+            if ignored and not (is_folder and self._ignore.may_keep_below(path)):
+                continue
+            entry = Found(path, name, folder, is_file, is_folder)
+            if not ignored:
+                yield entry
+            if is_folder:
+                below = self._below(entry, ignored, matches, depth)
+                yield from _led_to(entry, below) if ignored else below
+
+    def _below(self, entry: Found, ignored: bool, matches: Matches, depth: int) -> Iterator[Found]:
+        try:
+            folder = open_folder(entry.name, entry.within)
+        except OSError as error:
+            if ignored and isinstance(error, PermissionError):  # BuildKit passes over it as well
+                return
+            reading_failed(entry.path, error)
+        try:
+            yield from self._entries(folder, entry.path + b"/", matches, depth + 1)
+        finally:
+            os.close(folder)
+
+
+def _led_to(folder: Found, below: Iterator[Found]) -> Iterator[Found]:
+    """The folder and what is below it, if that is anything at all."""
+    for entry in below:
+        yield folder
+        yield entry
+        yield from below
+
+
+def _listing(folder: int, path: bytes) -> list[tuple[bytes, bool, bool]]:
+    """Name, whether it is a file and whether a folder, of each entry of an open folder, in order."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(
+                [
+                    (e.name.encode(*_FILE_NAMES), e.is_file(follow_symlinks=False), e.is_dir(follow_symlinks=False))
+                    for e in entries
+                ]
+            )
+    except OSError as error:
+        reading_failed(path, error)
+
+
+def changed(path: bytes) -> UserError:
+    """The error that says that somebody writes to the source while it is read."""
+    return UserError(
+        f"The source changes while it is read: {shown(path)}",
+        "build when nothing writes to it any more, or list what changes in .dockerignore",
+    )
+
+
+def reading_failed(path: bytes, error: OSError) -> NoReturn:
+    """Raise what an error in reading `path` means to whoever can mend it; the error itself if it is none we know."""
+    if error.errno in _GONE:
+        raise changed(path) from error
+    if isinstance(error, PermissionError):
+        raise PermissionDenied(
+            f"The worker may not read {shown(path) or 'the top folder'} of the source",
+            f"let the user with the id {os.geteuid()} read it, or list it in .dockerignore",
+        ) from error
+    raise error

@@ -1,0 +1,263 @@
+"""Unpacks archives that nobody vouches for: `.tar`, `.tar.gz` and `.zip`, told apart by their first bytes.
+
+Nothing is written outside the folder, whatever an archive says, and what it may take of disk, files and time is
+bounded by what really comes out of it, not by what its headers claim. Executable bits and symbolic links are kept;
+a single folder at the top is kept too, as it is by `docker build - < archive`.
+"""
+
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from isal import igzip, isal_zlib
+
+from imagemill.errors import UserError
+from imagemill.ports import Progress
+from imagemill.storage import Tree, UnsafePathError, leads_out, room, shown
+
+_CHUNK = 1 << 20
+_MAX_TARGET = 4096
+_ENCODING = "utf-8", "surrogateescape"
+_GZIP, _ZIP, _EMPTY_ZIP = b"\x1f\x8b", b"PK\x03\x04", b"PK\x05\x06"
+_UNIX = 3
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What may come out of one archive."""
+
+    size: int = 32 << 30
+    """Bytes in all."""
+    members: int = 1_000_000
+    """Files, folders and links."""
+    ratio: int = 200
+    """How many times the archive's own size: bombs reach 1,000 times, real sources some ten."""
+    dense: int = 256 << 20
+    """Bytes up to which the ratio does not matter."""
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def unpack(archive: Path, folder: Path, progress: Progress, limits: Limits = DEFAULT_LIMITS) -> None:
+    """Unpack `archive` into the existing folder `folder`.
+
+    `UserError` if it is no archive, is damaged, oversteps the limits, or holds what could lead elsewhere: absolute
+    paths, `..`, devices, FIFOs, links that lead out, members below a link. `OperatorError` if the disk is full.
+    """
+    with archive.open("rb") as file, room(folder), Tree(folder) as tree, _judged(archive):
+        start = file.read(2 * tarfile.BLOCKSIZE)
+        file.seek(0)
+        budget = _Budget(archive.stat().st_size, limits, progress)
+        if start.startswith((_ZIP, _EMPTY_ZIP)):
+            _unpack_zip(file, tree, budget)
+        elif start.startswith(_GZIP):
+            with igzip.open(file, "rb") as uncompressed:  # type: ignore[no-untyped-call]
+                _unpack_tar(uncompressed, tree, budget)
+        else:
+            _unpack_tar(file, tree, budget)
+
+
+@contextmanager
+def _judged(archive: Path) -> Iterator[None]:
+    """What is wrong with the archive is told to whoever has made it."""
+    try:
+        yield
+    except _LimitError as error:
+        raise UserError(f"The archive {archive} {error}", "leave out what the build does not need") from None
+    except UnsafePathError as error:
+        raise UserError(
+            f"The archive {archive} is not safe to unpack: {error}",
+            "make it from within the folder, as tar -C FOLDER -czf ARCHIVE . does",
+        ) from None
+    except _DAMAGED as error:  # type: ignore[misc]
+        raise UserError(
+            f"The archive {archive} is damaged, or is no .tar, .tar.gz or .zip: {error}", "make it anew"
+        ) from error
+
+
+_DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    igzip.BadGzipFile,
+    isal_zlib.IsalError,
+    zlib.error,
+    EOFError,
+    NotImplementedError,  # zipfile, of a compression that it does not know
+)
+
+
+class _LimitError(Exception):
+    """The archive oversteps a limit; the text says which."""
+
+
+class _Budget:
+    """What may still come out of an archive."""
+
+    def __init__(self, packed: int, limits: Limits, progress: Progress) -> None:
+        self._limits = limits
+        self._progress = progress
+        self._members = 0
+        self._most = min(limits.size, max(limits.dense, limits.ratio * packed))
+
+    def member(self) -> None:
+        """Take one more member."""
+        self._progress.check()
+        self._members += 1
+        if self._members > self._limits.members:
+            raise _LimitError(f"has more than {self._limits.members:,} members")
+
+    def counter(self) -> Callable[[int], None]:
+        """A function that takes a number of bytes, and counts on its own."""
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            self._progress.check()
+            taken += size
+            if taken > self._limits.size:
+                raise _LimitError(f"unpacks to more than {self._limits.size:,} bytes")
+            if taken > self._most:
+                raise _LimitError(f"unpacks to more than {self._limits.ratio} times its own size")
+
+        return take
+
+
+def _unpack_tar(file: IO[bytes], tree: Tree, budget: _Budget) -> None:
+    # Two counts: a hard link costs nothing in the stream, and a header nothing on the disk.
+    stream = _Forward(file, budget.counter())
+    written = budget.counter()
+    for info in _tar_members(stream):
+        budget.member()
+        path = info.name.encode(*_ENCODING)
+        if info.isdir():
+            tree.folder(path)
+        elif info.issym():
+            _link(tree, path, info.linkname.encode(*_ENCODING))
+        elif info.islnk():
+            with tree.read(info.linkname.encode(*_ENCODING)) as existing:
+                tree.file(path, bool(info.mode & stat.S_IXUSR), _counted(existing, written))
+        elif info.isreg() and not info.issparse():
+            tree.file(path, bool(info.mode & stat.S_IXUSR), _counted(stream.chunks(info.size), written))
+        else:
+            raise UnsafePathError(f"{info.name!r} is {_TYPES.get(info.type, 'of a type that is not supported')}")
+
+
+_TYPES = {
+    tarfile.CHRTYPE: "a device",
+    tarfile.BLKTYPE: "a device",
+    tarfile.FIFOTYPE: "a FIFO",
+    tarfile.GNUTYPE_SPARSE: "a sparse file",
+}
+
+
+def _tar_members(stream: "_Forward") -> Iterator[tarfile.TarInfo]:
+    """The headers, each read when what belongs to the one before has been read; the end is checked."""
+    try:
+        archive = tarfile.TarFile(fileobj=stream, encoding=_ENCODING[0], errors=_ENCODING[1])  # type: ignore[arg-type]
+        while info := archive.next():
+            archive.members.clear()  # type: ignore[attr-defined]  # they would all be kept in memory
+            yield info
+    except (ValueError, OverflowError) as error:  # tarfile, of numbers in headers that are none
+        raise tarfile.HeaderError(str(error)) from error
+    # tarfile takes a header that it cannot read for the end: only zeros are.
+    if stream.last != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("it ends without an end mark")
+    stream.drain()
+
+
+class _Forward:
+    """A stream as `tarfile` wants it: counted, never backwards, and no more than a chunk at a time."""
+
+    def __init__(self, file: IO[bytes], count: Callable[[int], None]) -> None:
+        self._file = file
+        self._count = count
+        self._position = 0
+        self.last = b""
+        """What was read last."""
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _CHUNK:
+            raise tarfile.ReadError("a header is too large")
+        self.last = self._file.read(size)
+        self._position += len(self.last)
+        self._count(len(self.last))
+        return self.last
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, position: int) -> None:
+        if position < self._position:
+            raise tarfile.ReadError("its members overlap")
+        for _ in self.chunks(position - self._position):
+            pass
+
+    def chunks(self, size: int) -> Iterator[bytes]:
+        """The next `size` bytes."""
+        end = self._position + size
+        while self._position < end:
+            if not (chunk := self.read(min(end - self._position, _CHUNK))):
+                raise EOFError("it ends too early")
+            yield chunk
+
+    def drain(self) -> None:
+        """Read to the end, where gzip has its checksum."""
+        while self.read(_CHUNK):
+            pass
+
+
+def _unpack_zip(file: IO[bytes], tree: Tree, budget: _Budget) -> None:
+    written = budget.counter()
+    with _opened_zip(file) as archive:
+        for info in archive.infolist():
+            budget.member()
+            _unpack_zip_member(archive, info, tree, written)
+
+
+def _unpack_zip_member(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, tree: Tree, written: Callable[[int], None]
+) -> None:
+    path = info.filename.encode(*_ENCODING)
+    mode = info.external_attr >> 16 if info.create_system == _UNIX else 0
+    if info.flag_bits & 1:
+        raise UserError(f"{info.filename!r} in the archive is encrypted", "make the archive without a password")
+    if info.is_dir():
+        tree.folder(path)
+        return
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFLNK):
+        raise UnsafePathError(f"{info.filename!r} is neither file, folder nor link")
+    with archive.open(info) as content:
+        if stat.S_ISLNK(mode):
+            _link(tree, path, content.read(_MAX_TARGET))
+        else:
+            tree.file(path, bool(mode & stat.S_IXUSR), _counted(iter(lambda: content.read(_CHUNK), b""), written))
+
+
+@contextmanager
+def _opened_zip(file: IO[bytes]) -> Iterator[zipfile.ZipFile]:
+    try:
+        archive = zipfile.ZipFile(file)
+    except (ValueError, struct.error) as error:  # of names not in the encoding that they claim, and cut-off fields
+        raise zipfile.BadZipFile(str(error)) from error
+    with archive:
+        yield archive
+
+
+def _link(tree: Tree, path: bytes, target: bytes) -> None:
+    if leads_out(path, target):
+        raise UnsafePathError(f"{shown(path)} is a link that leads out of it, to {shown(target)}")
+    tree.link(path, target)
+
+
+def _counted(chunks: Iterable[bytes], count: Callable[[int], None]) -> Iterator[bytes]:
+    for chunk in chunks:
+        count(len(chunk))
+        yield chunk

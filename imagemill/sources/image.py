@@ -1,0 +1,18 @@
+"""An image as a source: there is nothing to fetch and nothing to build."""
+
+from pathlib import Path
+
+from imagemill.errors import UserError
+from imagemill.ports import Progress
+from imagemill.reference import ImageReference
+
+
+class ImageSource:
+    """`docker-image://REFERENCE`, as `docker buildx build --build-context` spells it."""
+
+    def __init__(self, text: str, roots: tuple[Path, ...]) -> None:
+        self.image: ImageReference = ImageReference.parse(text.partition("://")[2])
+
+    def fetch(self, scratch: Path, progress: Progress) -> Path:
+        """A `UserError`: who needs files has to look at `image` first."""
+        raise UserError(f"The source {self.image} is an image, with no files to read", "name a folder or an archive")

@@ -1,0 +1,156 @@
+"""The command line as a user runs it: a process of its own, in an environment of its own, and what it leaves behind."""
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psutil
+
+from service import ROOT, until
+
+MARK = "IMAGEMILL_TEST_MARK"
+
+
+@dataclass
+class CommandLine:
+    """Runs `imagemill` with its home, cache and temporary files in `folder`; `variables` are added to nothing else."""
+
+    folder: Path
+    variables: dict[str, str] = field(default_factory=dict)
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+    code: Path = ROOT
+
+    @property
+    def environment(self) -> dict[str, str]:
+        for name in ("home", "cache", "tmp"):
+            (self.folder / name).mkdir(exist_ok=True)
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder / "home"),
+            "XDG_CACHE_HOME": str(self.folder / "cache"),
+            "TMPDIR": str(self.folder / "tmp"),
+            "PYTHONPATH": str(self.code),
+            MARK: self.mark,
+            **self.variables,
+        }
+
+    def run(self, *arguments: str | Path, **variables: str) -> "subprocess.CompletedProcess[str]":
+        """Run the command to its end."""
+        return subprocess.run(
+            self._command(arguments),
+            env=self.environment | variables,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    @contextmanager
+    def started(self, *arguments: str | Path) -> Iterator["Running"]:
+        """The running command; killed at the end of the block if it still runs."""
+        output = self.folder / f"output-{uuid.uuid4().hex}"
+        with output.open("wb") as out:
+            process = subprocess.Popen(
+                self._command(arguments),
+                env=self.environment | {"PYTHONUNBUFFERED": "1"},
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+            )
+        try:
+            yield Running(process, output)
+        finally:
+            process.kill()
+            process.wait()
+
+    def in_terminal(self, *arguments: str | Path, **variables: str) -> tuple[int, str]:
+        """Run the command in a terminal of 100 columns; its exit code, and all that it wrote there."""
+        pid, terminal = pty.fork()
+        if pid == 0:
+            command = self._command(arguments)
+            size = {"COLUMNS": "100", "LINES": "30", "TERM": "xterm"}
+            os.chdir(self.folder)
+            os.execve(command[0], command, self.environment | size | variables)
+        written = b""
+        while select.select([terminal], [], [], 60)[0]:
+            try:
+                written += os.read(terminal, 65536)
+            except OSError:  # Linux' way to say that nobody has the other end any more
+                break
+        os.close(terminal)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), written.decode()
+
+    def left(self) -> list[str]:
+        """Processes, and temporary and cached files, that are there."""
+        processes = [" ".join(process.cmdline()) for process in self.processes()]
+        cache = self.folder / "cache/imagemill"
+        return [*processes, *map(str, (self.folder / "tmp").iterdir()), *map(str, cache.glob("*"))]
+
+    def until_nothing_is_left(self) -> None:
+        """Wait until what the command has started has ended and cleaned up."""
+        until(lambda: not self.left(), "the end of all that was started", lambda: str(self.left()))
+
+    def processes(self, name: str = "") -> list[psutil.Process]:
+        """The living processes that descend from the command, wherever they have gone."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(MARK) == self.mark and name in " ".join(process.cmdline()):
+                    found.append(process)
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        return found
+
+    def kill(self, name: str) -> None:
+        """Kill the one process that has `name` in its command line."""
+        (process,) = self.processes(name)
+        process.kill()
+
+    @staticmethod
+    def _command(arguments: tuple[str | Path, ...]) -> list[str]:
+        return [sys.executable, "-m", "imagemill.cli", *map(str, arguments)]
+
+
+@dataclass
+class Running:
+    """A command that runs."""
+
+    process: "subprocess.Popen[bytes]"
+    output: Path
+
+    @property
+    def text(self) -> str:
+        """All that it has written so far, to both its outputs."""
+        return self.output.read_text()
+
+    def until(self, text: str) -> None:
+        """Wait until it has written this."""
+        until(lambda: text in self.text or self.process.poll() is not None, repr(text), lambda: self.text)
+        assert text in self.text
+
+    def interrupt(self) -> None:
+        """What Ctrl-C does."""
+        self.process.send_signal(signal.SIGINT)
+
+    def end(self) -> int:
+        """Wait for its end; returns the exit code."""
+        return self.process.wait(60)
+
+
+@contextmanager
+def command_line(**variables: str) -> Iterator[CommandLine]:
+    """A command line in a folder whose path is short enough for sockets."""
+    with TemporaryDirectory(prefix="im-", dir="/tmp") as folder:
+        yield CommandLine(Path(folder), variables)

@@ -1,0 +1,79 @@
+"""docker-compose.yml and the Procfile run the same processes, and the images that compose names are pinned."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+def compose() -> dict[str, Any]:
+    document = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    assert isinstance(document, dict)
+    return document
+
+
+def procfile() -> dict[str, str]:
+    lines = (ROOT / "Procfile").read_text().splitlines()
+    return dict(line.split(": ", 1) for line in lines if line and not line.startswith("#"))
+
+
+def celery_command(command: str) -> list[str]:
+    """The words from `celery` on, without where each keeps its files."""
+    words = shlex.split(command)[shlex.split(command).index("celery") :]
+    return words[: words.index("--schedule")] if "--schedule" in words else words
+
+
+def worker_queues() -> dict[str, list[str]]:
+    commands = {name: shlex.split(command) for name, command in procfile().items()}
+    return {name: words[words.index("-Q") + 1].split(",") for name, words in commands.items() if "-Q" in words}
+
+
+def test_compose_and_procfile_have_the_same_processes() -> None:
+    assert set(compose()["services"]) == set(procfile())
+
+
+@pytest.mark.parametrize("name", ["light", "docker", "kaniko", "beat", "flower"])
+def test_compose_runs_the_command_of_the_procfile(name: str) -> None:
+    assert celery_command(compose()["services"][name]["command"]) == celery_command(procfile()[name])
+
+
+def test_each_queue_has_one_pool() -> None:
+    queues = [queue for served in worker_queues().values() for queue in served]
+    assert sorted(queues) == ["imagemill", "imagemill.docker", "imagemill.kaniko", "imagemill.noop"]
+
+
+def test_all_pools_have_the_same_broker_and_the_same_contexts() -> None:
+    pools = [compose()["services"][name] for name in worker_queues()]
+    assert len({pool["environment"]["IMAGEMILL_BROKER"] for pool in pools}) == 1
+    assert all("state:/var/lib/imagemill" in pool["volumes"] for pool in pools)
+
+
+def test_only_the_docker_pool_has_the_engine() -> None:
+    having = [name for name, service in compose()["services"].items() if "docker.sock" in str(service)]
+    assert having == ["docker"]
+
+
+def test_images_from_elsewhere_are_pinned_to_a_version() -> None:
+    dockerfile = re.findall(r"^FROM (\S+:\S+)|^COPY --from=(\S+:\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    images = [service["image"] for service in compose()["services"].values()] + ["".join(pair) for pair in dockerfile]
+    others = [image for image in images if image != "imagemill:local"]
+    assert len(others) >= 4
+    assert all(re.search(r":v?\d+\.\d+", image) for image in others)
+
+
+def test_the_config_that_compose_names_is_in_the_image() -> None:
+    config = Path(compose()["x-service"]["environment"]["IMAGEMILL_CONFIG"])
+    assert (ROOT / config.relative_to("/opt/imagemill/service")).is_file()
+
+
+def test_the_image_copies_only_what_dockerignore_lets_through() -> None:
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    ignore = (ROOT / ".dockerignore").read_text().split()
+    names = [name for line in copied for name in line.split()]
+    assert names
+    assert all(f"!{name}" in ignore and (ROOT / name).exists() for name in names)
