@@ -1,6 +1,7 @@
 """The chain end to end: real brokers, real workers, a real engine and a real registry."""
 
 import json
+import re
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +32,7 @@ def running(
     folder = tmp_path_factory.mktemp("chain")
     settings = {"IMAGEMILL_DOCKER_HOST": engine, "IMAGEMILL_DOCKER_CLI": docker_cli, **QUICK}
     if request.param == "embedded":
-        with EmbeddedService(folder / "cache", settings) as started:
+        with EmbeddedService(folder / "cache", {**settings, "IMAGEMILL_SOURCE_ROOTS": str(folder)}, {}) as started:
             started.wait()
             yield Client(started.broker), folder
         return
@@ -50,7 +51,7 @@ def client(running: tuple[Client, Path]) -> Client:
 @pytest.fixture
 def project(running: tuple[Client, Path], busybox: Path, request: pytest.FixtureRequest) -> Path:
     """A project that has never been built before."""
-    folder = running[1] / f"project-{request.node.name}".replace("[", "-").replace("]", "")
+    folder = running[1] / re.sub(r"\W+", "-", f"project-{request.node.name}").strip("-")
     folder.mkdir()
     (folder / "busybox").write_bytes(busybox.read_bytes())
     (folder / "busybox").chmod(0o755)
@@ -162,10 +163,10 @@ def test_a_failed_build_says_where_and_why(client: Client, project: Path, reposi
     assert report.error is not None
     assert report.error.kind == "UserError"
     assert report.error.state == State.BUILDING
-    assert "line 4" in report.error.message
+    assert "Line 4" in report.error.message
     assert any("so far" in line for line in report.error.log)
     assert report.error.hint
-    with pytest.raises(BuildFailed, match="line 4"):
+    with pytest.raises(BuildFailed, match="Line 4"):
         report.raise_for_status()
 
 
@@ -174,7 +175,7 @@ def test_a_failed_build_says_where_and_why(client: Client, project: Path, reposi
     [
         ({"destination": "localhost:1/x:tag"}, "has a tag"),
         ({"dockerfile": "Dockerfil"}, "Dockerfile"),
-        ({"source": "/etc"}, "/etc"),
+        ({"source": "/"}, "may not read"),
         ({"source": "ftp://host/x"}, "ftp"),
         ({"config": "absent"}, "absent"),
         ({"timeout": 1e6}, "1000000 s"),
@@ -186,8 +187,6 @@ def test_a_wrong_request_is_refused_with_a_hint(
 ) -> None:
     report = client.wait(client.submit(**{"source": str(project), "destination": repository, **fields}), timeout=60)
 
-    if fields == {"source": "/etc"} and report.status == "succeeded":
-        pytest.fail("a folder that is not allowed was read")
     assert report.error is not None
     assert report.error.kind in ("UserError", "ConfigError", "PermissionDenied")
     assert message in report.error.message
