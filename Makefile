@@ -1,5 +1,5 @@
 # The ways in. Each sets up what it needs; nothing has to be installed by hand on a Debian or Ubuntu where one is root.
-.PHONY: help setup demo test check format bench
+.PHONY: help setup demo test check format schemas bench
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -8,6 +8,7 @@ help:
 	@echo 'make test     run all tests, on real servers'
 	@echo 'make check    lint, format, types, import rules'
 	@echo 'make format   write the format that make check wants'
+	@echo 'make schemas  write docs/schema from the models'
 	@echo 'make bench    measure, print a table and write benchmarks/results.json'
 	@echo 'make setup    make .venv with everything in it'
 
@@ -39,6 +40,9 @@ check: setup
 format: setup
 	ruff check --fix .
 	ruff format .
+
+schemas: setup
+	python scripts/schemas.py
 
 bench: setup
 	scripts/services install --for test
