@@ -1,13 +1,10 @@
 """What the chain takes on top of Celery where the image exists: the path that most requests go."""
 
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +12,9 @@ from celery import chain
 from celery.exceptions import TimeoutError
 from celery.result import AsyncResult
 
-import servers
+from benchmarks.service import service, subfolder
 from imagemill.client import Client
 
-ROOT = Path(__file__).parents[1]
 BUILDS = 300
 STEPS = 5
 """Tasks of a build whose image exists: build_image, load_config, hash_source, check_registry, report."""
@@ -29,8 +25,8 @@ SINGLE = 50
 
 def measure() -> dict[str, float]:
     """`chain_vs_bare` (a ratio of rates) and `cached_ms` (a median, in milliseconds)."""
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        client, request = stack.enter_context(_service(Path(folder), stack))
+    with tempfile.TemporaryDirectory() as folder, service(Path(folder)) as running:
+        client, request = running.client, _small_project(Path(folder), running.registry)
         client.wait(client.submit(**request), timeout=120).raise_for_status()
         rounds = [(_rate(lambda: _submit(client, request)), _rate(lambda: _bare(client))) for _ in range(ROUNDS + 1)]
         return {
@@ -38,6 +34,13 @@ def measure() -> dict[str, float]:
             "chain_vs_bare": statistics.median(ours / bare for ours, bare in rounds[1:]),
             "cached_ms": statistics.median(_single(client, request) for _ in range(SINGLE)),
         }
+
+
+def _small_project(folder: Path, registry: str) -> dict[str, Any]:
+    project = subfolder(folder, "project")
+    (project / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
+    (project / "train.py").write_text("print('hello')\n")
+    return {"source": str(project), "destination": f"{registry}/bench"}
 
 
 def _rate(start: Callable[[], AsyncResult[Any]]) -> float:
@@ -69,39 +72,6 @@ def _single(client: Client, request: dict[str, Any]) -> float:
     begun = time.perf_counter()
     client.wait(client.submit(**request), timeout=60).raise_for_status()
     return (time.perf_counter() - begun) * 1000
-
-
-@contextmanager
-def _service(folder: Path, stack: ExitStack) -> Iterator[tuple[Client, dict[str, Any]]]:
-    """One worker with Redis, engine and registry, and the request for a small project."""
-    engine = stack.enter_context(servers.docker_engine(folder / "engine"))
-    registry = stack.enter_context(servers.docker_registry(folder / "registry"))
-    broker = stack.enter_context(servers.redis_server(folder / "redis"))
-    project = folder / "project"
-    project.mkdir()
-    (project / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
-    (project / "train.py").write_text("print('hello')\n")
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(folder),
-        "IMAGEMILL_BROKER": broker,
-        "IMAGEMILL_DOCKER_HOST": engine,
-        "IMAGEMILL_DOCKER_CLI": servers.docker_cli(),
-        "IMAGEMILL_SOURCE_ROOTS": str(folder),
-    }
-    command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-I", "benchmarks.empty"]
-    command += ["-Q", "imagemill,imagemill.docker", "-c", str(os.cpu_count() or 2)]
-    with (folder / "worker.log").open("wb") as log:
-        worker = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        client = Client(broker)
-        while not client.workers(timeout=0.5):
-            if worker.poll() is not None:
-                raise RuntimeError((folder / "worker.log").read_text())
-        yield client, {"source": str(project), "destination": f"{registry}/bench"}
-    finally:
-        worker.terminate()
-        worker.wait(timeout=30)
 
 
 if __name__ == "__main__":

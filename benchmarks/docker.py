@@ -11,18 +11,11 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 
 import servers
-from imagemill import context
-from imagemill.builders import Workplace
-from imagemill.builders.docker import DockerBuilder
-from imagemill.builders.labels import labels
-from imagemill.ports import BuildInputs, Quiet
-from imagemill.reference import ImageReference
-from imagemill.registries.docker_config import DockerConfig
-from imagemill.registries.oci import OciRegistry
+from benchmarks.service import service, subfolder
+from imagemill.client import Client
 
 ROUNDS = 5
 MODULES, MODULE_BYTES = 300, 20_000
@@ -34,11 +27,10 @@ Deliver = Callable[[Path, str], object]
 
 def measure() -> dict[str, float]:
     """`docker_vs_cli`: a ratio of times."""
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        place = Path(folder)
-        host = stack.enter_context(servers.docker_engine(subfolder(place, "engine")))
-        registry = stack.enter_context(servers.docker_registry(subfolder(place, "registry")))
-        ours, by_hand = through_adapters(place, host), command_line(host)
+    with tempfile.TemporaryDirectory() as folder, service(Path(folder)) as running:
+        place, registry = Path(folder), running.registry
+        ours, by_hand = through_the_chain(running.client), command_line(running.engine)
+        cold(ours, place, registry)  # the worker's first build, which imports what it needs
         rounds = [(cold(ours, place, registry), cold(by_hand, place, registry)) for _ in range(ROUNDS)]
         return {
             "docker_vs_cli": statistics.median(one for one, _ in rounds) / statistics.median(two for _, two in rounds)
@@ -81,41 +73,14 @@ def command_line(host: str) -> Deliver:
     return deliver
 
 
-def through_adapters(place: Path, host: str) -> Deliver:
-    """What the steps of the chain do, one after the other: hash, ask the registry, pack, build and push, ask again."""
-    builder = DockerBuilder(
-        Workplace(subfolder(place, "scratch"), DockerConfig(place / "none"), Path(servers.docker_cli()), host)
-    )
-    registry = OciRegistry(DockerConfig(place / "none"))
+def through_the_chain(client: Client) -> Deliver:
+    """A build as it is asked for, from `submit` to the report."""
 
     def deliver(project: Path, reference: str) -> None:
-        image = ImageReference.parse(reference)
-        source_hash = context.source_hash(
-            context.manifest(project, None, Quiet()),
-            target=None,
-            build_args={},
-            platform=None,
-            labels={},
-            secrets=(),
-        )
-        assert registry.digest(image) is None
-        packed = place / f"{source_hash}.tar.gz"
-        with packed.open("xb") as stream:
-            context.pack(project, None, stream, Quiet())
-        with packed.open("rb") as stream:
-            inputs = BuildInputs(image, labels=labels(source_hash, None, None, {}))
-            digest = builder.build(inputs, stream, registry, Quiet())
-        assert registry.digest(image) == digest
-        packed.unlink()
+        destination = reference.rpartition(":")[0]
+        client.wait(client.submit(source=str(project), destination=destination), timeout=300).raise_for_status()
 
     return deliver
-
-
-def subfolder(folder: Path, name: str) -> Path:
-    """A folder in a folder, made if it is not there."""
-    path = folder / name
-    path.mkdir(exist_ok=True)
-    return path
 
 
 if __name__ == "__main__":
