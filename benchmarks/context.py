@@ -17,7 +17,7 @@ from imagemill import context
 from imagemill.ports import Quiet
 from imagemill.stores import store_for
 
-ROUNDS = 7
+ROUNDS = 5
 FILES, BYTES = 20_000, 500_000_000
 LARGE_FILES, LARGE_BYTES = 4_000, 2_000_000_000
 

@@ -1,7 +1,7 @@
 """The command line's own service, for where no broker is configured: a private Valkey and one worker.
 
-    with embedded(docker_host="unix:///run/docker.sock") as client:
-        print(client.wait(client.submit(source="/src/project")).image)
+    with EmbeddedService(cache, {}, {}) as service:
+        client = service.connect()
 
 It is the same chain on the same code as a real service. `worker.embedded` is the worker; it starts the Valkey and
 everything else, so that there is one process to watch here, and its standard input is a pipe that we hold: when it
@@ -62,20 +62,6 @@ class EmbeddedFailed(ServiceUnreachable):
     log: tuple[str, ...] = ()
 
 
-@contextmanager
-def embedded(
-    *, state_dir: Path | None = None, secrets: Mapping[str, Path] | None = None, **settings: str | Path
-) -> Iterator["Client"]:
-    """A client of an embedded service that lives as long as the block.
-
-    `state_dir` is the folder for what is large, by default in the user's cache; `secrets` are build secrets by their
-    ids; `settings` are any others of the worker (docs/operating.md).
-    """
-    variables = {f"IMAGEMILL_{name.upper()}": str(value) for name, value in settings.items()}
-    with EmbeddedService(state_dir or Path.home() / ".cache/imagemill", variables, secrets or {}) as service:
-        yield service.connect()
-
-
 class EmbeddedService:
     """The service for one block; starts at once, leaves no process, socket or folder behind when the block ends.
 
@@ -106,12 +92,16 @@ class EmbeddedService:
         """Celery's URL of the broker and result backend."""
         return f"redis+socket://{self._run / SOCKET}"
 
-    def connect(self) -> "Client":
-        """A client, as soon as the service takes builds; `EmbeddedFailed` if it does not come to that."""
-        from imagemill.client import Client
-
+    def wait(self) -> None:
+        """Return when the service takes builds; `EmbeddedFailed` if it does not come to that."""
         if not await_socket(self._run / SOCKET, self._watcher.is_alive):
             raise self.failure()
+
+    def connect(self) -> "Client":
+        """A client, as soon as the service takes builds."""
+        from imagemill.client import Client
+
+        self.wait()
         return Client(self.broker)
 
     def failure(self) -> EmbeddedFailed:

@@ -8,11 +8,12 @@ followed name by name from an open folder, and no name is ever followed through 
 import errno
 import os
 import posixpath
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import BinaryIO, Self, TypeVar
 
 from imagemill.errors import OperatorError
 
@@ -71,8 +72,11 @@ def open_file(name: bytes, within: int) -> int:
     return os.open(name, _READ, dir_fd=within)
 
 
-def open_below(top: int, path: bytes) -> int:
-    """Open the file `path` below an open folder to read. `OSError` if a name on the way is a link."""
+def open_below(top: int, path: bytes) -> BinaryIO:
+    """Open the regular file `path` below an open folder to read.
+
+    `FileNotFoundError` if there is none: also if a name on the way is a link, or what is there is no regular file.
+    """
     *folders, name = path.split(b"/")
     folder = os.dup(top)
     try:
@@ -80,9 +84,17 @@ def open_below(top: int, path: bytes) -> int:
             within = folder
             folder = open_folder(part, within)
             os.close(within)
-        return open_file(name, folder)
+        descriptor = open_file(name, folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
+            raise
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
     finally:
         os.close(folder)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    return os.fdopen(descriptor, "rb")
 
 
 class UnsafePathError(ValueError):
@@ -93,8 +105,8 @@ class Tree:
     """Creates files, folders and links below one folder, by paths that nobody has checked before.
 
     Modes are 0755 and 0644 whatever the umask, and times are `mtime`, in seconds since 1970, if one is given.
-    A path that leaves the folder, by `..` or through a link, is `UnsafePathError`, as is a file where a folder is or the
-    other way round. A file or a link that is there already is replaced.
+    A path that leaves the folder, by `..` or through a link, is an `UnsafePathError`, as is a file where a folder is
+    or the other way round. A file or a link that is there already is replaced.
     """
 
     def __init__(self, top: Path, mtime: int | None = None) -> None:
@@ -148,12 +160,10 @@ class Tree:
     def read(self, path: bytes) -> Iterator[Iterator[bytes]]:
         """The content, in chunks, of a file that was created before; `UnsafePathError` if there is none at `path`."""
         try:
-            descriptor = open_below(self._top, b"/".join(_parts(path)))
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                raise
+            file = open_below(self._top, b"/".join(_parts(path)))
+        except FileNotFoundError:
             raise UnsafePathError(f"{shown(path)} is linked to, but is no file in it") from None
-        with os.fdopen(descriptor, "rb") as file:
+        with file:
             yield iter(lambda: file.read(_CHUNK), b"")
 
     def _create(self, path: bytes, create: Callable[[bytes], T]) -> T:

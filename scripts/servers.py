@@ -187,16 +187,17 @@ class Server:
 
     def start(self) -> None:
         """Start, and return when the server answers."""
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self._env,
-                start_new_session=True,
-            )
+        self.log.parent.mkdir(parents=True, exist_ok=True)
         try:
+            with self.log.open("ab") as log:
+                self._process = subprocess.Popen(
+                    self._command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=self._env,
+                    start_new_session=True,
+                )
             self._await_answer(self._process)
         except BaseException:
             self.kill()
@@ -227,12 +228,11 @@ class Server:
 
     def kill(self) -> None:
         """End the server and its descendants as a crash would."""
-        if self._process is None:
-            return
         process, self._process = self._process, None
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         while left := self.processes():
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):

@@ -68,6 +68,7 @@ class CommandLine:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
+                process_group=0,
             )
         try:
             yield Running(process, output)
@@ -94,7 +95,7 @@ class CommandLine:
 
     def left(self) -> list[str]:
         """Processes, and temporary and cached files, that are there."""
-        processes = [" ".join(process.cmdline()) for process in self.processes()]
+        processes = [repr(process) for process in self.processes()]
         cache = self.folder / "cache/imagemill"
         return [*processes, *map(str, (self.folder / "tmp").iterdir()), *map(str, cache.glob("*"))]
 
@@ -120,7 +121,8 @@ class CommandLine:
 
     @staticmethod
     def _command(arguments: tuple[str | Path, ...]) -> list[str]:
-        return [sys.executable, "-m", "imagemill.cli", *map(str, arguments)]
+        # -P: like the installed program, it imports nothing from the folder that it is called in.
+        return [sys.executable, "-P", "-m", "imagemill.cli", *map(str, arguments)]
 
 
 @dataclass
@@ -141,8 +143,8 @@ class Running:
         assert text in self.text
 
     def interrupt(self) -> None:
-        """What Ctrl-C does."""
-        self.process.send_signal(signal.SIGINT)
+        """What Ctrl-C does: the signal goes to the whole process group."""
+        os.killpg(self.process.pid, signal.SIGINT)
 
     def end(self) -> int:
         """Wait for its end; returns the exit code."""

@@ -37,8 +37,9 @@ _ARGUMENT = re.compile(
 )
 
 _BASE = re.compile(
-    r"(?:\[internal\] load metadata for|resolve image config for(?: docker-image://)?|(?:\[[^]]*\] )?FROM)"
-    r" ?(?P<image>\S+)$"
+    r"(?:\[internal\] load metadata for|resolve image config for(?: docker-image://)?|(?:\[[^]]*\] |Step \S+ : )?FROM)"
+    r" ?(?P<image>\S+)(?: AS \S+)?$",
+    re.IGNORECASE,
 )
 _BASE_IN_ERROR = re.compile(
     r"(?:failed to resolve source metadata for|pull access denied for|manifest for) (?P<image>[^\s,]+?)"
@@ -224,7 +225,8 @@ def _remote(evidence: Evidence) -> ImagemillError | None:
     """Something else that is fetched, for example by `ADD https://…`."""
     if not _FETCH.search(evidence.text):
         return None
-    return registry_failure(evidence.text, Doing(evidence.place, "the server"))
+    action = evidence.place if evidence.instruction else f"Fetching {evidence.place}"
+    return registry_failure(evidence.text, Doing(action, "the server"))
 
 
 _RULES: tuple[Callable[[Evidence], ImagemillError | None], ...] = (

@@ -22,7 +22,10 @@ _NOISE = re.compile(
 )
 _SOURCE = re.compile(r"[^\s:]+:(\d+)$")
 _CHATTER = re.compile(r"View build details|See 'docker|Usage:|Run 'docker")
-_CLASSIC_NOISE = re.compile(r" ---> |Removing intermediate container|Sending build context|DEPRECATED:|Successfully ")
+_CLASSIC_NOISE = re.compile(
+    r" ---> |Removing intermediate container|Sending build context|Successfully "
+    r"|DEPRECATED:|  +BuildKit is currently|  +environment-variable\.$"
+)
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
 _BLOCK = "------"
 

@@ -10,7 +10,8 @@ doctor       doctor
 services     the service that builds: one behind a broker, or an embedded one
 requests     a build request from what was given on the command line
 checkout     what git knows of a source
-following    waits for a build while showing it; Ctrl-C
+following    waits for a build while showing it, and cancels it on Ctrl-C
+interrupts   Ctrl-C, so that it is never lost
 views        a build while it runs: live, as plain lines, or not at all
 showing      reports, states, configs
 findings     what the doctor finds

@@ -5,10 +5,9 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 from imagemill.build import BuildReport, BuildRequest, Failure, State
-from imagemill.cli import showing, terminal
+from imagemill.cli import interrupts, showing, terminal
 from imagemill.cli.options import FAILED, INTERRUPTED, UNREACHABLE, USAGE
 from imagemill.cli.services import Service
 from imagemill.cli.views import View, view_for
@@ -94,7 +93,7 @@ def cancelling(client: Client, build: str, view: View) -> Iterator[threading.Eve
 
     The event says whether there was a first Ctrl-C.
     """
-    ended, asked = threading.Event(), threading.Event()
+    ended = threading.Event()
 
     def cancel() -> None:
         view.note("cancelling the build; Ctrl-C again stops at once")
@@ -105,15 +104,8 @@ def cancelling(client: Client, build: str, view: View) -> Iterator[threading.Eve
         if not ended.wait(CANCEL_SECONDS):
             os.kill(os.getpid(), signal.SIGINT)
 
-    def interrupted(number: int, frame: FrameType | None) -> None:
-        # In a thread, since this handler may have come into the middle of anything, such as a print.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        asked.set()
-        threading.Thread(target=cancel, name="cancel", daemon=True).start()
-
-    before = signal.signal(signal.SIGINT, interrupted)
-    try:
-        yield asked
-    finally:
-        ended.set()
-        signal.signal(signal.SIGINT, before)
+    with interrupts.calling(cancel) as interrupted:
+        try:
+            yield interrupted
+        finally:
+            ended.set()

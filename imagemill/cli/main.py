@@ -7,6 +7,7 @@ from typing import NoReturn
 import click
 
 from imagemill import __version__
+from imagemill.cli import interrupts
 from imagemill.cli.build import build
 from imagemill.cli.builds import cancel, logs, status, wait
 from imagemill.cli.doctor import doctor
@@ -43,7 +44,9 @@ def main() -> NoReturn:
         if isinstance(stream, TextIOWrapper):
             # File names and log lines may hold what the terminal's encoding has no character for.
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(_run())
+    with interrupts.remembered():
+        status = _run()
+    sys.exit(status)
 
 
 def _run() -> int:

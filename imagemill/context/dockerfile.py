@@ -4,10 +4,8 @@ https://github.com/moby/buildkit, `frontend/dockerui/config.go`: `<Dockerfile>.d
 wins over `.dockerignore` at the top, and where there is no `Dockerfile`, `dockerfile` will do.
 """
 
-import errno
 import os
 import posixpath
-import stat
 from contextlib import suppress
 from difflib import SequenceMatcher, get_close_matches
 from itertools import islice
@@ -66,16 +64,16 @@ def _read(root: bytes, top: int, path: str) -> bytes | None:
     """The content of a file in the source, followed through links that stay in it; `None` if there is no such file."""
     real = os.path.realpath(posixpath.join(root, os.fsencode(path)))
     inside = posixpath.relpath(real, root)
-    if inside.startswith(b"../"):
+    if inside.split(b"/")[0] == b"..":
         raise UserError(f"{path!r} is a link that leaves the source", "put the file itself in its place")
     try:
-        with os.fdopen(open_below(top, inside), "rb") as file:
-            content = file.read(_MAX_SIZE + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+        with open_below(top, inside) as file:
+            content = file.read(_MAX_SIZE + 1)
+    except FileNotFoundError:
+        return None
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EISDIR):
-            return None
         reading_failed(os.fsencode(path), error)
-    if content and len(content) > _MAX_SIZE:
+    if len(content) > _MAX_SIZE:
         raise UserError(f"{path!r} is larger than {_MAX_SIZE >> 20} MiB", "name the file that is meant")
     return content
 
@@ -83,8 +81,9 @@ def _read(root: bytes, top: int, path: str) -> bytes | None:
 def _missing(path: str, candidates: list[str]) -> UserError:
     if not candidates:
         return UserError(f"The source has no {path!r}", f"add a {_DEFAULT} at the source's top, or say where it is")
-    listed = ", ".join(candidates)
-    return UserError(f"The source has no {path!r}, but it has {listed}", f"say which Dockerfile is meant: {listed}")
+    return UserError(
+        f"The source has no {path!r}, but it has {', '.join(candidates)}", "say which Dockerfile is meant, by its path"
+    )
 
 
 def _candidates(top: int, path: str) -> list[str]:

@@ -14,8 +14,6 @@ from command_line import CommandLine, Running, command_line
 from imagemill.build import BuildReport
 from imagemill.reference import ImageReference
 
-SLEEPING = f'{SHELL}RUN echo "it sleeps"; /bin/busybox sleep 1000\n'
-
 
 @pytest.fixture
 def cli(engine: str, docker_cli: str) -> Iterator[CommandLine]:
@@ -143,7 +141,7 @@ def test_the_config_names_the_destination(cli: CommandLine, source: Path, destin
 def test_modules_in_the_callers_folder_are_not_imported(cli: CommandLine, source: Path, destination: str) -> None:
     for name in ("tasks", "worker", "json", "celery"):
         (cli.folder / f"{name}.py").write_text("raise SystemExit('imported what belongs to the user')\n")
-    done = cli.run("build", source, "-d", destination, PYTHONSAFEPATH="1")
+    done = cli.run("build", source, "-d", destination)
     assert done.returncode == 0, done.stderr
 
 
@@ -233,10 +231,15 @@ def test_an_engine_that_is_away_fails_the_build(cli: CommandLine, source: Path, 
 # --- Interrupts and crashes ---
 
 
+def sleeper() -> str:
+    """A Dockerfile with an instruction that does not end, and that no other build of the engine shares."""
+    return f"{SHELL}RUN echo 'it sleeps'; /bin/busybox sleep 1000 # {uuid.uuid4().hex}\n"
+
+
 @pytest.fixture
 def sleeping(cli: CommandLine, shell: Path, destination: str) -> Iterator[Running]:
     """A build that is in the middle of an instruction that does not end."""
-    (shell / "Dockerfile").write_text(SLEEPING)
+    (shell / "Dockerfile").write_text(sleeper())
     with cli.started("build", shell, "-d", destination) as running:
         running.until("\nit sleeps\n")
         yield running
@@ -286,7 +289,7 @@ def test_a_crash_of_the_service_is_told_at_once(cli: CommandLine, sleeping: Runn
 
 
 def test_a_crash_is_a_report_too(cli: CommandLine, shell: Path, destination: str) -> None:
-    (shell / "Dockerfile").write_text(SLEEPING)
+    (shell / "Dockerfile").write_text(sleeper())
     with cli.started("build", shell, "-d", destination, "--json", "-v") as running:
         running.until("\nit sleeps\n")
         cli.kill("worker.embedded")

@@ -59,10 +59,15 @@ def destination(registry: str) -> str:
     return f"{registry}/cli/{uuid.uuid4().hex}"
 
 
+def sleeper() -> str:
+    """A Dockerfile with an instruction that does not end, and that no other build of the engine shares."""
+    return f"{SHELL}RUN echo 'it sleeps'; /bin/busybox sleep 1000 # {uuid.uuid4().hex}\n"
+
+
 @pytest.fixture
 def sleeping(cli: CommandLine, source: Path, destination: str) -> str:
     """The id of a build that is in the middle of an instruction that does not end."""
-    (source / "Dockerfile").write_text(f"{SHELL}RUN echo 'it sleeps'; /bin/busybox sleep 1000\n")
+    (source / "Dockerfile").write_text(sleeper())
     build = cli.run("build", source, "-d", destination, "--detach").stdout.strip()
     until(lambda: "\nit sleeps\n" in cli.run("logs", build).stdout, "the build")
     return build
@@ -128,7 +133,7 @@ def test_a_running_build_can_be_followed_and_cancelled(cli: CommandLine, sleepin
 def test_ctrl_c_cancels_a_build_on_the_service(
     cli: CommandLine, running: Service, source: Path, destination: str
 ) -> None:
-    (source / "Dockerfile").write_text(f"{SHELL}RUN echo 'it sleeps'; /bin/busybox sleep 1000\n")
+    (source / "Dockerfile").write_text(sleeper())
     with cli.started("build", source, "-d", destination, "--json", "-v") as command:
         command.until("\nit sleeps\n")
         command.interrupt()

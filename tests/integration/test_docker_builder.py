@@ -254,7 +254,8 @@ def test_something_to_add_whose_server_is_away_is_tried_again(
     url = f"http://localhost:{servers.free_port()}/file"
     error = failure(place, oci, image, f"FROM scratch\nADD {url} /\n", {})
     assert type(error) is ServiceUnreachable
-    assert url in error.message
+    assert error.message.startswith(f"Fetching {url} failed")
+    assert "network" in error.hint
 
 
 # --- How engines fail -------------------------------------------------------------------------------------------------

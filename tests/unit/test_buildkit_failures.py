@@ -154,6 +154,13 @@ CASES = {
         "Pulling the base image r.example/b:1 failed",
         step="[build 1/4] FROM r.example/b:1",
     ),
+    "the base's registry is away, told by the classic builder": Case(
+        'Get "https://r.example/v2/": dial tcp: lookup r.example: no such host',
+        ServiceUnreachable,
+        "Pulling the base image r.example/b:1 failed",
+        "check that r.example runs",
+        step="Step 1/8 : FROM r.example/b:1 AS shell",
+    ),
     "no frontend": Case(
         "failed to do request: dial tcp: lookup registry-1.docker.io: no such host",
         ServiceUnreachable,

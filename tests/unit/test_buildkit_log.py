@@ -103,6 +103,11 @@ def test_an_instruction_that_prints_like_buildkit_does_not_deceive() -> None:
     assert (log.source_line, log.fault, log.error) == (None, "", "failed")
 
 
+def test_of_several_steps_that_fail_the_first_is_the_reason() -> None:
+    log, _ = read("#4 [a 1/1] RUN x\n#5 [b 1/1] RUN y\n#5 ERROR: the reason\n#4 ERROR: context canceled")
+    assert (log.step, log.fault) == ("[b 1/1] RUN y", "the reason")
+
+
 def test_the_output_that_is_kept_is_bounded() -> None:
     log = BuildLog(lambda _: None)
     log.read("#4 [1/1] RUN yes")

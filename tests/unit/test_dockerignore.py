@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trees
@@ -80,9 +80,7 @@ def test_ignore_file_of_the_dockerfile_wins(tmp_path: Path) -> None:
 
 
 def test_empty_ignore_file_of_the_dockerfile_ignores_nothing(tmp_path: Path) -> None:
-    source = trees.make(
-        tmp_path, {"Dockerfile": "", "Dockerfile.dockerignore": "", ".dockerignore": "b\n", "b": ""}
-    )
+    source = trees.make(tmp_path, {"Dockerfile": "", "Dockerfile.dockerignore": "", ".dockerignore": "b\n", "b": ""})
     assert b"b" in seen(source)
 
 
@@ -143,6 +141,7 @@ def kept(ignore: DockerIgnore, paths: set[str]) -> set[bytes]:
     return found
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["", "", "!"]), PATTERNS), max_size=4), st.sets(PATHS, max_size=8))
 def test_folders_that_are_not_entered_hold_nothing_that_is_kept(
     patterns: list[tuple[str, str]], paths: set[str]
