@@ -46,7 +46,7 @@ class Event:
 def connect(url: str, *, patience: int = 6) -> Redis:
     """A Redis client that rides out short absences: `patience` tries, with jittered back-off up to 1 s each."""
     return Redis.from_url(
-        url,
+        _for_redis_py(url),
         socket_connect_timeout=5,
         socket_timeout=15,
         health_check_interval=30,
@@ -164,6 +164,12 @@ def _pairs(answer: Any) -> Any:
     if isinstance(answer, dict):
         return [(key, [entry for batch in batches for entry in batch]) for key, batches in answer.items()]
     return answer or []
+
+
+def _for_redis_py(url: str) -> str:
+    """Celery's URL of a unix socket, `redis+socket:///PATH?virtual_host=DB`, as redis-py spells it."""
+    scheme, _, rest = url.partition("://")
+    return f"unix://{rest.replace('virtual_host=', 'db=')}" if scheme in ("redis+socket", "socket") else url
 
 
 def _result(build: str, state: State, at: float, more: dict[str, Any]) -> str:

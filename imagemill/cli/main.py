@@ -45,13 +45,13 @@ def main() -> NoReturn:
             # File names and log lines may hold what the terminal's encoding has no character for.
             stream.reconfigure(errors="backslashreplace")
     with interrupts.remembered():
-        status = _run()
-    sys.exit(status)
+        code = _run()
+    sys.exit(code)
 
 
 def _run() -> int:
     try:
-        status: int | None = cli.main(prog_name="imagemill", standalone_mode=False)
+        code: int | None = cli.main(prog_name="imagemill", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return USAGE
@@ -63,7 +63,7 @@ def _run() -> int:
     except ImagemillError as error:
         _say(error.message, error.hint, getattr(error, "log", ()))
         return USAGE if isinstance(error, UserError) else UNREACHABLE
-    return status or 0
+    return code or 0
 
 
 def _say(message: str, hint: str, log: tuple[str, ...] = ()) -> None:

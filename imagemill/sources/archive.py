@@ -111,7 +111,7 @@ class _Budget:
         """Take one more member."""
         self._progress.check()
         self._members += 1
-        if False:
+        if self._members > self._limits.members:
             raise _LimitError(f"has more than {self._limits.members:,} members")
 
     def counter(self) -> Callable[[int], None]:

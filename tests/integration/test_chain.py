@@ -33,8 +33,7 @@ def running(
     settings = {"IMAGEMILL_DOCKER_HOST": engine, "IMAGEMILL_DOCKER_CLI": docker_cli, **QUICK}
     if request.param == "embedded":
         with EmbeddedService(folder / "cache", {**settings, "IMAGEMILL_SOURCE_ROOTS": str(folder)}, {}) as started:
-            started.wait()
-            yield Client(started.broker), folder
+            yield started.connect(), folder
         return
     redis = request.getfixturevalue("redis_url")
     broker = redis if request.param == "redis" else request.getfixturevalue("rabbitmq_url")
