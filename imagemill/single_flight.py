@@ -20,7 +20,10 @@ log = logging.getLogger(__name__)
 
 
 class ImageLock:
-    """The lock on one image (`repository:tag`), as seen by one build. `lease` is in seconds; `lost` says that it was taken over."""
+    """The lock on one image (`repository:tag`), as seen by one build.
+
+    `lease` is in seconds; `lost` says that another build took the lock over.
+    """
 
     def __init__(self, redis: Redis, prefix: str, image: str, build: str, lease: float) -> None:
         self._token = build.encode()

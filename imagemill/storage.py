@@ -147,7 +147,9 @@ class Tree:
             os.close(descriptor)
 
     def link(self, path: bytes, target: bytes) -> None:
-        """Create a symbolic link, whose target is not looked at."""
+        """Create a symbolic link; where its target leads is not looked at."""
+        if not 0 < len(target) < _MAX_PATH or b"\0" in target:
+            raise UnsafePathError(f"{shown(path)} is a link with a target that no file can have")
 
         def create(name: bytes) -> None:
             os.symlink(target, name, dir_fd=self._parent_fd)

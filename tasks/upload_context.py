@@ -14,12 +14,12 @@ def upload_context(run: Run, build: Build) -> Build:
     name = f"{build.source_hash}.tar.gz"
     store = resolve.context_store(run.setup, build)
     if not store.exists(name):
-        _pack(run, build, store, name)
+        pack_into(store, name, run, build)
     return build.knowing(context=name, uploads=build.uploads + 1)
 
 
-def _pack(run: Run, build: Build, store: ContextStore, name: str) -> None:
-    """Pack what was hashed; a context that has another hash by now is not stored."""
+def pack_into(store: ContextStore, name: str, run: Run, build: Build) -> None:
+    """Pack what was hashed; a source that has another hash by now is a `UserError`, and not stored."""
     source = resolve.source(run.setup, build.request)
     with resolve.scratch(run.setup) as scratch:
         root = source.fetch(scratch, run)

@@ -112,7 +112,7 @@ def service(broker: str, backend: str, prefix: str, folder: Path, **settings: st
         running.stop()
 
 
-def until(condition: Callable[[], bool], what: str, explain: Callable[[], str] = str, seconds: float = 60) -> None:
+def until(condition: Callable[[], bool], what: str, explain: Callable[[], object] = str, seconds: float = 60) -> None:
     """Poll until the condition holds."""
     end = time.monotonic() + seconds
     while not condition():

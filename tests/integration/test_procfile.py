@@ -76,4 +76,4 @@ def test_the_procfile_builds_for_another_process_and_leaves_nothing(
     assert report["built"]
     assert page(f"{repository.replace('/', '/v2/')}/manifests/{report['digest']}")
     os.kill(procfile.pid, signal.SIGTERM)
-    until(lambda: not procfile.processes(), "the end of all processes", procfile.processes)
+    until(lambda: not procfile.processes(), "the end of all processes", lambda: procfile.log.read_text())

@@ -301,6 +301,13 @@ def test_file_that_changes_its_size_while_it_is_read_is_told(tmp_path: Path, siz
     assert raised.value.hint == "build when nothing writes to it any more, or list what changes in .dockerignore"
 
 
+def test_file_that_has_more_in_it_than_its_size_says_is_told() -> None:
+    """As one that has grown since its size was looked up; in /proc all files are like that."""
+    with pytest.raises(UserError) as raised:
+        context.manifest(Path("/proc/sysvipc"), "sem", Quiet())
+    assert raised.value.message.startswith("The source changes while it is read: msg")
+
+
 def test_file_that_changes_within_its_size_has_another_hash(tmp_path: Path) -> None:
     source = large(tmp_path)
 

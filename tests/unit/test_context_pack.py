@@ -218,6 +218,16 @@ def test_context_with_a_byte_changed_is_told(source: Path, tmp_path: Path, at: f
         unpacked(bytes(data), tmp_path / "out")
 
 
+def test_checksum_is_looked_at_also_where_a_block_ends_with_the_archive(tmp_path: Path) -> None:
+    source = trees.make(tmp_path / "source", {"Dockerfile": "", "file": ""})
+    rest = (1 << 20) - len(gzip.decompress(packed(source)))
+    data = bytearray(packed(trees.make(source, {"file": bytes(rest)})))
+    assert len(gzip.decompress(data)) == 1 << 20
+    data[-8] ^= 0xFF
+    with pytest.raises(OperatorError, match=DAMAGED):
+        unpacked(bytes(data), tmp_path / "out")
+
+
 def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, target

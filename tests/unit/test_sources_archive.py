@@ -190,6 +190,8 @@ UNSAFE_TARS = {
     "a link to the folder above": [link("link", "..")],
     "a link out by another name": [link("x/../link", "../outside")],
     "a link out of an absolute name": [link("/link", "outside")],
+    "a link to nothing": [link("a", "")],
+    "a link with too long a target": [link("a", "n" * 5000)],
     "a member below a link": [link("a", "b"), folder("b"), member("a/c")],
     "a member below an absolute link": [link("a", "/"), member("a/tmp/absolute")],
     "a folder below an absolute link": [link("a", "/tmp"), folder("a/new")],

@@ -1,0 +1,35 @@
+"""A source that is not what was hashed is not stored under that hash."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from imagemill.build import Build, BuildRequest
+from imagemill.config import LaunchConfig
+from imagemill.errors import UserError
+from imagemill.ports import Quiet
+from imagemill.stores.file import FileStore
+from tasks.setup import Setup
+from tasks.step import Run
+from tasks.upload_context import pack_into
+
+
+def test_a_source_that_changed_since_it_was_hashed_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "Dockerfile").write_text("FROM scratch\n")
+    setup = Setup(backend="redis://", state_dir=tmp_path / "state", source_roots=(source,))
+    quiet = Quiet()
+    run = cast(Run, SimpleNamespace(setup=setup, log=quiet.log, check=quiet.check))
+    request = BuildRequest(source=str(source))
+    build = Build(id="x", request=request, started=0, config=LaunchConfig(), source_hash="0" * 64)
+    store = FileStore((tmp_path / "store").as_uri())
+
+    with pytest.raises(UserError, match="changed between being hashed and being packed") as raised:
+        pack_into(store, "context.tar.gz", run, build)
+
+    assert "at rest" in raised.value.hint
+    assert not store.exists("context.tar.gz")
+    assert list((tmp_path / "store").iterdir()) == []

@@ -1,0 +1,80 @@
+"""The worker's settings, Celery configuration and log."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from imagemill.errors import OperatorError
+from tasks.log_context import bound
+from worker.app import create
+from worker.celeryconfig import configuration
+from worker.logging import JsonFormatter, WithContext
+from worker.redelivery import KeepMessages
+from worker.settings import Settings, from_environment
+
+REDIS = "redis://localhost:6379/0"
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DOCKER_HOST", "DOCKER_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGEMILL_BROKER", REDIS)
+    monkeypatch.setenv("IMAGEMILL_SOURCE_ROOTS", "/src:/data")
+    monkeypatch.setenv("IMAGEMILL_INSECURE_REGISTRIES", "a:5000, b")
+    monkeypatch.setenv("IMAGEMILL_BUILD_TIMEOUT", "60")
+    monkeypatch.setenv("DOCKER_HOST", "unix:///x")
+    settings = from_environment()
+
+    assert settings.backend == REDIS
+    assert settings.source_roots == (Path("/src"), Path("/data"))
+    assert settings.insecure_registries == frozenset({"a:5000", "b"})
+    assert settings.build_timeout == 60
+    assert settings.docker_host == "unix:///x"
+
+
+def test_a_missing_broker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("IMAGEMILL_BROKER", raising=False)
+    with pytest.raises(OperatorError, match="IMAGEMILL_BROKER"):
+        from_environment()
+
+
+def test_rabbitmq_needs_a_redis_for_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGEMILL_BROKER", "amqp://guest:hunter2@localhost//")
+    with pytest.raises(OperatorError, match="IMAGEMILL_BACKEND") as raised:
+        from_environment()
+    assert "hunter2" not in str(raised.value)
+
+
+def test_no_password_is_in_the_settings_text() -> None:
+    assert "hunter2" not in repr(Settings(broker="redis://:hunter2@localhost/0"))
+
+
+def test_messages_are_json_only_and_acknowledged_late() -> None:
+    celery = configuration(Settings(broker=REDIS))
+    assert celery["accept_content"] == ["json"]
+    assert celery["task_acks_late"]
+    assert celery["task_reject_on_worker_lost"]
+    assert celery["worker_prefetch_multiplier"] == 1
+
+
+def test_only_workers_on_redis_renew_their_messages() -> None:
+    assert KeepMessages in create(Settings(broker=REDIS)).steps["consumer"]
+    rabbitmq = Settings(broker="amqp://localhost//", backend=REDIS)
+    assert KeepMessages not in create(rabbitmq).steps["consumer"]
+
+
+def test_a_log_record_says_which_build_and_step_it_is_of() -> None:
+    record = logging.LogRecord("x", logging.INFO, "x.py", 1, "said %s", ("so",), None)
+    with bound(build="b1", step="push"):
+        WithContext().filter(record)
+    entry = json.loads(JsonFormatter().format(record))
+
+    assert entry["message"] == "said so"
+    assert (entry["build"], entry["step"]) == ("b1", "push")
+    assert entry["level"] == "INFO"
