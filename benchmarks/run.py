@@ -37,6 +37,12 @@ class Target:
     def met(self, value: float) -> bool:
         return (self.at_most is None or value <= self.at_most) and (self.at_least is None or value >= self.at_least)
 
+    def verdict(self, value: float) -> str:
+        """Whether the bound is kept, in a word; none where there is no bound."""
+        if self.at_most is None and self.at_least is None:
+            return ""
+        return "met" if self.met(value) else "[red]missed"
+
     def __str__(self) -> str:
         if self.at_most is not None:
             return f"≤ {self.at_most:g}"
@@ -108,7 +114,7 @@ def show(figures: Mapping[str, float]) -> None:
     table = Table("figure", "what", "target", "measured", "")
     for key, value in figures.items():
         target = TARGETS.get(key, Target(""))
-        table.add_row(key, target.meaning, str(target), f"{value:.3g}", "met" if target.met(value) else "[red]missed")
+        table.add_row(key, target.meaning, str(target), f"{value:.3g}", target.verdict(value))
     Console().print(table)
 
 

@@ -1,6 +1,6 @@
 """The command line: `imagemill`.
 
-main         the commands, how they end, what they say when they fail
+commands     all commands, how they end, what they say when they fail
 options      what several commands take
 environment  variables that no option stands for
 build        build
@@ -20,6 +20,6 @@ terminal     other people's text, and errors
 Celery, pydantic and rich take a while to import, so commands import what they need when they are called.
 """
 
-from imagemill.cli.main import cli, main
+from imagemill.cli.commands import cli, main
 
 __all__ = ["cli", "main"]

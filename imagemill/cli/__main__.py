@@ -1,5 +1,5 @@
 """`python -m imagemill.cli`."""
 
-from imagemill.cli.main import main
+from imagemill.cli.commands import main
 
 main()

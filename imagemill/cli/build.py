@@ -1,5 +1,6 @@
 """The command `build`."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ def build(
             check_config(config, default_config)
         wanted = request(source, secrets=tuple(secrets), remote=bool(connection.broker), **fields)
         if detach:
-            click.echo(service.connect().submit(wanted))
+            build = service.connect().submit(wanted)
+            click.echo(json.dumps({"id": build}) if as_json else build)
             return 0
         return attend(service, wanted, as_json=as_json, verbose=verbose)
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from imagemill.build import BuildReport, BuildRequest, Failure, State
 from imagemill.cli import interrupts, showing, terminal
 from imagemill.cli.options import FAILED, INTERRUPTED, UNREACHABLE, USAGE
-from imagemill.cli.services import Service
+from imagemill.cli.services import LocalService, Service
 from imagemill.cli.views import View, view_for
 from imagemill.client import QUEUE, Client
 from imagemill.embedded import EmbeddedFailed
@@ -24,19 +24,14 @@ IDLE_SECONDS = 5.0
 
 def attend(service: Service, request: BuildRequest, *, as_json: bool, verbose: bool) -> int:
     """Submit a build, follow it, show its report; returns the exit code."""
-    client = service.connect()
-    build = client.submit(request)
-    view = view_for(as_json=as_json, verbose=verbose)
+    view, build = view_for(as_json=as_json, verbose=verbose), ""
     try:
+        client = service.connect()
+        build = client.submit(request)
         with view, cancelling(client, build, view) as interrupted:
-            report = follow(client, build, view)
+            report = follow(client, build, view, embedded=isinstance(service, LocalService))
     except ServiceUnreachable as error:
-        failure = service.explain(error, build)
-        if not isinstance(failure, EmbeddedFailed):
-            raise failure from None
-        lost = Failure.of(failure, log=failure.log)
-        showing.report(BuildReport(id=build, status="failed", error=lost), as_json=as_json)
-        return UNREACHABLE
+        return _lost(service.explain(error, build), build, as_json=as_json)
     except KeyboardInterrupt:
         service.abandon(build)
         raise
@@ -44,6 +39,15 @@ def attend(service: Service, request: BuildRequest, *, as_json: bool, verbose: b
         terminal.show_log(service.worker_log())
     showing.report(report, as_json=as_json)
     return exit_code(report, interrupted=interrupted.is_set())
+
+
+def _lost(failure: ServiceUnreachable, build: str, *, as_json: bool) -> int:
+    """A build has failed with its embedded service; of one on a service elsewhere that cannot be said."""
+    if not (build and isinstance(failure, EmbeddedFailed)):
+        raise failure from None
+    error = Failure.of(failure, log=failure.log)
+    showing.report(BuildReport(id=build, status="failed", error=error), as_json=as_json)
+    return UNREACHABLE
 
 
 def exit_code(report: BuildReport, *, interrupted: bool = False) -> int:
@@ -60,12 +64,15 @@ def _is_unexpected(report: BuildReport) -> bool:
     return report.error is not None and report.error.kind == ImagemillError.__name__
 
 
-def follow(client: Client, build: str, view: View) -> BuildReport:
-    """The report, once the build has ended."""
+def follow(client: Client, build: str, view: View, *, embedded: bool = False) -> BuildReport:
+    """The report, once the build has ended. Without workers that may be never, which the view is told; an `embedded`
+    service has one, which may be starting.
+    """
     report = None
     idle = threading.Timer(IDLE_SECONDS, _tell_if_nobody_works, (client, view))
     idle.daemon = True
-    idle.start()
+    if not embedded:
+        idle.start()
     try:
         for event in client.events(build):
             if event.state not in (None, State.QUEUED):

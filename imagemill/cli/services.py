@@ -30,13 +30,15 @@ class RemoteService:
 
     def explain(self, error: ServiceUnreachable, build: str) -> ServiceUnreachable:
         """What it means for a build that the service does not answer any more: nobody can say."""
-        return ServiceUnreachable(error.message, f"{error.hint}; the build may go on: `imagemill wait {build}`")
+        hint = f"{error.hint}; the build may go on: `imagemill wait {build}`" if build else error.hint
+        return ServiceUnreachable(error.message, hint)
 
     def abandon(self, build: str) -> None:
         """Say what becomes of a build that is not waited for any longer."""
         from imagemill.cli import terminal
 
-        terminal.error("Nobody waits for the build any more, but it may go on", f"`imagemill status {build}` tells")
+        if build:
+            terminal.error("Nobody waits for the build any more, but it may go on", f"`imagemill status {build}` tells")
 
     def worker_log(self) -> tuple[str, ...]:
         """What the workers wrote: that is theirs."""
@@ -63,7 +65,7 @@ Service = RemoteService | LocalService
 
 def client_of(connection: Connection) -> "Client":
     """A client of the service behind the broker; without one, a usage error."""
-    if connection.broker is None:
+    if not connection.broker:
         raise Misuse(
             "No broker is given, and builds without one end with their command",
             "give --broker, or set IMAGEMILL_BROKER",

@@ -123,6 +123,7 @@ class LiveView:
             self._end(event.at, failed=event.report.error is not None)
         elif event.state is not None and (not self._steps or event.state != self._steps[-1].state):
             self._end(event.at)
+            self._note = ""
             self._steps.append(_Step(event.state, event.at))
 
     def note(self, text: str) -> None:

@@ -63,10 +63,7 @@ class DockerIgnore:
         self._plain_exceptions = not any(
             character in _SPECIAL for pattern in self._exceptions for character in _without_trailing_glob(pattern)
         )
-        expressions = [pattern.expression for pattern in patterns if pattern.expression is not None]
-        self._any_expression = (
-            _compile("|".join(f"(?:{expression})" for expression in expressions)) if expressions else None
-        )
+        self._any_expression = _any([pattern.expression for pattern in patterns if pattern.expression])
         self.at_top: Matches = (False,) * len(patterns)
         """What the entries of the context's top folder inherit."""
 
@@ -86,7 +83,7 @@ class DockerIgnore:
         ignored = False
         matches = list(inherited)
         # Few paths match an expression at all; asking all at once costs as much as asking one.
-        no_expression = self._any_expression is None or not _searches(self._any_expression, path)
+        no_expression = not (self._any_expression and _searches(self._any_expression, path))
         for index, pattern in enumerate(self._patterns):
             if not matches[index]:
                 if pattern.exception != ignored or (pattern.expression and no_expression):
@@ -158,6 +155,18 @@ def _without_trailing_glob(pattern: Pattern) -> str:
 
 
 _LITERAL, _PREFIX, _SUFFIX, _REGEXP = "literal", "prefix", "suffix", "regexp"
+"""How a pattern is matched: by the cheapest means that will do."""
+
+_TOKEN = re.compile(r"\*\*/?|\\.|.", re.DOTALL)
+_WILD = {"*": "[^/]*", "?": "[^/]", "[": "[", "]": "]"}
+_ESCAPED = frozenset(".+()$")
+
+_CHUNK = re.compile(r"\**((?:\\.?|\[(?:\\.?|[^\\\]])*\]?|[^*\\\[])*)", re.DOTALL)
+_IN_BRACKETS = r"(?:\\.|[^\\\]-])"
+_VALID_CHUNK = re.compile(rf"(?:\[\^?+(?:{_IN_BRACKETS}(?:-{_IN_BRACKETS})?)+\]|\\.|[^\\\[])*", re.DOTALL)
+
+_MAX_MEMORY = 1 << 20
+"""Bytes that one compiled expression may take, with what it remembers. RE2 keeps up to 128 of them."""
 
 
 def _matcher(text: str) -> tuple[Callable[[bytes], bool], str | None]:
@@ -175,8 +184,17 @@ def _matcher(text: str) -> tuple[Callable[[bytes], bool], str | None]:
     return lambda path: path == literal, None
 
 
+def _any(expressions: list[str]) -> Any | None:
+    """One expression for all; if that would take too much memory, one that lets each be asked for itself."""
+    try:
+        return _compile("|".join(f"(?:{expression})" for expression in expressions)) if expressions else None
+    except re2.error:
+        return _compile("")
+
+
 def _compile(expression: str) -> Any:
     options = re2.Options()
+    options.max_mem = _MAX_MEMORY
     options.log_errors = False
     options.never_capture = True
     return re2.compile(expression.encode(), options)
@@ -184,9 +202,6 @@ def _compile(expression: str) -> Any:
 
 def _searches(expression: Any, path: bytes) -> bool:
     return expression.search(_text(path).encode()) is not None
-
-
-_TOKEN = re.compile(r"\*\*/?|\\.|.", re.DOTALL)
 
 
 def _translate(text: str) -> tuple[str, str]:
@@ -204,7 +219,7 @@ def _translate(text: str) -> tuple[str, str]:
             expression += ".*" if at_end else "(.*/)?"
             kind = _PREFIX if at_end and kind == _LITERAL else _REGEXP
             kind = _SUFFIX if token.start() == 0 else kind
-        elif part in ".+()$":
+        elif part in _ESCAPED:
             expression += f"\\{part}"
         elif part in _WILD or part.startswith("\\"):
             expression += _WILD.get(part, part)
@@ -212,16 +227,6 @@ def _translate(text: str) -> tuple[str, str]:
         else:
             expression += part
     return kind, f"{expression}$"
-
-
-_WILD = {"*": "[^/]*", "?": "[^/]", "[": "[", "]": "]"}
-
-_CHUNK = re.compile(r"\**((?:\\.?|\[(?:\\.?|[^\\\]])*\]?|[^*\\\[])*)", re.DOTALL)
-_IN_BRACKETS = r"(?:\\.|[^\\\]-])"
-_VALID_CHUNK = re.compile(
-    rf"(?:\[\^?+(?:{_IN_BRACKETS}(?:-{_IN_BRACKETS})?)+\]|\\.|[^\\\[])*",
-    re.DOTALL,
-)
 
 
 def _check_syntax(text: str) -> None:

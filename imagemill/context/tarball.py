@@ -6,9 +6,9 @@
 
 Owners are 0:0, modes 0755 or 0644, times 1980-01-02 (zip cannot store earlier ones); long names and sizes are in
 GNU's format, which keeps names as bytes, and which GNU tar, Go and Python read. The gzip stream is cut into blocks of
-a fixed size, so it depends neither on how the source was read nor on the number of threads. ISA-L at level 1 gives
-the same bytes on every x86-64 processor (tried from SSE4.2 to AVX-512; at level 3 it does not), and others on ARM:
-there the tar is the same, not its compression.
+a fixed size, so that it does not depend on how the source was read. ISA-L at level 1 gives the same bytes on every
+x86-64 processor (tried from SSE4.2 to AVX-512; at level 3 it does not), and others on ARM: there the tar is the same,
+but not its compression.
 """
 
 import gzip
@@ -128,6 +128,8 @@ def _members(archive: BinaryIO) -> Iterator[tarfile.TarInfo]:
     long: dict[bytes, str] = {}
     while any(block := _exactly(archive, tarfile.BLOCKSIZE)):
         info = tarfile.TarInfo.frombuf(block, *_ENCODING)
+        if info.size < 0:
+            raise tarfile.HeaderError(f"{info.name!r} has a negative size")
         if info.type in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
             if info.size > _MAX_LONG_NAME:
                 raise tarfile.HeaderError("a name is too long")

@@ -82,9 +82,9 @@ def test_a_build_is_shown_and_reported(cli: CommandLine, source: Path, destinati
 
 
 def test_a_detached_build_goes_on(cli: CommandLine, source: Path, destination: str) -> None:
-    detached = cli.run("build", source, "-d", destination, "--detach")
+    detached = cli.run("build", source, "-d", destination, "--detach", "--json")
     assert detached.returncode == 0
-    build = detached.stdout.strip()
+    build = json.loads(detached.stdout)["id"]
     waited = cli.run("wait", build, "--json")
     assert waited.returncode == 0
     report = BuildReport.model_validate_json(waited.stdout, extra="forbid")

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from imagemill.build import BuildReport, Failure, State
 from imagemill.cli.checkout import Checkout, checkout, published
+from imagemill.cli.commands import main
 from imagemill.cli.following import exit_code
-from imagemill.cli.main import main
 from imagemill.cli.requests import located
 from imagemill.cli.showing import seconds
 from imagemill.cli.terminal import printable

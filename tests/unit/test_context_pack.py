@@ -218,14 +218,25 @@ def test_context_with_a_byte_changed_is_told(source: Path, tmp_path: Path, at: f
         unpacked(bytes(data), tmp_path / "out")
 
 
-def test_checksum_is_looked_at_also_where_a_block_ends_with_the_archive(tmp_path: Path) -> None:
-    source = trees.make(tmp_path / "source", {"Dockerfile": "", "file": ""})
-    rest = (1 << 20) - len(gzip.decompress(packed(source)))
-    data = bytearray(packed(trees.make(source, {"file": bytes(rest)})))
-    assert len(gzip.decompress(data)) == 1 << 20
+def test_context_with_something_behind_it_is_told(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(OperatorError, match=DAMAGED):
+        unpacked(packed(source, "docker/Dockerfile") + b"something", tmp_path / "out")
+
+
+def test_checksum_is_looked_at_also_far_behind_the_end_mark(tmp_path: Path) -> None:
+    tar = gzip.decompress(packed(trees.make(tmp_path / "source", {"Dockerfile": ""})))
+    data = bytearray(gzip.compress(tar + bytes(5 << 20)))
+    assert (unpacked(bytes(data), tmp_path / "whole") / "context/Dockerfile").exists()
     data[-8] ^= 0xFF
     with pytest.raises(OperatorError, match=DAMAGED):
-        unpacked(bytes(data), tmp_path / "out")
+        unpacked(bytes(data), tmp_path / "damaged")
+
+
+def test_negative_size_is_refused(tmp_path: Path) -> None:
+    info = member("context/a")
+    info.size = -512
+    with pytest.raises(OperatorError, match=f"{DAMAGED}'context/a' has a negative size"):
+        unpacked(gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024)), tmp_path / "out")
 
 
 def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:

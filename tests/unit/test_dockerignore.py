@@ -111,6 +111,19 @@ def test_hostile_pattern_is_matched_in_linear_time(tmp_path: Path) -> None:
     assert path.rstrip("/").encode() in seen(tmp_path)
 
 
+def test_patterns_that_are_too_many_for_one_expression_are_matched_all_the_same(tmp_path: Path) -> None:
+    patterns = "\n".join(f"*{number}*{'[a-z]?' * 20}*.x" for number in range(1_000))
+    ignored = f"-999-{'ab' * 20}-.x"
+    source = trees.make(tmp_path, {"Dockerfile": "", ".dockerignore": patterns, ignored: "", "kept": ""})
+    assert seen(source) == {b"Dockerfile", b".dockerignore", b"kept"}
+
+
+def test_pattern_that_would_take_too_much_memory_is_refused(tmp_path: Path) -> None:
+    source = trees.make(tmp_path, {"Dockerfile": "", ".dockerignore": "*" + "a{1000}" * 100})
+    with pytest.raises(UserError, match="is not a valid pattern"):
+        seen(source)
+
+
 NAMES = st.sampled_from(["a", "b", "ab", ".a", "a.b", "[a]", "\udcff", "é", "a|b", "a b", "!a"])
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
 PATTERNS = st.lists(
