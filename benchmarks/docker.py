@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,11 +43,11 @@ def cold(deliver: Deliver, place: Path, registry: str) -> float:
 
     The project stays until the end: ext4 is slow to create files for some seconds after many were deleted.
     """
-    project = Path(tempfile.mkdtemp(prefix="project-", dir=place))
+    project = subfolder(place, f"project{uuid.uuid4().hex}")
     generate(project, project.name)
     os.sync()
     begun = time.perf_counter()
-    deliver(project, f"{registry}/bench/{project.name.lower()}x:1")
+    deliver(project, f"{registry}/bench/{project.name}:1")
     return time.perf_counter() - begun
 
 

@@ -2,16 +2,16 @@
 
 import os
 import pty
-import select
 import signal
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import IO
 
 import psutil
 
@@ -78,20 +78,21 @@ class CommandLine:
 
     def in_terminal(self, *arguments: str | Path, **variables: str) -> tuple[int, str]:
         """Run the command in a terminal of 100 columns; its exit code, and all that it wrote there."""
-        pid, terminal = pty.fork()
-        if pid == 0:
-            command = self._command(arguments)
-            size = {"COLUMNS": "100", "LINES": "30", "TERM": "xterm"}
-            os.chdir(self.folder)
-            os.execve(command[0], command, self.environment | size | variables)
-        written = b""
-        while select.select([terminal], [], [], 60)[0]:
-            try:
-                written += os.read(terminal, 65536)
-            except OSError:  # Linux' way to say that nobody has the other end any more
-                break
-        os.close(terminal)
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), written.decode()
+        ours, its = pty.openpty()
+        size = {"COLUMNS": "100", "LINES": "30", "TERM": "xterm"}
+        process = subprocess.Popen(
+            self._command(arguments),
+            env=self.environment | size | variables,
+            cwd=self.folder,
+            stdin=its,
+            stdout=its,
+            stderr=its,
+            start_new_session=True,
+        )
+        os.close(its)
+        with process, os.fdopen(ours, "rb", buffering=0) as terminal:
+            written = b"".join(_until_closed(terminal))
+        return process.returncode, written.decode()
 
     def left(self) -> list[str]:
         """Processes, and temporary and cached files, that are there."""
@@ -149,6 +150,13 @@ class Running:
     def end(self) -> int:
         """Wait for its end; returns the exit code."""
         return self.process.wait(60)
+
+
+def _until_closed(terminal: IO[bytes]) -> Iterator[bytes]:
+    """What is written to a terminal until nobody has its other end any more, which Linux tells by an error."""
+    with suppress(OSError):
+        while chunk := terminal.read(65536):
+            yield chunk
 
 
 @contextmanager

@@ -39,12 +39,14 @@ class Pattern:
     """Whether it began with `!`: what it matches is not ignored."""
     matches: Callable[[bytes], bool]
     """Whether it matches this very path; what is below a match is the walk's business."""
-    expression: str | None
-    """The regular expression, if it takes one to match."""
+    expression: str
+    """A regular expression that matches the same paths."""
+    is_expression: bool
+    """Whether it takes that to match, rather than a comparison."""
 
     def may_match_below(self, folder: str) -> bool:
         """Whether a path below `folder` could match: not if the plain names that the pattern begins with differ."""
-        if self.expression and ("|" in self.text or "{" in self.text):
+        if self.is_expression and ("|" in self.text or "{" in self.text):
             return True
         for part, name in zip(self.text.split("/"), folder.split("/"), strict=False):
             if any(character in _SPECIAL for character in part):
@@ -63,7 +65,7 @@ class DockerIgnore:
         self._plain_exceptions = not any(
             character in _SPECIAL for pattern in self._exceptions for character in _without_trailing_glob(pattern)
         )
-        self._any_expression = _any([pattern.expression for pattern in patterns if pattern.expression])
+        self._any = _any([pattern.expression for pattern in patterns])
         self.at_top: Matches = (False,) * len(patterns)
         """What the entries of the context's top folder inherit."""
 
@@ -78,17 +80,15 @@ class DockerIgnore:
         `inherited` is what its own folder passes on. As in Go, a pattern that cannot change the outcome is not even
         tried, and so does not count as matching for what is below.
         """
-        if not self._patterns:
+        # Few paths match anything, and asking all patterns at once costs hardly more than asking one.
+        may_match = self._any is not None and _searches(self._any, path)
+        if not may_match and True not in inherited:
             return False, inherited
         ignored = False
         matches = list(inherited)
-        # Few paths match an expression at all; asking all at once costs as much as asking one.
-        no_expression = not (self._any_expression and _searches(self._any_expression, path))
         for index, pattern in enumerate(self._patterns):
             if not matches[index]:
-                if pattern.exception != ignored or (pattern.expression and no_expression):
-                    continue
-                if not pattern.matches(path):
+                if not may_match or pattern.exception != ignored or not pattern.matches(path):
                     continue
                 matches[index] = True
             ignored = not pattern.exception
@@ -169,19 +169,23 @@ _MAX_MEMORY = 1 << 20
 """Bytes that one compiled expression may take, with what it remembers. RE2 keeps up to 128 of them."""
 
 
-def _matcher(text: str) -> tuple[Callable[[bytes], bool], str | None]:
-    """What decides whether a path matches, and the expression that it takes; `re2.error` if that is not valid."""
+def _matcher(text: str) -> tuple[Callable[[bytes], bool], str, bool]:
+    """What decides whether a path matches, and `expression` and `is_expression` of the pattern.
+
+    `re2.error` if the pattern is not valid.
+    """
     kind, expression = _translate(text)
     literal = text.encode()
     if kind == _REGEXP:
-        return partial(_searches, _compile(expression)), expression
+        return partial(_searches, _compile(expression)), expression, True
     if kind == _PREFIX:
-        return lambda path: path.startswith(literal[:-2]), None
+        return lambda path: path.startswith(literal[:-2]), f"^{re2.escape(text[:-2])}", False
     if kind == _SUFFIX:
         suffix = literal[2:]
         whole = suffix[1:] if suffix.startswith(b"/") else None
-        return lambda path: path.endswith(suffix) or path == whole, None
-    return lambda path: path == literal, None
+        expression = f"{'(?:^|/)' if whole else ''}{re2.escape(text[2:].removeprefix('/'))}$"
+        return lambda path: path.endswith(suffix) or path == whole, expression, False
+    return lambda path: path == literal, f"^{re2.escape(text)}$", False
 
 
 def _any(expressions: list[str]) -> Any | None:

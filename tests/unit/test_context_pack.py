@@ -189,7 +189,7 @@ def test_size_beyond_what_old_tar_headers_hold_is_kept() -> None:
 
 def test_error_of_the_stream_that_is_packed_into_comes_through(source: Path) -> None:
     before = threading.active_count()
-    with pytest.raises(OSError, match="No space left on device"), Path("/dev/full").open("wb", buffering=0) as full:
+    with pytest.raises(OSError, match="No space left on device"), Path("/dev/full").open("wb") as full:
         context.pack(source, "docker/Dockerfile", full, Quiet())
     assert threading.active_count() == before
 
