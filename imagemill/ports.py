@@ -121,8 +121,18 @@ class BuildInputs:
     """Build secrets: the id that the Dockerfile mounts → the worker's own file."""
 
 
-class Builder(Protocol):
-    """What turns a packed context into an image in a registry."""
+class StoredContext(Protocol):
+    """The context of one build, as its builder gets it (docs/adr/0001-the-packed-context.md)."""
 
-    def build(self, inputs: BuildInputs, context: BinaryIO, registry: Registry, progress: Progress) -> str:
-        """Build from the packed context (see `imagemill.context`), push, and return the pushed digest."""
+    def folder(self, scratch: Path, progress: Progress) -> Path:
+        """A folder with the Dockerfile and the context in it, to be read only.
+
+        `scratch` is the path of a folder to unpack into; made if it is needed, removed by the caller.
+        """
+
+
+class Builder(Protocol):
+    """What turns a context into an image in a registry."""
+
+    def build(self, inputs: BuildInputs, context: StoredContext, registry: Registry, progress: Progress) -> str:
+        """Build from the context, push, and return the pushed digest."""

@@ -97,6 +97,13 @@ def open_below(top: int, path: bytes) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of `data`, in as many calls as it takes."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
 class UnsafePathError(ValueError):
     """A path that was not written, since it, or what lies there already, leads elsewhere; the text says why."""
 
@@ -134,12 +141,20 @@ class Tree:
 
     def file(self, path: bytes, executable: bool, content: Iterable[bytes]) -> None:
         """Create a file and write its content."""
-        descriptor = self._create(path, lambda name: os.open(name, _NEW, 0o600, dir_fd=self._parent_fd))
+        descriptor = self.begin(path)
         try:
             for chunk in content:
-                left = memoryview(chunk)
-                while left:
-                    left = left[os.write(descriptor, left) :]
+                write_all(descriptor, chunk)
+        finally:
+            self.end(descriptor, executable)
+
+    def begin(self, path: bytes) -> int:
+        """Create a file and return its descriptor, to be written to and then given to `end`."""
+        return self._create(path, lambda name: os.open(name, _NEW, 0o600, dir_fd=self._parent_fd))
+
+    def end(self, descriptor: int, executable: bool) -> None:
+        """Give a file its mode and time, and close it."""
+        try:
             os.fchmod(descriptor, 0o755 if executable else 0o644)
             if self._times:
                 os.utime(descriptor, self._times)

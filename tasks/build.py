@@ -38,15 +38,15 @@ def _build(run: Run, build: Build) -> Build | Signature:
     if not resolve.context_is_there(run.setup, build):
         return _upload_again(run, build)
     builder, inputs = resolve.builder(run.setup, build), resolve.inputs(run.setup, build)
-    with resolve.packed_context(run.setup, build) as stream:
-        return build.knowing(digest=builder.build(inputs, stream, registry, run))
+    with resolve.stored_context(run.setup, build) as context:
+        return build.knowing(digest=builder.build(inputs, context, registry, run))
 
 
 def _upload_again(run: Run, build: Build) -> Signature:
     """The context is gone: another build of the same source has ended and cleaned up, or it is on another node."""
     if build.uploads >= MOST_UPLOADS:
         raise OperatorError(
-            f"The packed context {build.context} is not to be found on the worker that builds, {run.worker}",
+            f"The context {build.context} is not to be found on the worker that builds, {run.worker}",
             "where workers do not share a disk, set builder.build-context-store to an object store",
         )
     return pipeline.pack_and_build(build.knowing(context=None), resolve.builder_type(build))

@@ -49,11 +49,11 @@ def ended(steps: tuple[StepTime, ...], now: float) -> tuple[StepTime, ...]:
 
 
 def clean_up(setup: Setup, build: Build) -> None:
-    """Free the image's lock and remove the packed context; what cannot be removed now is left to `sweep`."""
+    """Free the image's lock and remove the context; what cannot be removed now is left to `sweep`."""
     if build.locked:
         resolve.lock(setup, build).release()
     if build.context:
         try:
-            resolve.context_store(setup, build).delete(build.context)
+            resolve.contexts(setup, build).delete(build.context)
         except (ImagemillError, OSError) as error:
-            log.warning("The packed context %s stays behind: %s", build.context, error)
+            log.warning("The context %s stays behind: %s", build.context, error)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 from imagemill import config as launch
 from imagemill import context
@@ -18,8 +18,9 @@ from imagemill.builders import builder_for, detect
 from imagemill.builders.labels import labels
 from imagemill.config import LaunchConfig, Loaded
 from imagemill.context import Manifest
+from imagemill.contexts import Contexts, CopiedContexts, Packed, PackedContexts
 from imagemill.errors import OperatorError, UserError
-from imagemill.ports import Builder, BuildInputs, ContextStore, Registry, Source
+from imagemill.ports import Builder, BuildInputs, Registry, Source, StoredContext
 from imagemill.reference import ImageReference
 from imagemill.registries import registry_for
 from imagemill.registries.docker_config import DockerConfig
@@ -99,21 +100,21 @@ def registry(setup: Setup, image: ImageReference) -> Registry:
     return registry_for(image, docker_config=DockerConfig(setup.docker_config), insecure=setup.insecure_registries)
 
 
-def context_store(setup: Setup, build: Build) -> ContextStore:
-    """The config's context store, else a folder of this worker."""
+def contexts(setup: Setup, build: Build) -> Contexts:
+    """Where contexts are kept: in the config's store, else in a folder of this worker."""
     assert build.config is not None
     uri = build.config.builder.build_context_store
-    return store_for(uri or (setup.state_dir / "contexts").absolute().as_uri())
+    return PackedContexts(store_for(uri)) if uri else CopiedContexts(setup.state_dir / "contexts")
 
 
 def context_is_there(setup: Setup, build: Build) -> bool:
-    """Whether the packed context is in its store; true where the builder needs none."""
-    return build.context is None or context_store(setup, build).exists(build.context)
+    """Whether the context is where it is kept; true where the builder needs none."""
+    return build.context is None or contexts(setup, build).exists(build.context)
 
 
-def packed_context(setup: Setup, build: Build) -> AbstractContextManager[BinaryIO]:
-    """The packed context to read; empty where the builder needs none."""
-    return nullcontext(BytesIO()) if build.context is None else context_store(setup, build).open(build.context)
+def stored_context(setup: Setup, build: Build) -> AbstractContextManager[StoredContext]:
+    """The context for the builder; empty where the builder needs none."""
+    return nullcontext(Packed(BytesIO())) if build.context is None else contexts(setup, build).open(build.context)
 
 
 def builder(setup: Setup, build: Build) -> Builder:

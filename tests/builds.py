@@ -9,9 +9,10 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from imagemill.build import State
+from imagemill.contexts import Packed
 from imagemill.errors import BuildCancelled
 from imagemill.reference import ImageReference
 
@@ -25,7 +26,7 @@ SHELL ["/bin/busybox", "sh", "-c"]
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
 
-def packed(dockerfile: str, files: Mapping[str, bytes | Path]) -> BinaryIO:
+def packed(dockerfile: str, files: Mapping[str, bytes | Path]) -> Packed:
     """A packed context, laid out as docs/adr/0001-the-packed-context.md says; a `Path` is a program to be copied."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1) as archive:
@@ -38,7 +39,7 @@ def packed(dockerfile: str, files: Mapping[str, bytes | Path]) -> BinaryIO:
             program = isinstance(content, Path)
             _add(archive, f"context/{name}", content.read_bytes() if isinstance(content, Path) else content, program)
     stream.seek(0)
-    return stream
+    return Packed(stream)
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes, program: bool = False) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 from imagemill.build import State
 from imagemill.builders import Workplace
@@ -21,9 +20,9 @@ from imagemill.builders.build_failures import Evidence, bare, explain, is_solvin
 from imagemill.builders.buildkit import BuildLog, ClassicLog
 from imagemill.builders.docker_cli import Cli, Endpoint, ask, choose, find_endpoint, no_cli, path_of, run
 from imagemill.builders.docker_push import PushLog, push_failure
-from imagemill.context import CONTEXT, DOCKERFILE, unpack
+from imagemill.context import CONTEXT, DOCKERFILE
 from imagemill.errors import ImagemillError, OperatorError, TransientError
-from imagemill.ports import BuildInputs, Progress, Registry
+from imagemill.ports import BuildInputs, Progress, Registry, StoredContext
 
 PUSH_TRIES = 5
 """How often a push is begun whose tag another build of the same image took away."""
@@ -43,7 +42,7 @@ class DockerBuilder:
     def __init__(self, place: Workplace, _: object = None) -> None:
         self._place = place
 
-    def build(self, inputs: BuildInputs, context: BinaryIO, registry: Registry, progress: Progress) -> str:
+    def build(self, inputs: BuildInputs, context: StoredContext, registry: Registry, progress: Progress) -> str:
         """See `Builder.build`. No tag is left in the engine; BuildKit's cache keeps the layers."""
         place = self._place
         cli = choose(place.docker_cli, path_of(place.environment), place.docker_config.folder)
@@ -51,8 +50,8 @@ class DockerBuilder:
             raise no_cli("There is no docker command on the worker")
         endpoint = find_endpoint(cli.path, place.docker_host, place.environment, place.docker_config.folder)
         with tempfile.TemporaryDirectory(prefix="docker-", dir=place.scratch) as folder:
-            job = _Job(inputs, registry, progress, place, cli, endpoint, Path(folder))
-            unpack(context, job.source, progress)
+            source = context.folder(Path(folder) / "source", progress)
+            job = _Job(inputs, registry, progress, place, cli, endpoint, Path(folder), source)
             with job.cleared():
                 job.build()
                 progress.enter(State.PUSHING)
@@ -70,16 +69,13 @@ class _Job:
     cli: Cli
     endpoint: Endpoint
     folder: Path
+    source: Path
+    """Where the context lies; a path that never comes again.
+
+    BuildKit keeps what it has read of a folder, and takes a file of the same size and time for unchanged when it reads
+    the folder again: in our contexts, all files have the same time.
+    """
     held: str = field(default_factory=lambda: f"{_HELD}:{uuid.uuid4().hex}")
-
-    @property
-    def source(self) -> Path:
-        """Where the context is unpacked; a path that never comes again.
-
-        BuildKit keeps what it has read of a folder, and takes a file of the same size and time for unchanged when it
-        reads the folder again: in our contexts, all files have the same time.
-        """
-        return self.folder / "source"
 
     @property
     def environment(self) -> dict[str, str]:

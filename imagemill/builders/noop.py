@@ -1,9 +1,7 @@
 """The builder where building is turned off: images that exist are used, and none is made."""
 
-from typing import BinaryIO
-
 from imagemill.errors import UserError
-from imagemill.ports import BuildInputs, Progress, Registry
+from imagemill.ports import BuildInputs, Progress, Registry, StoredContext
 
 
 class NoopBuilder:
@@ -12,7 +10,7 @@ class NoopBuilder:
     def __init__(self, *_: object) -> None:
         """Needs nothing of its worker, nor of the config."""
 
-    def build(self, inputs: BuildInputs, context: BinaryIO, registry: Registry, progress: Progress) -> str:
+    def build(self, inputs: BuildInputs, context: StoredContext, registry: Registry, progress: Progress) -> str:
         """Never builds: a `UserError` says how building is turned on."""
         raise UserError(
             f"{inputs.image} does not exist, and building is turned off (builder.type: noop)",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from imagemill.context import tarball
+from imagemill.context.copying import Copier
 from imagemill.context.dockerfile import find
 from imagemill.context.manifest import Dockerfile, Entry, Manifest, source_hash
 from imagemill.context.walk import Found, Walk, changed, reading_failed
@@ -20,7 +21,7 @@ from imagemill.errors import UserError
 from imagemill.ports import Progress
 from imagemill.storage import Tree, leads_out, open_file, open_folder, room, shown
 
-__all__ = ["CONTEXT", "DOCKERFILE", "Entry", "Manifest", "manifest", "pack", "source_hash", "unpack"]
+__all__ = ["CONTEXT", "DOCKERFILE", "Entry", "Manifest", "copy", "manifest", "pack", "source_hash", "unpack"]
 
 DOCKERFILE, CONTEXT = tarball.DOCKERFILE, tarball.CONTEXT
 """Names of the Dockerfile and of the folder with the build context, in a folder that `unpack` filled."""
@@ -44,6 +45,17 @@ def pack(root: Path, dockerfile: str | None, out: BinaryIO, progress: Progress) 
     """
     with tarball.Writer(out) as writer:
         return _read(root, dockerfile, writer, progress)
+
+
+def copy(root: Path, dockerfile: str | None, folder: Path, progress: Progress) -> Manifest:
+    """Copy the source into `folder`, which is created, as `unpack` would lay it out; returns the manifest as copied.
+
+    Errors are those of `manifest`; `OperatorError` if the disk is full.
+    """
+    with room(folder):
+        folder.mkdir(parents=True)
+        with Copier(folder) as copier:
+            return _read(root, dockerfile, copier, progress)
 
 
 def unpack(stream: BinaryIO, folder: Path, progress: Progress) -> None:

@@ -30,7 +30,7 @@ MTIME = 315_619_200
 """1980-01-02 00:00 UTC, in seconds since 1970: the time of all that is packed."""
 
 # Not empty: to some BuildKit frontends an empty file is as good as none, and they go on to read `.dockerignore`.
-_IGNORE_NOTHING = b"# What was to be ignored is not in the context.\n"
+IGNORE_NOTHING = b"# What was to be ignored is not in the context.\n"
 
 _BLOCK = 1 << 20
 _ENCODING = "utf-8", "surrogateescape"
@@ -60,7 +60,7 @@ class Writer:
 
     def dockerfile(self, content: bytes) -> None:
         """Begin with the Dockerfile."""
-        for name, data in ((DOCKERFILE, content), (f"{DOCKERFILE}.dockerignore", _IGNORE_NOTHING)):
+        for name, data in ((DOCKERFILE, content), (f"{DOCKERFILE}.dockerignore", IGNORE_NOTHING)):
             self._add(name, tarfile.REGTYPE, 0o644, len(data), content=data)
         self._add(CONTEXT, tarfile.DIRTYPE, 0o755)
 

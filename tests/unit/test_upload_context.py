@@ -8,15 +8,17 @@ import pytest
 
 from imagemill.build import Build, BuildRequest
 from imagemill.config import LaunchConfig
+from imagemill.contexts import Contexts, CopiedContexts, PackedContexts
 from imagemill.errors import UserError
 from imagemill.ports import Quiet
 from imagemill.stores.file import FileStore
 from tasks.setup import Setup
 from tasks.step import Run
-from tasks.upload_context import pack_into
+from tasks.upload_context import store
 
 
-def test_a_source_that_changed_since_it_was_hashed_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_source_that_changed_since_it_was_hashed_is_refused(tmp_path: Path, packed: bool) -> None:
     source = tmp_path / "source"
     source.mkdir()
     (source / "Dockerfile").write_text("FROM scratch\n")
@@ -25,11 +27,12 @@ def test_a_source_that_changed_since_it_was_hashed_is_refused(tmp_path: Path) ->
     run = cast(Run, SimpleNamespace(setup=setup, log=quiet.log, check=quiet.check))
     request = BuildRequest(source=str(source))
     build = Build(id="x", request=request, started=0, config=LaunchConfig(), source_hash="0" * 64)
-    store = FileStore((tmp_path / "store").as_uri())
+    folder = tmp_path / "store"
+    contexts: Contexts = PackedContexts(FileStore(folder.as_uri())) if packed else CopiedContexts(folder)
 
     with pytest.raises(UserError, match="changed between being hashed and being packed") as raised:
-        pack_into(store, "context.tar.gz", run, build)
+        store(contexts, "name", run, build)
 
     assert "at rest" in raised.value.hint
-    assert not store.exists("context.tar.gz")
-    assert list((tmp_path / "store").iterdir()) == []
+    assert not contexts.exists("name")
+    assert list(folder.iterdir()) == []
