@@ -23,6 +23,7 @@ COPY configs ./configs
 ENV PATH=/opt/imagemill/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONPATH=/opt/imagemill/service \
     IMAGEMILL_CONFIG_DIR=/opt/imagemill/service/configs \
     IMAGEMILL_STATE_DIR=/var/lib/imagemill
 RUN useradd --uid 1000 --no-log-init --create-home imagemill \

@@ -42,6 +42,7 @@ PACKAGES = {
     "busybox": "busybox-static",
     "docker-registry": "docker-registry",
     "dockerd": "docker.io",
+    "git": "git",
     "htpasswd": "apache2-utils",
     "ip": "iproute2",
     "pigz": "pigz",
@@ -89,7 +90,7 @@ def missing(purpose: str) -> list[str]:
         wanted |= {"dockerd", "docker-registry", "ip"}
         wanted |= {"apparmor_parser"} if Path("/sys/module/apparmor").exists() else set()
     if purpose == "test":
-        wanted |= {"busybox", "docker-registry", "htpasswd", "pigz", "rabbitmq-server", "redis-server"}
+        wanted |= {"busybox", "docker-registry", "git", "htpasswd", "pigz", "rabbitmq-server", "redis-server"}
     return sorted(name for name in wanted if not _usable(name))
 
 

@@ -28,6 +28,11 @@ def is_redis(broker: str) -> bool:
     return not broker.startswith("amqp")
 
 
+def _is_tcp(url: str) -> bool:
+    """Whether there is a TCP connection to be kept alive; Celery fails if it is to do so on a unix socket."""
+    return url.startswith(("redis://", "rediss://"))
+
+
 def _messages() -> dict[str, Any]:
     return {
         # JSON only: a pickled message is code that runs on the worker.
@@ -73,7 +78,7 @@ def _redis_transport(settings: Settings) -> dict[str, Any]:
         # Pub/sub is not scoped to a database, so a prefix it is that keeps two installations apart.
         "global_keyprefix": settings.key_prefix,
         "health_check_interval": 30,
-        "socket_keepalive": True,
+        "socket_keepalive": _is_tcp(settings.broker),
     }
 
 
@@ -85,7 +90,7 @@ def _results(settings: Settings) -> dict[str, Any]:
         # the caller waits for ever.
         "task_store_errors_even_if_ignored": True,
         "redis_backend_health_check_interval": 30,
-        "redis_socket_keepalive": True,
+        "redis_socket_keepalive": _is_tcp(settings.backend),
         "redis_retry_on_timeout": True,
     }
 

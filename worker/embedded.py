@@ -145,7 +145,6 @@ def _work(builds: Builds, premises: Premises) -> None:
     settings = from_environment()
     install(settings)
     app = create(settings)
-    app.conf.redis_socket_keepalive = False  # a unix socket knows none
     task_prerun.connect(builds.begin, weak=False)
     task_postrun.connect(builds.end, weak=False)
     if not await_socket(premises.run / SOCKET, lambda: True):

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from credentials import Always
-from images import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Pusher
-from token_server import PASSWORDS, TokenServer, token_server
 
 import servers
+from credentials import Always
 from imagemill.errors import PermissionDenied, ServiceUnreachable, TransientError
 from imagemill.ports import Credentials, Registry
 from imagemill.reference import ImageReference
 from imagemill.registries.docker_config import DockerConfig
 from imagemill.registries.oci import OciRegistry
+from images import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Pusher
+from token_server import PASSWORDS, TokenServer, token_server
 
 WRITER = Credentials("writer", PASSWORDS["writer"])
 READER = Credentials("reader", PASSWORDS["reader"])

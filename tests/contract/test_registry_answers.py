@@ -15,14 +15,13 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
-from credentials import Always
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from urllib3 import Timeout
-from web import Application, Request, Response, Web, serve
 
+from credentials import Always
 from imagemill.errors import (
     ImagemillError,
     OperatorError,
@@ -36,6 +35,7 @@ from imagemill.reference import ImageReference
 from imagemill.registries import transport
 from imagemill.registries.oci import MANIFEST_TYPES, OciRegistry
 from servers import free_port
+from web import Application, Request, Response, Web, serve
 
 MANIFEST = b'{"schemaVersion": 2}'
 DIGEST = f"sha256:{hashlib.sha256(MANIFEST).hexdigest()}"

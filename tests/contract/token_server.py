@@ -19,6 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
+
 from web import Request, Response, Web, serve
 
 SERVICE = "registry of the tests"  # the space must survive the challenge

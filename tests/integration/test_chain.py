@@ -1,5 +1,6 @@
 """The chain end to end: real brokers, real workers, a real engine and a real registry."""
 
+import contextlib
 import json
 import re
 import urllib.request
@@ -8,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
 from celery import Celery
 
@@ -135,6 +137,14 @@ def test_further_tags_name_the_same_digest(client: Client, project: Path, reposi
     assert not again.built
     for tag in ("v1", "v2", "latest"):
         assert passed(client, f"{repository}:{tag}").digest == first.digest
+
+
+def test_no_tag_is_left_in_the_engine(client: Client, project: Path, repository: str, engine: str) -> None:
+    build(client, project, repository).raise_for_status()
+
+    with contextlib.closing(docker.DockerClient(base_url=engine)) as looking:
+        tags = [tag for image in looking.images.list() for tag in image.tags]
+    assert not [tag for tag in tags if tag.startswith(repository)]
 
 
 def test_one_of_many_equal_requests_is_built(client: Client, project: Path, repository: str) -> None:

@@ -311,6 +311,10 @@ def test_without_the_workers_code_it_is_said_what_to_do(cli: CommandLine, source
     installed = cli.folder / "wheel"
     installed.mkdir()
     (installed / "imagemill").symlink_to(cli.code / "imagemill")
+    # An editable install puts the checkout on the path; here it is not to be found.
+    (installed / "sitecustomize.py").write_text(
+        f"import sys\nsys.path[:] = [path for path in sys.path if path != {str(cli.code)!r}]\n"
+    )
     done = cli.run("build", source, "-d", destination, PYTHONPATH=str(installed))
     assert done.returncode == 3
     assert (
