@@ -14,8 +14,9 @@ from typing import BinaryIO, Protocol
 
 from imagemill.context import tarball
 from imagemill.context.copying import Copier
+from imagemill.context.digests import Digests
 from imagemill.context.dockerfile import find
-from imagemill.context.manifest import Dockerfile, Entry, Manifest, source_hash
+from imagemill.context.manifest import Dockerfile, Entry, Kind, Manifest, source_hash
 from imagemill.context.walk import Found, Walk, changed, reading_failed
 from imagemill.errors import UserError
 from imagemill.ports import Progress
@@ -27,6 +28,9 @@ DOCKERFILE, CONTEXT = tarball.DOCKERFILE, tarball.CONTEXT
 """Names of the Dockerfile and of the folder with the build context, in a folder that `unpack` filled."""
 
 _CHUNK = 1 << 20
+
+_Undigested = tuple[Kind, bytes, int]
+"""Kind, path and size of a file whose content is with the `Digests`."""
 
 
 def manifest(root: Path, dockerfile: str | None, progress: Progress) -> Manifest:
@@ -91,12 +95,17 @@ class _Nowhere:
 
 def _read(root: Path, dockerfile: str | None, sink: _Sink, progress: Progress) -> Manifest:
     real = os.path.realpath(os.fsencode(root))
-    with _opened(real) as top:
+    with _opened(real) as top, Digests() as digests:
         recipe = find(real, top, dockerfile)
         sink.dockerfile(recipe.dockerfile)
-        walk = Walk(recipe.ignore, progress).entries(top)
-        entries = tuple(_file(found, sink, progress) if found.is_file else _other(found, sink) for found in walk)
-    return Manifest(Dockerfile(recipe.path, hashlib.sha256(recipe.dockerfile).hexdigest()), entries)
+        entries: list[Entry | _Undigested] = []
+        for found in Walk(recipe.ignore, progress).entries(top):
+            entries.append(_file(found, sink, digests, progress) if found.is_file else _other(found, sink))
+        sha256s = digests.sha256s()
+    return Manifest(
+        Dockerfile(recipe.path, hashlib.sha256(recipe.dockerfile).hexdigest()),
+        tuple(entry if isinstance(entry, Entry) else Entry(*entry, next(sha256s)) for entry in entries),
+    )
 
 
 @contextmanager
@@ -113,7 +122,7 @@ def _opened(root: bytes) -> Iterator[int]:
         os.close(top)
 
 
-def _file(found: Found, sink: _Sink, progress: Progress) -> Entry:
+def _file(found: Found, sink: _Sink, digests: Digests, progress: Progress) -> Entry | _Undigested:
     path, name, within, _, _ = found
     progress.check()
     try:
@@ -125,18 +134,22 @@ def _file(found: Found, sink: _Sink, progress: Progress) -> Entry:
         mode, size = status.st_mode, status.st_size
         if not stat.S_ISREG(mode):
             raise changed(path)
+        executable = mode & stat.S_IXUSR != 0
+        kind: Kind = "exec" if executable else "file"
         # One byte more is asked for than there should be, so that a file that has grown shows.
         content = os.read(descriptor, size + 1 if size < _CHUNK else _CHUNK)
-        sink.file(path, mode & stat.S_IXUSR != 0, size, content)
+        sink.file(path, executable, size, content)
+        if len(content) == size < _CHUNK:
+            digests.add(content)
+            return kind, path, size
         digest = hashlib.sha256(content)
-        if len(content) != size or size == _CHUNK:
-            for chunk in _rest(path, descriptor, size - len(content)):
-                progress.check()
-                digest.update(chunk)
-                sink.write(chunk)
+        for chunk in _rest(path, descriptor, size - len(content)):
+            progress.check()
+            digest.update(chunk)
+            sink.write(chunk)
+        return Entry(kind, path, size, digest.hexdigest())
     finally:
         os.close(descriptor)
-    return Entry("exec" if mode & stat.S_IXUSR else "file", path, size, digest.hexdigest())
 
 
 def _rest(path: bytes, descriptor: int, left: int) -> Iterator[bytes]:

@@ -1,0 +1,64 @@
+"""Digests of many small files, made in a thread of their own while the next files are read.
+
+Handing over files one by one would cost more than it gains, since the two threads would wait for the interpreter's
+lock all the time. In batches, and with next to no Python between two digests, reading and hashing overlap.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+_BATCH_SIZE = 4 << 20
+"""Bytes that are handed over at once."""
+
+_BATCH_LENGTH = 2_000
+"""… or as many contents, whichever comes first."""
+
+_MOST_WAITING = 2
+"""How many batches may wait to be hashed, which bounds the memory."""
+
+
+class Digests:
+    """Takes contents, one by one, and gives their digests, in the same order."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._batch: list[bytes] = []
+        self._size = 0
+        self._waiting: deque[Future[list[str]]] = deque()
+        self._done: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def add(self, content: bytes) -> None:
+        """Take one more content."""
+        self._batch.append(content)
+        self._size += len(content)
+        if self._size >= _BATCH_SIZE or len(self._batch) >= _BATCH_LENGTH:
+            self._hand_over()
+
+    def sha256s(self) -> Iterator[str]:
+        """The digests, in hex, of all contents so far."""
+        self._hand_over()
+        while self._waiting:
+            self._done += self._waiting.popleft().result()
+        return iter(self._done)
+
+    def _hand_over(self) -> None:
+        self._waiting.append(self._thread.submit(_sha256s, self._batch))
+        self._batch, self._size = [], 0
+        if len(self._waiting) > _MOST_WAITING:
+            self._done += self._waiting.popleft().result()
+
+
+def _sha256s(contents: list[bytes]) -> list[str]:
+    return [hashlib.sha256(content).hexdigest() for content in contents]
