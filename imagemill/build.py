@@ -6,6 +6,7 @@ Unknown fields are ignored, so that builds in flight survive a rolling deploy of
 """
 
 import re
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
@@ -13,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from imagemill.config import LaunchConfig
 from imagemill.errors import ImagemillError, UserError
+from imagemill.reference import is_tag
 
 
 class State(StrEnum):
@@ -29,13 +31,12 @@ class State(StrEnum):
 
 
 _SECRET_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
-_TAG = re.compile(r"\w[\w.-]{0,127}\Z", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 
 
-def _matching(pattern: re.Pattern[str], what: str) -> AfterValidator:
+def _checked(fits: Callable[[str], object], what: str) -> AfterValidator:
     def check(value: str) -> str:
-        if not pattern.match(value):
+        if not fits(value):
             raise ValueError(f"{value!r} is not {what}")
         return value
 
@@ -70,14 +71,14 @@ class BuildRequest(Message):
     platform: str | None = Field(
         None, description="for example linux/amd64; default: the config's, else the builder's own"
     )
-    secrets: tuple[Annotated[str, _matching(_SECRET_ID, "an id of a build secret")], ...] = Field(
+    secrets: tuple[Annotated[str, _checked(_SECRET_ID.match, "an id of a build secret")], ...] = Field(
         (), description="ids of build secrets; their values are files on the worker"
     )
-    config: Annotated[str, _matching(_NAME, "the name of a config")] | None = Field(
+    config: Annotated[str, _checked(_NAME.match, "the name of a config")] | None = Field(
         None, description="name of a launch config in the workers' config folder"
     )
     destination: str | None = Field(None, description="repository to push to, without a tag; default: the config's")
-    tags: tuple[Annotated[str, _matching(_TAG, "a tag")], ...] = Field(
+    tags: tuple[Annotated[str, _checked(is_tag, "a tag")], ...] = Field(
         (), description="tags to add beside the source hash"
     )
     force: bool = Field(False, description="build even if the image exists")

@@ -45,7 +45,7 @@ class ImageReference:
         _check_path(self.path)
         if _split(self.repository) != (self.registry, self.path):
             raise UserError(f"{self.repository!r} is not a repository in full", "parse it, so that it is made full")
-        if self.tag is not None and not _TAG.fullmatch(self.tag):
+        if self.tag is not None and not is_tag(self.tag):
             raise UserError(
                 f"{self.tag!r} is not a tag",
                 "a tag is up to 128 letters, digits, '_', '.' and '-', and begins with neither '.' nor '-'",
@@ -103,6 +103,11 @@ class ImageReference:
         tag = "" if self.tag is None else f":{self.tag}"
         digest = "" if self.digest is None else f"@{self.digest}"
         return f"{self.repository}{tag}{digest}"
+
+
+def is_tag(text: str) -> bool:
+    """Whether the text can be the tag of an image."""
+    return _TAG.fullmatch(text) is not None
 
 
 def is_digest(text: str) -> bool:

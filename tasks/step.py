@@ -47,7 +47,6 @@ class Run:
     """
 
     def __init__(self, task: Task[Any, Any], build: Build, state: State, timeout: float) -> None:
-        self.task = task
         self.setup: Setup = setup()
         self.worker: str = task.request.hostname or ""
         self.build_id = build.id
