@@ -13,11 +13,11 @@ from celery.result import AsyncResult
 from benchmarks.service import service, subfolder
 from imagemill.client import Client
 
-BUILDS = 300
+BUILDS = 100
 STEPS = 5
 """Tasks of a build whose image exists: build_image, load_config, hash_source, check_registry, report."""
 
-ROUNDS = 5
+ROUNDS = 15
 POLL = 0.005
 SINGLE = 50
 

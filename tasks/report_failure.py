@@ -8,6 +8,7 @@ from celery import shared_task
 
 from imagemill.build import Build, BuildReport, Failure
 from imagemill.errors import BuildCancelled, ImagemillError
+from tasks import events
 from tasks.log_context import bound
 from tasks.report import clean_up, ended
 from tasks.setup import journal, setup
@@ -37,7 +38,8 @@ def fail(build: Build, error: Exception) -> None:
     now = time.time()
     steps = ended(records.steps(build.id), now)
     state = steps[-1].state if steps else None
-    failure = Failure.of(_expected(error), state, records.last_lines(build.id))
+    expected = _expected(error)
+    failure = Failure.of(expected, state, records.last_lines(build.id))
     records.end(
         build.id,
         BuildReport(
@@ -51,6 +53,7 @@ def fail(build: Build, error: Exception) -> None:
             error=failure,
         ),
     )
+    events.failed(build.id, str(expected))
 
 
 def _expected(error: Exception) -> ImagemillError:

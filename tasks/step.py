@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from celery import Task, shared_task
 from celery.canvas import Signature
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Reject
 
 from imagemill.build import Build, Message, State, StepTime
 from imagemill.errors import (
@@ -145,6 +145,8 @@ def step(state: State, *, timeout: str = "quick_timeout", **options: Any) -> Cal
             bind=True,
             name=f"imagemill.{function.__name__}",
             throws=(ImagemillError,),
+            Request="tasks.events:StepRequest",
+            state=state,
             max_retries=None,
             # What a step returns is the whole message: Celery would print it into logs and events.
             resultrepr_maxsize=1,
@@ -184,14 +186,21 @@ def _run(task: Task[Any, Any], function: StepFunction, run: Run, build: Build) -
 def _redelivered(task: Task[Any, Any], build: Build) -> Build:
     """The message of a worker that died: with its time anew, but not of one that kills each worker that takes it."""
     request, limits = task.request, setup()
-    deliveries = journal().deliveries(f"{request.id}:{task.name}:{request.retries}")
+    try:
+        ended = journal().report(build.id) is not None
+        deliveries = 0 if ended else journal().deliveries(f"{request.id}:{task.name}:{request.retries}")
+    except LOST as error:
+        log.warning("Redelivered, but Redis went away: %s", error)
+        # Back into the queue, where it stays what it is: a message that was delivered before.
+        raise Reject(f"Redis went away: {error}", requeue=True) from error
+    if ended:
+        log.info("Redelivered, but the build has ended already")
+        raise Ignore("The build has ended already")
     if deliveries >= limits.max_deliveries:
         raise OperatorError(
             f"The workers died {deliveries} times in this step",
             "see the workers' logs and memory: most often the step needs more memory than its worker may use",
         )
-    if journal().report(build.id) is not None:
-        raise Ignore("The build has ended already")
     log.warning("Redelivered: the worker that had this step is gone")
     return build.knowing(deadline=time.time() + (build.request.timeout or limits.build_timeout))
 

@@ -1,6 +1,7 @@
 """What a build survives: workers that die, brokers that go away, sources and contexts that vanish."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,9 @@ import psutil
 import pytest
 
 import servers
-from imagemill.build import State
-from imagemill.client import Client
-from imagemill.errors import ServiceUnreachable
+from imagemill.build import Build, BuildReport, BuildRequest, State
+from imagemill.client import Client, open_journal
+from imagemill.errors import ServiceUnreachable, UserError
 from service import Service, service, until
 
 SLOW = """\
@@ -199,6 +200,61 @@ def test_a_build_goes_on_when_redis_goes_away_for_a_moment(
 
     assert report.status == "succeeded"
     assert [step.state for step in report.steps][-1] == State.REPORTING
+
+
+@pytest.fixture
+def redelivered(folder: Path) -> Callable[[Service, str], None]:
+    """Sends a step of a build, as it comes from a worker that died with it."""
+
+    def send(running: Service, build: str) -> None:
+        app = running.client.app
+        message = Build(id=build, request=BuildRequest(source=str(folder)), started=time.time()).dump()
+        app.send_task("imagemill.load_config", args=(message,), queue="imagemill", task_id=f"step-of-{build}")
+        with app.connection_for_read() as connection:
+            channel: Any = connection.default_channel
+            channel.basic_reject(channel.basic_get("imagemill").delivery_tag, requeue=True)
+
+    return send
+
+
+def test_a_build_that_has_ended_is_not_made_to_fail_by_a_late_message(
+    redis_service: Service, redelivered: Callable[[Service, str], None]
+) -> None:
+    redis_service.settings["IMAGEMILL_MAX_DELIVERIES"] = "1"
+    client = redis_service.client
+    ended = BuildReport(id="late", status="succeeded")
+    records = open_journal(client.app, redis_service.backend, redis_service.prefix)
+    records.end("late", ended)
+    redelivered(redis_service, "late")
+    redis_service.start()
+    until(lambda: "has ended already" in redis_service.log, "the late message", lambda: redis_service.log)
+
+    assert [event.report for event in records.events("late")] == [ended]
+    assert client.app.AsyncResult("step-of-late").state == "PENDING"
+
+
+def test_a_redelivered_message_waits_for_a_redis_that_is_away(
+    folder: Path, rabbitmq_url: str, key_prefix: str, redelivered: Callable[[Service, str], None]
+) -> None:
+    with (
+        servers.redis(folder / "results") as results,
+        service(rabbitmq_url, results.url, key_prefix, folder) as running,
+    ):
+        redelivered(running, "waits")
+        results.kill()
+        running.start()
+        until(lambda: "Redis went away" in running.log, "a worker that misses Redis", lambda: running.log)
+        results.restart()
+        until(lambda: loaded(running, "waits"), "the step's run", lambda: running.log)
+
+    assert "the worker that had this step is gone" in running.log
+
+
+def loaded(running: Service, build: str) -> bool:
+    try:
+        return running.client.status(build).state == State.LOADING
+    except (UserError, ServiceUnreachable):
+        return False
 
 
 def answers(url: str) -> bool:

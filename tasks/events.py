@@ -1,0 +1,47 @@
+"""What those who watch the workers (Flower) are told of a build, beside Celery's own events of its tasks.
+
+Celery's events are of one task each, and a build's id is that of its first and of its last task. Here each step says,
+as an event of that id, which state the build has come to: `task-hashing`, `task-building` and so on, which Flower
+shows as the task's state. It does so in the worker's main process, which sends events in batches.
+"""
+
+import logging
+from typing import Any
+
+from celery import current_app
+from celery.worker.request import Request
+from kombu.exceptions import OperationalError
+
+ENTRY = "imagemill.build_image"
+
+log = logging.getLogger(__name__)
+
+
+class EntryRequest(Request):
+    """The entry's: it ends long before the build, so its success is nobody's news."""
+
+    def send_event(self, type: str, **fields: Any) -> None:
+        """Celery's, but for `task-succeeded`."""
+        if type != "task-succeeded":
+            super().send_event(type, **fields)
+
+
+class StepRequest(Request):
+    """A step's: when it starts, the build has come to its state."""
+
+    def send_event(self, type: str, **fields: Any) -> None:
+        """Celery's, and the build's state."""
+        super().send_event(type, **fields)
+        if type == "task-started" and self.eventer and self.eventer.enabled:
+            task: Any = self.task
+            build = self.args[0]["id"]
+            self.eventer.send(f"task-{task.state.lower()}", uuid=build, name=ENTRY, args=f"({build})")
+
+
+def failed(build: str, error: str) -> None:
+    """Tell of the end of a build of which a step has failed; where nobody can be told, the build goes without."""
+    try:
+        with current_app.events.default_dispatcher() as dispatcher:
+            dispatcher.send("task-failed", uuid=build, name=ENTRY, exception=error, retry=False)
+    except OperationalError as unsent:
+        log.warning("Could not send the event of the failure: %s", unsent)
