@@ -47,18 +47,31 @@ class OperatorError(ImagemillError):
 
 
 class PermissionDenied(OperatorError):
-    """An authority refused an action; the message names the action and the resource."""
+    """An authority refused an action; the message names the action and the resource.
+
+    `action` and `resource` are what the authority itself calls them (`s3:PutObject`, an ARN), where it has such names:
+    `imagemill doctor` prints the line of policy that grants them.
+    """
+
+    def __init__(self, message: str, hint: str = "", action: str = "", resource: str = "") -> None:
+        super().__init__(message, hint)
+        self.action = action
+        self.resource = resource
 
 
 class TransientError(ImagemillError):
     """A failure that time can mend.
 
     `retry_after` is the number of seconds that the other side asked us to wait (HTTP Retry-After), if it did.
+    `exhausted` says that it has been tried often enough below already, so that the step does not try it again.
     """
 
-    def __init__(self, message: str, hint: str = "", retry_after: float | None = None) -> None:
+    def __init__(
+        self, message: str, hint: str = "", retry_after: float | None = None, *, exhausted: bool = False
+    ) -> None:
         super().__init__(message, hint)
         self.retry_after = retry_after
+        self.exhausted = exhausted
 
 
 class ServiceUnreachable(TransientError):

@@ -90,6 +90,8 @@ class Credentials:
     username: str = field(repr=False)
     password: str = field(repr=False)
     identity_token: str = field(default="", repr=False)
+    expires: float | None = None
+    """When they end, in seconds since 1970; None: not known, or never."""
 
 
 class Registry(Protocol):
@@ -104,7 +106,16 @@ class Registry(Protocol):
         """Give what `reference` (with a digest) names these tags too, in the same repository."""
 
     def credentials(self, repository: ImageReference) -> Credentials | None:
-        """Credentials for pushing to the repository; `None` if it is to be done anonymously."""
+        """Credentials for pushing to the repository; `None` if it is to be done anonymously.
+
+        Fresh ones, if those that were handed out before end soon: ask again rather than keep them.
+        """
+
+    def prepare(self, repository: ImageReference) -> None:
+        """Make sure that one can push to the repository: create it where the registry wants that and lets us."""
+
+    def delete(self, reference: ImageReference) -> None:
+        """Remove the tag in `reference`; no error if it is not there."""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ def _build(run: Run, build: Build) -> Build | Signature:
         return build.knowing(existing_digest=existing, digest=existing)
     if not resolve.context_is_there(run.setup, build):
         return _upload_again(run, build)
+    registry.prepare(image)
     builder, inputs = resolve.builder(run.setup, build), resolve.inputs(run.setup, build)
     with resolve.stored_context(run.setup, build) as context:
         return build.knowing(digest=builder.build(inputs, context, registry, run))

@@ -104,7 +104,9 @@ def contexts(setup: Setup, build: Build) -> Contexts:
     """Where contexts are kept: in the config's store, else in a folder of this worker."""
     assert build.config is not None
     uri = build.config.builder.build_context_store
-    return PackedContexts(store_for(uri)) if uri else CopiedContexts(setup.state_dir / "contexts")
+    if uri is None:
+        return CopiedContexts(setup.state_dir / "contexts")
+    return PackedContexts(store_for(uri, region=build.config.environment.region))
 
 
 def context_is_there(setup: Setup, build: Build) -> bool:

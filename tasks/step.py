@@ -211,7 +211,7 @@ def _retry(task: Task[Any, Any], run: Run, error: TransientError) -> Exception:
     wait = error.retry_after
     if wait is None:
         wait = random.uniform(0, min(run.setup.retry_backoff_max, run.setup.retry_backoff * 2**tried))
-    if tried >= limit or wait >= run.remaining():
+    if error.exhausted or tried >= limit or wait >= run.remaining():
         return error
     run.retrying(error, tried + 1, wait)
     hidden: dict[str, Any] = {"argsrepr": f"({run.build_id})", "kwargsrepr": "{}"}

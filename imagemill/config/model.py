@@ -128,6 +128,10 @@ class LocalEnvironment(Section):
 
     type: Literal["local"] = "local"
 
+    @property
+    def region(self) -> None:
+        """None is needed."""
+
 
 class AwsEnvironment(Section):
     """Amazon Web Services, with boto3's default credential chain."""
@@ -148,6 +152,10 @@ class AzureEnvironment(Section):
     """Microsoft Azure, with `DefaultAzureCredential()`."""
 
     type: Literal["azure"] = "azure"
+
+    @property
+    def region(self) -> None:
+        """None is needed."""
 
 
 class _Builder(Section):

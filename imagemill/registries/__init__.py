@@ -16,11 +16,19 @@ from imagemill.registries.docker_config import DockerConfig
 
 ADAPTERS: Mapping[str, Adapter] = MappingProxyType(
     {
+        "acr": Adapter("imagemill.registries.acr", "AzureRegistry", "azure"),
+        "artifact_registry": Adapter("imagemill.registries.artifact_registry", "ArtifactRegistry", "gcp"),
+        "ecr": Adapter("imagemill.registries.ecr", "EcrRegistry", "aws"),
         "oci": Adapter("imagemill.registries.oci", "OciRegistry"),
     }
 )
 
-HOSTS: tuple[tuple[re.Pattern[str], str], ...] = ((re.compile(".*"), "oci"),)
+HOSTS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"[a-z0-9]+\.azurecr\.(io|cn|us)"), "acr"),
+    (re.compile(r"[a-z0-9-]+-docker\.pkg\.dev"), "artifact_registry"),
+    (re.compile(r"\d{12}\.dkr\.ecr(-fips)?\.[a-z0-9-]+\.amazonaws\.com(\.cn)?"), "ecr"),
+    (re.compile(".*"), "oci"),
+)
 """Patterns of whole hosts, with port, and the adapters' names; the first match counts."""
 
 

@@ -27,7 +27,7 @@ _STALE_AFTER = 24 * 60 * 60
 class FileStore:
     """A context store in a folder, which is created when it is first written to."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, region: str | None = None) -> None:
         parts = urlsplit(uri)
         path = unquote(parts.path)
         if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not path.startswith("/"):

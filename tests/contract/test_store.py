@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pytest
 import hardship
 from imagemill.errors import OperatorError, PermissionDenied, UserError
 from imagemill.ports import ContextStore
-from imagemill.stores import store_for
+from imagemill.stores import check, store_for
 
 NAME = f"{'0' * 64}.tar.gz"
 
@@ -25,11 +24,13 @@ def file_store(folder: Path) -> ContextStore:
     return store_for((folder / "contexts").as_uri())
 
 
-@pytest.fixture(params=[file_store])
+@pytest.fixture(params=["file", "s3", "gcs", "azure_blob"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ContextStore:
     """Each kind of store there is, empty."""
-    make: Callable[[Path], ContextStore] = request.param
-    return make(tmp_path)
+    if request.param == "file":
+        return file_store(tmp_path)
+    made: ContextStore = request.getfixturevalue(f"{request.param}_store")
+    return made
 
 
 def put(store: ContextStore, name: str, content: bytes) -> None:
@@ -136,6 +137,13 @@ def test_many_may_store_the_same_object_at_once(store: ContextStore) -> None:
             writer.result()
 
 
+def test_check_leaves_nothing(store: ContextStore) -> None:
+    check(store)
+    put(store, NAME, b"content")
+    check(store)
+    assert get(store, NAME) == b"content"
+
+
 def test_uri_says_where_the_object_is(store: ContextStore) -> None:
     assert re.fullmatch(rf"[a-z0-9]+://.*/{NAME}", store.uri(NAME))
 
@@ -177,7 +185,7 @@ def test_objects_are_for_the_worker_alone(tmp_path: Path) -> None:
 
 CRASH = """
 import os, signal, sys
-from imagemill.stores import store_for
+from imagemill.stores import check, store_for
 with store_for(sys.argv[1]).create(sys.argv[2]) as stream:
     stream.write(b"content")
     stream.flush()
