@@ -71,6 +71,9 @@ class OciRegistry:
         """See `Registry.credentials`."""
         return self._source.credentials(repository.registry)
 
+    def prepare(self, repository: ImageReference) -> None:
+        """See `Registry.prepare`: a repository comes into being with the first push."""
+
     def _get(self, reference: ImageReference, name: str, actions: str) -> Answer | None:
         """The manifest `name`; None if the registry says that it has none."""
         answer = self._ask("GET", reference, name, actions)
