@@ -45,6 +45,7 @@ class Packed:
     """A packed context, open to be read (a `StoredContext`)."""
 
     stream: BinaryIO
+    uri: str | None = None
 
     def folder(self, scratch: Path, progress: Progress) -> Path:
         context.unpack(self.stream, scratch, progress)
@@ -56,6 +57,7 @@ class Copied:
     """A context that lies unpacked on this machine (a `StoredContext`)."""
 
     path: Path
+    uri: str | None = None
 
     def folder(self, scratch: Path, progress: Progress) -> Path:
         return self.path
@@ -80,7 +82,7 @@ class PackedContexts:
     @contextmanager
     def open(self, name: str) -> Iterator[StoredContext]:
         with self.store.open(name) as stream:
-            yield Packed(stream)
+            yield Packed(stream, self.store.uri(name))
 
     def delete(self, name: str) -> None:
         self.store.delete(name)

@@ -130,10 +130,17 @@ class BuildInputs:
     labels: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, Path] = field(default_factory=dict, repr=False)
     """Build secrets: the id that the Dockerfile mounts → the worker's own file."""
+    source_hash: str = ""
+    """The hash over all inputs of the image: equal ones make equal images."""
+    build_id: str = ""
 
 
 class StoredContext(Protocol):
     """The context of one build, as its builder gets it (docs/adr/0001-the-packed-context.md)."""
+
+    @property
+    def uri(self) -> str | None:
+        """Where the packed context lies in its store; None if it is in none, but on this machine."""
 
     def folder(self, scratch: Path, progress: Progress) -> Path:
         """A folder with the Dockerfile and the context in it, to be read only.

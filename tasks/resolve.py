@@ -150,6 +150,8 @@ def inputs(setup: Setup, build: Build) -> BuildInputs:
         build_args=request.build_args,
         labels=labels(build.source_hash, request.revision, request.source_url, request.labels),
         secrets={name: _secret(setup, name) for name in request.secrets},
+        source_hash=build.source_hash,
+        build_id=build.id,
     )
 
 
