@@ -12,6 +12,9 @@ import pytest
 
 import servers
 
+pytest_plugins = ["aws_fixtures", "azure_fixtures", "gcp_fixtures"]
+"""The servers and stores of the clouds."""
+
 
 def pytest_configure() -> None:
     """A terminated session ends as an interrupted one does, so that it still stops its servers."""
