@@ -11,7 +11,6 @@ from celery.exceptions import Ignore
 from imagemill.build import Build, BuildRequest
 from imagemill.errors import ImagemillError, UserError
 from tasks import pipeline
-from tasks.events import ENTRY
 from tasks.report_failure import fail
 
 
@@ -37,7 +36,7 @@ class _Entry(Task[Any, Any]):
 @shared_task(
     bind=True,
     base=_Entry,
-    name=ENTRY,
+    name=pipeline.ENTRY,
     throws=(ImagemillError,),
     ignore_result=True,
     Request="tasks.events:EntryRequest",

@@ -12,7 +12,7 @@ from celery import current_app
 from celery.worker.request import Request
 from kombu.exceptions import OperationalError
 
-ENTRY = "imagemill.build_image"
+from tasks.pipeline import ENTRY
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +30,10 @@ class StepRequest(Request):
     """A step's: when it starts, the build has come to its state."""
 
     def send_event(self, type: str, **fields: Any) -> None:
-        """Celery's, and the build's state."""
+        """Celery's, and the build's state, where it lasts long enough to be looked at."""
         super().send_event(type, **fields)
-        if type == "task-started" and self.eventer and self.eventer.enabled:
-            task: Any = self.task
+        task: Any = self.task
+        if type == "task-started" and task.announced and self.eventer and self.eventer.enabled:
             build = self.args[0]["id"]
             self.eventer.send(f"task-{task.state.lower()}", uuid=build, name=ENTRY, args=f"({build})")
 

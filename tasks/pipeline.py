@@ -17,6 +17,9 @@ from celery.canvas import Signature
 
 from imagemill.build import Build
 
+ENTRY = "imagemill.build_image"
+"""The task that other services call."""
+
 LIGHT = "imagemill"
 """Queue of all steps but `build`."""
 
@@ -28,8 +31,10 @@ def build_queue(builder: str) -> str:
 
 def start(build: Build) -> Signature:
     """The whole chain where nothing has to be built; whatever fails in it is reported once."""
-    steps = [_step(name, build) for name in ("hash_source", "check_registry", "report")]
-    return chain(_first("load_config", build), *steps).on_error(_step("report_failure", build))
+    steps = [_step(name, build) for name in ("hash_source", "check_registry")]
+    # With the entry's id it also has the entry's name in logs and in Flower.
+    report = _step("report", build).set(shadow=ENTRY)
+    return chain(_first("load_config", build), *steps, report).on_error(_step("report_failure", build))
 
 
 def make(build: Build, builder: str) -> Signature:

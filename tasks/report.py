@@ -13,7 +13,7 @@ from tasks.step import Run, step
 log = logging.getLogger(__name__)
 
 
-@step(State.REPORTING, ignore_result=False)
+@step(State.REPORTING, announced=False, ignore_result=False)
 def report(run: Run, build: Build) -> BuildReport:
     """The build's result."""
     done = _report(build, run.steps)

@@ -135,8 +135,13 @@ def _cancelled() -> BuildCancelled:
     return BuildCancelled("The build was cancelled", "submit it again to build it")
 
 
-def step(state: State, *, timeout: str = "quick_timeout", **options: Any) -> Callable[[StepFunction], Task[Any, Any]]:
-    """Make a Celery task `imagemill.<function's name>` of a step; `timeout` names the limit in `Setup`."""
+def step(
+    state: State, *, timeout: str = "quick_timeout", announced: bool = True, **options: Any
+) -> Callable[[StepFunction], Task[Any, Any]]:
+    """Make a Celery task `imagemill.<function's name>` of a step.
+
+    `timeout` names the limit in `Setup`; `announced` says whether Flower is told of the state.
+    """
 
     def decorate(function: StepFunction) -> Task[Any, Any]:
         options.setdefault("ignore_result", True)
@@ -147,6 +152,7 @@ def step(state: State, *, timeout: str = "quick_timeout", **options: Any) -> Cal
             throws=(ImagemillError,),
             Request="tasks.events:StepRequest",
             state=state,
+            announced=announced,
             max_retries=None,
             # What a step returns is the whole message: Celery would print it into logs and events.
             resultrepr_maxsize=1,
