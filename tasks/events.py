@@ -6,6 +6,7 @@ shows as the task's state. It does so in the worker's main process, which sends 
 """
 
 import logging
+import time
 from typing import Any
 
 from celery import current_app
@@ -38,10 +39,23 @@ class StepRequest(Request):
             self.eventer.send(f"task-{task.state.lower()}", uuid=build, name=ENTRY, args=f"({build})")
 
 
-def failed(build: str, error: str) -> None:
-    """Tell of the end of a build of which a step has failed; where nobody can be told, the build goes without."""
+class ReportRequest(Request):
+    """The report's: when it is there, the build has succeeded, and has taken all the time since it began."""
+
+    def send_event(self, type: str, **fields: Any) -> None:
+        """Only that, under the name and with the arguments of the entry."""
+        if type == "task-succeeded" and self.eventer and self.eventer.enabled:
+            seconds = time.time() - self.args[0]["started"]
+            self.eventer.send(type, uuid=self.id, **{**fields, "runtime": seconds})
+
+
+def failed(build: str, error: str, worker: str | None) -> None:
+    """Tell of the end of a build of which a step has failed; where nobody can be told, the build goes without.
+
+    `worker` is the name of the worker that the step was on.
+    """
     try:
-        with current_app.events.default_dispatcher() as dispatcher:
+        with current_app.events.default_dispatcher(hostname=worker) as dispatcher:
             dispatcher.send("task-failed", uuid=build, name=ENTRY, exception=error, retry=False)
     except OperationalError as unsent:
         log.warning("Could not send the event of the failure: %s", unsent)

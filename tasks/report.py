@@ -13,7 +13,15 @@ from tasks.step import Run, step
 log = logging.getLogger(__name__)
 
 
-@step(State.REPORTING, announced=False, ignore_result=False)
+@step(
+    State.REPORTING,
+    announced=False,
+    ignore_result=False,
+    Request="tasks.events:ReportRequest",
+    # Its id is the entry's, whose beginning and arguments Flower is to go on showing.
+    send_events=False,
+    resultrepr_maxsize=1000,
+)
 def report(run: Run, build: Build) -> BuildReport:
     """The build's result."""
     done = _report(build, run.steps)

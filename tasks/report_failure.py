@@ -21,6 +21,7 @@ class FailedTask(Protocol):
 
     args: Any
     task: str
+    hostname: str | None
 
 
 @shared_task(name="imagemill.report_failure", ignore_result=True)
@@ -28,12 +29,12 @@ def report_failure(request: FailedTask, error: Exception, traceback: object) -> 
     """Called by Celery, once, in the worker whose step failed or died."""
     build = Build.load(request.args[0])
     with bound(build=build.id, step=request.task.removeprefix("imagemill.")):
-        fail(build, error)
+        fail(build, error, request.hostname)
         clean_up(setup(), build)
 
 
-def fail(build: Build, error: Exception) -> None:
-    """Note the report of a failed build in its journal."""
+def fail(build: Build, error: Exception, worker: str | None) -> None:
+    """Note the report of a failed build in its journal; `worker` is the name of the worker that it failed on."""
     records = journal()
     now = time.time()
     steps = ended(records.steps(build.id), now)
@@ -53,7 +54,7 @@ def fail(build: Build, error: Exception) -> None:
             error=failure,
         ),
     )
-    events.failed(build.id, str(expected))
+    events.failed(build.id, str(expected), worker)
 
 
 def _expected(error: Exception) -> ImagemillError:

@@ -27,6 +27,7 @@ from imagemill.errors import (
 )
 from imagemill.journal import LOST
 from imagemill.single_flight import ImageLock
+from tasks.giving_way import Replaceable
 from tasks.log_context import bound
 from tasks.setup import Setup, journal, setup
 
@@ -144,21 +145,24 @@ def step(
     """
 
     def decorate(function: StepFunction) -> Task[Any, Any]:
-        options.setdefault("ignore_result", True)
+        defaults = {
+            "ignore_result": True,
+            "Request": "tasks.events:StepRequest",
+            # What a step returns is the whole message: Celery would print it into logs and events.
+            "resultrepr_maxsize": 1,
+        }
 
         @shared_task(
             bind=True,
+            base=Replaceable,
             name=f"imagemill.{function.__name__}",
             throws=(ImagemillError,),
-            Request="tasks.events:StepRequest",
             state=state,
             announced=announced,
             max_retries=None,
-            # What a step returns is the whole message: Celery would print it into logs and events.
-            resultrepr_maxsize=1,
-            **options,
+            **{**defaults, **options},
         )
-        def task(self: Task[Any, Any], message: dict[str, Any]) -> dict[str, Any]:
+        def task(self: Replaceable, message: dict[str, Any]) -> dict[str, Any] | None:
             build = Build.load(message)
             with bound(build=build.id, step=function.__name__):
                 if (self.request.delivery_info or {}).get("redelivered"):
@@ -166,10 +170,8 @@ def step(
                 outcome = _run(self, function, Run(self, build, state, getattr(setup(), timeout)), build)
             if isinstance(outcome, Message):
                 return outcome.dump()
-            with suppress(Ignore):
-                self.replace(outcome)
-            # Celery copies the traceback of this exception, frame by frame: from here it is short.
-            raise Ignore("Replaced by new task")
+            self.give_way(outcome)
+            return None
 
         return cast("Task[Any, Any]", task)
 

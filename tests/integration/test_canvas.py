@@ -75,6 +75,7 @@ def test_a_failure_is_that_of_all_that_follows_too(running: Service) -> None:
             with pytest.raises(Exception, match="nowhere"):
                 result(running, task)
         until(lambda: monitored(events, "fails") == "FAILURE", "the event of the failure", lambda: events)
+    assert {event["hostname"] for event in events} == {"all@test"}
 
 
 def test_those_who_watch_the_workers_see_the_state_of_the_build(running: Service) -> None:
@@ -89,7 +90,10 @@ def test_those_who_watch_the_workers_see_the_state_of_the_build(running: Service
         task = monitor.tasks.get(build)
         if event.get("uuid") == build and task is not None and task.state not in states:
             states.append(task.state)
-    assert monitor.tasks[build].name == "imagemill.build_image"
+    seen = monitor.tasks[build]
+    assert (seen.name, seen.worker.hostname) == ("imagemill.build_image", "all@test")
+    assert f"localhost:1/x@sha256:{'0' * 64}" in seen.kwargs
+    assert f"localhost:1/x@sha256:{'0' * 64}" in seen.result
     assert states == ["RECEIVED", "STARTED", "HASHING", "CHECKING", "SUCCESS"]
 
 

@@ -209,9 +209,11 @@ def redelivered(folder: Path) -> Callable[[Service, str], None]:
     def send(running: Service, build: str) -> None:
         app = running.client.app
         message = Build(id=build, request=BuildRequest(source=str(folder)), started=time.time()).dump()
-        app.send_task("imagemill.load_config", args=(message,), queue="imagemill", task_id=f"step-of-{build}")
         with app.connection_for_read() as connection:
             channel: Any = connection.default_channel
+            app.amqp.queues["imagemill"].bind(channel).declare()
+            channel.queue_purge("imagemill")  # of what other tests have left there
+            app.send_task("imagemill.load_config", args=(message,), queue="imagemill", task_id=f"step-of-{build}")
             channel.basic_reject(channel.basic_get("imagemill").delivery_tag, requeue=True)
 
     return send
