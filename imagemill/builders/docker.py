@@ -116,6 +116,9 @@ class _Job:
             code = run([self.cli.path, "push", str(self.inputs.image)], self.environment, log.read, self.progress.check)
             if code == 0 and log.digest:
                 return log.digest
+            if log.tag_is_kept and (kept := self.registry.digest(self.inputs.image)):
+                self.progress.log(f"{self.inputs.image} is there already, and cannot be replaced: {kept} is kept")
+                return kept
             if not log.tag_is_gone:
                 raise push_failure(log.last, self.inputs.image, self.endpoint.host)
             ask([self.cli.path, "tag", self.held, str(self.inputs.image)], self.environment)

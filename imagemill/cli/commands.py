@@ -12,8 +12,10 @@ from imagemill.cli import interrupts
 from imagemill.cli.build import build
 from imagemill.cli.builds import cancel, logs, status, wait
 from imagemill.cli.doctor import doctor
+from imagemill.cli.kaniko import kaniko
 from imagemill.cli.local import config, hash_
 from imagemill.cli.options import INTERRUPTED, UNREACHABLE, USAGE, connection_options
+from imagemill.cli.permissions import permissions
 from imagemill.errors import ImagemillError, UserError
 
 
@@ -37,7 +39,7 @@ def cli() -> None:
     """
 
 
-for command in (build, status, wait, logs, cancel, hash_, config, doctor):
+for command in (build, status, wait, logs, cancel, hash_, config, permissions, kaniko, doctor):
     cli.add_command(command)
 
 

@@ -9,6 +9,8 @@ from imagemill.cli.showing import json_
 from imagemill.cli.terminal import console, printable
 from imagemill.doctor import Finding, Verdict
 
+_INDENT = 9
+
 
 def show(found: Iterable[Finding], *, as_json: bool) -> bool:
     """Show the findings as they come; returns whether nothing has failed."""
@@ -25,6 +27,14 @@ def show(found: Iterable[Finding], *, as_json: bool) -> bool:
 def _finding(finding: Finding) -> None:
     colour = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "bold red"}[finding.verdict]
     out = console()
-    out.print(Text.assemble((f"{finding.verdict:<9}", colour), f"{finding.check}: {printable(finding.message)}"))
+    verdict = finding.verdict.ljust(_INDENT)
+    out.print(Text.assemble((verdict, colour), f"{finding.check}: {_indented(finding.message)}"))
     if finding.hint:
-        out.print(Text.assemble(" " * 9, ("hint: ", "cyan"), printable(finding.hint)))
+        out.print(Text.assemble(" " * _INDENT, ("hint: ", "cyan"), _indented(finding.hint)))
+    for grant in finding.grants:
+        out.print(Text.assemble(" " * _INDENT, ("grant: ", "cyan"), _indented(grant)))
+
+
+def _indented(text: str) -> str:
+    """Lines after the first one begin where the check's name does."""
+    return printable(text).replace("\n", "\n" + " " * _INDENT)

@@ -19,6 +19,7 @@ from imagemill.config.faults import Fault, KeyPath, dotted
 from imagemill.config.kaniko_job import literal_secrets, without_secrets
 from imagemill.config.model import KanikoBuilder, LaunchConfig
 from imagemill.config.older import DESTINATION, rewrite
+from imagemill.config.regions import mismatch
 from imagemill.errors import ConfigError
 
 MAX_BYTES = 256 * 1024
@@ -119,7 +120,8 @@ def load(path: Path) -> Loaded:
         faults += _further(explain(error), faults, rewritten.destination)
     if faults:
         raise _refusal(path, document, faults)
-    return Loaded(config, path, tuple(_warnings(path, document, [*rewritten.warnings, *_secrets(config)])))
+    warnings = [*rewritten.warnings, *_secrets(config), *_elsewhere(config, rewritten.destination)]
+    return Loaded(config, path, tuple(_warnings(path, document, warnings)))
 
 
 def _further(found: Iterable[Fault], before: list[Fault], destination: KeyPath) -> Iterator[Fault]:
@@ -152,6 +154,11 @@ def _secrets(config: LaunchConfig) -> Iterator[tuple[KeyPath, str]]:
         for path, name in literal_secrets(config.builder.kaniko_config):
             text = f"{name} seems to hold a secret, and the config travels through the broker"
             yield path, f"{text}; take it from a Kubernetes Secret (valueFrom.secretKeyRef)"
+
+
+def _elsewhere(config: LaunchConfig, destination: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    if text := mismatch(config):
+        yield destination, text
 
 
 def describe(loaded: Loaded) -> dict[str, Any]:

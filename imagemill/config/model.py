@@ -84,6 +84,13 @@ def _destination(text: str) -> ImageReference:
     return reference
 
 
+def _seconds(value: object) -> object:
+    """A config file gives all values as text, a message gives numbers."""
+    if re.fullmatch(r"[0-9]{1,9}", str(value), re.ASCII):
+        return int(str(value))
+    raise mismatch(value, "a number of seconds, without a unit")
+
+
 def _kaniko_config(job: dict[str, JsonValue]) -> dict[str, JsonValue]:
     if faults := tuple(job_faults(job)):
         raise fault_error(*faults)
@@ -103,6 +110,11 @@ JobName = Annotated[
 SecretName = Annotated[str, _text(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "the name of a Kubernetes Secret")]
 SecretKey = Annotated[str, _text(r"[\w.-]{1,253}", "a key of a Kubernetes Secret: letters, digits, '-', '_' and '.'")]
 KanikoConfig = Annotated[dict[str, JsonValue], AfterValidator(_kaniko_config)]
+ClaimName = Annotated[
+    str, _text(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "the name of a Kubernetes PersistentVolumeClaim")
+]
+Memory = Annotated[str, _text(r"[1-9][0-9]{0,11}(Ki|Mi|Gi|Ti|k|M|G|T)?", "an amount of memory, such as 16Gi")]
+Seconds = Annotated[int, BeforeValidator(_seconds)]
 
 
 class Section(BaseModel):
@@ -205,6 +217,15 @@ class KanikoBuilder(_Builder):
         None, description="a Kubernetes Secret with cloud credentials or a docker config.json for the build pod"
     )
     secret_key: SecretKey | None = Field(None, description="the key in that Secret")
+    context_volume_claim: ClaimName | None = Field(
+        None,
+        description="the PersistentVolumeClaim whose top folder is the context store's, file:///PATH, on the workers",
+    )
+    scheduling_timeout: Seconds = Field(300, description="seconds for which a build pod may wait for a node")
+    memory_ceiling: Memory = Field(
+        "16Gi", description="the most memory that a build is given when it is tried again after it ran out of memory"
+    )
+    failed_job_retention: Seconds = Field(3600, description="seconds for which a failed Job is kept in the cluster")
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> Self:

@@ -10,6 +10,7 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from imagemill.adapters import Adapter, load
+from imagemill.hosts import ACR, ARTIFACT_REGISTRY, ECR
 from imagemill.ports import Registry
 from imagemill.reference import ImageReference
 from imagemill.registries.docker_config import DockerConfig
@@ -24,9 +25,9 @@ ADAPTERS: Mapping[str, Adapter] = MappingProxyType(
 )
 
 HOSTS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"[a-z0-9]+\.azurecr\.(io|cn|us)"), "acr"),
-    (re.compile(r"[a-z0-9-]+-docker\.pkg\.dev"), "artifact_registry"),
-    (re.compile(r"\d{12}\.dkr\.ecr(-fips)?\.[a-z0-9-]+\.amazonaws\.com(\.cn)?"), "ecr"),
+    (ACR, "acr"),
+    (ARTIFACT_REGISTRY, "artifact_registry"),
+    (ECR, "ecr"),
     (re.compile(".*"), "oci"),
 )
 """Patterns of whole hosts, with port, and the adapters' names; the first match counts."""

@@ -1,16 +1,19 @@
 """What holds for every builder that makes images. An adapter joins by a line in `BUILDERS`."""
 
+import json
 import subprocess
 import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 import servers
 from builds import SHELL, PushedImage, Watched, packed, processes, until
+from http_faults import FaultyProxy
 from imagemill.build import State
 from imagemill.builders import Workplace
 from imagemill.builders.docker import DockerBuilder
@@ -263,3 +266,24 @@ def test_a_base_image_that_is_in_a_private_registry_is_pulled_with_the_credentia
     image = ImageReference.parse(f"{private_registry}/{uuid.uuid4().hex}:abc")
     digest = builder.build(BuildInputs(image), packed(f"FROM {base}\nLABEL a=b\n", {}), registry, Watched())
     assert registry.digest(image) == digest
+
+
+def test_a_tag_that_is_there_and_cannot_be_replaced_is_kept(
+    builder: Builder, registry: str, image: ImageReference, open_registry: Registry
+) -> None:
+    """As a repository with immutable tags behaves; the words are Amazon ECR's."""
+    first = builder.build(BuildInputs(image), packed("FROM scratch\nCOPY a /\n", {"a": b"1"}), open_registry, Watched())
+    said = (
+        f"The image tag '{image.tag}' already exists in the '{image.path}' repository and cannot be overwritten because"
+        " the repository is immutable."
+    )
+    refusal = json.dumps({"errors": [{"code": "TAG_INVALID", "message": "tag invalid: " + said}]}).encode()
+    progress = Watched()
+    with FaultyProxy(f"http://{registry}") as proxy:
+        proxy.fail_next(400, {"Content-Type": "application/json"}, 10, "^PUT .*/manifests/", refusal)
+        behind = ImageReference.parse(f"{urlsplit(proxy.url).netloc}/{image.path}:{image.tag}")
+        context = packed("FROM scratch\nCOPY a /\n", {"a": b"2"})
+        kept = builder.build(BuildInputs(behind), context, open_registry, progress)
+
+    assert kept == first
+    assert any("cannot be replaced" in line for line in progress.lines)

@@ -816,6 +816,9 @@ def test_description_has_all_values_but_those_that_may_be_secret(load_text: Load
                         }
                     }
                 },
+                "scheduling-timeout": 300,
+                "memory-ceiling": "16Gi",
+                "failed-job-retention": 3600,
             },
         },
         "warnings": [f"{file}:1: entity: the W&B agent's own keys are not used here: entity"],

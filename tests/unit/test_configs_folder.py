@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from imagemill.builders.kaniko.overlay import executor
+from imagemill.cli.commands import cli
 from imagemill.config import Loaded, load
 from imagemill.config.explain import KNOWN
 
@@ -66,6 +68,35 @@ def test_example_means_the_same_with_underscores(path: Path, tmp_path: Path) -> 
 
 def test_every_builder_of_the_examples_is_there() -> None:
     assert {path.stem for path in EXAMPLES} == set(BUILDERS)
+
+
+def test_there_is_an_example_for_each_cloud_with_each_builder() -> None:
+    assert {(cloud, builder) for cloud in ("aws", "gcp", "azure") for builder in ("docker", "kaniko")} <= set(
+        BUILDERS.values()
+    )
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_what_an_example_needs_can_be_granted(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["permissions", "--config", str(path)], standalone_mode=False)
+    shown = capsys.readouterr().out
+    config = load(path).config
+    clouds = {
+        "aws": "# AWS, for the worker",
+        "gcp": "# Google Cloud, for the worker",
+        "azure": "# Azure, for the worker",
+    }
+    assert clouds.get(config.environment.type, f"# {config.builder.destination}: ") in shown
+    assert ("# Kubernetes, for the worker" in shown) == (config.builder.type == "kaniko")
+    assert ("for the build pod" in shown) == (config.builder.type == "kaniko")
+
+
+def test_coreweave_has_the_bucket_in_the_host() -> None:
+    builder = example("coreweave-kaniko").config.builder
+
+    assert builder.type == "kaniko"
+    variables = {entry["name"]: entry.get("value") for entry in executor(builder.kaniko_config)["env"]}
+    assert (variables["S3_ENDPOINT"], variables["S3_FORCE_PATH_STYLE"]) == ("http://cwlota.com", "false")
 
 
 @pytest.mark.parametrize("section", ["environment", "builder", "registry"])

@@ -1,0 +1,120 @@
+"""Builds with Kaniko in a Kubernetes Job, which is named after the source: Kubernetes itself sees to it that it is one.
+
+A build leaves nothing in its worker's memory that another worker would miss when it takes over: all stands in the Job.
+"""
+
+import math
+from collections.abc import Collection
+from decimal import Decimal
+
+from kubernetes.utils import parse_quantity
+
+from imagemill.builders import Workplace
+from imagemill.builders.kaniko.attempt import Attempt, Ending, Task
+from imagemill.builders.kaniko.cluster import connect
+from imagemill.builders.kaniko.job import job_name
+from imagemill.config.model import Environment, LocalEnvironment
+from imagemill.config.model import KanikoBuilder as Section
+from imagemill.errors import OperatorError, TransientError
+from imagemill.ports import BuildInputs, Progress, Registry, StoredContext
+
+ATTEMPTS = 4
+"""The most Jobs that a build may try to have: names that are taken count too."""
+
+_ENDPOINTS = {
+    "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+    "gs": ("STORAGE_EMULATOR_HOST",),
+}
+
+
+class KanikoBuilder:
+    """Builds and pushes in the worker's own cluster, or in that of its kubeconfig."""
+
+    def __init__(
+        self,
+        place: Workplace,
+        section: Section,
+        *,
+        environment: Environment | None = None,
+        insecure_registries: Collection[str] = (),
+    ) -> None:
+        self._place, self._section = place, section
+        self._environment = environment or LocalEnvironment()
+        self._insecure_registries = insecure_registries
+
+    def build(self, inputs: BuildInputs, context: StoredContext, registry: Registry, progress: Progress) -> str:
+        """See `Builder.build`. A Job that has failed stays for a while, to be looked at; nothing else stays."""
+        if context.uri is None:
+            raise OperatorError(
+                "Kaniko needs the context in a store that its pods can reach, and it is on this machine only",
+                "set builder.build-context-store",
+            )
+        task = Task(
+            connect(self._place.environment),
+            self._section,
+            self._environment,
+            inputs,
+            context.uri,
+            registry,
+            progress,
+            self._endpoint(context.uri),
+            self._insecure_registries,
+        )
+        return _run(task)
+
+    def _endpoint(self, uri: str) -> str | None:
+        given = self._place.environment
+        return next((given[name] for name in _ENDPOINTS.get(uri.partition(":")[0], ()) if given.get(name)), None)
+
+
+def _run(task: Task) -> str:
+    """The digest of the first attempt that ends well.
+
+    Whose name is taken is passed over. After one that ran out of memory there is one with more of it.
+    """
+    memory: str | None = None
+    for number in range(1, ATTEMPTS + 1):
+        ending = Attempt(task, number, memory).run()
+        if ending is None:
+            continue
+        if ending.error is None:
+            return ending.digest
+        if not ending.is_out_of_memory or memory is not None:
+            raise ending.error
+        memory = more_memory(ending.memory_limit, task.section.memory_ceiling)
+        task.progress.log(_second_try(ending, memory))
+    name = job_name(task.section, task.inputs.source_hash)
+    raise TransientError(
+        f"The names of the build's Jobs, {name} and those after it, are taken in {task.cluster.namespace}",
+        "see which of them Kubernetes cannot delete: kubectl get jobs,pods",
+    )
+
+
+def _second_try(ending: Ending, memory: str) -> str:
+    limit = f"with its limit of {ending.memory_limit}" if ending.memory_limit else "without a limit"
+    return (
+        f"Warning: the build ran out of memory {limit} (OOMKilled); it is tried once more, with a limit of {memory} and"
+        " Kaniko's low-memory flags. Raise resources.limits.memory in builder.kaniko-config to spare the first try"
+    )
+
+
+def more_memory(limit: str | None, ceiling: str) -> str:
+    """Twice the limit, but not more than the ceiling, nor less than it was; without a limit it is the ceiling."""
+    if limit is None:
+        return ceiling
+    before = _amount(limit)
+    return _quantity(max(before, min(2 * before, _amount(ceiling))))
+
+
+def _amount(quantity: str) -> Decimal:
+    amount: Decimal = parse_quantity(quantity)  # type: ignore[no-untyped-call]
+    return amount
+
+
+def _quantity(amount: Decimal) -> str:
+    """In the largest unit that needs no fraction."""
+    number, units = math.ceil(amount), ["", "Ki", "Mi", "Gi", "Ti"]
+    while number % 1024 == 0 and len(units) > 1:
+        number //= 1024
+        del units[0]
+    return f"{number}{units[0]}"

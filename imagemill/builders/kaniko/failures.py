@@ -1,0 +1,432 @@
+"""Why a Job does not go on, or has failed, from what Kubernetes shows of it: Job, pods and events, and Kaniko's log.
+
+States and reasons: https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/ and, for what takes a pod away
+from outside, https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions. The texts are
+those of Kubernetes 1.27 to 1.36.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from imagemill.builders.failures import shortened
+from imagemill.builders.kaniko.executor import explain
+from imagemill.builders.kaniko.refusals import admission
+from imagemill.errors import ImagemillError, OperatorError, PermissionDenied, TransientError, UserError
+
+Object = Mapping[str, Any]
+
+NO_POD = 60.0
+"""Seconds for which a Job may be without a pod, and without a reason for that."""
+
+PULLING = 30.0
+"""Seconds for which the kubelet may try again to pull an image, where the registry does not answer."""
+
+MISSING = 3.0
+"""Seconds for which a Secret or ConfigMap may be missing: some are made by others, and the kubelet may lag behind."""
+
+MOUNTING = 120.0
+"""Seconds for which a volume may fail to be mounted, as they do while they are attached to a node."""
+
+_PULL_REASONS = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
+)
+_START_REASONS = frozenset(
+    {"CreateContainerError", "RunContainerError", "StartError", "ContainerCannotRun", "CrashLoopBackOff"}
+)
+_NO_SUCH_IMAGE = re.compile(r"not found|manifest unknown|does not exist|name unknown", re.IGNORECASE)
+_NO_LOGIN = re.compile(r"unauthorized|denied|forbidden|authentication required|no basic auth|\b40[13]\b", re.IGNORECASE)
+_WRONG_PLATFORM = re.compile(r"no match for platform|exec format error", re.IGNORECASE)
+_REGISTRY_AWAY = re.compile(
+    r"i/o timeout|connection (?:refused|reset)|TLS handshake timeout|no such host|toomanyrequests|too many requests"
+    r"|\b429\b|\b50[0234]\b|deadline exceeded|unexpected EOF|network is unreachable|no route to host",
+    re.IGNORECASE,
+)
+_PULL_FAILED = re.compile(r"Failed to pull image \"(?P<image>[^\"]+)\": (?P<said>.*)", re.DOTALL)
+_BACK_OFF = re.compile(r"Back-off pulling image \"[^\"]*\"(?:: )?(?P<said>.*)", re.DOTALL)
+_MISSING = re.compile(
+    r"\b(?P<kind>secret|configmap|persistentvolumeclaim)s? \"(?P<name>[^\"]+)\" not found"
+    r"|couldn't find key (?P<key>\S+) in (?P<holder>Secret|ConfigMap) (?:\S*/)?(?P<keyed>[^\s/]+)"
+    r"|references non-existent (?P<which>secret|config) key: (?P<path>\S+)",
+    re.IGNORECASE,
+)
+_OWN_STORAGE = re.compile(r"exceeds the (?:total )?limit|exceeded its local ephemeral storage limit", re.IGNORECASE)
+
+_DISRUPTIONS = {
+    "PreemptionByScheduler": "preempted: its node was needed for more important pods",
+    "DeletionByTaintManager": "lost with its node, which does not answer or must not run it any more",
+    "DeletionByPodGC": "lost with its node, which is not in the cluster any more",
+    "EvictionByEvictionAPI": "evicted: its node is being emptied",
+    "TerminationByKubelet": "evicted by its node",
+}
+_POD_REASONS = {
+    "Evicted": "evicted by its node",
+    "NodeLost": "lost with its node",
+    "NodeShutdown": "stopped, since its node is shut down",
+    "Shutdown": "stopped, since its node is shut down",
+    "Terminated": "stopped, since its node is shut down",
+    "Preempting": "preempted on its node",
+    "Preempted": "preempted on its node",
+    "OutOfcpu": "refused by its node, which had no processor left",
+    "OutOfmemory": "refused by its node, which had no memory left",
+    "OutOfpods": "refused by its node, which had no room left for pods",
+    "NodeAffinity": "refused by its node, whose labels have changed",
+    "UnexpectedAdmissionError": "refused by its node",
+}
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What keeps a Job from going on. It may pass, for `patience` seconds; then it is the build's failure."""
+
+    kind: str
+    error: ImagemillError
+    patience: float = 0.0
+
+    @property
+    def is_told(self) -> bool:
+        """Whether it is worth a line of the log while there is patience: not what every pod goes through."""
+        return self.patience > 0 and self.kind != "no pod"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a Job that has not ended well."""
+
+    job: Object
+    pods: Sequence[Object] = ()
+    events: Sequence[Object] = ()
+    """Warnings about the Job and its pods, the latest last."""
+    log: Sequence[str] = ()
+    """The last lines of the executor's log."""
+    image: str = ""
+    """What was to be pushed."""
+    ours: Collection[str] = ()
+    """Names of Secrets that the build itself makes, which may come after the pod."""
+    scheduling_timeout: float = 300.0
+
+    @property
+    def pod(self) -> Object | None:
+        """The latest pod."""
+        return self.pods[-1] if self.pods else None
+
+    def said(self, *reasons: str) -> list[str]:
+        """The messages of the events with one of these reasons, the latest first."""
+        return [str(event.get("message") or "") for event in reversed(self.events) if event.get("reason") in reasons]
+
+
+def executor_state(pod: Object) -> Object:
+    """The state of the container that runs Kaniko: `running`, `waiting` or `terminated`, or none yet."""
+    name = executor_of(pod)["name"]
+    for status in pod.get("status", {}).get("containerStatuses") or ():
+        if status["name"] == name:
+            state: Object = status.get("state") or {}
+            return state
+    return {}
+
+
+def executor_of(pod: Object) -> Object:
+    """The container that runs Kaniko, as the pod describes it."""
+    container: Object = pod["spec"]["containers"][0]
+    return container
+
+
+def has_failed(job: Object, pods: Sequence[Object]) -> bool:
+    """Whether the Job has failed, or is bound to: it runs once, so its pod's end is its own."""
+    if _condition(job, "Failed") or _condition(job, "FailureTarget"):
+        return True
+    return any(
+        pod.get("status", {}).get("phase") == "Failed" or executor_state(pod).get("terminated", {}).get("exitCode")
+        for pod in pods
+    )
+
+
+def is_complete(job: Object) -> bool:
+    """Whether the Job has succeeded."""
+    return bool(_condition(job, "Complete") or _condition(job, "SuccessCriteriaMet"))
+
+
+def is_out_of_memory(pods: Sequence[Object]) -> bool:
+    """Whether the executor was killed because it needed more memory than it may use."""
+    return bool(pods) and _disruption(pods[-1]) is None and _terminated(pods[-1]).get("reason") == "OOMKilled"
+
+
+def memory_limit(pod: Object) -> str | None:
+    """The executor's limit, as a Kubernetes quantity."""
+    limit = ((executor_of(pod).get("resources") or {}).get("limits") or {}).get("memory")
+    return None if limit is None else str(limit)
+
+
+def trouble(evidence: Evidence) -> Trouble | None:
+    """What keeps a Job that has not ended from going on; None while all is well."""
+    pod = evidence.pod
+    if pod is None:
+        return _no_pod(evidence)
+    if error := _disruption(pod):
+        return Trouble("disruption", error)
+    for rule in (_missing, _image, _start, _mount, _scheduling):
+        if found := rule(evidence, pod):
+            return found
+    return None
+
+
+def failure(evidence: Evidence) -> ImagemillError:
+    """Why a Job has failed."""
+    if _deadline(evidence):
+        return UserError(
+            "The build ran out of time: Kubernetes ended its Job at the deadline",
+            "see in the log what was slow, or ask for more with --timeout, up to IMAGEMILL_BUILD_TIMEOUT",
+        )
+    pod = evidence.pod
+    if pod is None:
+        return TransientError("The build's pod vanished, and its Job failed", "see who deletes pods in the namespace")
+    for rule in _FAILURES:
+        if error := rule(evidence, pod):
+            return error
+    return TransientError(f"The build's pod {_name(pod)} failed without a reason", "see the events of the namespace")
+
+
+def _deadline(evidence: Evidence) -> bool:
+    reasons = {_condition(evidence.job, kind).get("reason") for kind in ("Failed", "FailureTarget")}
+    if evidence.pod is not None:
+        reasons.add(evidence.pod.get("status", {}).get("reason"))
+    return "DeadlineExceeded" in reasons
+
+
+def _condition(item: Object, kind: str) -> Object:
+    """The condition of this type, if it holds."""
+    for condition in item.get("status", {}).get("conditions") or ():
+        if condition["type"] == kind and condition["status"] == "True":
+            found: Object = condition
+            return found
+    return {}
+
+
+def _no_pod(evidence: Evidence) -> Trouble | None:
+    for said in evidence.said("FailedCreate"):
+        known = admission(said)
+        hint = "see why the Job's controller cannot make pods: kubectl get events"
+        return Trouble("creation", known or OperatorError(f"The build's pod is refused: {shortened(said)}", hint))
+    if evidence.job.get("spec", {}).get("suspend"):
+        error = OperatorError(
+            "The build's Job is suspended, by a queue or by hand", "see the queue: kubectl get events"
+        )
+        return Trouble("suspended", error, evidence.scheduling_timeout)
+    error = OperatorError(
+        f"The build's Job got no pod within {NO_POD:.0f} s",
+        f"kubectl describe job {_name(evidence.job)}; with permission to watch events, the worker says why itself",
+    )
+    return Trouble("no pod", error, NO_POD)
+
+
+def _disruption(pod: Object) -> ImagemillError | None:
+    """What took the pod away from outside, which the next try may be spared."""
+    status, condition = pod.get("status", {}), _condition(pod, "DisruptionTarget")
+    told = shortened(str(status.get("message") or condition.get("message") or ""))
+    what = _DISRUPTIONS.get(str(condition.get("reason"))) or _POD_REASONS.get(str(status.get("reason")))
+    if what is None and _terminated(pod).get("reason") == "ContainerStatusUnknown":
+        what = "lost with its node"
+    if what is None and pod["metadata"].get("deletionTimestamp") and _terminated(pod).get("exitCode") != 0:
+        what = "deleted by somebody"
+    if what is None:
+        return None
+    if _OWN_STORAGE.search(told):
+        return OperatorError(
+            f"The build used more disk than it may: {told}",
+            "raise resources.limits.ephemeral-storage of the container in builder.kaniko-config",
+        )
+    where = f" on {pod['spec']['nodeName']}" if pod["spec"].get("nodeName") else ""
+    hint = "it is tried again; if it happens often, raise the build's requests or its priority in builder.kaniko-config"
+    return TransientError(f"The build's pod {_name(pod)}{where} was {what}{told and f': {told}'}", hint)
+
+
+def _scheduling(evidence: Evidence, pod: Object) -> Trouble | None:
+    """The scheduler's own words are in the pod's condition."""
+    if pod["spec"].get("nodeName"):
+        return None
+    for condition in pod.get("status", {}).get("conditions") or ():
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            said = str(condition.get("message") or condition.get("reason"))
+            error = OperatorError(
+                f"No node can run the build's pod {_name(pod)}: {shortened(said)}",
+                "lower the resources or widen node selectors and tolerations in builder.kaniko-config, or add nodes;"
+                " builder.scheduling-timeout says how long to wait",
+            )
+            patient = not _MISSING.search(said)
+            return Trouble("scheduling", error, evidence.scheduling_timeout if patient else 0.0)
+    return None
+
+
+def _waiting(pod: Object) -> Iterator[tuple[Object, str, str]]:
+    """The containers that wait: their status, the reason, and the message."""
+    status = pod.get("status", {})
+    for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        if waiting := (container.get("state") or {}).get("waiting"):
+            yield container, str(waiting.get("reason")), str(waiting.get("message") or "")
+
+
+def _image(evidence: Evidence, pod: Object) -> Trouble | None:
+    for container, reason, message in _waiting(pod):
+        if reason in _PULL_REASONS:
+            return _pull(str(container.get("image")), reason, _registry_said(evidence, reason, message))
+    return None
+
+
+def _registry_said(evidence: Evidence, reason: str, message: str) -> str:
+    """The registry's words. While the kubelet waits for its next try, older ones have them in an event only."""
+    if found := _BACK_OFF.search(message):
+        message = found["said"]
+    if message:
+        return message
+    for said in evidence.said("Failed"):
+        if found := _PULL_FAILED.search(said):
+            return found["said"]
+    return reason
+
+
+def _pull(image: str, reason: str, said: str) -> Trouble:
+    told = f"The image {image} cannot be pulled: {shortened(said)}"
+    if reason == "InvalidImageName":
+        return Trouble("image", OperatorError(told, "mend the image's name in the launch config"))
+    if _NO_LOGIN.search(said):
+        hint = "name a Secret with the registry's login under imagePullSecrets in builder.kaniko-config"
+        return Trouble("image", PermissionDenied(told, hint, "pull", image))
+    if _WRONG_PLATFORM.search(said) or _NO_SUCH_IMAGE.search(said):
+        hint = "check builder.kaniko-image and the images in builder.kaniko-config, and that the nodes can reach them"
+        return Trouble("image", OperatorError(told, hint))
+    if _REGISTRY_AWAY.search(said) or reason == "ImagePullBackOff":
+        hint = "check that the nodes can reach the registry, or mirror the image (builder.kaniko-image)"
+        return Trouble("image", TransientError(told, hint), PULLING)
+    return Trouble("image", OperatorError(told, "see the kubelet's events: kubectl get events"), PULLING)
+
+
+def _missing(evidence: Evidence, pod: Object) -> Trouble | None:
+    """A Secret, ConfigMap or key that the pod refers to; its volumes' faults are in events only."""
+    told = [message for _, reason, message in _waiting(pod) if reason == "CreateContainerConfigError"]
+    if not _has_started(pod):
+        told += evidence.said("FailedMount")
+    for said in told:
+        found = _MISSING.search(said)
+        if found and (found["name"] or found["keyed"]) not in evidence.ours:
+            return Trouble("missing", _absent(found, said), MISSING)
+    if config := [message for _, reason, message in _waiting(pod) if reason == "CreateContainerConfigError"]:
+        return _config_fault(config[0], evidence.ours)
+    return None
+
+
+def _absent(found: re.Match[str], said: str) -> ImagemillError:
+    hint = "create it in the workers' namespace, or mend builder.secret-name or builder.kaniko-config"
+    if found["name"]:
+        kind = {"secret": "Secret", "configmap": "ConfigMap"}.get(found["kind"].lower(), "PersistentVolumeClaim")
+        return OperatorError(f"The {kind} {found['name']} that the build needs does not exist", hint)
+    if found["key"]:
+        return OperatorError(
+            f"The {found['holder']} {found['keyed']} has no key {found['key']}, which the build needs", hint
+        )
+    return OperatorError(f"A Secret or ConfigMap that the build needs lacks a key: {shortened(said)}", hint)
+
+
+def _config_fault(said: str, ours: Collection[str]) -> Trouble | None:
+    found = _MISSING.search(said)
+    if found and (found["name"] or found["keyed"]) in ours:
+        return None
+    error = OperatorError(
+        f"The build's container cannot be configured: {shortened(said)}", "mend builder.kaniko-config"
+    )
+    return Trouble("configuration", error)
+
+
+def _start(evidence: Evidence, pod: Object) -> Trouble | None:
+    for container, reason, message in _waiting(pod):
+        if reason in _START_REASONS:
+            return Trouble("start", _cannot_start(str(container.get("name")), message or reason))
+    return None
+
+
+def _cannot_start(container: str, said: str) -> ImagemillError:
+    return OperatorError(
+        f"The build's container {container} cannot be started: {shortened(said)}",
+        "check builder.kaniko-image and builder.kaniko-config: command, mounts, security context, platform",
+    )
+
+
+def _mount(evidence: Evidence, pod: Object) -> Trouble | None:
+    if _has_started(pod):
+        return None
+    for said in evidence.said("FailedMount", "FailedAttachVolume"):
+        found = _MISSING.search(said)
+        if found and found["name"] in evidence.ours:
+            continue
+        hint = "see the volumes in builder.kaniko-config, and builder.context-volume-claim"
+        return Trouble(
+            "mount", OperatorError(f"A volume of the build cannot be mounted: {shortened(said)}", hint), MOUNTING
+        )
+    return None
+
+
+def _has_started(pod: Object) -> bool:
+    return not {"running", "terminated"}.isdisjoint(executor_state(pod))
+
+
+def _terminated(pod: Object) -> Object:
+    terminated: Object = executor_state(pod).get("terminated") or {}
+    return terminated
+
+
+def _taken_away(_: Evidence, pod: Object) -> ImagemillError | None:
+    return _disruption(pod)
+
+
+def _init_container(_: Evidence, pod: Object) -> ImagemillError | None:
+    for status in pod.get("status", {}).get("initContainerStatuses") or ():
+        terminated = (status.get("state") or {}).get("terminated") or {}
+        if terminated.get("exitCode"):
+            why = terminated.get("message") or terminated.get("reason")
+            return OperatorError(
+                f"The init container {status['name']} of the build failed with exit code {terminated['exitCode']}:"
+                f" {shortened(str(why))}",
+                f"kubectl logs {_name(pod)} -c {status['name']}",
+            )
+    return None
+
+
+def _memory(_: Evidence, pod: Object) -> ImagemillError | None:
+    if _terminated(pod).get("reason") != "OOMKilled":
+        return None
+    limit = memory_limit(pod)
+    allowed = f"more memory than its limit of {limit}" if limit else "more memory than its node has, as it has no limit"
+    return OperatorError(
+        f"The build was killed (OOMKilled): it needs {allowed}",
+        "raise resources.limits.memory of the container in builder.kaniko-config, and builder.memory-ceiling",
+    )
+
+
+def _container_start(_: Evidence, pod: Object) -> ImagemillError | None:
+    terminated = _terminated(pod)
+    if terminated.get("reason") not in _START_REASONS:
+        return None
+    return _cannot_start(str(executor_of(pod)["name"]), str(terminated.get("message") or terminated["reason"]))
+
+
+def _own_failure(evidence: Evidence, pod: Object) -> ImagemillError | None:
+    """What Kaniko itself said; its log may be lost, and then the end of it is in the pod."""
+    terminated = _terminated(pod)
+    code = terminated.get("exitCode")
+    if not code:
+        return None
+    log = evidence.log or str(terminated.get("message") or "").splitlines()
+    return explain(log, int(code), evidence.image)
+
+
+def _name(item: Object) -> str:
+    return str(item["metadata"]["name"])
+
+
+_FAILURES: tuple[Callable[[Evidence, Object], ImagemillError | None], ...] = (
+    _taken_away,
+    _init_container,
+    _memory,
+    _container_start,
+    _own_failure,
+)

@@ -1,0 +1,252 @@
+"""The Kubernetes Job of a build, as the JSON of the API, in three layers: defaults, `kaniko-config`, and what is ours.
+
+Ours is what makes a Job findable, safe to adopt and honest about its result: its name and our labels, that it runs
+once, what it builds, where it pushes to and where its digest is read. It is laid over the user's config, since a
+config of the W&B agent must work as it is; only arguments that would change what is built are refused, so that nobody
+waits for what they would not get.
+"""
+
+import math
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from imagemill.builders.kaniko import arguments
+from imagemill.builders.kaniko.contexts import context_equipment
+from imagemill.builders.kaniko.credentials import credentials_equipment
+from imagemill.builders.kaniko.equipment import FOLDER, Equipment, literal, secret_volume, variable
+from imagemill.builders.kaniko.overlay import Document, executor, lay
+from imagemill.config.faults import FREE, dotted
+from imagemill.config.model import Environment, KanikoBuilder, LocalEnvironment
+from imagemill.errors import ConfigError, UserError
+from imagemill.ports import BuildInputs
+
+TERMINATION_LOG = "/dev/termination-log"
+"""The file whose content becomes the message of the container's end: the image's digest."""
+
+BUILD_ID = "dev.imagemill/build-id"
+SOURCE_HASH = "dev.imagemill/source-hash"
+IMAGE = "dev.imagemill/image"
+"""Labels and annotations. The image, repository and tag, is an annotation alone: a Job that is to be adopted may be of
+the same source, and yet push to another place."""
+
+LABELS = {
+    "app.kubernetes.io/name": "imagemill",
+    "app.kubernetes.io/managed-by": "imagemill",
+    "app.kubernetes.io/component": "build",
+}
+"""On each Job of ours, on its pod and on its Secrets."""
+
+REQUESTS = {"cpu": "500m", "memory": "1Gi", "ephemeral-storage": "5Gi"}
+"""What a build asks of a node. There is no limit: what an image needs is known only to whoever writes it."""
+
+UNDISTURBED = {
+    "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+    "karpenter.sh/do-not-disrupt": "true",
+}
+"""Annotations by which what tidies up nodes lets a pod be: a build that is moved begins again."""
+
+EXECUTOR = ("spec", "template", "spec", "containers", 0)
+"""Where in a Job the executor's container is."""
+
+_LABEL_LENGTH = 63
+_HASH_DIGITS = 20
+_RETRIES = 3
+_SECRETS = f"{FOLDER}/build-secrets"
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a Job depends on besides the config and the build's inputs."""
+
+    environment: Environment = field(default_factory=LocalEnvironment)
+    deadline: float = math.inf
+    """Seconds that are left for the build."""
+    endpoint: str | None = None
+    """Where the worker finds the context store, if that is not the cloud's own place."""
+    insecure_registries: Collection[str] = ()
+    """Hosts, with ports, that speak plain HTTP."""
+    docker_secret: str | None = None
+    """The build's own Secret with docker's `config.json` under the key `.dockerconfigjson`."""
+    build_secrets: str | None = None
+    """The build's own Secret with the build secrets, by their ids; needed if the inputs have any."""
+    attempt: int = 1
+    memory: str | None = None
+    """The limit of the executor's memory for an attempt after one that ran out of it; None: the config's."""
+
+
+def job_for(
+    section: KanikoBuilder, inputs: BuildInputs, context_uri: str, circumstances: Circumstances | None = None
+) -> Document:
+    """The Job that builds `inputs` from the packed context at `context_uri`.
+
+    The section's `kaniko_config` is a part of a Job: `validation.valid_job` sees to that, and to the result.
+    `ConfigError` if the config asks for what cannot be, `UserError` if the inputs do.
+    """
+    facts = circumstances or Circumstances()
+    _refuse_reserved(section.kaniko_config)
+    equipment = _equipment(section, inputs, context_uri, facts)
+    job = lay(_defaults(section, inputs, equipment, facts), section.kaniko_config)
+    return _in_order(lay(job, _ours(section, inputs, equipment, facts)))
+
+
+def job_name(section: KanikoBuilder, source_hash: str, attempt: int = 1) -> str:
+    """`<build-job-name>-<20 digits of the source hash>`, so that one source is built once; `-2` for a second attempt.
+
+    Pods carry it as a label, so it has at most 63 characters: the prefix gives way.
+    """
+    end = f"-{source_hash[:_HASH_DIGITS]}" + (f"-{attempt}" if attempt > 1 else "")
+    return section.build_job_name[: _LABEL_LENGTH - len(end)].rstrip("-") + end
+
+
+def job_labels(inputs: BuildInputs) -> dict[str, str]:
+    """The labels that a Job, its pod and its Secrets are found by."""
+    return LABELS | {BUILD_ID: label_value(inputs.build_id), SOURCE_HASH: label_value(inputs.source_hash)}
+
+
+def label_value(text: str) -> str:
+    """The text as a label's value can have it: up to 63 letters, digits and, within, '-', '_' and '.'.
+
+    https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
+    """
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", text)[:_LABEL_LENGTH].strip("-_.")
+
+
+def _in_order(job: Document) -> Document:
+    """With its keys as people expect them."""
+    first = ("apiVersion", "kind", "metadata", "spec")
+    return {key: job[key] for key in first} | {key: value for key, value in job.items() if key not in first}
+
+
+def _refuse_reserved(config: Document) -> None:
+    for index, flag in arguments.reserved(executor(config).get("args") or ()):
+        where = dotted((*FREE, *EXECUTOR, "args", index))
+        raise ConfigError(
+            f"{where}: --{flag} is not to be given here: {arguments.RESERVED[flag]}", "leave the argument out"
+        )
+
+
+def _equipment(section: KanikoBuilder, inputs: BuildInputs, context_uri: str, facts: Circumstances) -> Equipment:
+    """All that the pod needs to get at the context, the registry and the build secrets."""
+    equipment = (
+        # Kaniko refuses to run where it sees no container; the folder of a service account's token, which is not
+        # there, is one of its signs. This is another: https://systemd.io/CONTAINER_INTERFACE/#environment-variables
+        variable("container", "kube")
+        + context_equipment(context_uri, section, facts.environment, facts.endpoint)
+        + credentials_equipment(section, facts.environment, inputs.image, facts.docker_secret)
+    )
+    if not inputs.secrets:
+        return equipment
+    if facts.build_secrets is None:
+        raise ValueError("a build with secrets needs a Secret that holds them")
+    return equipment + secret_volume(
+        "imagemill-build-secrets", _SECRETS, facts.build_secrets, {name: name for name in inputs.secrets}
+    )
+
+
+def _defaults(section: KanikoBuilder, inputs: BuildInputs, equipment: Equipment, facts: Circumstances) -> Document:
+    """What `kaniko-config` may replace."""
+    container: Document = {
+        "name": "kaniko",
+        "image": section.kaniko_image,
+        "args": _default_arguments(facts),
+        "env": list(equipment.env),
+        "resources": {"requests": _requests(section.kaniko_config)},
+    }
+    if equipment.mounts:
+        container["volumeMounts"] = list(equipment.mounts)
+    pod: Document = {
+        "automountServiceAccountToken": False,  # see `credentials`
+        # Else each Service of the namespace would put variables into the environment of the executor.
+        "enableServiceLinks": False,
+        # Kaniko unpacks images over its own root folder, and has to be root for that; it needs no privileges beyond.
+        "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+    }
+    if equipment.volumes:
+        pod["volumes"] = list(equipment.volumes)
+    if selector := _node_selector(inputs.platform):
+        pod["nodeSelector"] = selector
+    template = {"metadata": {"annotations": dict(UNDISTURBED)}, "spec": pod}
+    return {"spec": {"ttlSecondsAfterFinished": section.failed_job_retention, "template": template}}
+
+
+def _default_arguments(facts: Circumstances) -> list[str]:
+    """Patience with registries, and a log without colours."""
+    return [
+        "--log-format=text",
+        f"--image-download-retry={_RETRIES}",
+        f"--image-fs-extract-retry={_RETRIES}",
+        f"--push-retry={_RETRIES}",
+        *(f"--insecure-registry={host}" for host in sorted(facts.insecure_registries)),
+    ]
+
+
+def _requests(config: Document) -> dict[str, str]:
+    """Without those of which the user gives only a limit: Kubernetes then requests the limit, and refuses more."""
+    limits = (executor(config).get("resources") or {}).get("limits") or {}
+    return {name: amount for name, amount in REQUESTS.items() if name not in limits}
+
+
+def _node_selector(platform: str | None) -> dict[str, str]:
+    """Kaniko runs the Dockerfile's commands itself, on a node that must be able to."""
+    system, _, architecture = (platform or "").partition("/")
+    if system != "linux":
+        return {}
+    return {"kubernetes.io/os": system, "kubernetes.io/arch": architecture.partition("/")[0]}
+
+
+def _ours(section: KanikoBuilder, inputs: BuildInputs, equipment: Equipment, facts: Circumstances) -> Document:
+    """What is as it is, whatever `kaniko-config` says."""
+    marks = {
+        "labels": job_labels(inputs),
+        "annotations": {BUILD_ID: inputs.build_id, SOURCE_HASH: inputs.source_hash, IMAGE: str(inputs.image)},
+    }
+    container: Document = {
+        "args": [*equipment.arguments, *_arguments(inputs), *(arguments.LOW_MEMORY if facts.memory else ())],
+        "terminationMessagePath": TERMINATION_LOG,
+        # Where there is no digest, the end of the log is kept with the pod, in case that the log itself is lost.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+    if facts.memory:
+        # Without a request of its own, so that Kubernetes requests the limit: this time the memory is there.
+        container["resources"] = {"limits": {"memory": facts.memory}, "requests": {"memory": None}}
+    once = {"backoffLimit": 0, "completions": 1, "parallelism": 1}  # we know what can be tried again, and try it
+    template = {"metadata": marks, "spec": {"restartPolicy": "Never", "containers": [container]}}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": job_name(section, inputs.source_hash, facts.attempt), "generateName": None, **marks},
+        "spec": {**once, **_deadline(section.kaniko_config, facts.deadline), "template": template},
+    }
+
+
+def _deadline(config: Document, deadline: float) -> dict[str, int]:
+    """The build's own deadline, also for a Job whose worker has died, or the user's if that is earlier."""
+    if not math.isfinite(deadline):
+        return {}
+    ours = max(1, math.ceil(deadline))
+    given = (config.get("spec") or {}).get("activeDeadlineSeconds")
+    return {"activeDeadlineSeconds": ours if given is None else min(given, ours)}
+
+
+def _arguments(inputs: BuildInputs) -> list[str]:
+    """What is built, and where it goes.
+
+    A build argument is given with its value. A bare name, which Kaniko would look up in its environment, hides nothing:
+    the environment is as much a part of the Job as its arguments are. And it would put names that others have chosen
+    (AWS_PROFILE, HTTPS_PROXY, LD_PRELOAD) into the environment of the executor, which obeys them.
+    """
+    given = [f"--destination={inputs.image}", f"--digest-file={TERMINATION_LOG}"]
+    given += [f"--target={inputs.target}"] if inputs.target else []
+    given += [f"--custom-platform={inputs.platform}"] if inputs.platform else []
+    given += [_pair("build-arg", "build argument", *pair) for pair in inputs.build_args.items()]
+    given += [_pair("label", "label", *pair) for pair in inputs.labels.items()]
+    given += [f"--secret=id={name},src={_SECRETS}/{name}" for name in inputs.secrets]
+    return list(map(literal, given))
+
+
+def _pair(flag: str, what: str, name: str, value: str) -> str:
+    if not name or "=" in name or "\0" in name + value:
+        raise UserError(f"{name!r} cannot be the name of a {what}", "use letters, digits, '.', '-' and '_'")
+    return f"--{flag}={name}={value}"

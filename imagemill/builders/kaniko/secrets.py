@@ -1,0 +1,95 @@
+"""The Secrets of a build: they belong to its Job, and so go with it.
+
+The Job comes first and names them; its pod waits for them. So there is none without an owner, at whatever moment a
+worker dies, and whoever adopts the Job makes them anew.
+"""
+
+import base64
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from imagemill.builders.kaniko.cluster import SECRETS, Cluster, Object
+from imagemill.builders.kaniko.credentials import DOCKER_CONFIG_KEY
+from imagemill.errors import OperatorError, ServiceUnreachable
+from imagemill.ports import Credentials
+from imagemill.reference import DOCKER_HUB
+
+LEAD = 300.0
+"""Seconds before their end at which credentials are renewed: the kubelet takes a minute or two to bring new ones."""
+
+_HUB_KEY = "https://index.docker.io/v1/"
+_TRIES = 5
+
+
+def docker_secret_name(job: str) -> str:
+    """The Secret with the registry's login."""
+    return f"{job}-registry"
+
+
+def build_secret_name(job: str) -> str:
+    """The Secret with the build secrets."""
+    return f"{job}-build-secrets"
+
+
+def docker_config(registry: str, credentials: Credentials) -> bytes:
+    """A docker `config.json` for one registry: https://docs.docker.com/reference/cli/docker/login/."""
+    entry = {}
+    if credentials.username:
+        pair = f"{credentials.username}:{credentials.password}"
+        entry["auth"] = base64.b64encode(pair.encode()).decode()
+    if credentials.identity_token:
+        entry["identitytoken"] = credentials.identity_token
+    return json.dumps({"auths": {_HUB_KEY if registry == DOCKER_HUB else registry: entry}}).encode()
+
+
+def docker_secret(job: Object, registry: str, credentials: Credentials) -> Object:
+    """The Secret with docker's `config.json` for one registry, as a Job's own."""
+    data = {DOCKER_CONFIG_KEY: docker_config(registry, credentials)}
+    return _secret(docker_secret_name(job["metadata"]["name"]), "kubernetes.io/dockerconfigjson", job, data)
+
+
+def build_secret(job: Object, values: Mapping[str, bytes]) -> Object:
+    """The Secret with the values of build secrets by their ids, as a Job's own."""
+    return _secret(build_secret_name(job["metadata"]["name"]), "Opaque", job, values)
+
+
+def values(files: Mapping[str, Path]) -> dict[str, bytes]:
+    """The values of build secrets, by their ids; `OperatorError` if a file cannot be read."""
+    try:
+        return {name: path.read_bytes() for name, path in files.items()}
+    except OSError as error:
+        raise OperatorError(
+            f"The build secret {Path(error.filename).name} cannot be read: {error.strerror}",
+            "see the worker's folder of build secrets",
+        ) from None
+
+
+def put(cluster: Cluster, secret: Object) -> None:
+    """Create the Secret, in the place of one that has its name: pods that run read the new one after a while."""
+    for _ in range(_TRIES):
+        if cluster.create(SECRETS, secret) is not None:
+            return
+        cluster.delete(SECRETS, secret["metadata"]["name"])
+    raise ServiceUnreachable(f"The Secret {secret['metadata']['name']} is made again and again by somebody else", "")
+
+
+def renewal(credentials: Credentials) -> float:
+    """When credentials are to be renewed, in seconds since 1970: some time before their end, if they have one."""
+    if credentials.expires is None:
+        return float("inf")
+    now = time.time()
+    return max(credentials.expires - LEAD, (now + credentials.expires) / 2)
+
+
+def _secret(name: str, kind: str, job: Object, data: Mapping[str, bytes]) -> Object:
+    metadata = job["metadata"]
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": metadata["uid"]}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": kind,
+        "metadata": {"name": name, "labels": metadata["labels"], "ownerReferences": [owner]},
+        "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
+    }

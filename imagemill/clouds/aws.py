@@ -1,0 +1,363 @@
+"""Amazon Web Services: boto3's default chain of credentials, its clients, and its errors as our own.
+
+Where keys, regions and endpoints come from is the SDK's own affair (`AWS_*`, `~/.aws`, roles): nothing of it is read
+here. A call is sent once, and tried again by the step that made it; only the parts of an upload are tried again here.
+"""
+
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, Literal, cast
+
+import botocore.exceptions as sdk
+from botocore.config import Config
+from botocore.session import Session
+
+from imagemill.clouds import Identity
+from imagemill.errors import (
+    ImagemillError,
+    OperatorError,
+    PermissionDenied,
+    ServiceUnreachable,
+    TransientError,
+    UserError,
+)
+
+UPLOAD_TRIES = 6
+"""How often a request of an upload is sent, since an upload cannot be begun anew cheaply."""
+
+CONNECT_TIMEOUT, READ_TIMEOUT = 10, 60
+"""Seconds that a server has to take a connection, and to go on with an answer."""
+
+_DEFAULT_REGION = "us-east-1"
+_SOURCES: Mapping[str, str] = MappingProxyType(
+    {
+        "env": "the environment variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        "assume-role": "a role_arn of the profile (AWS_PROFILE) in ~/.aws/config",
+        "assume-role-with-web-identity": "web identity: AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN",
+        "sso": "an sso_session of the profile: aws sso login",
+        "shared-credentials-file": "the file ~/.aws/credentials (AWS_SHARED_CREDENTIALS_FILE)",
+        "login": "a login_session of the profile: aws login",
+        "custom-process": "a credential_process of the profile",
+        "config-file": "keys in the file ~/.aws/config (AWS_CONFIG_FILE)",
+        "ec2-credentials-file": "the file that AWS_CREDENTIAL_FILE names",
+        "boto-config": "the file /etc/boto.cfg or ~/.boto",
+        "container-role": "the container: AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI (ECS, EKS Pod Identity)",
+        "iam-role": "the metadata of the instance (EC2), unless AWS_EC2_METADATA_DISABLED is set",
+    }
+)
+"""botocore's name of each source of credentials → where that is."""
+
+_DENIED = frozenset({"AccessDenied", "AccessDeniedException", "AllAccessDisabled", "UnauthorizedOperation"})
+_WRONG_KEY = frozenset(
+    {
+        "AuthFailure",
+        "IncompleteSignature",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "InvalidToken",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "NotSignedUp",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+_WRONG_CLOCK = frozenset({"RequestTimeTooSkewed", "RequestInTheFuture"})
+_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"})
+_THROTTLED = frozenset(
+    {
+        "BandwidthLimitExceeded",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "SlowDown",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+_DOWN = frozenset({"InternalError", "OperationAborted", "RequestTimeout", "RequestTimeoutException", "ServerException"})
+_DAMAGED = frozenset({"BadDigest", "IncompleteBody", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"})
+_NO_BUCKET = frozenset({"InvalidBucketName", "NoSuchBucket"})
+_ELSEWHERE = frozenset({"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"})
+
+# User: arn:aws:iam::123456789012:user/mill is not authorized to perform: ecr:DescribeImages on resource: arn:… because
+_REFUSAL = re.compile(
+    r"(?:User: (?P<user>\S+) is )?not authorized to perform:? (?P<action>[a-z0-9-]+:\w+)"
+    r"(?: on resource: (?P<resource>\S+))?",
+    re.IGNORECASE,
+)
+
+_REGION = re.compile(r"\.(?P<region>[a-z0-9-]+)\.(?:amazonaws\.com|api\.aws)")
+_TOLD = 300
+"""Characters of a server's words that are repeated."""
+
+_lock = threading.Lock()
+
+
+# --- Clients ---
+
+
+def client(
+    service: str,
+    region: str | None,
+    *,
+    tries: int = 1,
+    addressing: Literal["path", "virtual"] | None = None,
+    fips: bool | None = None,
+) -> Any:
+    """The client of a service, the same one each time in this process; threads may share it.
+
+    `region` None: what the SDK's own configuration says. `tries` is how often a request is sent that fails for a
+    reason that time may mend. `addressing` is S3's: `path` or `virtual`. Call it within `translated`.
+    """
+    with _lock:  # a session makes one client at a time
+        return _client(os.getpid(), service, region, tries, addressing, fips)
+
+
+def forget() -> None:
+    """Look for credentials anew with the next client: those there are have ended, or were changed."""
+    _session.cache_clear()
+    _client.cache_clear()
+
+
+@lru_cache(maxsize=4)
+def _session(process: int) -> Session:
+    return Session()
+
+
+@lru_cache(maxsize=32)
+def _client(
+    process: int,
+    service: str,
+    region: str | None,
+    tries: int,
+    addressing: Literal["path", "virtual"] | None,
+    fips: bool | None,
+) -> Any:
+    """A client; the process is part of the key, since connections do not survive a fork."""
+    config = Config(
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=READ_TIMEOUT,
+        retries={"total_max_attempts": tries, "mode": "standard"},
+        s3={"addressing_style": addressing} if addressing else None,
+        use_fips_endpoint=fips,
+    )
+    try:
+        return _session(process).create_client(service, region_name=region, config=config)
+    except ValueError as error:
+        if not str(error).startswith("Invalid endpoint"):
+            raise
+        raise OperatorError(
+            f"The AWS SDK cannot use its endpoint for {service}: {error}",
+            f"AWS_ENDPOINT_URL_{service.upper()}, AWS_ENDPOINT_URL or endpoint_url in ~/.aws/config is https://HOST",
+        ) from None
+
+
+# --- Who we are ---
+
+
+def identity(region: str | None = None) -> Identity:
+    """Whom AWS takes us for, as an ARN, and where the credentials were found; needs no permission.
+
+    Raises what `translated` raises: without credentials, an `OperatorError` that lists what was tried.
+    """
+    with translated("sts:GetCallerIdentity", "*"):
+        session = _session(os.getpid())
+        credentials = session.get_credentials()
+        if credentials is None:
+            raise _no_credentials()
+        where = region or session.get_config_variable("region") or _DEFAULT_REGION
+        arn: str = client("sts", where).get_caller_identity()["Arn"]
+    return Identity(arn, _SOURCES.get(credentials.method, credentials.method))
+
+
+def partition(region: str | None) -> str:
+    """The part of AWS that a region is in, as ARNs name it."""
+    names = {"cn": "aws-cn", "us-gov": "aws-us-gov"}
+    return next((name for prefix, name in names.items() if (region or "").startswith(f"{prefix}-")), "aws")
+
+
+def _no_credentials() -> OperatorError:
+    providers = _session(os.getpid()).get_component("credential_provider").providers
+    tried = [_SOURCES.get(provider.METHOD, provider.METHOD) for provider in providers]
+    return OperatorError(
+        "There are no AWS credentials. These were tried, in this order: " + "; ".join(tried),
+        "give the workers a role (on EKS: Pod Identity or a service account's role), or set AWS_ACCESS_KEY_ID and"
+        " AWS_SECRET_ACCESS_KEY",
+    )
+
+
+# --- Errors ---
+
+
+@contextmanager
+def translated(action: str, resource: str, *, exhausted: bool = False) -> Iterator[None]:
+    """Raise the SDK's errors as our own, as far as they are known; others go through as they are.
+
+    `action` and `resource` say what is tried, as a policy would (`s3:PutObject`, an ARN); a refusal that names others
+    is believed. `exhausted`: the SDK has tried again already what it tries again.
+    """
+    try:
+        yield
+    except sdk.ClientError as error:
+        known = _answered(error, action, resource, exhausted)
+        if known is None:
+            raise
+        raise known from error
+    except sdk.BotoCoreError as error:
+        known = _failed(error, resource, exhausted)
+        if known is None:
+            raise
+        raise known from error
+
+
+def _answered(error: sdk.ClientError, action: str, resource: str, exhausted: bool) -> ImagemillError | None:
+    """The error for an answer that says no."""
+    code, said, status = _code(error), _said(error), error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
+    if code in _EXPIRED:
+        forget()
+        return TransientError(
+            f"The AWS credentials have ended: {said}", "give the workers a role, whose credentials renew themselves"
+        )
+    if code in _WRONG_CLOCK:
+        return OperatorError(f"AWS refuses the time of the request: {said}", "set the worker's clock, by NTP")
+    if code in _WRONG_KEY:
+        return _wrong_key(said, action, resource)
+    if code in _NO_BUCKET:
+        return UserError(
+            f"There is no bucket {_bucket(resource)}: {said}", "make it, or mend builder.build-context-store"
+        )
+    if code in _ELSEWHERE:
+        return _elsewhere(error, resource)
+    if code in _DAMAGED or code == "NoSuchUpload":
+        return TransientError(f"What was sent to {resource} did not arrive: {said}", "see what is between")
+    if code in _THROTTLED or status == 429:
+        return TransientError(
+            f"AWS has had too many requests for {action}: {said}",
+            "build less at once, or ask AWS for a higher limit",
+            _retry_after(error),
+            exhausted=exhausted,
+        )
+    if code in _DOWN or status >= 500:
+        return _unreachable(f"{resource}: the server answers {said}", _retry_after(error), exhausted)
+    return _denied(error, action, resource) if code in _DENIED or status == 403 else None
+
+
+def _failed(error: sdk.BotoCoreError, resource: str, exhausted: bool) -> ImagemillError | None:
+    """The error for a call that got no answer."""
+    if isinstance(error, sdk.NoCredentialsError):
+        return _no_credentials()
+    if isinstance(error, sdk.NoRegionError | sdk.InvalidRegionError):
+        return UserError(f"There is no such AWS region: {error}", "set environment.region, for example to eu-central-1")
+    if isinstance(error, sdk.FlexibleChecksumError | sdk.ChecksumError):
+        return TransientError(
+            f"What was read of {resource} is not what was stored there: {error}",
+            "if it stays so, delete it from the store and build again",
+        )
+    if isinstance(error, sdk.SSLError) and "CERTIFICATE" in str(error):
+        return OperatorError(
+            f"The certificate of {resource}'s server is not trusted: {error}",
+            "let AWS_CA_BUNDLE name the file with its authority's certificate",
+        )
+    lost = sdk.ConnectionError, sdk.HTTPClientError, sdk.ResponseStreamingError, sdk.IncompleteReadError
+    if isinstance(error, lost):
+        return _no_such_region(error) or _unreachable(f"{resource}: {error}", None, exhausted)
+    return _unusable(error)
+
+
+def _no_such_region(error: sdk.BotoCoreError) -> UserError | None:
+    """The error for a host that is not there since its region is not; only then, as the SDK may not know the newest."""
+    session, named = _session(os.getpid()), _REGION.search(str(error.kwargs.get("endpoint_url", "")))
+    if not named or not isinstance(error, sdk.EndpointConnectionError):
+        return None
+    known = (session.get_available_regions("s3", each) for each in session.get_available_partitions())
+    if any(named["region"] in regions for regions in known):
+        return None
+    return UserError(f"There is no AWS region {named['region']}: {error}", "mend environment.region")
+
+
+def _unusable(error: sdk.BotoCoreError) -> OperatorError | None:
+    """The error for credentials that are there, but cannot be used."""
+    kinds = (
+        sdk.ConfigNotFound,
+        sdk.ConfigParseError,
+        sdk.CredentialRetrievalError,
+        sdk.InfiniteLoopConfigError,
+        sdk.InvalidConfigError,
+        sdk.PartialCredentialsError,
+        sdk.ProfileNotFound,
+        sdk.SSOError,
+        sdk.TokenRetrievalError,
+    )
+    if not isinstance(error, kinds):
+        return None
+    # What a program printed may be anything.
+    secret = isinstance(error, sdk.CredentialRetrievalError) and error.kwargs.get("provider") == "custom-process"
+    return OperatorError(
+        f"The AWS credentials cannot be used: {'the credential_process of the profile failed' if secret else error}",
+        "try `aws sts get-caller-identity` as the user that the worker runs as",
+    )
+
+
+def _denied(error: sdk.ClientError, action: str, resource: str) -> PermissionDenied:
+    refusal = _REFUSAL.search(error.response["Error"].get("Message") or "")
+    named = refusal.groupdict() if refusal else {}
+    action, resource = named.get("action") or action, (named.get("resource") or resource).rstrip(".,")
+    return PermissionDenied(
+        f"AWS refuses {action} on {resource}: {_said(error)}",
+        f"allow {action} on {resource} to {named.get('user') or 'the identity of the workers'}",
+        action,
+        resource,
+    )
+
+
+def _wrong_key(said: str, action: str, resource: str) -> OperatorError:
+    return OperatorError(
+        f"The AWS credentials are wrong: {action} on {resource} was answered with {said}",
+        "see that AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or wherever else they come from, belong to this account"
+        " and this endpoint, and are active",
+    )
+
+
+def _elsewhere(error: sdk.ClientError, resource: str) -> UserError:
+    headers = error.response["ResponseMetadata"].get("HTTPHeaders", {})
+    details = cast("Mapping[str, str]", error.response["Error"])
+    region = headers.get("x-amz-bucket-region") or details.get("Region") or "another"
+    return UserError(
+        f"The bucket {_bucket(resource)} is in the region {region}: {_said(error)}",
+        "set environment.region to the bucket's, or use a bucket of that region",
+    )
+
+
+def _unreachable(what: str, retry_after: float | None, exhausted: bool) -> ServiceUnreachable:
+    hint = "see whether the service and the network are up, and whether there is such a region or endpoint"
+    return ServiceUnreachable(f"AWS cannot be reached for {what}", hint, retry_after, exhausted=exhausted)
+
+
+def _code(error: sdk.ClientError) -> str:
+    code: str = error.response["Error"].get("Code", "")
+    return code
+
+
+def _said(error: sdk.ClientError) -> str:
+    """The server's own words, in one line; they may be a whole page of whatever stands between."""
+    words = f"{_code(error)} {error.response['Error'].get('Message') or ''}"
+    return " ".join(words.split())[:_TOLD]
+
+
+def _bucket(resource: str) -> str:
+    return resource.rpartition(":::")[2].partition("/")[0]
+
+
+def _retry_after(error: sdk.ClientError) -> float | None:
+    """The seconds that the server asked us to wait (RFC 9110, section 10.2.3); AWS sends no dates there."""
+    value = error.response["ResponseMetadata"].get("HTTPHeaders", {}).get("retry-after", "")
+    return float(value) if value.isdecimal() else None

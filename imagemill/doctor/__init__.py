@@ -1,0 +1,58 @@
+"""Looks at everything that a build needs, before there is one: what is there, what is not, and what to do about it.
+
+findings   what is found
+case       what is looked at
+builder    the docker command and its engine, or what else builds
+clouds     who we are there, and the context store
+registry   the destination: whether it can be asked, and pushed to
+pushing    how a push is tried
+service    broker, workers and their queues
+"""
+
+from collections.abc import Iterator
+
+from imagemill.config import LaunchConfig, Loaded
+from imagemill.doctor import builder, clouds, registry, service
+from imagemill.doctor.case import Case, Place
+from imagemill.doctor.findings import Finding, Verdict, failure
+from imagemill.errors import ImagemillError
+from imagemill.permissions import permissions
+from imagemill.reference import ImageReference
+
+__all__ = ["Finding", "Place", "Verdict", "examine"]
+
+EXAMINATIONS = (builder.examine, clouds.examine, registry.examine, service.examine)
+"""What is looked at, in the order in which it is reported."""
+
+
+def examine(place: Place) -> Iterator[Finding]:
+    """All findings, each as soon as it is made."""
+    config = LaunchConfig()
+    try:
+        loaded = place.config()
+        config = loaded.config
+        yield from _config(loaded)
+    except ImagemillError as error:
+        yield failure("config", error)
+    try:
+        config = _with_destination(config, place.destination)
+    except ImagemillError as error:
+        yield failure("destination", error)
+    case = Case(place, config, permissions(config))
+    for examination in EXAMINATIONS:
+        yield from examination(case)
+
+
+def _config(loaded: Loaded) -> Iterator[Finding]:
+    where = str(loaded.path) if loaded.path else "no file was found, so all is left to the defaults"
+    yield Finding("config", Verdict.OK, f"{where}; builder: {loaded.config.builder.type}")
+    for warning in loaded.warnings:
+        yield Finding("config", Verdict.WARNING, warning)
+
+
+def _with_destination(config: LaunchConfig, destination: str | None) -> LaunchConfig:
+    """The config with another destination, where one was given."""
+    if destination is None:
+        return config
+    repository = str(ImageReference.parse_destination(destination))
+    return config.model_copy(update={"builder": config.builder.model_copy(update={"destination": repository})})

@@ -1,0 +1,98 @@
+"""Whether the registry can be asked, has the repository or may be given it, and lets us push."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from imagemill.doctor.case import Case
+from imagemill.doctor.findings import Finding, Verdict
+from imagemill.doctor.pushing import may_push
+from imagemill.hosts import ECR
+from imagemill.permissions import Party, Use, pushing_party
+from imagemill.ports import Registry
+from imagemill.reference import ImageReference
+from imagemill.registries import registry_for
+
+_NOT_OURS = Finding(
+    "credentials",
+    Verdict.WARNING,
+    "build pods push with credentials of their own, which cannot be tried from here",
+    "`imagemill permissions` prints what they need",
+)
+
+
+def examine(case: Case) -> Iterator[Finding]:
+    """All findings of the registry that the config pushes to."""
+    destination = case.config.builder.destination
+    if destination is None:
+        yield Finding(
+            "registry",
+            Verdict.WARNING,
+            "the config names no destination, so every build has to",
+            "set builder.destination, or give --destination REGISTRY/REPOSITORY",
+        )
+        return
+    repository = ImageReference.parse_destination(destination)
+    yield case.checked("registry", lambda: _registry(case, repository), Use.FIND_IMAGES)
+    if case.config.builder.type == "noop":
+        return
+    if host := ECR.fullmatch(repository.registry):
+        yield case.checked("repository", lambda: _repository(case, repository, host), Use.MAKE_REPOSITORY)
+    if pushing_party(case.config) is Party.BUILD_POD:
+        yield _NOT_OURS
+    else:
+        yield case.checked("credentials", lambda: _credentials(case, repository), Use.PUSH_IMAGES)
+
+
+def _adapter(case: Case, repository: ImageReference) -> Registry:
+    place = case.place
+    return registry_for(repository, docker_config=place.docker_config, insecure=place.insecure_registries)
+
+
+def _registry(case: Case, repository: ImageReference) -> Finding:
+    _adapter(case, repository).digest(repository)
+    return Finding("registry", Verdict.OK, f"{repository.registry} answers for {repository.path}")
+
+
+def _repository(case: Case, repository: ImageReference, host: re.Match[str]) -> Finding:
+    """ECR alone makes repositories before they are pushed to. Whether it would is not tried: a doctor makes nothing."""
+    from imagemill.clouds import aws
+
+    with aws.translated("ecr:DescribeRepositories", str(repository)):
+        client = aws.client("ecr", host["region"])
+        try:
+            client.describe_repositories(registryId=host["account"], repositoryNames=[repository.path])
+        except client.exceptions.RepositoryNotFoundException:
+            return Finding(
+                "repository",
+                Verdict.WARNING,
+                f"{repository.path} is not there yet: the first build makes it, if it may",
+                "make it now, or see that this is granted",
+                case.granting("ecr:CreateRepository", Use.MAKE_REPOSITORY),
+            )
+    return Finding("repository", Verdict.OK, f"{repository.path} is there")
+
+
+def _credentials(case: Case, repository: ImageReference) -> Finding:
+    registry, host = _adapter(case, repository), repository.registry
+    credentials = registry.credentials(repository)
+    pushes = may_push(repository, registry, case.place.insecure_registries)
+    if not pushes and not ECR.fullmatch(host):
+        return Finding(
+            "repository",
+            Verdict.FAILED,
+            f"{host} has no repository {repository.path}, and makes none when it is pushed to",
+            "make it there",
+        )
+    if credentials is None:
+        return Finding(
+            "credentials",
+            Verdict.WARNING,
+            f"there are none for {host}, so pushes are anonymous",
+            f"if the registry wants a login: docker login {host}",
+        )
+    end = f", until {datetime.fromtimestamp(credentials.expires, UTC):%H:%M} UTC" if credentials.expires else ""
+    known = f"there are some for {host}{end}"
+    if pushes:
+        return Finding("credentials", Verdict.OK, f"{known}, and they may push to {repository.path}")
+    return Finding("credentials", Verdict.WARNING, f"{known}; as long as there is no repository, no push can be tried")

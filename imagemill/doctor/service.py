@@ -1,0 +1,60 @@
+"""Whether there is a service that takes builds: the workers behind a broker, or an embedded one."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+
+from imagemill.client import QUEUE, Client
+from imagemill.doctor.case import Case
+from imagemill.doctor.findings import Finding, Verdict, checked, failure
+from imagemill.embedded import valkey_program, worker_code
+from imagemill.errors import ImagemillError, UserError
+
+
+def examine(case: Case) -> Iterator[Finding]:
+    """All findings of the service."""
+    if case.place.client:
+        yield from _service(case.place.client, case.config.builder.type)
+    else:
+        yield checked("embedded service", _embedded)
+
+
+def _service(client: Client, builder: str) -> Iterator[Finding]:
+    yield checked("backend", lambda: _backend(client))
+    try:
+        workers = client.workers()
+    except ImagemillError as error:
+        yield failure("broker", error)
+        return
+    yield Finding("broker", Verdict.OK, "answers")
+    yield _queue(workers, QUEUE)
+    if builder == "auto":
+        # What builds is up to the workers' config: one pool for builds is enough.
+        queues = {queue for served in workers.values() for queue in served if queue.startswith(f"{QUEUE}.")}
+        for queue in sorted(queues) or [f"{QUEUE}.docker"]:
+            yield _queue(workers, queue)
+    else:
+        yield _queue(workers, f"{QUEUE}.{builder}")
+
+
+def _backend(client: Client) -> Finding:
+    with suppress(UserError):  # no such build: that is an answer
+        client.status("doctor")
+    return Finding("backend", Verdict.OK, "answers")
+
+
+def _queue(workers: Mapping[str, list[str]], queue: str) -> Finding:
+    serving = sorted(worker for worker, queues in workers.items() if queue in queues)
+    if serving:
+        return Finding(f"queue {queue}", Verdict.OK, f"served by {', '.join(serving)}")
+    return Finding(
+        f"queue {queue}",
+        Verdict.FAILED,
+        "no worker answers that serves it, so builds wait",
+        f"start one: celery -A worker.app worker -Q {queue}",
+    )
+
+
+def _embedded() -> Finding:
+    valkey_program()
+    worker_code()
+    return Finding("embedded service", Verdict.OK, "can be started, since no broker is configured")

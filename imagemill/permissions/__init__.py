@@ -1,0 +1,82 @@
+"""The least that has to be granted for a launch config, as data and as policies that can be pasted.
+
+Nothing is asked of any cloud: what is granted follows from the config alone.
+
+needs        what is done by whom, in no cloud's words
+notes        what no policy can say
+policy       grants and policies: what clouds have in common
+aws, gcp, azure, kubernetes
+             the same needs in each cloud's words
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from imagemill.config import LaunchConfig
+from imagemill.permissions import aws, azure, gcp, kubernetes
+from imagemill.permissions.needs import Need, Party, Use, needs, pushing_party
+from imagemill.permissions.notes import notes
+from imagemill.permissions.policy import Block, Cloud, Grant, Policy
+
+__all__ = ["Block", "Grant", "Need", "Party", "Permissions", "Policy", "Use", "permissions", "pushing_party"]
+
+CLOUDS: Mapping[str, Cloud] = MappingProxyType({"aws": aws, "gcp": gcp, "azure": azure, "kubernetes": kubernetes})
+"""Where something can be granted."""
+
+
+@dataclass(frozen=True)
+class Permissions:
+    """All that has to be granted for a config."""
+
+    grants: Mapping[str, tuple[Grant, ...]]
+    """By cloud."""
+    notes: tuple[str, ...]
+    """What else has to be seen to, in words."""
+
+    def policies(self) -> Iterator[Policy]:
+        """The policies, one for each cloud and party."""
+        for name, grants in self.grants.items():
+            for party in Party:
+                if own := _without_repetition([grant for grant in grants if grant.party is party]):
+                    yield CLOUDS[name].policy(party, own)
+
+    def lines(self, refused: str, uses: Sequence[Use], who: str = "") -> Iterator[str]:
+        """The lines of a policy that grant the worker what was refused in one of these uses: an action, or a message
+        that names one. Where it names none, the lines that grant all that these uses need.
+
+        `who` is the worker as the cloud knows it.
+        """
+        own = [(name, grant) for name, grants in self.grants.items() for grant in grants if _is_for(grant, uses)]
+        named = [(name, grant, actions) for name, grant in own if (actions := _named(grant.actions, refused))]
+        for name, grant, actions in named or [(name, grant, grant.actions) for name, grant in own]:
+            yield CLOUDS[name].line(grant, actions, who)
+
+
+def permissions(config: LaunchConfig) -> Permissions:
+    """What has to be granted for builds with this config."""
+    needed = needs(config)
+    grants = {name: cloud.grants(needed, config) for name, cloud in CLOUDS.items()}
+    granted = {grant.need for own in grants.values() for grant in own}
+    return Permissions({name: own for name, own in grants.items() if own}, tuple(notes(config, needed, granted)))
+
+
+def _named(actions: Sequence[str], text: str) -> tuple[str, ...]:
+    return tuple(action for action in actions if re.search(rf"{re.escape(action)}(?!\w)", text))
+
+
+def _is_for(grant: Grant, uses: Sequence[Use]) -> bool:
+    return grant.party is Party.WORKER and grant.use in uses
+
+
+def _without_repetition(grants: Sequence[Grant]) -> list[Grant]:
+    """The grants of one party; what only some builds need is left out where all builds need it as well."""
+    always = {(grant.resource, action) for grant in grants if not grant.only for action in grant.actions}
+    kept = [
+        replace(grant, actions=tuple(action for action in grant.actions if (grant.resource, action) not in always))
+        if grant.only
+        else grant
+        for grant in grants
+    ]
+    return [grant for grant in kept if grant.actions]

@@ -1,0 +1,108 @@
+"""Amazon Web Services: IAM policies for S3 and ECR.
+
+Actions: https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html and
+…/list_amazonelasticcontainerregistry.html.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from imagemill.config import LaunchConfig
+from imagemill.hosts import ECR
+from imagemill.permissions.needs import Need, Party, Use
+from imagemill.permissions.policy import Block, Grant, Policy, identifier
+from imagemill.reference import ImageReference
+
+_PUSH = (
+    "ecr:BatchCheckLayerAvailability",
+    "ecr:InitiateLayerUpload",
+    "ecr:UploadLayerPart",
+    "ecr:CompleteLayerUpload",
+    "ecr:PutImage",
+)
+_REPOSITORY = {
+    # Not a manifest HEAD, which would need ecr:BatchGetImage.
+    Use.FIND_IMAGES: ("ecr:DescribeImages",),
+    Use.MAKE_REPOSITORY: ("ecr:DescribeRepositories", "ecr:CreateRepository"),
+    Use.PUSH_IMAGES: _PUSH,
+    # The manifest that gets another tag has to be read for that.
+    Use.ADD_TAGS: ("ecr:BatchGetImage", "ecr:PutImage"),
+    Use.DELETE_TAGS: ("ecr:BatchDeleteImage",),
+    Use.CACHE_LAYERS: ("ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", *_PUSH),
+}
+_BUCKET = {
+    # Without it S3 answers 403 instead of 404 for an object that is not there. It is not narrowed to a prefix, since
+    # reading an object has none. https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html
+    Use.KEEP_CONTEXTS: ("s3:ListBucket",),
+}
+_OBJECTS = {
+    Use.KEEP_CONTEXTS: ("s3:GetObject", "s3:PutObject", "s3:DeleteObject"),
+    Use.READ_CONTEXTS: ("s3:GetObject",),
+}
+_PARTITIONS = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
+_LOGIN = "ecr:GetAuthorizationToken"
+
+
+def grants(needs: Sequence[Need], config: LaunchConfig) -> tuple[Grant, ...]:
+    """What has to be granted on S3 buckets and ECR repositories."""
+    return tuple(grant for need in needs for grant in _grants(need, config.environment.region or ""))
+
+
+def _grants(need: Need, region: str) -> Iterator[Grant]:
+    if need.where.startswith("s3://"):
+        parts = urlsplit(need.where)
+        bucket = f"arn:{_partition(region)}:s3:::{parts.netloc}"
+        if need.use in _BUCKET:
+            yield Grant(need, _BUCKET[need.use], bucket)
+        yield Grant(need, _OBJECTS[need.use], f"{bucket}{parts.path}/*")
+    elif need.repository and (repository := _arn(need.repository)):
+        if need.use in (Use.PUSH_IMAGES, Use.CACHE_LAYERS):
+            yield Grant(need, (_LOGIN,), "*")
+        yield Grant(need, _REPOSITORY[need.use], repository)
+
+
+def _arn(reference: ImageReference) -> str | None:
+    """The ARN of an ECR repository; None for what is none."""
+    host = ECR.fullmatch(reference.registry)
+    if host is None:
+        return None
+    region = host["region"]
+    return f"arn:{_partition(region)}:ecr:{region}:{host['account']}:repository/{reference.path}"
+
+
+def _partition(region: str) -> str:
+    return next((partition for prefix, partition in _PARTITIONS.items() if region.startswith(prefix)), "aws")
+
+
+def policy(party: Party, grants: Sequence[Grant]) -> Policy:
+    """An IAM policy with a statement for each use, which its Sid names."""
+    statements = [_statement(sid, grant.actions, grant.resource) for sid, grant in _with_sids(grants)]
+    document = {"Version": "2012-10-17", "Statement": statements}
+    marks = [f"{sid} is only {grant.only}" for sid, grant in _with_sids(grants) if grant.only]
+    block = Block("\n".join(["IAM policy", *marks]), json.dumps(document, indent=2))
+    return Policy("aws", party, (block,), document)
+
+
+def _with_sids(grants: Sequence[Grant]) -> Iterator[tuple[str, Grant]]:
+    """The grants with names for their statements: letters and digits, each once in a policy."""
+    seen: set[str] = set()
+    for grant in grants:
+        kind = "Login" if grant.actions == (_LOGIN,) else "Bucket" if "s3:ListBucket" in grant.actions else ""
+        if kind == "Login" and "Login" in seen:
+            continue
+        sid = kind if kind == "Login" else identifier(grant.use) + kind
+        seen.add(sid)
+        yield sid, grant
+
+
+def line(grant: Grant, actions: Sequence[str], who: str) -> str:
+    """A statement that grants these actions alone."""
+    return json.dumps(_statement(None, actions, grant.resource))
+
+
+def _statement(sid: str | None, actions: Sequence[str], resource: str) -> dict[str, Any]:
+    name = {"Sid": sid} if sid else {}
+    action = list(actions) if len(actions) > 1 else actions[0]
+    return {**name, "Effect": "Allow", "Action": action, "Resource": resource}

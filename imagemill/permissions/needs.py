@@ -1,0 +1,115 @@
+"""What a build does, and to what: the same for every cloud, and all that a policy has to allow.
+
+With Kaniko there are two parties: the worker, and the build pod, which may well be somebody else to the cloud.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from imagemill.builders.kaniko.credentials import needs_docker_secret
+from imagemill.builders.kaniko.overlay import executor
+from imagemill.config import KanikoBuilder, LaunchConfig, NoopBuilder
+from imagemill.errors import UserError
+from imagemill.reference import ImageReference
+
+
+class Party(StrEnum):
+    """Whoever has to be allowed something."""
+
+    WORKER = "worker"
+    BUILD_POD = "build-pod"
+
+
+class Use(StrEnum):
+    """What is done; a policy names its parts after it."""
+
+    KEEP_CONTEXTS = "keep contexts"
+    READ_CONTEXTS = "read contexts"
+    FIND_IMAGES = "find images"
+    MAKE_REPOSITORY = "make repository"
+    PUSH_IMAGES = "push images"
+    ADD_TAGS = "add tags"
+    DELETE_TAGS = "delete tags"
+    CACHE_LAYERS = "cache layers"
+    RUN_JOBS = "run jobs"
+
+
+_NOT_OF_IMAGES = (Use.KEEP_CONTEXTS, Use.READ_CONTEXTS, Use.RUN_JOBS)
+
+OPTIONAL = {
+    Use.ADD_TAGS: "for builds that ask for further tags (--tag)",
+    Use.DELETE_TAGS: "for deleting tags, which no build does",
+    Use.CACHE_LAYERS: "for Kaniko's layer cache (--cache)",
+}
+"""The uses that not every build has, and which builds have them: policies mark what only they need."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """That a party does something to a context store or an image repository."""
+
+    party: Party
+    use: Use
+    where: str = ""
+    """The store's URI, or the repository with its registry; empty for the cluster."""
+
+    @property
+    def repository(self) -> ImageReference | None:
+        """The image repository, if it is about one."""
+        return None if self.use in _NOT_OF_IMAGES else ImageReference.parse_destination(self.where)
+
+
+def needs(config: LaunchConfig) -> tuple[Need, ...]:
+    """All that builds with this config do, in the order in which they do it."""
+    return tuple(_needs(config))
+
+
+def _needs(config: LaunchConfig) -> Iterator[Need]:
+    builder = config.builder
+    kaniko = builder if isinstance(builder, KanikoBuilder) else None
+    if builder.build_context_store and not isinstance(builder, NoopBuilder):
+        yield Need(Party.WORKER, Use.KEEP_CONTEXTS, builder.build_context_store)
+        if kaniko:
+            yield Need(Party.BUILD_POD, Use.READ_CONTEXTS, builder.build_context_store)
+    if builder.destination:
+        yield Need(Party.WORKER, Use.FIND_IMAGES, builder.destination)
+        if not isinstance(builder, NoopBuilder):
+            pushes = pushing_party(config)
+            yield Need(Party.WORKER, Use.MAKE_REPOSITORY, builder.destination)
+            yield Need(pushes, Use.PUSH_IMAGES, builder.destination)
+            if kaniko and (cache := cache_repository(kaniko)):
+                yield Need(pushes, Use.CACHE_LAYERS, cache)
+        yield Need(Party.WORKER, Use.ADD_TAGS, builder.destination)
+        yield Need(Party.WORKER, Use.DELETE_TAGS, builder.destination)
+    if kaniko:
+        yield Need(Party.WORKER, Use.RUN_JOBS)
+
+
+def pushing_party(config: LaunchConfig) -> Party:
+    """Whose credentials images are pushed with: a build pod that has none of its own is given the worker's."""
+    builder = config.builder
+    if not isinstance(builder, KanikoBuilder):
+        return Party.WORKER
+    image = ImageReference.parse_destination(builder.destination)
+    return Party.WORKER if needs_docker_secret(builder, config.environment, image) else Party.BUILD_POD
+
+
+def cache_repository(builder: KanikoBuilder) -> str | None:
+    """Where Kaniko keeps cached layers: `--cache-repo`, else `<destination>/cache`; None without `--cache`.
+
+    https://github.com/osscontainertools/kaniko#flag---cache-repo
+    """
+    flags = _flags(builder)
+    # What Go's strconv.ParseBool takes for true; a flag that is given twice has its last value.
+    if flags.get("--cache", "false") not in ("", "1", "t", "T", "true", "TRUE", "True"):
+        return None
+    try:
+        return str(ImageReference.parse_destination(flags.get("--cache-repo") or f"{builder.destination}/cache"))
+    except UserError:  # a folder (oci:PATH), which no policy is about
+        return None
+
+
+def _flags(builder: KanikoBuilder) -> dict[str, str]:
+    arguments = executor(builder.kaniko_config).get("args") or ()
+    return {flag: value for flag, _, value in (text.partition("=") for text in arguments)}

@@ -1,0 +1,44 @@
+"""What has to be seen to for a config besides policies, since no cloud's policy can say it."""
+
+from collections.abc import Collection, Iterator, Sequence
+
+from imagemill.config import KanikoBuilder, LaunchConfig
+from imagemill.hosts import ECR
+from imagemill.permissions.needs import Need, Party, Use, pushing_party
+from imagemill.permissions.policy import words
+
+_OF_IMAGES = (Use.FIND_IMAGES, Use.PUSH_IMAGES, Use.CACHE_LAYERS)
+
+
+def notes(config: LaunchConfig, needs: Sequence[Need], granted: Collection[Need]) -> Iterator[str]:
+    """A sentence for each; `granted` are the needs that policies are about."""
+    yield from _by_hand([need for need in needs if need not in granted])
+    store = config.builder.build_context_store or ""
+    if store.startswith("s3://") and config.environment.type != "aws":
+        yield f"{store}: where this is another store than Amazon's, grant the same there, in its own way"
+    if not config.builder.destination:
+        yield "The config names no destination, so nothing is said of a registry: set builder.destination"
+    if isinstance(config.builder, KanikoBuilder) and pushing_party(config) is Party.WORKER:
+        yield (
+            "Build pods push with short-lived credentials of the worker, since the config gives them none of their own"
+            " (serviceAccountName in kaniko-config, or secret-name)"
+        )
+    for need in needs:
+        if need.use is Use.CACHE_LAYERS and need.repository and ECR.fullmatch(need.repository.registry):
+            yield f"ECR makes no repository for cached layers by itself: make {need.where} once"
+
+
+def _by_hand(needs: Sequence[Need]) -> Iterator[str]:
+    pushes = {(need.party, need.where) for need in needs if need.use in (Use.PUSH_IMAGES, Use.CACHE_LAYERS)}
+    for party, repository in dict.fromkeys((need.party, need.where) for need in needs if need.use in _OF_IMAGES):
+        may = "pull and push" if (party, repository) in pushes else "pull"
+        yield f"{repository}: give the {words(party)} credentials that may {may}, in docker's config.json"
+    for need in needs:
+        if need.where.startswith("file://"):
+            may = "read and write" if need.use is Use.KEEP_CONTEXTS else "read"
+            yield f"{need.where}: let the user that the {words(need.party)} runs as {may} this folder"
+        elif need.use is Use.READ_CONTEXTS:
+            yield (
+                f"{need.where}: Kaniko reads Blob Storage with the account's key alone, whoever it is: give the build"
+                " pod AZURE_STORAGE_ACCESS_KEY from a Secret (env in kaniko-config)"
+            )

@@ -1,0 +1,140 @@
+"""What the doctor makes of what it finds, without any server; tests/integration/test_doctor_clouds.py has servers."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from imagemill.cli import findings
+from imagemill.config import LaunchConfig, Loaded, load
+from imagemill.doctor import Finding, Place, Verdict, examine
+from imagemill.doctor.case import Case
+from imagemill.errors import ImagemillError, OperatorError, PermissionDenied, ServiceUnreachable
+from imagemill.permissions import Use, permissions
+from imagemill.registries.docker_config import DockerConfig
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def place(folder: Path, config: LaunchConfig | None = None, destination: str | None = None) -> Place:
+    """A place with no docker command, no credentials and no service."""
+    return Place(
+        config=lambda: Loaded(config or LaunchConfig()),
+        destination=destination,
+        docker_cli=None,
+        docker_host=None,
+        docker_config=DockerConfig(folder),
+        insecure_registries=frozenset(),
+        client=None,
+        environment={"PATH": str(folder)},
+    )
+
+
+def case(name: str, folder: Path, who: str = "") -> Case:
+    config = load(CONFIGS / f"{name}.yaml").config
+    return Case(place(folder, config), config, permissions(config), who)
+
+
+def raising(error: ImagemillError) -> Callable[[], Finding]:
+    def find() -> Finding:
+        raise error
+
+    return find
+
+
+DENIED = PermissionDenied("AWS refuses s3:PutObject", "allow it", "s3:PutObject", "arn:aws:s3:::example-imagemill/x")
+
+
+def test_a_missing_permission_is_found_with_the_line_that_grants_it(tmp_path: Path) -> None:
+    found = case("aws-docker", tmp_path, "arn:aws:iam::1:role/worker").checked("x", raising(DENIED), Use.KEEP_CONTEXTS)
+    assert (found.verdict, found.message, found.hint) == (Verdict.FAILED, "AWS refuses s3:PutObject", "allow it")
+    (line,) = found.grants
+    assert json.loads(line) == {
+        "Effect": "Allow",
+        "Action": "s3:PutObject",
+        "Resource": "arn:aws:s3:::example-imagemill/contexts/*",
+    }
+
+
+def test_who_is_not_even_known_is_granted_nothing(tmp_path: Path) -> None:
+    assert case("aws-docker", tmp_path).checked("x", raising(DENIED), Use.KEEP_CONTEXTS).grants == ()
+
+
+def test_where_the_environment_is_no_cloud_nobody_has_to_be_known(tmp_path: Path) -> None:
+    assert case("coreweave-kaniko", tmp_path).checked("x", raising(DENIED), Use.KEEP_CONTEXTS).grants
+
+
+def test_the_same_reason_is_told_once(tmp_path: Path) -> None:
+    looked_at = case("aws-docker", tmp_path)
+    error = OperatorError("There are no credentials", "set some")
+    first = looked_at.checked("identity", raising(error))
+    second = looked_at.checked("context store", raising(OperatorError(error.message, error.hint)))
+    other = looked_at.checked("registry", raising(ServiceUnreachable("no answer")))
+    assert (first.message, first.hint) == ("There are no credentials", "set some")
+    assert (second.message, second.hint) == ("for the same reason as identity", "")
+    assert (second.verdict, other.message) == (Verdict.FAILED, "no answer")
+
+
+def test_a_destination_that_is_none_is_found_and_the_rest_is_looked_at(tmp_path: Path) -> None:
+    found = {finding.check: finding for finding in examine(place(tmp_path, destination="localhost:5000/a:tag"))}
+    assert found["destination"].verdict is Verdict.FAILED
+    assert "has a tag" in found["destination"].message
+    assert found["registry"].verdict is Verdict.WARNING
+    assert "docker" in found
+
+
+def test_a_config_that_cannot_be_read_is_found_and_the_rest_is_looked_at(tmp_path: Path) -> None:
+    def broken() -> Loaded:
+        raise OperatorError("no config", "write one")
+
+    looked_at = place(tmp_path)
+    looked_at = Place(**{**vars(looked_at), "config": broken})
+    assert [finding.check for finding in examine(looked_at)][:2] == ["config", "docker"]
+
+
+def test_a_service_account_of_the_build_pods_cannot_be_tried_from_here(tmp_path: Path) -> None:
+    config = LaunchConfig.model_validate(
+        {
+            "builder": {
+                "type": "kaniko",
+                "destination": "localhost:1/r",
+                "build-context-store": tmp_path.as_uri(),
+                "secret-name": "login",
+                "secret-key": "config.json",
+            }
+        }
+    )
+    found = {finding.check: finding for finding in examine(place(tmp_path, config))}
+    assert found["credentials"].verdict is Verdict.WARNING
+    assert "credentials of their own" in found["credentials"].message
+    assert found["context store"].verdict is Verdict.OK
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_building_is_off_neither_store_nor_credentials_are_looked_at(tmp_path: Path) -> None:
+    builder = {"type": "noop", "destination": "localhost:1/r", "build-context-store": "s3://bucket"}
+    found = examine(place(tmp_path, LaunchConfig.model_validate({"builder": builder})))
+    assert [finding.check for finding in found] == ["config", "builder", "registry", "embedded service"]
+
+
+def test_findings_are_shown_with_all_their_lines_below_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    found = Finding("store", Verdict.FAILED, "refused:\n- a\n- \x1b[31mb", "ask", ("first\nsecond", "third"))
+    assert not findings.show([found], as_json=False)
+    assert capsys.readouterr().out == (
+        "failed   store: refused:\n"
+        "         - a\n"
+        "         - b\n"
+        "         hint: ask\n"
+        "         grant: first\n"
+        "         second\n"
+        "         grant: third\n"
+    )
+
+
+def test_findings_are_shown_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    warning = Finding("store", Verdict.WARNING, "slow", "wait", ("line",))
+    assert findings.show([warning], as_json=True)
+    assert json.loads(capsys.readouterr().out) == [
+        {"check": "store", "verdict": "warning", "message": "slow", "hint": "wait", "grants": ["line"]}
+    ]
