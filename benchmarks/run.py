@@ -55,6 +55,8 @@ TARGETS: Mapping[str, Target] = {
     "pack_rss_mb": Target("peak memory of packing and storing 2 GB, in MB", at_most=150),
     "chain_vs_bare": Target("builds/s of existing images ÷ chains/s of as many empty tasks", at_least=0.8),
     "cached_ms": Target("median ms from submit to report where the image exists"),
+    "upload_vs_sdk": Target("storing a 2 GB context ÷ the SDK's own upload of the file", at_most=1.1),
+    "upload_rss_mb": Target("peak memory of storing a 2 GB context, in MB"),
     "docker_vs_cli": Target("cold build and push of 100 MB ÷ docker build and docker push", at_most=1.10),
 }
 

@@ -1,6 +1,5 @@
 """Whether the registry can be asked, has the repository or may be given it, and lets us push."""
 
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -36,8 +35,8 @@ def examine(case: Case) -> Iterator[Finding]:
     yield case.checked("registry", lambda: _registry(case, repository), Use.FIND_IMAGES)
     if case.config.builder.type == "noop":
         return
-    if host := ECR.fullmatch(repository.registry):
-        yield case.checked("repository", lambda: _repository(case, repository, host), Use.MAKE_REPOSITORY)
+    if ECR.fullmatch(repository.registry):
+        yield case.checked("repository", lambda: _repository(case, repository), Use.MAKE_REPOSITORY)
     if pushing_party(case.config) is Party.BUILD_POD:
         yield _NOT_OURS
     else:
@@ -54,23 +53,19 @@ def _registry(case: Case, repository: ImageReference) -> Finding:
     return Finding("registry", Verdict.OK, f"{repository.registry} answers for {repository.path}")
 
 
-def _repository(case: Case, repository: ImageReference, host: re.Match[str]) -> Finding:
+def _repository(case: Case, repository: ImageReference) -> Finding:
     """ECR alone makes repositories before they are pushed to. Whether it would is not tried: a doctor makes nothing."""
-    from imagemill.clouds import aws
+    from imagemill.registries.ecr import EcrRegistry  # for those alone who have AWS's SDK
 
-    with aws.translated("ecr:DescribeRepositories", str(repository)):
-        client = aws.client("ecr", host["region"])
-        try:
-            client.describe_repositories(registryId=host["account"], repositoryNames=[repository.path])
-        except client.exceptions.RepositoryNotFoundException:
-            return Finding(
-                "repository",
-                Verdict.WARNING,
-                f"{repository.path} is not there yet: the first build makes it, if it may",
-                "make it now, or see that this is granted",
-                case.granting("ecr:CreateRepository", Use.MAKE_REPOSITORY),
-            )
-    return Finding("repository", Verdict.OK, f"{repository.path} is there")
+    if EcrRegistry().has(repository):
+        return Finding("repository", Verdict.OK, f"{repository.path} is there")
+    return Finding(
+        "repository",
+        Verdict.WARNING,
+        f"{repository.path} is not there yet: the first build makes it, if it may",
+        "make it now, or see that this is granted",
+        case.granting("ecr:CreateRepository", Use.MAKE_REPOSITORY),
+    )
 
 
 def _credentials(case: Case, repository: ImageReference) -> Finding:

@@ -79,7 +79,7 @@ class EcrRegistry:
 
     def prepare(self, repository: ImageReference) -> None:
         """See `Registry.prepare`: the repository is made if it is not there, with the account's own defaults."""
-        if _is_there(repository):
+        if self.has(repository):
             return
         with _asked("CreateRepository", repository):
             try:
@@ -87,6 +87,18 @@ class EcrRegistry:
             except sdk.ClientError as error:
                 if _code(error) != "RepositoryAlreadyExistsException":  # another worker was quicker
                     raise
+
+    def has(self, repository: ImageReference) -> bool:
+        """Whether the repository is there."""
+        with _asked("DescribeRepositories", repository):
+            try:
+                account = _part(repository, "account")
+                _client(repository).describe_repositories(registryId=account, repositoryNames=[repository.path])
+            except sdk.ClientError as error:
+                if _code(error) in _ABSENT:
+                    return False
+                raise
+        return True
 
     def delete(self, reference: ImageReference) -> None:
         """See `Registry.delete`; an image that has no other tag goes with its tag."""
@@ -118,18 +130,6 @@ class EcrRegistry:
                 f"The tag {target} cannot be moved from {found} to {digest}: tags are immutable in this repository",
                 "ask for another tag, or make this one mutable in the settings of the repository",
             )
-
-
-def _is_there(repository: ImageReference) -> bool:
-    account = _part(repository, "account")
-    with _asked("DescribeRepositories", repository):
-        try:
-            _client(repository).describe_repositories(registryId=account, repositoryNames=[repository.path])
-        except sdk.ClientError as error:
-            if _code(error) in _ABSENT:
-                return False
-            raise
-    return True
 
 
 def _manifest(reference: ImageReference) -> dict[str, str]:
