@@ -10,7 +10,7 @@ from imagemill.reference import ImageReference
 from imagemill.registries.transport import Answer, host_of
 
 _ABSENT = frozenset({"MANIFEST_UNKNOWN", "NAME_UNKNOWN", "NOT_FOUND"})  # the last is Harbor's
-_VERBS = {"pull": "pull from", "pull,push": "push to"}
+_VERBS = {"pull": "pull from", "pull,push": "push to", "pull,push,delete": "delete from"}
 _TOLD = 200
 
 

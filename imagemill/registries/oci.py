@@ -6,7 +6,7 @@ The API: https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md
 
 import hashlib
 
-from imagemill.errors import ServiceUnreachable, TransientError
+from imagemill.errors import OperatorError, ServiceUnreachable, TransientError
 from imagemill.ports import Credentials
 from imagemill.reference import DOCKER_HUB, ImageReference, is_digest
 from imagemill.registries.authorization import Authorizations, CredentialSource
@@ -22,7 +22,7 @@ MANIFEST_TYPES = (
 
 _ACCEPT = {"Accept": ", ".join(MANIFEST_TYPES)}
 _DIGEST = "Docker-Content-Digest"
-_PULL, _PUSH = "pull", "pull,push"
+_PULL, _PUSH, _DELETE = "pull", "pull,push", "pull,push,delete"
 
 
 class OciRegistry:
@@ -73,6 +73,22 @@ class OciRegistry:
 
     def prepare(self, repository: ImageReference) -> None:
         """See `Registry.prepare`: a repository comes into being with the first push."""
+
+    def delete(self, reference: ImageReference) -> None:
+        """See `Registry.delete`; `ValueError` if `reference` has no tag. The manifest stays, and its other tags.
+
+        `OperatorError` if the registry cannot delete tags: it need not (specification, "Deleting tags").
+        """
+        if reference.tag is None:
+            raise ValueError(f"{reference} has no tag")
+        answer = self._ask("DELETE", reference, reference.tag, _DELETE)
+        if answer.status in (400, 405):
+            raise OperatorError(
+                f"{reference.registry} cannot delete tags: it answers {answer.status} for {reference}",
+                "delete it with the registry's own tools, or let the registry allow it",
+            )
+        if answer.status != 202 and not says_absent(answer):
+            raise failure(answer, reference, _DELETE)
 
     def _get(self, reference: ImageReference, name: str, actions: str) -> Answer | None:
         """The manifest `name`; None if the registry says that it has none."""

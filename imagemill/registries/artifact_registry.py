@@ -1,0 +1,116 @@
+"""Google's Artifact Registry: any registry's API, with a Google access token for a password.
+
+It holds repositories that somebody has made (`LOCATION-docker.pkg.dev/PROJECT/REPOSITORY/IMAGE`) and makes none by
+itself, so one that is missing is told with the command that makes it. How it is logged in to:
+https://cloud.google.com/artifact-registry/docs/docker/authentication#token.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from imagemill.clouds.gcp import AccessTokens, permission_named
+from imagemill.errors import PermissionDenied, UserError
+from imagemill.ports import Credentials
+from imagemill.reference import ImageReference
+from imagemill.registries.docker_config import DockerConfig
+from imagemill.registries.failures import failure
+from imagemill.registries.oci import OciRegistry
+from imagemill.registries.transport import Answer
+
+_USER = "oauth2accesstoken"
+_HOST_END = "-docker.pkg.dev"
+_PUSH = "pull,push"
+
+_NO_REPOSITORY = re.compile(rb"NAME_UNKNOWN.*Repository .*not found", re.DOTALL)
+"""What it says when it is the repository that is missing, and not the image in it."""
+
+_NEEDS = {
+    "pull": ("artifactregistry.repositories.downloadArtifacts", "roles/artifactregistry.reader"),
+    _PUSH: ("artifactregistry.repositories.uploadArtifacts", "roles/artifactregistry.writer"),
+}
+_NEEDS_TO_DELETE = ("artifactregistry.tags.delete", "roles/artifactregistry.repoAdmin")
+"""The permission and the least role that has it: https://cloud.google.com/artifact-registry/docs/access-control."""
+
+
+class ArtifactRegistry(OciRegistry):
+    """The registries of all locations, with the worker's default credentials; Docker's config is not looked at."""
+
+    def __init__(self, docker_config: DockerConfig | None = None, insecure: frozenset[str] = frozenset()) -> None:
+        super().__init__(_GoogleLogin(AccessTokens()), insecure)
+
+    def prepare(self, repository: ImageReference) -> None:
+        """See `Registry.prepare`: `UserError` if the repository is missing, `PermissionDenied` if one may not push.
+
+        The login for pushing is asked for, so that it is known before the build.
+        """
+        self._get(repository, repository.tag or "latest", _PUSH)
+
+    def _ask(
+        self, method: str, reference: ImageReference, name: str, actions: str, manifest: Answer | None = None
+    ) -> Answer:
+        place = _Place.of(reference)
+        try:
+            answer = super()._ask(method, reference, name, actions, manifest)
+        except PermissionDenied as error:  # of the server that gives tokens
+            raise place.denied(error.message, actions) from None
+        if _NO_REPOSITORY.search(answer.body):
+            raise place.missing()
+        if answer.status in (401, 403) and answer.body:
+            raise place.denied(failure(answer, reference, actions).message, actions)
+        return answer
+
+
+@dataclass(frozen=True)
+class _GoogleLogin:
+    """User and password for every host: the latter is the default credentials' access token."""
+
+    tokens: AccessTokens
+
+    def credentials(self, host: str) -> Credentials:
+        token = self.tokens.current()
+        return Credentials(_USER, token.text, expires=token.expires)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an image lies, in Google's terms."""
+
+    location: str
+    project: str
+    repository: str
+
+    @classmethod
+    def of(cls, reference: ImageReference) -> Self:
+        """Of an image reference; `UserError` if it names a repository and no image in it."""
+        parts = reference.path.split("/")
+        of_domain = "." in parts[0]  # a project `example.com:name` is written as example.com/name
+        project, names = (":".join(parts[:2]), parts[2:]) if of_domain else (parts[0], parts[1:])
+        if len(names) < 2:
+            raise UserError(
+                f"{reference.repository} names no image in a repository of Artifact Registry",
+                f"write {reference.registry}/PROJECT/REPOSITORY/IMAGE",
+            )
+        return cls(reference.registry.removesuffix(_HOST_END), project, names[0])
+
+    def missing(self) -> UserError:
+        """That there is no such repository."""
+        return UserError(
+            f"There is no repository {self.repository} in {self.location} in the project {self.project}",
+            f"gcloud artifacts repositories create {self.repository} --repository-format=docker {self._flags}",
+        )
+
+    def denied(self, said: str, actions: str) -> PermissionDenied:
+        """That the worker lacks a permission on the repository: the one that the registry names, if it does."""
+        needed, role = _NEEDS.get(actions, _NEEDS_TO_DELETE)
+        return PermissionDenied(
+            said,
+            f"gcloud artifacts repositories add-iam-policy-binding {self.repository} {self._flags} --role={role}"
+            " --member=serviceAccount:ADDRESS-OF-THE-WORKERS'-ACCOUNT",
+            action=permission_named(said) or needed,
+            resource=f"projects/{self.project}/locations/{self.location}/repositories/{self.repository}",
+        )
+
+    @property
+    def _flags(self) -> str:
+        return f"--location={self.location} --project={self.project}"
