@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,10 +211,8 @@ def _lead_to_azurite(port: int) -> None:
     connect = connection.create_connection
     connection.create_connection = lambda address, *rest, **named: connect(("127.0.0.1", port), *rest, **named)
     with ContainerClient.from_container_url(f"https://{_azure_host()}/contexts", _azure_key()) as container:
-        try:
+        with suppress(ResourceExistsError):
             container.create_container()
-        except ResourceExistsError:
-            pass
 
 
 if __name__ == "__main__":
