@@ -5,16 +5,28 @@ is already there. That one rule covers registry hits, builders that push by them
 Unknown fields are ignored, so that builds in flight survive a rolling deploy of the workers.
 """
 
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from imagemill.config import LaunchConfig
+from imagemill.config.faults import shown
 from imagemill.errors import ImagemillError, UserError
-from imagemill.reference import is_tag
+from imagemill.reference import ImageReference, is_tag
 
 
 class State(StrEnum):
@@ -30,17 +42,93 @@ class State(StrEnum):
     REPORTING = "REPORTING"
 
 
+PLATFORMS = (
+    "linux/amd64",
+    "linux/amd64/v1",
+    "linux/amd64/v2",
+    "linux/amd64/v3",
+    "linux/amd64/v4",
+    "linux/arm64",
+    "linux/arm64/v8",
+    "linux/386",
+    "linux/arm",
+    "linux/arm/v5",
+    "linux/arm/v6",
+    "linux/arm/v7",
+    "linux/loong64",
+    "linux/mips64",
+    "linux/mips64le",
+    "linux/ppc64le",
+    "linux/riscv64",
+    "linux/s390x",
+    "windows/amd64",
+    "windows/arm64",
+)
+"""What docker builds for (https://github.com/moby/buildkit, util/archutil) and runs on, as docker writes it."""
+
+_OTHER_NAMES = {
+    "x86_64": "amd64",
+    "x86-64": "amd64",
+    "i386": "386",
+    "i686": "386",
+    "aarch64": "arm64",
+    "armhf": "arm/v7",
+    "armel": "arm/v6",
+}
+"""What architectures are called elsewhere (`uname -m`, Debian)."""
+
 _SECRET_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 
 
-def _checked(fits: Callable[[str], object], what: str) -> AfterValidator:
+def _refused(message: str, hint: str = "") -> PydanticCustomError:
+    """What a validator raises; `BuildRequest.parse` reads both."""
+    return PydanticCustomError("build_request", "{message}", {"message": message, "hint": hint})
+
+
+def _checked(fits: Callable[[str], object], what: str, hint: str) -> AfterValidator:
     def check(value: str) -> str:
         if not fits(value):
-            raise ValueError(f"{value!r} is not {what}")
+            raise _refused(f"{shown(value)} is not {what}", hint)
         return value
 
     return AfterValidator(check)
+
+
+def _platform(value: str) -> str:
+    if value in PLATFORMS:
+        return value
+    machine = value.lower().partition("/")[2] or value.lower()
+    machines = [platform.removeprefix("linux/") for platform in PLATFORMS if platform.startswith("linux/")]
+    near = get_close_matches(_OTHER_NAMES.get(machine, machine), machines, n=1)
+    raise _refused(
+        f"{shown(value)} is not a platform that docker builds for",
+        f"did you mean linux/{near[0]}?" if near else f"the platforms are {', '.join(PLATFORMS)}",
+    )
+
+
+def _destination(value: str) -> str:
+    try:
+        ImageReference.parse_destination(value)
+    except UserError as error:
+        raise _refused(error.message, error.hint) from None
+    return value
+
+
+def _path(value: object) -> object:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+Platform = Annotated[
+    str, AfterValidator(_platform), WithJsonSchema({"type": "string", "enum": list(PLATFORMS)}, mode="validation")
+]
+Destination = Annotated[str, AfterValidator(_destination)]
+_WORD = "letters, digits, '_', '.' and '-', and begins with neither '.' nor '-'"
+Tag = Annotated[str, _checked(is_tag, "a tag", f"a tag is up to 128 {_WORD}")]
+SecretId = Annotated[
+    str, _checked(_SECRET_ID.match, "an id of a build secret", f"an id, not the secret itself: up to 128 {_WORD}")
+]
+ConfigName = Annotated[str, _checked(_NAME.match, "the name of a config", f"a name is {_WORD}")]
 
 
 class Message(BaseModel):
@@ -61,28 +149,26 @@ class Message(BaseModel):
 class BuildRequest(Message):
     """What to build, from what, and how it is to be named."""
 
-    source: str = Field(
+    source: Annotated[str, BeforeValidator(_path)] = Field(
         min_length=1, description="a folder, an archive (.tar, .tar.gz, .zip) or docker-image://REFERENCE"
     )
     dockerfile: str | None = Field(None, description="path of the Dockerfile within the source; default: Dockerfile")
     target: str | None = Field(None, description="stage to build, of a Dockerfile with several")
     build_args: dict[str, str] = Field({}, description="values of the Dockerfile's ARGs; not for secrets")
     labels: dict[str, str] = Field({}, description="labels of the image")
-    platform: str | None = Field(
+    platform: Platform | None = Field(
         None, description="for example linux/amd64; default: the config's, else the builder's own"
     )
-    secrets: tuple[Annotated[str, _checked(_SECRET_ID.match, "an id of a build secret")], ...] = Field(
-        (), description="ids of build secrets; their values are files on the worker"
+    secrets: tuple[SecretId, ...] = Field((), description="ids of build secrets; their values are files on the worker")
+    config: ConfigName | None = Field(None, description="name of a launch config in the workers' config folder")
+    destination: Destination | None = Field(
+        None, description="repository to push to, without a tag; default: the config's"
     )
-    config: Annotated[str, _checked(_NAME.match, "the name of a config")] | None = Field(
-        None, description="name of a launch config in the workers' config folder"
-    )
-    destination: str | None = Field(None, description="repository to push to, without a tag; default: the config's")
-    tags: tuple[Annotated[str, _checked(is_tag, "a tag")], ...] = Field(
-        (), description="tags to add beside the source hash"
-    )
+    tags: tuple[Tag, ...] = Field((), description="tags to add beside the source hash")
     force: bool = Field(False, description="build even if the image exists")
-    timeout: float | None = Field(None, gt=0, description="seconds that the build may take once it has started")
+    timeout: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="seconds that the build may take once it has started"
+    )
     revision: str | None = Field(None, description="revision of the source, for the image's label")
     source_url: str | None = Field(None, description="where the source is published, for the image's label")
 
@@ -93,16 +179,59 @@ class BuildRequest(Message):
     __str__ = __repr__
 
     @classmethod
-    def parse(cls, data: object) -> Self:
-        """Read a request from outside; `UserError` names each field that is wrong."""
+    def parse(cls, data: object, called: Mapping[str, str] | None = None) -> Self:
+        """Read a request from outside; `UserError` names each field that is wrong.
+
+        `called` has the names by which whoever gives the request knows its fields, where those are others.
+        """
         try:
             return cls.model_validate(data, extra="forbid")
         except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'request'}: {e['msg']}" for e in error.errors())
-            raise UserError(
-                f"The build request is not valid: {faults}",
-                "docs/schema/build-request.json describes the request",
-            ) from None
+            faults = [_explained(details, called or {}) for details in error.errors(include_url=False)]
+        hints = dict.fromkeys(hint for _, hint in faults if hint)
+        message = f"The build request is not valid: {'; '.join(message for message, _ in faults)}"
+        raise UserError(message, "; ".join(hints))
+
+
+_EXPECTED = {
+    "missing": "a value",
+    "string": "text",
+    "float": "a number",
+    "finite": "a finite number",
+    "greater": "more than 0",
+    "bool": "true or false",
+    "tuple": "a list",
+    "dict": "a mapping",
+    "model": "a mapping",
+}
+"""The first word of pydantic's name for an error → what was expected."""
+
+
+def _explained(details: ErrorDetails, called: Mapping[str, str]) -> tuple[str, str]:
+    """Pydantic's error as message and hint."""
+    kind = "missing" if details["type"] == "string_too_short" else details["type"]
+    field, *within = map(str, details["loc"] or ("request",))
+    name = called.get(field, field)
+    place = ".".join((name, *(key for key in within if not key.isdigit() and key != "[key]")))
+    if kind == "build_request":
+        return f"{place}: {details['ctx']['message']}", details["ctx"]["hint"]
+    if kind == "extra_forbidden":
+        near = get_close_matches(field, BuildRequest.model_fields, n=1)
+        known = f"the fields are {', '.join(BuildRequest.model_fields)}"
+        return f"{place}: there is no such field", f"did you mean {near[0]}?" if near else known
+    found = "nothing" if kind == "missing" else _found(details["input"], secret=bool(within))
+    meant = BuildRequest.model_fields[field].description if field in BuildRequest.model_fields else None
+    return (
+        f"{place}: found {found}, expected {_EXPECTED.get(kind.partition('_')[0], details['msg'])}",
+        f"{name}: {meant}" if meant else "",
+    )
+
+
+def _found(value: object, *, secret: bool) -> str:
+    """A value as messages show it; of a `secret` number only that it is one, since people put secrets into mappings."""
+    if secret or isinstance(value, bool) or not (isinstance(value, float | int) and abs(value) < 1e9):
+        return shown(value)
+    return f"{value:g}"
 
 
 class StepTime(Message):

@@ -57,11 +57,13 @@ class Client:
     """A connection to an Imagemill service. Connects on first use; safe to share between threads.
 
     `broker` and `backend` are Celery's URLs; the backend is Redis, and by default the broker. `key_prefix` is the
-    workers' IMAGEMILL_KEY_PREFIX.
+    workers' IMAGEMILL_KEY_PREFIX. A URL that cannot be one is a `UserError`.
     """
 
     def __init__(self, broker: str, backend: str | None = None, *, key_prefix: str = "") -> None:
+        _check_scheme("broker", broker, "redis://HOST:6379/0, rediss://…, amqp://USER:PASSWORD@HOST:5672/ or amqps://…")
         backend = backend or broker
+        _check_scheme("backend", backend, "redis://HOST:6379/0 or rediss://…")
         if not backend.startswith(("redis", "unix")):
             raise UserError("Results are kept in Redis", "give its URL as backend, or set IMAGEMILL_BACKEND")
         self.app = Celery("imagemill-client", broker=broker, backend=backend, set_as_current=False)
@@ -69,7 +71,10 @@ class Client:
         self._journal = open_journal(self.app, backend, key_prefix, patience=2)
 
     def submit(self, request: BuildRequest | None = None, **fields: Any) -> str:
-        """Ask for a build, by a `BuildRequest` or by its fields; returns the build's id at once."""
+        """Ask for a build, by a `BuildRequest` or by its fields; returns the build's id at once.
+
+        A field that is wrong is a `UserError`. A source may be any path; workers elsewhere want an absolute one.
+        """
         request = request or BuildRequest.parse(fields)
         build = uuid.uuid4().hex
         with _reachable():
@@ -173,6 +178,12 @@ class Client:
         if not follow:
             return 0
         return _READ_SECONDS if end is None else max(0.001, min(_READ_SECONDS, end - time.monotonic()))
+
+
+def _check_scheme(what: str, url: str, forms: str) -> None:
+    """Kombu takes a URL without a scheme for the name of a transport. It is not repeated: it may hold a password."""
+    if "://" not in url:
+        raise UserError(f"The {what}'s URL has no scheme", f"write {forms} as {what}, or into IMAGEMILL_{what.upper()}")
 
 
 def open_journal(app: Celery, backend: str, key_prefix: str, patience: int = 6) -> Journal:

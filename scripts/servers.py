@@ -45,11 +45,16 @@ PACKAGES = {
     "git": "git",
     "htpasswd": "apache2-utils",
     "ip": "iproute2",
+    "node": "nodejs",
+    "npm": "npm",
     "pigz": "pigz",
     "rabbitmq-server": "rabbitmq-server",
     "redis-server": "redis-server",
 }
 """The Debian package of each program that servers and tests run."""
+
+AZURITE = "3.35.0"
+"""The version of Azurite: the last one that runs on Debian 12's Node.js 18."""
 
 REGISTRY_IMAGE = "registry:2.8.3"
 """Runs the registry on machines that have an engine but no `docker-registry` program."""
@@ -83,6 +88,11 @@ def busybox() -> Path:
     return Path(found)
 
 
+def azurite_folder() -> Path:
+    """Where npm installs Azurite: in the checkout's own .venv, which need not be there yet."""
+    return Path(__file__).resolve().parent.parent / ".venv" / f"azurite-{AZURITE}"
+
+
 def missing(purpose: str) -> list[str]:
     """The programs of `PACKAGES` that are still wanted for the purpose, `demo` or `test`."""
     wanted: set[str] = set()
@@ -91,6 +101,7 @@ def missing(purpose: str) -> list[str]:
         wanted |= {"apparmor_parser"} if Path("/sys/module/apparmor").exists() else set()
     if purpose == "test":
         wanted |= {"busybox", "docker-registry", "git", "htpasswd", "pigz", "rabbitmq-server", "redis-server"}
+        wanted |= {"node"} if azurite_folder().exists() else {"node", "npm"}
     return sorted(name for name in wanted if not _usable(name))
 
 

@@ -72,7 +72,7 @@ def destination(build: Build) -> ImageReference:
     if text is None:
         raise UserError(
             "It is not said where the image is to be pushed",
-            "give --destination REGISTRY/REPOSITORY, or set builder.destination in the launch config",
+            "give a destination, REGISTRY/REPOSITORY, or set builder.destination in the launch config",
         )
     return ImageReference.parse_destination(text)
 

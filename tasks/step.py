@@ -83,7 +83,7 @@ class Run:
         if time.time() > self._deadline:
             raise UserError(
                 f"The build ran out of time while {self.state.value.lower()}",
-                "see in the log what was slow, or ask for more with --timeout, up to IMAGEMILL_BUILD_TIMEOUT",
+                "see in the log what was slow, or ask for a longer timeout, up to the workers' IMAGEMILL_BUILD_TIMEOUT",
             )
         if time.monotonic() - self._checked > _CANCEL_CHECK_SECONDS:
             self._checked = time.monotonic()

@@ -1,4 +1,4 @@
-"""The builder where building is turned off: images that exist are used, and none is made."""
+"""The builder where none is set and no engine was found, or building is turned off: images that exist are used."""
 
 from imagemill.errors import UserError
 from imagemill.ports import BuildInputs, Progress, Registry, StoredContext
@@ -12,8 +12,10 @@ class NoopBuilder:
 
     def build(self, inputs: BuildInputs, context: StoredContext, registry: Registry, progress: Progress) -> str:
         """Never builds: a `UserError` says how building is turned on."""
+        # Both readers are meant: the section that we are made of is the same for them.
         raise UserError(
-            f"{inputs.image} does not exist, and building is turned off (builder.type: noop)",
-            "set builder.type to docker or kaniko in the launch config, or name an image that exists; where the type"
-            " is not set, docker is used if a docker CLI on the worker reaches an engine",
+            f"{inputs.image} does not exist, and nothing can build it: builder.type is noop, or it is not set and no"
+            " Docker engine was found",
+            "if builder.type is not set, start a Docker engine, or set DOCKER_HOST to one; if it is noop, set"
+            " builder.type to docker or kaniko in the launch config",
         )

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from imagemill.cli.options import (
+    Command,
     Connection,
     Misuse,
     connection_options,
@@ -17,7 +18,7 @@ from imagemill.cli.options import (
 from imagemill.cli.services import service_for
 
 
-@click.command(short_help="Build an image.")
+@click.command(cls=Command, short_help="Build an image.")
 @click.argument("source", metavar="SRC")
 @click.option("--destination", "-d", metavar="REPOSITORY", help="Where to push.  [default: the config's]")
 @click.option("--tag", "-t", "tags", multiple=True, metavar="TAG", help="Tag to add beside the source hash.")

@@ -4,13 +4,13 @@ from contextlib import suppress
 
 import click
 
-from imagemill.cli.options import Connection, connection_options, json_option
+from imagemill.cli.options import Command, Connection, connection_options, json_option
 from imagemill.cli.services import client_of
 
 _CANCEL_SECONDS = 10.0
 
 
-@click.command(short_help="Where a build is.")
+@click.command(cls=Command, short_help="Where a build is.")
 @click.argument("build", metavar="ID")
 @json_option
 @connection_options()
@@ -23,7 +23,7 @@ def status(connection: Connection, /, build: str, *, as_json: bool) -> None:
     showing.status(client.status(build), as_json=as_json)
 
 
-@click.command(short_help="Wait for a build and print its report.")
+@click.command(cls=Command, short_help="Wait for a build and print its report.")
 @click.argument("build", metavar="ID")
 @json_option
 @click.option("--verbose", "-v", is_flag=True, help="With --json: show the progress on standard error.")
@@ -38,11 +38,11 @@ def wait(connection: Connection, /, build: str, *, as_json: bool, verbose: bool)
 
     with view_for(as_json=as_json, verbose=verbose) as view:
         report = follow(client, build, view)
-    showing.report(report, as_json=as_json)
+    showing.report(report, as_json=as_json, log_shown=view.log_shown, kept=True)
     return exit_code(report)
 
 
-@click.command(short_help="Print a build's log.")
+@click.command(cls=Command, short_help="Print a build's log.")
 @click.argument("build", metavar="ID")
 @click.option("--follow", "-f", is_flag=True, help="Go on until the build ends.")
 @connection_options()
@@ -56,7 +56,7 @@ def logs(connection: Connection, /, build: str, *, follow: bool) -> None:
         print(printable(line), flush=follow)
 
 
-@click.command(short_help="Cancel a build.")
+@click.command(cls=Command, short_help="Cancel a build.")
 @click.argument("build", metavar="ID")
 @json_option
 @connection_options()

@@ -25,11 +25,14 @@ IDLE_SECONDS = 5.0
 def attend(service: Service, request: BuildRequest, *, as_json: bool, verbose: bool) -> int:
     """Submit a build, follow it, show its report; returns the exit code."""
     view, build = view_for(as_json=as_json, verbose=verbose), ""
+    remote = not isinstance(service, LocalService)
     try:
         client = service.connect()
         build = client.submit(request)
         with view, cancelling(client, build, view) as interrupted:
-            report = follow(client, build, view, embedded=isinstance(service, LocalService))
+            if remote:
+                view.identify(build)
+            report = follow(client, build, view, embedded=not remote)
     except ServiceUnreachable as error:
         return _lost(service.explain(error, build), build, as_json=as_json)
     except KeyboardInterrupt:
@@ -37,7 +40,7 @@ def attend(service: Service, request: BuildRequest, *, as_json: bool, verbose: b
         raise
     if _is_unexpected(report):
         terminal.show_log(service.worker_log())
-    showing.report(report, as_json=as_json)
+    showing.report(report, as_json=as_json, log_shown=view.log_shown, kept=remote)
     return exit_code(report, interrupted=interrupted.is_set())
 
 

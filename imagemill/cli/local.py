@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from imagemill.cli.options import image_options, json_option, launch_config_options
+from imagemill.cli.options import Command, image_options, json_option, launch_config_options
 
 
-@click.command("hash", short_help="Print the source hash.")
+@click.command("hash", cls=Command, short_help="Print the source hash.")
 @click.argument("source", metavar="SRC")
 @click.option("--manifest", "with_manifest", is_flag=True, help="Print what it covers of the source, line by line.")
 @click.option("--config", metavar="FILE", help="Launch config, for its platform.")
@@ -27,12 +27,14 @@ def hash_(
 ) -> None:
     """Print the source hash of SRC: the tag that a build with the same options gives its image."""
     from imagemill import context
-    from imagemill.cli.requests import check_config, located
+    from imagemill.cli.requests import check_config, checked, located
     from imagemill.errors import UserError
     from imagemill.ports import Quiet
     from imagemill.sources import open_source
 
-    opened = open_source(located(source), roots=(Path("/"),))
+    place = located(source)
+    checked(source=place, dockerfile=dockerfile, platform=platform, **inputs | {"secrets": tuple(inputs["secrets"])})
+    opened = open_source(place, roots=(Path("/"),))
     if opened.image is not None:
         raise UserError(f"{source} is an image, which has no source hash", "give a folder or an archive")
     with tempfile.TemporaryDirectory(prefix="imagemill-") as scratch:
@@ -50,7 +52,7 @@ def config() -> None:
     """The launch config."""
 
 
-@config.command(short_help="Print what a launch config says.")
+@config.command(cls=Command, short_help="Print what a launch config says.")
 @click.argument("file", required=False)
 @json_option
 @launch_config_options

@@ -15,6 +15,17 @@ FAILED, USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+class Command(click.Command):
+    """A command whose usage errors all point to its own help; click's own forget it when an option has no value."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+
+
 class Misuse(click.UsageError):
     """A usage error with a hint of its own."""
 
@@ -131,8 +142,10 @@ def _build_args(context: click.Context, parameter: click.Parameter, values: tupl
 
 def _labels(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     labels = {}
-    for key, _, value in (text.partition("=") for text in values):
+    for key, separator, value in (text.partition("=") for text in values):
         _check_key(key, "label")
+        if not separator:
+            raise click.BadParameter(f"the label {key!r} needs a value: KEY=VALUE")
         labels[key] = value
     return labels
 

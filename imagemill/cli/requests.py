@@ -1,5 +1,6 @@
 """A build request from what was given on the command line."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,18 @@ from imagemill.build import BuildRequest
 from imagemill.cli.checkout import Checkout, checkout
 from imagemill.cli.options import Misuse
 from imagemill.config import Loaded, load_found
+from imagemill.errors import UserError
+from imagemill.reference import ImageReference
+
+NAMES = {name: f"--{name.replace('_', '-')}" for name in BuildRequest.model_fields} | {
+    "source": "SRC",
+    "dockerfile": "--file",
+    "build_args": "--build-arg",
+    "labels": "--label",
+    "secrets": "--secret",
+    "tags": "--tag",
+}
+"""Field of a request → what gives it on the command line."""
 
 
 def request(source: str, *, remote: bool, **fields: Any) -> BuildRequest:
@@ -18,7 +31,22 @@ def request(source: str, *, remote: bool, **fields: Any) -> BuildRequest:
     known = checkout(Path(place)) if Path(place).is_dir() else Checkout()
     fields["revision"] = fields["revision"] or known.revision
     fields["source_url"] = fields["source_url"] or known.url
-    return BuildRequest.parse({"source": place, **fields})
+    _check_destination(fields["destination"] or "")
+    return checked(source=place, **fields)
+
+
+def checked(**fields: Any) -> BuildRequest:
+    """The request; `UserError` names the options that are wrong."""
+    return BuildRequest.parse(fields, NAMES)
+
+
+def _check_destination(text: str) -> None:
+    """A tag is an option of its own here; what else may be wrong is found with the rest of the request."""
+    repository, _, tag = text.rpartition(":")
+    with suppress(UserError):
+        # `localhost:5000` alone is rather a registry without a repository.
+        if ImageReference.parse(text).tag == tag and ("/" in repository or not tag.isdigit()):
+            raise Misuse(f"The destination {text!r} has a tag", f"give --destination {repository} --tag {tag}")
 
 
 def located(source: str, *, remote: bool = False) -> str:

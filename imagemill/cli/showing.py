@@ -31,9 +31,12 @@ def json_(data: Any) -> None:
     print(flush=True)
 
 
-def report(done: BuildReport, *, as_json: bool) -> None:
+def report(done: BuildReport, *, as_json: bool, log_shown: bool = False, kept: bool = False) -> None:
     """How a build ended: the image on standard output; on standard error warnings, and a failure: the last log lines,
-    the step, the reason and the hint."""
+    the step, the reason and the hint.
+
+    `log_shown` says that the log need not be told again, `kept` that a service has it for `imagemill logs`.
+    """
     if as_json:
         json_(done.dump())
     for warning in done.warnings:
@@ -41,8 +44,9 @@ def report(done: BuildReport, *, as_json: bool) -> None:
     if done.error is not None:
         step = f"{STEPS[done.error.state]}: " if done.error.state else ""
         # Where somebody has cancelled it, the log does not lead to the reason.
-        log = () if done.status == "cancelled" else done.error.log
-        error(f"{step}{done.error.message}", done.error.hint, log)
+        log = () if log_shown or done.status == "cancelled" else done.error.log
+        whole_log = f"`imagemill logs {done.id}` has the whole log" if kept and log else ""
+        error(f"{step}{done.error.message}", "; ".join(filter(None, (done.error.hint, whole_log))), log)
     elif not as_json:
         _table(_facts(done))
 
@@ -58,7 +62,7 @@ def status(known: BuildStatus, *, as_json: bool) -> None:
         took = seconds((step.ended or time.time()) - step.started)
         print(f"  {STEPS[step.state]:<16}{took:>9}{'' if step.ended else ' …'}")
     if known.report is not None:
-        report(known.report, as_json=False)
+        report(known.report, as_json=False, kept=True)
 
 
 def cancelled(known: BuildStatus, *, had_ended: bool, as_json: bool) -> None:

@@ -30,6 +30,16 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
+_OPTIONS = {
+    "say which Dockerfile is meant, by its path": "--file PATH",
+    "or say where it is": "--file PATH",
+    "among the build's secrets": "--secret id=ID",
+    "give a destination, REGISTRY/REPOSITORY": "--destination",
+    "ask for a longer timeout": "--timeout",
+}
+"""What hints say, who know no command line, → the option that does it."""
+
+
 def show_log(lines: Iterable[str]) -> None:
     """Quote log lines on standard error."""
     out = console(stderr=True)
@@ -42,6 +52,8 @@ def error(message: str, hint: str = "", log: Iterable[str] = ()) -> None:
     show_log(log)
     out = console(stderr=True)
     out.print(Text.assemble(("error: ", "bold red"), printable(message)))
+    for words, option in _OPTIONS.items():
+        hint = hint.replace(words, f"{words} ({option})")
     if hint:
         out.print(Text.assemble(("hint: ", "bold cyan"), printable(hint)))
 

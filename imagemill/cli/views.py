@@ -34,11 +34,17 @@ _DOING = {
 class View(Protocol):
     """Shows a build while its block runs."""
 
+    log_shown: bool
+    """Whether all lines of the log were shown, and stay in view."""
+
     def __enter__(self) -> Self: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
+
+    def identify(self, build: str) -> None:
+        """Show the id by which the build can be looked at from elsewhere."""
 
     def show(self, event: Event) -> None:
         """Show one more event of the build."""
@@ -50,10 +56,15 @@ class View(Protocol):
 class NoView:
     """Shows nothing."""
 
+    log_shown = False
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        pass
+
+    def identify(self, build: str) -> None:
         pass
 
     def show(self, event: Event) -> None:
@@ -70,9 +81,13 @@ class PlainView(NoView):
         self._out = out
         self._state: State | None = None
 
+    def identify(self, build: str) -> None:
+        self._print(f"build {build}")
+
     def show(self, event: Event) -> None:
         if event.line is not None:
             self._print(event.line)
+            self.log_shown = True
         elif event.state is not None and event.state != self._state:
             self._state = event.state
             self._print(f"[{event.state}] {_DOING[event.state]}")
@@ -94,7 +109,10 @@ class _Step:
 class LiveView:
     """All steps with their times, a spinner on the one that runs, the last lines of the log."""
 
+    log_shown = False
+
     def __init__(self, out: Console) -> None:
+        self._build = ""
         self._steps: list[_Step] = []
         self._lines: deque[str] = deque(maxlen=_LOG_LINES)
         self._note = ""
@@ -116,6 +134,9 @@ class LiveView:
         self._live.stop()
         self._live.console.print()
 
+    def identify(self, build: str) -> None:
+        self._build = build
+
     def show(self, event: Event) -> None:
         if event.line is not None:
             self._lines.extend(printable(event.line).splitlines())
@@ -135,9 +156,11 @@ class LiveView:
             self._failed = failed
 
     def __rich_console__(self, out: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        if self._build:
+            yield Text(f"  build {self._build}", "dim", no_wrap=True, overflow="ellipsis")
         for step in list(self._steps):
             yield self._row(step)
-        room = max(0, options.size.height - len(self._steps) - 2)
+        room = max(0, options.size.height - len(self._steps) - bool(self._build) - 2)
         lines = list(self._lines)[-room:] if room else []
         for line in lines:
             yield Text(f"    {line}", "dim", no_wrap=True, overflow="ellipsis")

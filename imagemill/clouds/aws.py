@@ -27,9 +27,6 @@ from imagemill.errors import (
     UserError,
 )
 
-UPLOAD_TRIES = 6
-"""How often a request of an upload is sent, since an upload cannot be begun anew cheaply."""
-
 CONNECT_TIMEOUT, READ_TIMEOUT = 10, 60
 """Seconds that a server has to take a connection, and to go on with an answer."""
 

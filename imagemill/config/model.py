@@ -27,7 +27,7 @@ _WITHIN = r"(/[^?#\x00-\x1f]*)?"
 _STORES = re.compile(
     rf"s3://[a-z0-9][a-z0-9.-]{{1,61}}[a-z0-9]{_WITHIN}"
     rf"|gs://[a-z0-9][a-z0-9._-]{{1,220}}[a-z0-9]{_WITHIN}"
-    rf"|https://[a-z0-9]{{3,24}}\.blob\.core\.windows\.net/[a-z0-9](-?[a-z0-9]){{2,62}}{_WITHIN}"
+    rf"|https://[a-z0-9]{{3,24}}\.blob\.core\.(windows\.net|chinacloudapi\.cn|usgovcloudapi\.net)/[a-z0-9](-?[a-z0-9]){{2,62}}{_WITHIN}"
     r"|file:///[^/?#\x00-\x1f][^?#\x00-\x1f]*",
     re.ASCII,
 )

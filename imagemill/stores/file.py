@@ -6,7 +6,6 @@ whole. What a crash leaves behind is removed when it is a day old: no build last
 
 import errno
 import os
-import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,8 +16,8 @@ from urllib.parse import unquote, urlsplit
 
 from imagemill.errors import OperatorError, PermissionDenied, UserError
 from imagemill.storage import room
+from imagemill.stores.objects import checked
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _UNFINISHED = ".unfinished-"
 _STALE_AFTER = 24 * 60 * 60
 """Seconds after which nobody writes to an unfinished object any more."""
@@ -76,9 +75,7 @@ class FileStore:
             self._path(name).unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is not a name of an object")
-        return self._folder / name
+        return self._folder / checked(name)
 
     def _unfinished(self) -> BinaryIO:
         """A new file, mode 0600, that does not count as an object."""

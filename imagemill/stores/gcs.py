@@ -29,12 +29,10 @@ from requests import Response
 
 from imagemill.clouds.gcp import KNOWN, TIMEOUT, client, failure, may_try_again, translated
 from imagemill.errors import OperatorError, TransientError, UserError
+from imagemill.stores.objects import UPLOAD_TRIES, checked
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
-
-UPLOAD_TRIES = 6
-"""How often a piece of an upload is sent before the upload is given up."""
 
 UPLOAD_WAITS = (1.0, 60.0)
 """Seconds between two tries: about the first one, then twice as many each time, up to the second."""
@@ -44,7 +42,6 @@ PIECE = 24 << 20
 kernel, and to get it anew takes longer than to send a piece to this machine itself."""
 
 _BLOCK = 1 << 20
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _CREATE, _GET, _DELETE = "storage.objects.create", "storage.objects.get", "storage.objects.delete"
 
@@ -104,9 +101,7 @@ class GcsStore:
         self._found(lambda: blob.delete(retry=None, timeout=TIMEOUT), _DELETE)
 
     def _key(self, name: str) -> str:
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is not a name of an object")
-        return f"{self._prefix}{name}"
+        return f"{self._prefix}{checked(name)}"
 
     def _blob(self, name: str) -> Blob:
         key = self._key(name)

@@ -22,8 +22,8 @@ from s3transfer.subscribers import BaseSubscriber
 from imagemill.clouds import aws
 from imagemill.errors import UserError
 from imagemill.hosts import wants_virtual_hosts
+from imagemill.stores.objects import UPLOAD_TRIES, checked
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 _PART = 12 << 20
@@ -68,7 +68,7 @@ class S3Store:
         key = self._key(name)
         uploading = aws.translated("s3:PutObject", self._arn(key), exhausted=True)
         with aws.translated("s3:PutObject", self._arn(key)):
-            client = self._client(aws.UPLOAD_TRIES)
+            client = self._client(UPLOAD_TRIES)
         with TransferManager(client, _TRANSFER) as manager:
             upload = _Upload(manager, client, self._bucket, key)
             try:
@@ -107,9 +107,7 @@ class S3Store:
             self._client().delete_object(Bucket=self._bucket, Key=key)
 
     def _key(self, name: str) -> str:
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is not a name of an object")
-        return f"{self._prefix}/{name}" if self._prefix else name
+        return f"{self._prefix}/{checked(name)}" if self._prefix else checked(name)
 
     def _arn(self, key: str = "") -> str:
         return f"arn:{aws.partition(self._region)}:s3:::{self._bucket}{'/' if key else ''}{key}"

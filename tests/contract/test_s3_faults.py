@@ -11,6 +11,7 @@ from http_faults import FaultyProxy
 from imagemill.clouds import aws
 from imagemill.errors import PermissionDenied, ServiceUnreachable, TransientError
 from imagemill.ports import ContextStore
+from imagemill.stores.objects import UPLOAD_TRIES
 
 NAME = "context.tar.gz"
 PARTS = os.urandom(1 << 20) * 25
@@ -113,7 +114,7 @@ class TestUploads:
         s3_proxy.fail_next(500, times=100, match=f"{PART}2")
         with pytest.raises(ServiceUnreachable) as raised:
             put(store, PARTS)
-        assert s3_proxy.asked(f"{PART}2") == aws.UPLOAD_TRIES
+        assert s3_proxy.asked(f"{PART}2") == UPLOAD_TRIES
         assert raised.value.exhausted
         assert_nothing_is_left()
 
@@ -121,7 +122,7 @@ class TestUploads:
         s3_proxy.reset_next(times=100, match="PUT")
         with pytest.raises(ServiceUnreachable) as raised:
             put(store, b"small")
-        assert s3_proxy.asked("PUT") == aws.UPLOAD_TRIES
+        assert s3_proxy.asked("PUT") == UPLOAD_TRIES
         assert raised.value.exhausted
 
     def test_writer_is_told_while_it_writes(

@@ -25,7 +25,7 @@ def file_store(folder: Path) -> ContextStore:
     return store_for((folder / "contexts").as_uri())
 
 
-@pytest.fixture(params=["file", "s3", "gcs", "azure_blob"])
+@pytest.fixture(params=["file", "s3", "gcs", "azure_blob", "azure_blob_key"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ContextStore:
     """Each kind of store there is, empty."""
     if request.param == "file":

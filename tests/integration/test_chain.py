@@ -182,7 +182,6 @@ def test_a_failed_build_says_where_and_why(client: Client, project: Path, reposi
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"destination": "localhost:1/x:tag"}, "has a tag"),
         ({"dockerfile": "Dockerfil"}, "Dockerfile"),
         ({"source": "/"}, "may not read"),
         ({"source": "ftp://host/x"}, "ftp"),

@@ -182,15 +182,54 @@ def test_a_failed_build_shows_the_step_the_reason_the_last_lines_and_a_hint(
     cli: CommandLine, shell: Path, destination: str
 ) -> None:
     (shell / "Dockerfile").write_text(f"{SHELL}RUN echo 'main.c:3: no such thing'; exit 3\n")
-    done = cli.run("build", shell, "-d", destination)
+    done = cli.run("build", shell, "-d", destination, "--json")
     assert done.returncode == 1
     log, _, message = done.stderr.partition("error: ")
     assert "  | main.c:3: no such thing\n" in log
     assert message.startswith("build: Line 4 of the Dockerfile")
     assert "exit code 3" in message
     assert "\nhint: " in message
-    assert "image  " not in done.stdout
+    assert "imagemill logs" not in message
     assert cli.left() == []
+
+
+@pytest.mark.parametrize(("options", "stream"), [((), "stdout"), (("--json", "-v"), "stderr")])
+def test_a_log_that_was_shown_as_it_came_is_not_told_again(
+    cli: CommandLine, shell: Path, destination: str, options: tuple[str, ...], stream: str
+) -> None:
+    (shell / "Dockerfile").write_text(f"{SHELL}RUN echo 'main.c:3: no such thing'; exit 3\n")
+    done = cli.run("build", shell, "-d", destination, *options)
+    assert done.returncode == 1
+    assert "\nmain.c:3: no such thing\n" in getattr(done, stream)
+    assert "  | " not in done.stderr
+    assert "error: build: Line 4 of the Dockerfile" in done.stderr
+    assert "image  " not in done.stdout
+
+
+def test_a_missing_dockerfile_is_a_failed_build_and_leads_to_the_option(
+    cli: CommandLine, source: Path, destination: str
+) -> None:
+    (source / "Dockerfile").rename(source / "model.Dockerfile")
+    done = cli.run("build", source, "-d", destination)
+    assert done.returncode == 1
+    assert "(--file PATH)\n" in done.stderr
+
+
+def test_a_secret_that_was_not_asked_for_leads_to_the_option(cli: CommandLine, shell: Path, destination: str) -> None:
+    (shell / "Dockerfile").write_text(f"{SHELL}RUN --mount=type=secret,id=token,required=true true\n")
+    done = cli.run("build", shell, "-d", destination)
+    assert done.returncode == 1
+    assert "name 'token' among the build's secrets (--secret id=ID)" in done.stderr
+
+
+def test_without_an_engine_it_is_said_how_to_come_to_one(cli: CommandLine, source: Path, destination: str) -> None:
+    del cli.variables["DOCKER_HOST"], cli.variables["IMAGEMILL_DOCKER_CLI"]
+    done = cli.run("build", source, "-d", destination, PATH=str(cli.folder / "empty"))
+    assert done.returncode == 1
+    assert "builder.type is noop, or it is not set and no Docker engine was found" in done.stderr
+    hint = done.stderr.partition("hint: ")[2]
+    assert "start a Docker engine, or set DOCKER_HOST" in hint
+    assert "set builder.type to docker or kaniko" in hint
 
 
 def test_a_failed_build_is_a_report_too(cli: CommandLine, source: Path, destination: str) -> None:
@@ -208,15 +247,19 @@ def test_a_failed_build_is_a_report_too(cli: CommandLine, source: Path, destinat
     ("arguments", "message"),
     [
         (("no/such",), "There is no folder or file no/such"),
-        ((".", "--tag", "no tag"), "'no tag' is not a tag"),
-        ((".", "--timeout", "-1"), "timeout: Input should be greater than 0"),
+        ((".", "--tag", "no tag"), 'The build request is not valid: --tag: "no tag" is not a tag'),
+        ((".", "--timeout", "-1"), "The build request is not valid: --timeout: found -1, expected more than 0"),
+        ((".", "--platform", "linux/foo"), 'The build request is not valid: --platform: "linux/foo" is not a platform'),
+        ((".", "-d", "localhost:5999:x"), "The build request is not valid: --destination: 'localhost:5999:x' is not"),
+        ((".", "-d", "x:tag"), "The destination 'x:tag' has a tag"),
         ((".", "--config", "no.yaml"), "There is no config file no.yaml"),
     ],
 )
 def test_misuse_is_exit_code_2_and_leaves_nothing(cli: CommandLine, arguments: tuple[str, ...], message: str) -> None:
     done = cli.run("build", *arguments)
     assert done.returncode == 2
-    assert f"error: {message}" in done.stderr or message in done.stderr
+    assert f"error: {message}" in done.stderr
+    assert done.stdout == ""
     assert "Traceback" not in done.stderr
     assert cli.left() == []
 

@@ -1,6 +1,7 @@
 """The command line with a broker: builds that outlive it, on a worker that is somebody else's process."""
 
 import json
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from builds import SHELL
 from command_line import CommandLine, command_line
 from imagemill.build import BuildReport
 from imagemill.client import BuildStatus
+from imagemill.errors import UserError
 from service import Service, service, until
 
 
@@ -81,6 +83,32 @@ def test_a_build_is_shown_and_reported(cli: CommandLine, source: Path, destinati
     assert f"image  {destination}@sha256:" in done.stdout
 
 
+def test_the_id_that_is_shown_at_the_start_is_good_for_the_other_commands(
+    cli: CommandLine, source: Path, destination: str
+) -> None:
+    (source / "Dockerfile").write_text(sleeper())
+    with cli.started("build", source, "-d", destination) as command:
+        command.until("\nit sleeps\n")
+        word, build = command.text.splitlines()[0].split()
+        assert word == "build"
+        assert "\nit sleeps\n" in cli.run("logs", build).stdout
+        assert cli.run("cancel", build).stdout == "The build has ended: CANCELLED\n"
+        assert command.end() == 1
+
+
+def test_a_terminal_shows_the_id_and_after_a_failure_where_the_whole_log_is(
+    cli: CommandLine, source: Path, destination: str
+) -> None:
+    (source / "Dockerfile").write_text(f"{SHELL}RUN echo 'so it is'; exit 3\n")
+    code, screen = cli.in_terminal("build", source, "-d", destination)
+    assert code == 1
+    build = re.search(r"  build ([0-9a-f]{32})", screen)
+    assert build
+    assert "| so it is" in screen
+    assert f"; `imagemill logs {build[1]}` has the whole log" in screen
+    assert f"`imagemill logs {build[1]}` has" in cli.run("status", build[1]).stderr
+
+
 def test_a_detached_build_goes_on(cli: CommandLine, source: Path, destination: str) -> None:
     detached = cli.run("build", source, "-d", destination, "--detach", "--json")
     assert detached.returncode == 0
@@ -114,8 +142,31 @@ def test_a_failed_build_fails_those_who_wait(cli: CommandLine, source: Path, des
     build = cli.run("build", source, "-d", destination, "--detach").stdout.strip()
     waited = cli.run("wait", build)
     assert waited.returncode == 1
-    assert "  | so it is\n" in waited.stderr
+    assert "\nso it is\n" in waited.stdout
+    assert "  | " not in waited.stderr
     assert "error: build: Line 4 of the Dockerfile" in waited.stderr
+    waited = cli.run("wait", build, "--json")
+    assert "  | so it is\n" in waited.stderr
+    assert f"`imagemill logs {build}` has the whole log" in waited.stderr
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("destination", "localhost:1/x:tag", "destination: The destination 'localhost:1/x:tag' has a tag"),
+        ("platform", "linux/foo", 'platform: "linux/foo" is not a platform'),
+        ("timeout", -1, "timeout: found -1, expected more than 0"),
+    ],
+)
+def test_workers_refuse_a_wrong_request_of_any_celery_client(
+    running: Service, source: Path, field: str, value: object, message: str
+) -> None:
+    request = {"source": str(source), "destination": "localhost:1/x", field: value}
+    sent = running.client.app.send_task("imagemill.build_image", kwargs={"request": request}, queue="imagemill")
+    with pytest.raises(UserError) as caught:
+        sent.get(timeout=60)
+    assert message in caught.value.message
+    assert caught.value.hint
 
 
 def test_a_running_build_can_be_followed_and_cancelled(cli: CommandLine, sleeping: str) -> None:

@@ -274,7 +274,10 @@ def test_noop_refuses_and_says_how_building_is_turned_on(tmp_path: Path) -> None
     assert isinstance(builder, NoopBuilder)
     with pytest.raises(UserError) as caught:
         builder.build(BuildInputs(IMAGE), packed("", {}), OciRegistry(DockerConfig(tmp_path)), Watched())
-    assert caught.value.message == f"{IMAGE} does not exist, and building is turned off (builder.type: noop)"
+    assert caught.value.message == (
+        f"{IMAGE} does not exist, and nothing can build it: builder.type is noop, or it is not set and no Docker"
+        " engine was found"
+    )
     assert "set builder.type to docker or kaniko" in caught.value.hint
 
 

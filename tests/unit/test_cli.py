@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from imagemill.build import BuildReport, Failure, State
+from imagemill.build import BuildReport, BuildRequest, Failure, State
+from imagemill.cli import showing
+from imagemill.cli.build import build
 from imagemill.cli.checkout import Checkout, checkout, published
 from imagemill.cli.commands import main
 from imagemill.cli.following import exit_code
-from imagemill.cli.requests import located
+from imagemill.cli.requests import NAMES, located
 from imagemill.cli.showing import seconds
 from imagemill.cli.terminal import printable
 from imagemill.cli.views import LiveView, PlainView
@@ -103,6 +105,18 @@ def test_the_version_is_printed(imagemill: Caller) -> None:
         (("build", "--broker", "redis://h", ".", "--secret", "id=x,src=/x"), "never travel (x)", "BUILD_SECRETS_DIR"),
         (("--broker", "redis://h", "build", "no/such"), "There is no folder or file no/such", ""),
         (("--broker", "amqp://h", "status", "x"), "Results are kept in Redis", "IMAGEMILL_BACKEND"),
+        (("--broker", "127.0.0.1:6379", "status", "x"), "The broker's URL has no scheme", "redis://HOST:6379/0"),
+        (("build", ".", "--tag"), "Option '--tag' requires an argument", "see `imagemill build --help`"),
+        (("hash", ".", "--file"), "Option '--file' requires an argument", "see `imagemill hash --help`"),
+        (("status", "--broker"), "Option '--broker' requires an argument", "see `imagemill status --help`"),
+        (("config", "check", "--default-config"), "requires an argument", "see `imagemill config check --help`"),
+        (("build", ".", "--label", "foo"), "the label 'foo' needs a value: KEY=VALUE", "see `imagemill build --help`"),
+        (("build", ".", "--label", "=foo"), "a label needs a name: KEY=VALUE", "--help"),
+        (
+            ("hash", ".", "--platform", "linux/x86_64"),
+            '--platform: "linux/x86_64" is not a',
+            "did you mean linux/amd64?",
+        ),
     ],
 )
 def test_misuse_is_refused_with_a_hint(imagemill: Caller, arguments: tuple[str, ...], message: str, hint: str) -> None:
@@ -113,6 +127,43 @@ def test_misuse_is_refused_with_a_hint(imagemill: Caller, arguments: tuple[str, 
     assert error.startswith("error: ")
     assert message in error
     assert hint in hints
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (("-d", "x:tag"), "The destination 'x:tag' has a tag", "give --destination x --tag tag"),
+        (
+            ("-d", "h:5000/a/b:v1"),
+            "The destination 'h:5000/a/b:v1' has a tag",
+            "give --destination h:5000/a/b --tag v1",
+        ),
+        (("-d", "localhost:5000"), "--destination: The destination 'localhost:5000' has a tag", "HOST:PORT/REPOSITORY"),
+        (("-d", "localhost:5999:x"), "--destination: 'localhost:5999:x' is not an image reference", ""),
+        (("-d", "h.example/Upper"), "--destination: 'h.example/Upper' is not an image reference", "write 'upper'"),
+        (("-d", ""), "--destination: An image reference is empty", "a reference is"),
+        (("--platform", "linux/foo"), '--platform: "linux/foo" is not a platform', "the platforms are linux/amd64, "),
+        (("--tag", "no tag"), '--tag: "no tag" is not a tag', "a tag is up to 128 letters"),
+        (("--timeout", "-1"), "--timeout: found -1, expected more than 0", "--timeout: seconds"),
+        (("--timeout", "inf"), "--timeout: found a number, expected a finite number", "--timeout: seconds"),
+        (("--secret", "id=a b"), '--secret: "a b" is not an id of a build secret', "not the secret itself"),
+        (("--config", "a b"), '--config: "a b" is not the name of a config', "letters, digits"),
+    ],
+)
+def test_a_wrong_request_is_refused_before_anybody_is_asked(
+    imagemill: Caller, source: Path, arguments: tuple[str, ...], message: str, hint: str
+) -> None:
+    outcome = imagemill("--broker", "redis://127.0.0.1:1/0", "build", source, *arguments)
+    assert outcome.code == 2
+    error, _, hints = outcome.err.partition("\nhint: ")
+    assert message in error
+    assert hint in hints
+
+
+def test_every_field_of_a_request_has_the_name_of_an_option() -> None:
+    options = {option for parameter in build.params for option in parameter.opts} | {"SRC"}
+    assert set(NAMES) == set(BuildRequest.model_fields)
+    assert set(NAMES.values()) <= options
 
 
 def test_a_service_that_is_away_is_exit_code_3(imagemill: Caller) -> None:
@@ -179,6 +230,16 @@ def test_the_hash_counts_the_configs_platform(imagemill: Caller, source: Path, t
 def test_the_manifest_says_what_the_hash_covers(imagemill: Caller, source: Path) -> None:
     lines = imagemill("hash", source, "--manifest").out.splitlines()
     assert [line.rsplit(" ", 1)[0] for line in lines] == ['dockerfile "Dockerfile"', 'file "Dockerfile"', 'file "a"']
+
+
+def test_a_missing_dockerfile_leads_to_the_option_that_names_one(imagemill: Caller, source: Path) -> None:
+    (source / "Dockerfile").rename(source / "model.Dockerfile")
+    outcome = imagemill("hash", source)
+    assert outcome.code == 2
+    assert "it has model.Dockerfile" in outcome.err
+    assert "hint: say which Dockerfile is meant, by its path (--file PATH)\n" in outcome.err
+    (source / "model.Dockerfile").unlink()
+    assert "or say where it is (--file PATH)\n" in imagemill("hash", source).err
 
 
 def test_an_image_has_no_source_hash(imagemill: Caller) -> None:
@@ -347,6 +408,52 @@ def test_plain_lines_have_each_state_once_and_the_log_as_it_is() -> None:
     assert out.getvalue() == "[QUEUED] waiting for a worker\n[BUILDING] building the image\n[1/2] COPY [red]x[/red]\n"
 
 
+def test_plain_lines_begin_with_the_builds_id_where_it_can_be_used() -> None:
+    console, out = screen()
+    view = PlainView(console)
+    view.identify("3f2a")
+    view.show(EVENTS[0])
+    assert out.getvalue() == "build 3f2a\n[QUEUED] waiting for a worker\n"
+
+
+def test_a_plain_view_knows_whether_the_log_was_shown() -> None:
+    view = PlainView(screen()[0])
+    view.show(EVENTS[1])
+    assert not view.log_shown
+    view.show(EVENTS[2])
+    assert view.log_shown
+
+
+def test_the_live_views_log_goes_away() -> None:
+    view = LiveView(screen(force_terminal=True, legacy_windows=False)[0])
+    for event in EVENTS:
+        view.show(event)
+    assert not view.log_shown
+
+
+FAILED = BuildReport(
+    id="3f2a",
+    status="failed",
+    error=Failure(kind="UserError", message="Line 4", hint="mend it", state=State.BUILDING, log=("so it is",)),
+)
+
+
+@pytest.mark.parametrize(
+    ("log_shown", "kept", "shown"),
+    [
+        (False, True, "  | so it is\nerror: build: Line 4\nhint: mend it; `imagemill logs 3f2a` has the whole log\n"),
+        (False, False, "  | so it is\nerror: build: Line 4\nhint: mend it\n"),
+        (True, True, "error: build: Line 4\nhint: mend it\n"),
+        (True, False, "error: build: Line 4\nhint: mend it\n"),
+    ],
+)
+def test_a_failure_tells_the_log_that_was_not_shown_and_where_there_is_more(
+    capsys: pytest.CaptureFixture[str], log_shown: bool, kept: bool, shown: str
+) -> None:
+    showing.report(FAILED, as_json=False, log_shown=log_shown, kept=kept)
+    assert capsys.readouterr().err == shown
+
+
 def render(view: LiveView) -> str:
     console, out = screen()
     console.print(view)
@@ -367,6 +474,20 @@ def test_the_live_view_has_steps_with_their_times_and_the_last_lines() -> None:
     assert [line.split()[1] for line in lines[2:12]] == [str(number) for number in range(2, 12)]
     assert all(len(line) <= 60 for line in lines)
     assert lines[12] == "  cancelling"
+    view.identify("3f2a")
+    assert render(view).splitlines()[0] == "  build 3f2a"
+
+
+def test_the_live_view_fits_the_screen_whatever_it_shows() -> None:
+    console, _ = screen(force_terminal=True, legacy_windows=False)
+    view = LiveView(console)
+    view.identify("3f2a")
+    for number, state in enumerate([*State, *State]):
+        view.show(Event(str(number), float(number), state=state))
+        view.show(Event(f"{number}-1", float(number), line="\n".join(map(str, range(20)))))
+    view.note("cancelling")
+    # One line stays free for the cursor.
+    assert len(render(view).splitlines()) == 20 - 1
 
 
 def test_the_live_view_marks_the_step_that_failed() -> None:

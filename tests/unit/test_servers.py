@@ -1,6 +1,7 @@
 """The servers of the tests are servers: ready when they say so, gone when their block ends."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -175,15 +176,50 @@ def test_services_run_stops_command_and_servers_when_told_to(signum: signal.Sign
     assert not Path("/proc", pid).exists()
 
 
-def test_services_install_asks_apt_for_what_is_missing_alone(tmp_path: Path) -> None:
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A fresh clone, as far as `scripts/services` goes."""
+    shutil.copytree(Path(SERVICES[1]).parent, tmp_path / "checkout/scripts")
+    return tmp_path / "checkout"
+
+
+def install(checkout: Path, path: Path) -> subprocess.CompletedProcess[str]:
+    """Run `scripts/services install` of the checkout with the programs in one folder alone."""
+    command = [sys.executable, str(checkout / "scripts/services"), "install", "--for", "test"]
+    environment = {"PATH": str(path), "HOME": str(path)}
+    return subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+
+
+def test_services_install_asks_apt_for_what_is_missing_alone(tmp_path: Path, checkout: Path) -> None:
     executable(tmp_path / "apt-get", f'echo "$@" >> {tmp_path}/asked')
+    executable(tmp_path / "npm", '/bin/mkdir -p "$3"')
     (tmp_path / "pigz").symlink_to(servers.program("pigz"))
-    environment = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
-    subprocess.run([*SERVICES, "install", "--for", "test"], env=environment, check=True, stdout=subprocess.DEVNULL)
-    update, install = (tmp_path / "asked").read_text().splitlines()
+    assert install(checkout, tmp_path).returncode == 0
+    update, asked = (tmp_path / "asked").read_text().splitlines()
     assert update.startswith("update")
-    assert {"redis-server", "busybox-static", "--no-install-recommends"} <= set(install.split())
-    assert "pigz" not in install.split()
+    assert {"redis-server", "busybox-static", "nodejs", "--no-install-recommends"} <= set(asked.split())
+    assert not {"pigz", "npm"} & set(asked.split())
+
+
+def test_services_install_asks_npm_for_azurite_once(tmp_path: Path, checkout: Path) -> None:
+    executable(tmp_path / "apt-get", "")
+    executable(tmp_path / "npm", f'echo "$@" >> {tmp_path}/asked; /bin/mkdir -p "$3/node_modules/azurite"')
+    for _ in range(2):
+        assert install(checkout, tmp_path).returncode == 0
+    [asked] = (tmp_path / "asked").read_text().splitlines()
+    assert asked.split()[-1] == f"azurite@{servers.AZURITE}"
+    [installed] = (checkout / ".venv").iterdir()
+    assert installed.name == f"azurite-{servers.AZURITE}"
+    assert (installed / "node_modules/azurite").is_dir()
+
+
+def test_services_install_tells_why_npm_failed_and_leaves_no_half_of_azurite(tmp_path: Path, checkout: Path) -> None:
+    executable(tmp_path / "apt-get", "")
+    executable(tmp_path / "npm", '/bin/mkdir -p "$3/node_modules"; echo no such registry >&2; exit 1')
+    done = install(checkout, tmp_path)
+    assert done.returncode == 1
+    assert "no such registry" in done.stderr
+    assert list((checkout / ".venv").iterdir()) == []
 
 
 def test_services_install_says_what_to_install_where_there_is_no_apt(tmp_path: Path) -> None:
