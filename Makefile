@@ -1,11 +1,12 @@
 # The ways in. Each sets up what it needs; nothing has to be installed by hand on a Debian or Ubuntu where one is root.
-.PHONY: help setup demo test check format schemas bench
+.PHONY: help setup demo test test-cluster check format schemas bench
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 help:
 	@echo 'make demo     build an example into a registry, twice, and once more with a change'
 	@echo 'make test     run all tests, on real servers'
+	@echo 'make test-cluster  run the Kubernetes tests on the cluster of KUBECONFIG; see tests/cluster/README.md'
 	@echo 'make check    lint, format, types, import rules'
 	@echo 'make format   write the format that make check wants'
 	@echo 'make schemas  write docs/schema from the models'
@@ -30,6 +31,12 @@ demo: .venv/installed
 test: setup
 	scripts/services install --for test
 	python -m pytest
+
+# Only this names a real cluster to the tests: a plain `make test` never touches one.
+test-cluster: export IMAGEMILL_TEST_KUBECONFIG := $(or $(IMAGEMILL_TEST_KUBECONFIG),$(KUBECONFIG))
+test-cluster: setup
+	@test -f "$$IMAGEMILL_TEST_KUBECONFIG" || { echo 'set KUBECONFIG to the kubeconfig of a cluster for tests' >&2; exit 2; }
+	python -m pytest $(wildcard tests/contract/test_kubernetes_*.py tests/cluster/test_*.py)
 
 check: setup
 	ruff check .

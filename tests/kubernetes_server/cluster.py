@@ -1,0 +1,86 @@
+"""The cluster that a contract test runs on: this package's server, or the real one that the environment names.
+
+`make test-cluster` names one, by IMAGEMILL_TEST_KUBECONFIG; no other variable does, so that a test never touches
+a cluster that somebody merely works with.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kubernetes import client, config, watch
+
+from kubernetes_server.server import KubernetesServer
+
+KUBECONFIG = "IMAGEMILL_TEST_KUBECONFIG"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster to reach by its kubeconfig, and a namespace in it.
+
+    The client's methods take plain dicts and return models, which its type hints do not say: hence `Any`.
+    """
+
+    kubeconfig: Path
+    namespace: str
+    api: Any
+    """An ApiClient."""
+
+    @property
+    def core(self) -> Any:
+        return client.CoreV1Api(self.api)
+
+    @property
+    def batch(self) -> Any:
+        return client.BatchV1Api(self.api)
+
+    @property
+    def authorization(self) -> Any:
+        return client.AuthorizationV1Api(self.api)
+
+
+@contextmanager
+def any_cluster(folder: Path) -> Iterator[Path]:
+    """The kubeconfig of the real cluster, if one is named, else of a server of our own while the block lasts."""
+    if named := os.environ.get(KUBECONFIG):
+        yield Path(named)
+        return
+    with KubernetesServer(folder) as server:
+        yield server.kubeconfig
+
+
+@contextmanager
+def fresh_namespace(kubeconfig: Path) -> Iterator[Cluster]:
+    """A namespace of its own on the cluster, with its service account; deleted with all that is in it."""
+    with connected(kubeconfig) as api:
+        core: Any = client.CoreV1Api(api)
+        name = core.create_namespace({"metadata": {"generateName": "imagemill-test-"}}).metadata.name
+        try:
+            _wait_for_service_account(core, name)
+            yield Cluster(kubeconfig, name, api)
+        finally:
+            core.delete_namespace(name)
+
+
+@contextmanager
+def connected(kubeconfig: Path) -> Iterator[Any]:
+    """A client of the cluster, closed with all its connections when the block ends."""
+    api: Any = config.new_client_from_config(str(kubeconfig))  # type: ignore[no-untyped-call]
+    try:
+        yield api
+    finally:
+        api.close()
+        api.rest_client.pool_manager.clear()
+
+
+def _wait_for_service_account(core: Any, namespace: str) -> None:
+    """Pods cannot be created before the account `default` is there."""
+    watching: Any = watch.Watch()  # type: ignore[no-untyped-call]
+    accounts = watching.stream(core.list_namespaced_service_account, namespace, timeout_seconds=60)
+    next(found for found in accounts if found["object"].metadata.name == "default")
+    watching.stop()
+    accounts.close()
