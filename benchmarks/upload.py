@@ -178,9 +178,9 @@ def _boto3(uri: str, content: Path) -> None:
 
 
 def _google(uri: str, content: Path) -> None:
-    from google.cloud import storage
+    from google.cloud.storage import Client  # type: ignore[import-untyped]
 
-    blob: Any = storage.Client().bucket("contexts").blob(f"bench/{NAME}")
+    blob: Any = Client().bucket("contexts").blob(f"bench/{NAME}")
     blob.upload_from_filename(str(content))
 
 
@@ -210,9 +210,9 @@ def _lead_to_azurite(port: int) -> None:
 
     connect = connection.create_connection
     connection.create_connection = lambda address, *rest, **named: connect(("127.0.0.1", port), *rest, **named)
-    with ContainerClient.from_container_url(f"https://{_azure_host()}/contexts", _azure_key()) as container:
-        with suppress(ResourceExistsError):
-            container.create_container()
+    container = ContainerClient.from_container_url(f"https://{_azure_host()}/contexts", _azure_key())
+    with container, suppress(ResourceExistsError):
+        container.create_container()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from imagemill.clouds import gcp
 from imagemill.errors import OperatorError, ServiceUnreachable, TransientError
 from imagemill.ports import ContextStore
 from imagemill.stores import gcs, store_for
+from imagemill.stores.objects import UPLOAD_TRIES
 from servers import free_port
 
 NAME = f"{'0' * 64}.tar.gz"
@@ -105,9 +106,9 @@ class TestUploads:
     def test_storm_that_ends_is_weathered(
         self, store: ContextStore, gcs_proxy: FaultyProxy, match: str, status: int
     ) -> None:
-        gcs_proxy.fail_next(status, times=gcs.UPLOAD_TRIES - 1, match=match)
+        gcs_proxy.fail_next(status, times=UPLOAD_TRIES - 1, match=match)
         put(store)
-        assert len(gcs_proxy.requests) == 1 + PIECES + gcs.UPLOAD_TRIES - 1
+        assert len(gcs_proxy.requests) == 1 + PIECES + UPLOAD_TRIES - 1
         assert get(store) == CONTENT
 
     @pytest.mark.parametrize("match", ["^POST ", SENDS])
@@ -118,7 +119,7 @@ class TestUploads:
         gcs_proxy.fail_next(status, times=100, match=match)
         with pytest.raises(TransientError) as raised:
             put(store)
-        assert gcs_proxy.asked(match) == gcs.UPLOAD_TRIES
+        assert gcs_proxy.asked(match) == UPLOAD_TRIES
         assert raised.value.exhausted
         gcs_proxy.clear()
         assert not store.exists(NAME)
@@ -126,13 +127,13 @@ class TestUploads:
     def test_each_piece_has_all_tries(self, store: ContextStore, gcs_proxy: FaultyProxy) -> None:
         def failing() -> Iterator[bytes]:
             for start in range(0, len(CONTENT), PIECE):
-                gcs_proxy.fail_next(503, times=gcs.UPLOAD_TRIES - 1, match=SENDS)
+                gcs_proxy.fail_next(503, times=UPLOAD_TRIES - 1, match=SENDS)
                 yield CONTENT[start : start + PIECE]
 
         with store.create(NAME) as stream:
             for piece in failing():
                 stream.write(piece)
-        assert gcs_proxy.asked(SENDS) == PIECES * gcs.UPLOAD_TRIES
+        assert gcs_proxy.asked(SENDS) == PIECES * UPLOAD_TRIES
         assert get(store) == CONTENT
 
     def test_wait_that_the_server_asks_for_is_kept_within_reason(self, monkeypatch: pytest.MonkeyPatch) -> None:
