@@ -18,6 +18,7 @@ from imagemill.registries.docker_config import DockerConfig
 ADAPTERS: Mapping[str, Adapter] = MappingProxyType(
     {
         "docker": Adapter("imagemill.builders.docker", "DockerBuilder"),
+        "kaniko": Adapter("imagemill.builders.kaniko.builder", "KanikoBuilder", "kaniko"),
         "noop": Adapter("imagemill.builders.noop", "NoopBuilder"),
     }
 )

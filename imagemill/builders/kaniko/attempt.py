@@ -32,6 +32,9 @@ REMOVAL = 15.0
 SLACK = 60.0
 """Seconds by which a Job outlives its build's deadline, so that the worker ends it, if there is one, and says why."""
 
+RENEW_AGAIN = 20.0
+"""Seconds after which a login is renewed that could not be."""
+
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _PUSHING = re.compile(r"\bPushing image to ")
 _TAIL = 200
@@ -236,7 +239,7 @@ class Attempt:
         return Ending(
             error=OperatorError(
                 f"The Job {self.name} succeeded, but there is neither a digest in its pod nor the image {image}",
-                "see its log, and the command and args of the container in builder.kaniko-config",
+                "see the log, and the command and args of the container in builder.kaniko-config",
             )
         )
 
@@ -291,9 +294,15 @@ class Attempt:
             self._renewal = secrets.renewal(credentials)
 
     def _renew(self, job: Object) -> None:
-        if time.time() >= self._renewal:
-            self._renewal = math.inf
+        """Bring a new login before the old one ends; where that cannot be had just now, try again in a while."""
+        if time.time() < self._renewal:
+            return
+        self._renewal = math.inf
+        try:
             self._bring_login(job)
+        except TransientError as error:
+            self._renewal = time.time() + RENEW_AGAIN
+            self.task.progress.log(f"The pod's login could not be renewed, which is tried again: {error}")
 
     # its log
 
@@ -320,7 +329,7 @@ class Attempt:
             try:
                 for line in log.rest():
                     self._say(line)
-            except ImagemillError as error:
+            except (OperatorError, TransientError) as error:
                 self.task.progress.log(f"The end of the log could not be read: {error}")
 
     def _say(self, line: str) -> None:

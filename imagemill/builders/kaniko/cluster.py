@@ -23,7 +23,7 @@ from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError, SSLError
 
-from imagemill.builders.kaniko.refusals import Doing, reason, refusal
+from imagemill.builders.kaniko.refusals import Question, reason, refusal
 from imagemill.errors import ImagemillError, OperatorError, ServiceUnreachable
 
 Object = dict[str, Any]
@@ -147,33 +147,33 @@ class Cluster:
 
     def create(self, resource: Resource, body: Object) -> Object | None:
         """The object as it was created; None if there is one of that name. Unknown fields are an error."""
-        doing = self._doing("create", resource, body["metadata"]["name"])
-        answer = self._ask("POST", self._path(resource), doing, {"fieldValidation": "Strict"}, body)
+        question = self._question("create", resource, body["metadata"]["name"])
+        answer = self._ask("POST", self._path(resource), question, {"fieldValidation": "Strict"}, body)
         if answer.status == 409 and reason(answer.body) == "AlreadyExists":
             return None
-        return self._object(answer, doing)
+        return self._object(answer, question)
 
     def get(self, resource: Resource, name: str) -> Object | None:
         """The object; None if there is none of that name."""
-        doing = self._doing("get", resource, name)
-        answer = self._ask("GET", self._path(resource, name), doing)
-        return None if _is_absent(answer) else self._object(answer, doing)
+        question = self._question("get", resource, name)
+        answer = self._ask("GET", self._path(resource, name), question)
+        return None if _is_absent(answer) else self._object(answer, question)
 
     def list(self, resource: Resource, *, labels: str = "", fields: str = "") -> Object:
         """The list of all objects that fit the selectors, with the `resourceVersion` that it is of."""
-        doing = self._doing("list", resource)
+        question = self._question("list", resource)
         query = {"labelSelector": labels, "fieldSelector": fields}
-        return self._object(self._ask("GET", self._path(resource), doing, query), doing)
+        return self._object(self._ask("GET", self._path(resource), question, query), question)
 
     def delete(self, resource: Resource, name: str, uid: str = "") -> None:
         """Delete the object and, before it goes, all that it owns; no error if it, or the one of `uid`, is gone."""
-        doing = self._doing("delete", resource, name)
+        question = self._question("delete", resource, name)
         options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Foreground"}
         if uid:
             options["preconditions"] = {"uid": uid}
-        answer = self._ask("DELETE", self._path(resource, name), doing, {}, options)
+        answer = self._ask("DELETE", self._path(resource, name), question, {}, options)
         if not _is_absent(answer) and not (uid and answer.status == 409):
-            self._object(answer, doing)
+            self._object(answer, question)
 
     @contextmanager
     def log(self, pod: str, container: str, since: str = "") -> Iterator[BaseHTTPResponse]:
@@ -181,17 +181,17 @@ class Cluster:
 
         `Absent` if it has not begun, or is gone with its pod.
         """
-        doing = self._doing("get", _LOGS, pod)
+        question = self._question("get", _LOGS, pod)
         path = f"{self._path(PODS, pod)}/log"
-        with self._stream(self._questions, path, doing, _log_query(container, since), _SILENCE) as stream:
+        with self._stream(self._questions, path, question, _log_query(container, since), _SILENCE) as stream:
             yield stream
 
     @contextmanager
     def follow(self, pod: str, container: str, since: str, silence: float) -> Iterator[BaseHTTPResponse]:
         """As `log`, until the container ends; `TransientError` after `silence` seconds without a line."""
-        doing = self._doing("get", _LOGS, pod)
+        question = self._question("get", _LOGS, pod)
         query = {**_log_query(container, since), "follow": "true"}
-        with self._stream(self._streams, f"{self._path(PODS, pod)}/log", doing, query, silence) as stream:
+        with self._stream(self._streams, f"{self._path(PODS, pod)}/log", question, query, silence) as stream:
             yield stream
 
     @contextmanager
@@ -199,7 +199,7 @@ class Cluster:
         self, resource: Resource, version: str, seconds: int, silence: float, *, labels: str = "", fields: str = ""
     ) -> Iterator[BaseHTTPResponse]:
         """The stream of what changes after `version`, a JSON document a line; `Expired` if that is too old."""
-        doing = self._doing("watch", resource)
+        question = self._question("watch", resource)
         query = {
             "watch": "true",
             "allowWatchBookmarks": "true",
@@ -208,7 +208,7 @@ class Cluster:
             "labelSelector": labels,
             "fieldSelector": fields,
         }
-        with self._stream(self._streams, self._path(resource), doing, query, silence) as stream:
+        with self._stream(self._streams, self._path(resource), question, query, silence) as stream:
             yield stream
 
     def missing_permissions(self) -> tuple[Permission, ...]:
@@ -229,18 +229,23 @@ class Cluster:
             "kind": "SelfSubjectAccessReview",
             "spec": {"resourceAttributes": attributes},
         }
-        doing = Doing(self.host, "create", "selfsubjectaccessreviews.authorization.k8s.io", self.namespace)
-        return bool(self._object(self._ask("POST", _REVIEWS, doing, {}, review), doing)["status"]["allowed"])
+        question = Question(self.host, "create", "selfsubjectaccessreviews.authorization.k8s.io", self.namespace)
+        return bool(self._object(self._ask("POST", _REVIEWS, question, {}, review), question)["status"]["allowed"])
 
-    def _doing(self, verb: str, resource: Resource, name: str = "") -> Doing:
-        return Doing(self.host, verb, resource.qualified, self.namespace, name)
+    def _question(self, verb: str, resource: Resource, name: str = "") -> Question:
+        return Question(self.host, verb, resource.qualified, self.namespace, name)
 
     def _path(self, resource: Resource, name: str = "") -> str:
         path = f"{resource.path}/namespaces/{quote(self.namespace, safe='')}/{resource.plural}"
         return f"{path}/{quote(name, safe='')}" if name else path
 
     def _ask(
-        self, method: str, path: str, doing: Doing, query: Mapping[str, str] | None = None, body: Object | None = None
+        self,
+        method: str,
+        path: str,
+        question: Question,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
     ) -> Answer:
         retries = Retry(_RETRIES, backoff_factor=0.1, allowed_methods=None, redirect=0, raise_on_status=False)
         with _reached(self.host):
@@ -253,12 +258,12 @@ class Cluster:
                 retries=retries,
             )
         if response.status == 429 or response.status >= 500:
-            raise refusal(response.status, response.data, doing, _retry_after(response))
+            raise refusal(response.status, response.data, question, _retry_after(response))
         return Answer(response.status, response.data)
 
     @contextmanager
     def _stream(
-        self, pool: PoolManager, path: str, doing: Doing, query: Mapping[str, str], silence: float
+        self, pool: PoolManager, path: str, question: Question, query: Mapping[str, str], silence: float
     ) -> Iterator[BaseHTTPResponse]:
         with _reached(self.host):
             response = pool.request(
@@ -271,7 +276,7 @@ class Cluster:
                 preload_content=False,
             )
             try:
-                _check_stream(response, doing)
+                _check_stream(response, question)
                 yield response
             finally:
                 response.close()
@@ -291,16 +296,16 @@ class Cluster:
         return headers
 
     @staticmethod
-    def _object(answer: Answer, doing: Doing) -> Object:
+    def _object(answer: Answer, question: Question) -> Object:
         if answer.status not in (200, 201, 202):
-            raise refusal(answer.status, answer.body, doing)
+            raise refusal(answer.status, answer.body, question)
         try:
             found = json.loads(answer.body)
         except ValueError:
             found = None
         if not isinstance(found, dict):
             raise ServiceUnreachable(
-                f"{doing.host} does not answer as a Kubernetes API server does", "check KUBECONFIG"
+                f"{question.host} does not answer as a Kubernetes API server does", "check KUBECONFIG"
             )
         return found
 
@@ -365,13 +370,13 @@ def _pool(configuration: Configuration, size: int, *, block: bool) -> PoolManage
     return pool
 
 
-def _check_stream(response: BaseHTTPResponse, doing: Doing) -> None:
+def _check_stream(response: BaseHTTPResponse, question: Question) -> None:
     if response.status == 410:
         raise Expired
-    if response.status in (400, 404) and doing.resource == _LOGS.qualified:
+    if response.status in (400, 404) and question.resource == _LOGS.qualified:
         raise Absent
     if response.status != 200:
-        raise refusal(response.status, response.data, doing, _retry_after(response))
+        raise refusal(response.status, response.data, question, _retry_after(response))
 
 
 def _log_query(container: str, since: str) -> dict[str, str]:

@@ -61,7 +61,7 @@ class Place:
         if found is None:
             return line.decode(errors="replace")
         key = line[:_LONGEST]
-        if False:
+        if self._known[key] > 0:
             self._known[key] -= 1
             return None
         self._note(datetime.fromisoformat((found["second"] + found["zone"]).decode()).astimezone(UTC), key)

@@ -38,7 +38,7 @@ _TERMINATING = re.compile(r"because it is being terminated")
 _WEBHOOK_AWAY = re.compile(r"failed calling webhook \"(?P<webhook>[^\"]+)\"")
 
 
-class Doing(NamedTuple):
+class Question(NamedTuple):
     """What was asked of the API server."""
 
     host: str
@@ -54,33 +54,33 @@ class Doing(NamedTuple):
         return f"{self.resource} {self.name}".strip()
 
 
-def refusal(code: int, body: bytes, doing: Doing, retry_after: float | None = None) -> ImagemillError:
+def refusal(code: int, body: bytes, question: Question, retry_after: float | None = None) -> ImagemillError:
     """The error for an answer that is none of the expected ones. `body` may be anything, as proxies answer too."""
     status = _status(body)
     said = shortened(str(status.get("message") or "")) or f"HTTP {code}"
     if code == 401:
         return PermissionDenied(
-            f"The Kubernetes API at {doing.host} does not accept the worker's credentials: {said}",
+            f"The Kubernetes API at {question.host} does not accept the worker's credentials: {said}",
             "in a cluster, see that the worker's service account exists; elsewhere renew the login in KUBECONFIG",
         )
     if code == 429:
         hint = "it limits how often it is asked; if this lasts, see its flow schemas (API priority and fairness)"
-        return TransientError(f"The Kubernetes API at {doing.host} has too much to do: {said}", hint, retry_after)
+        return TransientError(f"The Kubernetes API at {question.host} has too much to do: {said}", hint, retry_after)
     if found := admission(str(status.get("message") or "")):
         return found
     if code == 403:
-        return _forbidden(said, doing)
+        return _forbidden(said, question)
     if code in (400, 413, 422):
-        return _invalid(status, said, doing)
+        return _invalid(status, said, question)
     if code == 404 and (status.get("details") or {}).get("kind") == "namespaces":
         return OperatorError(
-            f"The namespace {doing.namespace} does not exist in the cluster at {doing.host}",
-            f"kubectl create namespace {doing.namespace}, or name another one in the kubeconfig's context",
+            f"The namespace {question.namespace} does not exist in the cluster at {question.host}",
+            f"kubectl create namespace {question.namespace}, or name another one in the kubeconfig's context",
         )
     if code == 409 or code >= 500:
-        return ServiceUnreachable(f"The Kubernetes API at {doing.host} answers: {said}", "", retry_after)
+        return ServiceUnreachable(f"The Kubernetes API at {question.host} answers: {said}", "", retry_after)
     return OperatorError(
-        f"The Kubernetes API at {doing.host} refuses to {doing.verb} {doing.what}: {said}",
+        f"The Kubernetes API at {question.host} refuses to {question.verb} {question.what}: {said}",
         "see that the address in KUBECONFIG is that of a Kubernetes API server",
     )
 
@@ -106,26 +106,26 @@ def _status(body: bytes) -> dict[str, Any]:
     return status if isinstance(status, dict) and status.get("kind") == "Status" else {}
 
 
-def _forbidden(said: str, doing: Doing) -> ImagemillError:
+def _forbidden(said: str, question: Question) -> ImagemillError:
     found = _CANNOT.search(said)
     user = found["user"] if found else "the worker's user"
-    verb, resource = doing.verb, doing.resource
+    verb, resource = question.verb, question.resource
     if found:
         verb, resource = found["verb"], ".".join(filter(None, (found["resource"], found["group"])))
     return PermissionDenied(
-        f"No permission to {verb} {resource} in the namespace {doing.namespace}: {said}",
+        f"No permission to {verb} {resource} in the namespace {question.namespace}: {said}",
         f'give {user} a Role that allows the verb "{verb}" on the resource "{resource}"; `imagemill doctor` lists all',
         verb,
         resource,
     )
 
 
-def _invalid(status: dict[str, Any], said: str, doing: Doing) -> ImagemillError:
+def _invalid(status: dict[str, Any], said: str, question: Question) -> ImagemillError:
     """Name each field, without what is in it: it may be anything that a kaniko-config holds."""
     causes = (status.get("details") or {}).get("causes") or []
     faults = [f"{cause.get('field')}: {shortened(str(cause.get('message')), 200)}" for cause in causes]
     return UserError(
-        f"Kubernetes does not accept the {doing.what}: {'; '.join(faults) or said}",
+        f"Kubernetes does not accept the {question.what}: {'; '.join(faults) or said}",
         "mend these fields of builder.kaniko-config; `imagemill kaniko job` prints the whole Job",
     )
 

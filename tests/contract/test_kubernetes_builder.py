@@ -1,0 +1,505 @@
+"""What the Kaniko builder does in a cluster: one Job a build, watched, its log handed on, and nothing left behind.
+
+The tests play the Job controller, the scheduler and the kubelet, so they run on the API server of the tests.
+"""
+
+import base64
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from builds import until
+from imagemill.build import State
+from imagemill.builders.kaniko import attempt
+from imagemill.builders.kaniko.builder import more_memory
+from imagemill.builders.kaniko.cluster import JOBS, PERMISSIONS, PODS, SECRETS
+from imagemill.errors import (
+    BuildCancelled,
+    OperatorError,
+    PermissionDenied,
+    ServiceUnreachable,
+    TransientError,
+    UserError,
+)
+from imagemill.ports import Credentials
+from imagemill.registries.oci import OciRegistry
+from images import Pusher
+from kaniko_builds import DIGEST, Logins, PlayedCluster, container, played_cluster
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[PlayedCluster]:
+    with played_cluster(tmp_path) as played:
+        yield played
+
+
+# the result
+
+
+def test_the_digest_is_what_kaniko_wrote_and_nothing_is_left(cluster: PlayedCluster) -> None:
+    build = cluster.build()
+    cluster.succeed()
+    assert build.result() == DIGEST
+    assert cluster.is_empty()
+    assert until(lambda: cluster.streams() == 0)
+
+
+def test_a_digest_counts_only_with_exit_code_0(cluster: PlayedCluster) -> None:
+    build = cluster.build()
+    job, _ = cluster.run(lines=["error building image: something"])
+    cluster.server.finish(job, 1, DIGEST)
+    assert isinstance(build.error(), UserError)
+
+
+def test_the_digest_is_the_registrys_where_the_pod_of_a_job_that_succeeded_is_gone(
+    cluster: PlayedCluster, registry: str
+) -> None:
+    source_hash = uuid.uuid4().hex * 2
+    digest = Pusher(registry, "team/app").image(source_hash)
+    first = cluster.build(source_hash, destination=f"{registry}/team/app")
+    _, pod = cluster.run()
+    first.stop(TransientError("the worker lost its lock"))
+    assert isinstance(first.error(), TransientError)
+    cluster.server.delete_pod(pod)
+    cluster.server.finish(cluster.job(), 0, pod=cluster.server.start_pod(cluster.job()))
+    cluster.server.delete_pod(cluster.server.pods(cluster.job())[0])
+    open_registry = OciRegistry(Logins(), frozenset({registry}))
+    second = cluster.build(source_hash, destination=f"{registry}/team/app", registry=open_registry)
+    assert second.result() == digest
+
+
+# the log
+
+
+def test_the_log_is_followed_from_its_first_line_while_the_build_runs(cluster: PlayedCluster) -> None:
+    build = cluster.build()
+    job, pod = cluster.run(lines=["first", "second"])
+    assert build.says("second")
+    cluster.server.log(pod, ["third"])
+    assert build.says("third")
+    assert build.is_running
+    cluster.server.log(pod, ["fourth"])
+    cluster.server.finish(job, 0, DIGEST)
+    build.result()
+    assert [line for line in build.progress.lines if "Job" not in line] == ["first", "second", "third", "fourth"]
+
+
+def test_the_build_is_pushing_once_kaniko_says_so(cluster: PlayedCluster) -> None:
+    build = cluster.build()
+    cluster.run(lines=['time="x" level=info msg="Pushing image to registry.example.com/team/app"'])
+    assert until(lambda: build.progress.states == [State.PUSHING])
+    cluster.server.finish(cluster.job(), 0, DIGEST)
+    build.result()
+
+
+def test_a_log_that_may_not_be_read_is_no_reason_to_fail(cluster: PlayedCluster) -> None:
+    cluster.server.deny("get", "pods/log")
+    build = cluster.build()
+    cluster.run(lines=["unread"])
+    assert build.says("No permission to get pods/log")
+    cluster.server.finish(cluster.job(), 0, DIGEST)
+    assert build.result() == DIGEST
+
+
+# one Job, whoever begins it
+
+
+def test_builds_of_one_source_end_in_one_job(cluster: PlayedCluster) -> None:
+    source_hash = uuid.uuid4().hex * 2
+    first = cluster.build(source_hash)
+    assert first.says("Created the Job")
+    second = cluster.build(source_hash, build_id="build-2")
+    assert second.says("Found the Job")
+    cluster.run(lines=["line"])
+    assert first.says("line")
+    assert second.says("line")
+    cluster.server.finish(cluster.job(), 0, DIGEST)
+    assert {first.result(), second.result()} == {DIGEST}
+    assert cluster.is_empty()
+
+
+def test_a_job_whose_worker_gave_up_for_a_while_goes_on_and_is_adopted(cluster: PlayedCluster) -> None:
+    source_hash = uuid.uuid4().hex * 2
+    first = cluster.build(source_hash)
+    _, pod = cluster.run(lines=["before"])
+    first.stop(TransientError("the worker lost its lock"))
+    assert isinstance(first.error(), TransientError)
+    uid = cluster.job()["metadata"]["uid"]
+    second = cluster.build(source_hash)
+    assert second.says("before")
+    cluster.server.log(pod, ["after"])
+    job = cluster.server.finish(cluster.job(), 0, DIGEST)
+    assert second.result() == DIGEST
+    assert job["metadata"]["uid"] == uid
+    assert [line for line in second.progress.lines if "Job" not in line] == ["before", "after"]
+
+
+def test_a_job_that_ended_well_while_no_worker_looked_gives_its_digest(cluster: PlayedCluster) -> None:
+    source_hash = uuid.uuid4().hex * 2
+    first = cluster.build(source_hash)
+    cluster.run(lines=["all of it"])
+    first.stop(TransientError("the worker lost its lock"))
+    first.error()
+    cluster.server.finish(cluster.job(), 0, DIGEST)
+    second = cluster.build(source_hash, build_id="another")
+    assert second.result() == DIGEST
+    assert "all of it" in second.progress.lines
+    assert cluster.is_empty()
+
+
+def test_a_failure_of_the_same_build_is_its_result_when_its_message_comes_again(cluster: PlayedCluster) -> None:
+    source_hash = uuid.uuid4().hex * 2
+    first = cluster.build(source_hash)
+    cluster.run(lines=["error building image: parsing dockerfile: unknown instruction: RUM"])
+    first.stop(TransientError("the worker lost its lock"))
+    first.error()
+    cluster.server.finish(cluster.job(), 1)
+    uid = cluster.job()["metadata"]["uid"]
+    error = cluster.build(source_hash).error()
+    assert isinstance(error, UserError)
+    assert "unknown instruction: RUM" in error.message
+    assert cluster.job()["metadata"]["uid"] == uid
+
+
+def test_a_failure_of_an_earlier_build_is_tried_anew(cluster: PlayedCluster) -> None:
+    source_hash = uuid.uuid4().hex * 2
+    first = cluster.build(source_hash)
+    job, _ = cluster.run(lines=["error building image: something"])
+    cluster.server.finish(job, 1)
+    first.error()
+    second = cluster.build(source_hash, build_id="build-2")
+    assert until(lambda: cluster.job()["metadata"]["uid"] != job["metadata"]["uid"])
+    cluster.succeed()
+    assert second.result() == DIGEST
+
+
+def test_a_job_that_is_being_deleted_is_waited_for(cluster: PlayedCluster) -> None:
+    source_hash = uuid.uuid4().hex * 2
+    first = cluster.build(source_hash)
+    job, _ = cluster.run()
+    cluster.server.keep_terminating()
+    first.stop(BuildCancelled("cancelled"))
+    first.error()
+    second = cluster.build(source_hash)
+    assert until(lambda: cluster.streams() >= 3)
+    assert cluster.job()["metadata"]["uid"] == job["metadata"]["uid"]
+    cluster.server.keep_terminating(False)
+    assert second.says("Created the Job")
+    cluster.succeed()
+    assert second.result() == DIGEST
+
+
+def test_a_job_that_a_lost_node_keeps_is_passed_over(cluster: PlayedCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempt, "REMOVAL", 0.1)
+    source_hash = uuid.uuid4().hex * 2
+    first = cluster.build(source_hash)
+    cluster.run()
+    cluster.server.keep_terminating()
+    first.stop(BuildCancelled("cancelled"))
+    first.error()
+    second = cluster.build(source_hash)
+    cluster.succeed(2)
+    assert second.result() == DIGEST
+
+
+def test_the_same_source_for_another_destination_has_a_job_of_its_own(cluster: PlayedCluster) -> None:
+    source_hash = uuid.uuid4().hex * 2
+    first = cluster.build(source_hash)
+    assert first.says("Created the Job")
+    second = cluster.build(source_hash, destination="elsewhere.example.com/app", build_id="build-2")
+    assert cluster.job(2)["spec"]["template"]["spec"]["containers"][0]["args"]
+    cluster.succeed(2)
+    assert second.result() == DIGEST
+    assert first.is_running
+    cluster.succeed()
+    assert first.result() == DIGEST
+
+
+def test_an_answer_that_is_lost_makes_no_second_job(cluster: PlayedCluster) -> None:
+    cluster.server.lose_answers(verb="create", resource="jobs")
+    build = cluster.build()
+    cluster.succeed()
+    assert build.result() == DIGEST
+    assert cluster.is_empty()
+
+
+# watching
+
+
+def test_a_build_survives_watches_that_the_server_closes(cluster: PlayedCluster) -> None:
+    build = cluster.build()
+    job, _ = cluster.run()
+    for _ in range(3):
+        cluster.server.close_watches()
+        assert until(lambda: cluster.streams() >= 3)
+    cluster.server.finish(job, 0, DIGEST)
+    assert build.result() == DIGEST
+
+
+@pytest.mark.parametrize("as_status", [False, True])
+def test_a_build_survives_that_the_server_has_forgotten_where_its_watches_were(
+    cluster: PlayedCluster, as_status: bool
+) -> None:
+    build = cluster.build()
+    job = cluster.job()
+    cluster.server.fail_next(503, 3, verb="watch")
+    cluster.server.close_watches()
+    cluster.run()
+    cluster.server.expire_watches(as_status=as_status)
+    cluster.server.finish(job, 0, DIGEST)
+    assert build.result() == DIGEST
+
+
+def test_a_build_whose_watches_are_told_that_they_are_too_old_begins_them_anew(cluster: PlayedCluster) -> None:
+    build = cluster.build()
+    job, _ = cluster.run()
+    cluster.server.expire_watches()
+    cluster.server.finish(job, 0, DIGEST)
+    assert build.result() == DIGEST
+
+
+def test_a_job_that_is_seen_to_end_before_its_pod_still_has_its_digest(cluster: PlayedCluster) -> None:
+    build = cluster.build()
+    job, _ = cluster.run(lines=["running"])
+    assert build.says("running")
+    cluster.server.fail_next(503, 4, verb="watch", resource="pods")
+    cluster.server.close_watches()
+    cluster.server.finish(job, 0, DIGEST)
+    assert build.result() == DIGEST
+
+
+def test_a_build_survives_an_api_server_that_is_away_for_a_moment(cluster: PlayedCluster) -> None:
+    build = cluster.build()
+    job, _ = cluster.run()
+    cluster.server.fail_next(503, 6, verb="watch")
+    cluster.server.close_watches()
+    cluster.server.finish(job, 0, DIGEST)
+    assert build.result() == DIGEST
+
+
+def test_a_job_that_vanished_while_no_watch_was_open_is_found_gone(cluster: PlayedCluster) -> None:
+    build = cluster.build()
+    job, _ = cluster.run()
+    assert until(lambda: cluster.streams() == 4)
+    cluster.server.fail_next(503, 9, verb="watch")
+    cluster.server.expire_watches()
+    cluster.server.expire_job(job)
+    error = build.error()
+    assert isinstance(error, TransientError)
+    assert f"{job['metadata']['name']} was deleted" in error.message
+
+
+def test_a_watch_that_is_not_permitted_fails_the_build_with_the_verb(cluster: PlayedCluster) -> None:
+    cluster.server.deny("watch", "pods")
+    error = cluster.build().error()
+    assert isinstance(error, PermissionDenied)
+    assert (error.action, error.resource) == ("watch", "pods")
+
+
+def test_a_worker_that_may_not_see_events_builds_nevertheless(cluster: PlayedCluster) -> None:
+    cluster.server.deny("*", "events")
+    build = cluster.build()
+    cluster.succeed()
+    assert build.result() == DIGEST
+
+
+# credentials and secrets
+
+
+def test_the_pod_gets_a_login_for_the_destinations_registry_alone_that_goes_with_the_job(
+    cluster: PlayedCluster,
+) -> None:
+    build = cluster.build(registry=OciRegistry(Logins(Credentials("ann", "s3cr3t")), frozenset()))
+    job, _ = cluster.run()
+    assert until(lambda: len(cluster.objects(SECRETS)) == 1)
+    (secret,) = cluster.objects(SECRETS)
+    (owner,) = secret["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["uid"]) == ("Job", job["metadata"]["uid"])
+    config = json.loads(base64.b64decode(secret["data"][".dockerconfigjson"]))
+    assert list(config) == ["auths"]
+    assert config["auths"] == {"registry.example.com": {"auth": base64.b64encode(b"ann:s3cr3t").decode()}}
+    volumes = job["spec"]["template"]["spec"]["volumes"]
+    assert secret["metadata"]["name"] in [volume.get("secret", {}).get("secretName") for volume in volumes]
+    cluster.server.finish(job, 0, DIGEST)
+    build.result()
+    told = json.dumps([job, build.progress.lines])
+    assert "s3cr3t" not in told
+    assert base64.b64encode(b"ann:s3cr3t").decode() not in told
+    assert cluster.is_empty()
+
+
+def test_credentials_that_end_before_the_build_are_renewed_in_place(
+    cluster: PlayedCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "RENEW_AGAIN", 0.1)
+    old, new = Credentials("ann", "old", expires=time.time() + 1), Credentials("ann", "new")
+    logins = Logins(old, old, ServiceUnreachable("The token server is away"), new)
+    build = cluster.build(registry=OciRegistry(logins, frozenset()))
+    job, _ = cluster.run()
+
+    def config() -> str:
+        return "".join(
+            base64.b64decode(secret["data"][".dockerconfigjson"]).decode() for secret in cluster.objects(SECRETS)
+        )
+
+    assert until(lambda: base64.b64encode(b"ann:new").decode() in config())
+    assert build.says("login could not be renewed, which is tried again: The token server is away")
+    cluster.server.finish(job, 0, DIGEST)
+    assert build.result() == DIGEST
+    assert cluster.is_empty()
+
+
+def test_an_adopted_job_gets_the_secret_that_its_first_worker_did_not_come_to_make(cluster: PlayedCluster) -> None:
+    source_hash, registry = uuid.uuid4().hex * 2, OciRegistry(Logins(Credentials("ann", "s3cr3t")), frozenset())
+    cluster.server.fail_next(503, 1, verb="create", resource="secrets")
+    assert isinstance(cluster.build(source_hash, registry=registry).error(), ServiceUnreachable)
+    uid = cluster.job()["metadata"]["uid"]
+    assert cluster.objects(SECRETS) == []
+    second = cluster.build(source_hash, registry=registry)
+    assert until(lambda: len(cluster.objects(SECRETS)) == 1)
+    assert cluster.job()["metadata"]["uid"] == uid
+    cluster.succeed()
+    assert second.result() == DIGEST
+
+
+def test_build_secrets_are_in_a_secret_of_the_job(cluster: PlayedCluster, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("t0ps3cret")
+    build = cluster.build(secrets={"token": tmp_path / "token"})
+    job = cluster.job()
+    assert until(lambda: len(cluster.objects(SECRETS)) == 1)
+    (secret,) = cluster.objects(SECRETS)
+    assert secret["data"] == {"token": base64.b64encode(b"t0ps3cret").decode()}
+    assert secret["metadata"]["ownerReferences"][0]["uid"] == job["metadata"]["uid"]
+    cluster.succeed()
+    build.result()
+    assert "t0ps3cret" not in json.dumps(job)
+    assert cluster.is_empty()
+
+
+# the end
+
+
+@pytest.mark.parametrize("error", [BuildCancelled("The build was cancelled"), UserError("The build ran out of time")])
+def test_a_build_that_is_stopped_leaves_nothing(cluster: PlayedCluster, error: Exception) -> None:
+    build = cluster.build(registry=OciRegistry(Logins(Credentials("ann", "s3cr3t")), frozenset()))
+    cluster.run(lines=["running"])
+    assert build.says("running")
+    build.stop(error)
+    assert build.error() is error
+    assert cluster.is_empty()
+    assert until(lambda: cluster.streams() == 0)
+
+
+def test_a_failed_job_stays_for_its_retention_but_its_login_does_not(cluster: PlayedCluster) -> None:
+    registry = OciRegistry(Logins(Credentials("ann", "s3cr3t")), frozenset())
+    build = cluster.build(registry=registry, failed_job_retention=1234)
+    job, pod = cluster.run(lines=["error building image: something"])
+    cluster.server.finish(job, 1)
+    build.error()
+    assert cluster.job()["spec"]["ttlSecondsAfterFinished"] == 1234
+    assert [kept["metadata"]["name"] for kept in cluster.objects(PODS)] == [pod["metadata"]["name"]]
+    assert cluster.objects(SECRETS) == []
+
+
+def test_a_job_that_cannot_be_deleted_takes_no_digest_away(cluster: PlayedCluster) -> None:
+    cluster.server.deny("delete", "jobs")
+    build = cluster.build()
+    job = cluster.succeed()
+    assert build.result() == DIGEST
+    assert any(f"Could not delete jobs/{job['metadata']['name']}" in line for line in build.progress.lines)
+
+
+# more memory
+
+
+def test_a_build_that_ran_out_of_memory_is_tried_once_more_with_twice_the_limit(cluster: PlayedCluster) -> None:
+    build = cluster.build(kaniko_config=container(resources={"limits": {"memory": "2Gi"}}))
+    job, _ = cluster.run()
+    cluster.server.finish(job, 137, reason="OOMKilled")
+    again = cluster.job(2)["spec"]["template"]["spec"]["containers"][0]
+    assert again["resources"]["limits"]["memory"] == "4Gi"
+    assert {"--compressed-caching=false", "--snapshot-mode=redo"} <= set(again["args"])
+    cluster.succeed(2)
+    assert build.result() == DIGEST
+    (warning,) = [line for line in build.progress.lines if line.startswith("Warning")]
+    assert "2Gi (OOMKilled)" in warning
+    assert "a limit of 4Gi" in warning
+
+
+def test_a_second_kill_for_want_of_memory_fails_the_build_with_the_limit(cluster: PlayedCluster) -> None:
+    build = cluster.build(kaniko_config=container(resources={"limits": {"memory": "2Gi"}}))
+    cluster.server.finish(cluster.run()[0], 137, reason="OOMKilled")
+    cluster.server.finish(cluster.run(2)[0], 137, reason="OOMKilled")
+    error = build.error()
+    assert isinstance(error, OperatorError)
+    assert "(OOMKilled): it needs more memory than its limit of 4Gi" in error.message
+    assert len(cluster.server.jobs()) == 2
+
+
+def test_a_worker_that_dies_in_the_second_try_leaves_it_to_be_adopted(cluster: PlayedCluster) -> None:
+    source_hash, settings = uuid.uuid4().hex * 2, container(resources={"limits": {"memory": "2Gi"}})
+    first = cluster.build(source_hash, kaniko_config=settings)
+    cluster.server.finish(cluster.run()[0], 137, reason="OOMKilled")
+    cluster.run(2)
+    first.stop(TransientError("the worker lost its lock"))
+    first.error()
+    second = cluster.build(source_hash, kaniko_config=settings)
+    assert second.says("Found the Job")
+    cluster.server.finish(cluster.job(2), 0, DIGEST)
+    assert second.result() == DIGEST
+
+
+@pytest.mark.parametrize(
+    ("limit", "ceiling", "then"),
+    [
+        ("2Gi", "16Gi", "4Gi"),
+        ("12Gi", "16Gi", "16Gi"),
+        ("32Gi", "16Gi", "32Gi"),
+        ("1500M", "16Gi", "3000000000"),
+        (None, "16Gi", "16Gi"),
+    ],
+)
+def test_memory_is_doubled_up_to_the_ceiling(limit: str | None, ceiling: str, then: str) -> None:
+    assert more_memory(limit, ceiling) == then
+
+
+# permissions
+
+
+def test_permissions_that_are_missing_are_named(cluster: PlayedCluster) -> None:
+    assert cluster.api.missing_permissions() == ()
+    cluster.server.deny("create", "jobs")
+    cluster.server.deny("get", "pods/log")
+    cluster.server.deny("*", "events")
+    missing = cluster.api.missing_permissions()
+    assert [str(permission) for permission in missing] == [
+        "create jobs.batch",
+        "get pods/log",
+        "list events",
+        "watch events",
+    ]
+    assert [permission.needed for permission in missing] == [True, True, False, False]
+
+
+def test_these_permissions_suffice(cluster: PlayedCluster) -> None:
+    granted = {(permission.verb, permission.resource) for permission in PERMISSIONS}
+    for resource in ("jobs", "pods", "pods/log", "secrets", "events"):
+        for verb in ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"):
+            if (verb, resource) not in granted:
+                cluster.server.deny(verb, resource)
+    build = cluster.build(registry=OciRegistry(Logins(Credentials("ann", "s3cr3t")), frozenset()))
+    cluster.succeed()
+    assert build.result() == DIGEST
+
+
+def test_only_the_job_that_is_meant_is_deleted(cluster: PlayedCluster) -> None:
+    build = cluster.build()
+    job = cluster.job()
+    cluster.api.delete(JOBS, job["metadata"]["name"], "the uid of an earlier one")
+    assert cluster.job()["metadata"]["uid"] == job["metadata"]["uid"]
+    cluster.succeed()
+    assert build.result() == DIGEST
