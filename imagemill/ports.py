@@ -21,6 +21,9 @@ class Progress(Protocol):
     def log(self, line: str) -> None:
         """Add one line (without its line end) to the build's log."""
 
+    def warn(self, line: str) -> None:
+        """Add one line to the build's log, and to the warnings in its report."""
+
     def check(self) -> None:
         """Raise if the build has been cancelled or its time is up; cheap, call it at least once a second."""
 
@@ -38,6 +41,9 @@ class Quiet:
         self.lines: list[str] = []
 
     def log(self, line: str) -> None:
+        self.lines.append(line)
+
+    def warn(self, line: str) -> None:
         self.lines.append(line)
 
     def check(self) -> None:

@@ -40,7 +40,8 @@ def _build(run: Run, build: Build) -> Build | Signature:
     registry.prepare(image)
     builder, inputs = resolve.builder(run.setup, build), resolve.inputs(run.setup, build)
     with resolve.stored_context(run.setup, build) as context:
-        return build.knowing(digest=builder.build(inputs, context, registry, run))
+        digest = builder.build(inputs, context, registry, run)
+    return build.knowing(digest=digest, warnings=(*build.warnings, *run.warnings))
 
 
 def _upload_again(run: Run, build: Build) -> Signature:

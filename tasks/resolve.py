@@ -128,7 +128,9 @@ def builder(setup: Setup, build: Build) -> Builder:
         docker_host=setup.docker_host,
         docker_config=DockerConfig(setup.docker_config),
         scratch=scratch_folder(setup),
+        insecure_registries=setup.insecure_registries,
         environment=setup.environment,
+        cloud=build.config.environment,
     )
 
 

@@ -57,6 +57,7 @@ class Run:
         self.state = state
         self.steps: tuple[StepTime, ...] = ()
         self.again = False
+        self.warnings: list[str] = []
         self._lock: ImageLock | None = None
         self._unsent: deque[str] = deque(maxlen=_UNSENT_LINES)
         self._flushed = self._checked = 0.0
@@ -78,6 +79,11 @@ class Run:
         self._unsent.append(line)
         if time.monotonic() - self._flushed > _LOG_FLUSH_SECONDS:
             self.flush()
+
+    def warn(self, line: str) -> None:
+        """Log the line; the step is to add `warnings` to what it learns."""
+        self.warnings.append(line)
+        self.log(f"Warning: {line}")
 
     def check(self) -> None:
         if time.time() > self._deadline:

@@ -105,6 +105,7 @@ class Watched:
 
     stop_at: str | None = None
     lines: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
     on: dict[str, Callable[[], object]] = field(default_factory=dict)
     """What to do, in the middle of things, when a line is logged or a state is entered."""
@@ -112,6 +113,10 @@ class Watched:
     def log(self, line: str) -> None:
         self.lines.append(line)
         self.on.get(line, lambda: None)()
+
+    def warn(self, line: str) -> None:
+        self.warnings.append(line)
+        self.log(line)
 
     def check(self) -> None:
         if self.stop_at is not None and self.stop_at in self.lines:

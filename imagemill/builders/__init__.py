@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 from imagemill.adapters import Adapter, load
 from imagemill.builders import docker_cli as cli
+from imagemill.config.model import Environment, LocalEnvironment
 from imagemill.ports import Builder
 from imagemill.registries.docker_config import DockerConfig
 
@@ -43,8 +44,12 @@ class Workplace:
     """The docker command; None: the best one on the environment's PATH."""
     docker_host: str | None = None
     """The engine; None: that of the current context of the docker command."""
+    insecure_registries: frozenset[str] = frozenset()
+    """Hosts of registries that speak plain HTTP."""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """What docker and its credential helpers may see of the worker's environment: PATH, HOME, a cloud's variables."""
+    cloud: Environment = field(default_factory=LocalEnvironment)
+    """The cloud that the launch config names."""
 
 
 def builder_for(
@@ -54,10 +59,20 @@ def builder_for(
     docker_config: DockerConfig,
     docker_cli: Path | None = None,
     docker_host: str | None = None,
+    insecure_registries: frozenset[str] = frozenset(),
     environment: Mapping[str, str] | None = None,
+    cloud: Environment | None = None,
 ) -> Builder:
     """The builder that the config's `builder` section names, at this worker; see `Workplace` for the parameters."""
-    place = Workplace(scratch, docker_config, docker_cli, docker_host, environment or {})
+    place = Workplace(
+        scratch,
+        docker_config,
+        docker_cli,
+        docker_host,
+        insecure_registries,
+        environment or {},
+        cloud or LocalEnvironment(),
+    )
     builder: Builder = load(ADAPTERS, section.type, "builder")(place, section)
     return builder
 

@@ -3,6 +3,7 @@
 findings   what is found
 case       what is looked at
 builder    the docker command and its engine, or what else builds
+cluster    the cluster that Kaniko builds in
 clouds     who we are there, and the context store
 registry   the destination: whether it can be asked, and pushed to
 pushing    how a push is tried

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from imagemill.adapters import load
 from imagemill.builders import ADAPTERS
 from imagemill.builders import docker_cli as docker
+from imagemill.doctor import cluster
 from imagemill.doctor.case import Case, Place
 from imagemill.doctor.findings import Finding, Verdict, checked, failure
 from imagemill.errors import ImagemillError
@@ -30,6 +31,13 @@ def _adapter(case: Case) -> Iterator[Finding]:
         return Finding("builder", Verdict.OK, f"{builder} can be used")
 
     yield checked("builder", find, _lacking(case))
+
+
+def _kaniko(case: Case) -> Iterator[Finding]:
+    for finding in _adapter(case):
+        yield finding
+        if finding.verdict is Verdict.OK:
+            yield from cluster.examine(case)
 
 
 def _docker(case: Case) -> Iterator[Finding]:
@@ -69,6 +77,6 @@ def _engine(place: Place, cli: docker.Cli) -> Finding:
 
 
 CHECKS: Mapping[str, tuple[Callable[[Case], Iterator[Finding]], ...]] = MappingProxyType(
-    {"auto": (_docker,), "docker": (_docker,), "kaniko": (_adapter,), "noop": (_adapter,)}
+    {"auto": (_docker,), "docker": (_docker,), "kaniko": (_kaniko,), "noop": (_adapter,)}
 )
 """Type of builder → what is looked at for it, in this order."""

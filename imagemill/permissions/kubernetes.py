@@ -51,7 +51,13 @@ def policy(party: Party, grants: Sequence[Grant]) -> Policy:
 
 def line(grant: Grant, actions: Sequence[str], who: str) -> str:
     """A rule of the Role."""
-    return f"- {_flow(_rule(grant, actions))}"
+    group, _, resource = grant.resource.partition("/")
+    return rule(group, resource, actions)
+
+
+def rule(group: str, resource: str, verbs: Sequence[str]) -> str:
+    """The line of a Role that grants these verbs on the resource."""
+    return f"- {_flow({'apiGroups': [group], 'resources': [resource], 'verbs': list(verbs)})}"
 
 
 def _rule(grant: Grant, verbs: Sequence[str]) -> dict[str, Any]:

@@ -425,7 +425,7 @@ def test_a_build_that_ran_out_of_memory_is_tried_once_more_with_twice_the_limit(
     assert {"--compressed-caching=false", "--snapshot-mode=redo"} <= set(again["args"])
     cluster.succeed(2)
     assert build.result() == DIGEST
-    (warning,) = [line for line in build.progress.lines if line.startswith("Warning")]
+    (warning,) = build.progress.warnings
     assert "2Gi (OOMKilled)" in warning
     assert "a limit of 4Gi" in warning
 

@@ -4,7 +4,6 @@ A build leaves nothing in its worker's memory that another worker would miss whe
 """
 
 import math
-from collections.abc import Collection
 from decimal import Decimal
 
 from kubernetes.utils import parse_quantity
@@ -13,7 +12,6 @@ from imagemill.builders import Workplace
 from imagemill.builders.kaniko.attempt import Attempt, Ending, Task
 from imagemill.builders.kaniko.cluster import connect
 from imagemill.builders.kaniko.job import job_name
-from imagemill.config.model import Environment, LocalEnvironment
 from imagemill.config.model import KanikoBuilder as Section
 from imagemill.errors import OperatorError, TransientError
 from imagemill.ports import BuildInputs, Progress, Registry, StoredContext
@@ -30,17 +28,8 @@ _ENDPOINTS = {
 class KanikoBuilder:
     """Builds and pushes in the worker's own cluster, or in that of its kubeconfig."""
 
-    def __init__(
-        self,
-        place: Workplace,
-        section: Section,
-        *,
-        environment: Environment | None = None,
-        insecure_registries: Collection[str] = (),
-    ) -> None:
+    def __init__(self, place: Workplace, section: Section) -> None:
         self._place, self._section = place, section
-        self._environment = environment or LocalEnvironment()
-        self._insecure_registries = insecure_registries
 
     def build(self, inputs: BuildInputs, context: StoredContext, registry: Registry, progress: Progress) -> str:
         """See `Builder.build`. A Job that has failed stays for a while, to be looked at; nothing else stays."""
@@ -52,13 +41,13 @@ class KanikoBuilder:
         task = Task(
             connect(self._place.environment),
             self._section,
-            self._environment,
+            self._place.cloud,
             inputs,
             context.uri,
             registry,
             progress,
             self._endpoint(context.uri),
-            self._insecure_registries,
+            self._place.insecure_registries,
         )
         return _run(task)
 
@@ -82,7 +71,7 @@ def _run(task: Task) -> str:
         if not ending.is_out_of_memory or memory is not None:
             raise ending.error
         memory = more_memory(ending.memory_limit, task.section.memory_ceiling)
-        task.progress.log(_second_try(ending, memory))
+        task.progress.warn(_second_try(ending, memory))
     name = job_name(task.section, task.inputs.source_hash)
     raise TransientError(
         f"The names of the build's Jobs, {name} and those after it, are taken in {task.cluster.namespace}",
@@ -93,7 +82,7 @@ def _run(task: Task) -> str:
 def _second_try(ending: Ending, memory: str) -> str:
     limit = f"with its limit of {ending.memory_limit}" if ending.memory_limit else "without a limit"
     return (
-        f"Warning: the build ran out of memory {limit} (OOMKilled); it is tried once more, with a limit of {memory} and"
+        f"The build ran out of memory {limit} (OOMKilled); it is tried once more, with a limit of {memory} and"
         " Kaniko's low-memory flags. Raise resources.limits.memory in builder.kaniko-config to spare the first try"
     )
 

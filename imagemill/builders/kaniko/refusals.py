@@ -78,7 +78,8 @@ def refusal(code: int, body: bytes, question: Question, retry_after: float | Non
             f"kubectl create namespace {question.namespace}, or name another one in the kubeconfig's context",
         )
     if code == 409 or code >= 500:
-        return ServiceUnreachable(f"The Kubernetes API at {question.host} answers: {said}", "", retry_after)
+        hint = "see how the control plane is: kubectl get --raw '/readyz?verbose'"
+        return ServiceUnreachable(f"The Kubernetes API at {question.host} answers: {said}", hint, retry_after)
     return OperatorError(
         f"The Kubernetes API at {question.host} refuses to {question.verb} {question.what}: {said}",
         "see that the address in KUBECONFIG is that of a Kubernetes API server",

@@ -309,7 +309,9 @@ class _Watch(threading.Thread):
         if kind == "ERROR":
             if item.get("code") == 410:
                 raise Expired
-            raise ServiceUnreachable(f"The watch on {self._resource.plural} broke off: {item.get('message')}", "")
+            raise ServiceUnreachable(
+                f"The watch on {self._resource.plural} broke off: {item.get('message')}", "see the log of the API server"
+            )
         if kind != "BOOKMARK":
             for feed in self._feeds():
                 if feed.concerns(self._resource, item):

@@ -1,0 +1,186 @@
+"""The chain with Kaniko as its builder: real workers, a real registry, and a cluster in which the test plays Kaniko."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from urllib3 import request
+
+from imagemill.build import BuildReport, State
+from imagemill.reference import ImageReference
+from kubernetes_server import KubernetesServer
+from service import Service, service, until
+
+CONFIG = """\
+builder:
+  type: kaniko
+  destination: {registry}/chain-kaniko/{name}
+  build-context-store: {store}
+  context-volume-claim: contexts
+"""
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[KubernetesServer]:
+    with KubernetesServer(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def running(
+    tmp_path: Path, redis_url: str, key_prefix: str, registry: str, cluster: KubernetesServer
+) -> Iterator[Service]:
+    """A light worker; the pool for Kaniko is started by the test."""
+    config = tmp_path / "launch-config.yaml"
+    name = key_prefix.strip(":")
+    config.write_text(CONFIG.format(registry=registry, name=name, store=(tmp_path / "contexts").as_uri()))
+    settings = {
+        "IMAGEMILL_CONFIG": str(config),
+        "IMAGEMILL_REDELIVERY_SECONDS": "2",
+        "KUBECONFIG": str(cluster.kubeconfig),
+    }
+    with service(redis_url, redis_url, key_prefix, tmp_path, **settings) as workers:
+        workers.start("light", queues="imagemill")
+        yield workers
+
+
+@pytest.fixture
+def build(running: Service, tmp_path: Path) -> str:
+    """The id of a build that has been asked for."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
+    return running.client.submit(source=str(project), tags=["newest"])
+
+
+def start_pool(running: Service, name: str = "kaniko") -> int:
+    return running.start(name, queues="imagemill.kaniko", pool="threads", concurrency=4)
+
+
+def job(cluster: KubernetesServer, running: Service, suffix: str = "") -> dict[str, Any]:
+    """The Job, once it is there."""
+    found: list[dict[str, Any]] = []
+
+    def look() -> bool:
+        found[:] = [job for job in cluster.jobs() if job["metadata"]["name"].endswith(suffix)]
+        return len(found) > 0
+
+    until(look, "the Job", lambda: running.log)
+    return found[-1]
+
+
+def begin(cluster: KubernetesServer, job: dict[str, Any]) -> dict[str, Any]:
+    """Kaniko starts."""
+    pod = cluster.run_pod(cluster.start_pod(job))
+    cluster.log(pod, ["INFO[0000] Building stage 'scratch'"])
+    return pod
+
+
+def push(job: dict[str, Any]) -> str:
+    """Kaniko pushes an image to the Job's destination; returns its digest."""
+    arguments = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    (destination,) = [text.partition("=")[2] for text in arguments if text.startswith("--destination=")]
+    image = ImageReference.parse(destination)
+    api = f"http://{image.registry}/v2/{image.path}"
+    config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}).encode()
+    place = request("POST", f"{api}/blobs/uploads/").headers["Location"]
+    digest = f"sha256:{hashlib.sha256(config).hexdigest()}"
+    assert request("PUT", f"{place}&digest={digest}", body=config).status == 201
+    described = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest, "size": len(config)}
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": []}).encode()
+    answer = request("PUT", f"{api}/manifests/{image.tag}", body=manifest, headers={"Content-Type": MANIFEST})
+    assert answer.status == 201, answer.data
+    return answer.headers["Docker-Content-Digest"]
+
+
+def ended(running: Service, build: str) -> BuildReport:
+    return running.client.wait(build, timeout=60)
+
+
+def nothing_is_left(cluster: KubernetesServer, tmp_path: Path) -> bool:
+    return not cluster.jobs() and not list((tmp_path / "contexts").iterdir())
+
+
+def test_a_job_makes_the_image_and_leaves_nothing(
+    running: Service, cluster: KubernetesServer, build: str, tmp_path: Path
+) -> None:
+    start_pool(running)
+    made = job(cluster, running)
+    begin(cluster, made)
+    digest = push(made)
+    cluster.finish(made, 0, digest)
+    report = ended(running, build).raise_for_status()
+
+    assert (report.built, report.builder, report.digest) == (True, "kaniko", digest)
+    assert report.tags[-1].endswith(":newest")
+    assert [step.state for step in report.steps] == [*State]
+    assert any("Building stage" in line for line in running.client.logs(build))
+    until(lambda: nothing_is_left(cluster, tmp_path), "the end of it all", lambda: cluster.jobs())
+
+
+def test_a_worker_that_dies_leaves_its_job_to_the_next(
+    running: Service, cluster: KubernetesServer, build: str, tmp_path: Path
+) -> None:
+    first = start_pool(running, "first")
+    made = job(cluster, running)
+    begin(cluster, made)
+    until(lambda: any("Building stage" in line for line in running.client.logs(build)), "the log", lambda: running.log)
+    running.kill(first)
+    start_pool(running, "second")
+    until(lambda: "Redelivered" in running.log, "the redelivery", lambda: running.log)
+    digest = push(made)
+    cluster.finish(made, 0, digest)
+    report = ended(running, build).raise_for_status()
+
+    assert report.digest == digest
+    assert len([event for event in running.client.events(build, follow=False) if event.report]) == 1
+    until(lambda: nothing_is_left(cluster, tmp_path), "the end of it all", lambda: cluster.jobs())
+
+
+def test_a_build_that_is_cancelled_takes_its_job_with_it(
+    running: Service, cluster: KubernetesServer, build: str, tmp_path: Path
+) -> None:
+    start_pool(running)
+    begin(cluster, job(cluster, running))
+    running.client.cancel(build)
+
+    assert ended(running, build).status == "cancelled"
+    until(lambda: nothing_is_left(cluster, tmp_path), "the end of it all", lambda: cluster.jobs())
+
+
+def test_a_second_try_with_more_memory_is_in_the_report(
+    running: Service, cluster: KubernetesServer, build: str
+) -> None:
+    start_pool(running)
+    first = job(cluster, running)
+    begin(cluster, first)
+    cluster.finish(first, 137, reason="OOMKilled")
+    second = job(cluster, running, "-2")
+    begin(cluster, second)
+    cluster.finish(second, 0, push(second))
+    report = ended(running, build).raise_for_status()
+
+    (warning,) = report.warnings
+    assert "ran out of memory" in warning
+
+
+def test_what_kaniko_says_of_the_dockerfile_is_the_reason(
+    running: Service, cluster: KubernetesServer, build: str
+) -> None:
+    start_pool(running)
+    made = job(cluster, running)
+    pod = begin(cluster, made)
+    cluster.log(
+        pod, ["error building image: parsing dockerfile: dockerfile parse error line 2: unknown instruction: COP"]
+    )
+    cluster.finish(made, 1)
+    report = ended(running, build)
+
+    assert report.error is not None
+    assert report.error.kind == "UserError"
+    assert "unknown instruction: COP" in report.error.message
+    assert report.error.state == State.BUILDING

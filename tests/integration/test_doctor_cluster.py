@@ -1,0 +1,77 @@
+"""What the doctor says of the cluster that Kaniko is to build in."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from imagemill.config import KanikoBuilder, LaunchConfig, Loaded
+from imagemill.doctor import Finding, Place, Verdict, examine
+from imagemill.registries.docker_config import DockerConfig
+from kubernetes_server import KubernetesServer
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[KubernetesServer]:
+    with KubernetesServer(tmp_path) as server:
+        yield server
+
+
+def findings(folder: Path, kubeconfig: Path) -> dict[str, list[Finding]]:
+    """What is found of the cluster."""
+    builder = KanikoBuilder(
+        destination="localhost:1/x",
+        build_context_store=(folder / "contexts").as_uri(),
+        context_volume_claim="contexts",
+    )
+    place = Place(
+        config=lambda: Loaded(LaunchConfig(builder=builder)),
+        destination=None,
+        docker_cli=None,
+        docker_host=None,
+        docker_config=DockerConfig(folder),
+        insecure_registries=frozenset(),
+        client=None,
+        environment={"KUBECONFIG": str(kubeconfig), "HOME": str(folder)},
+    )
+    found: dict[str, list[Finding]] = {}
+    for finding in examine(place):
+        found.setdefault(finding.check, []).append(finding)
+    return found
+
+
+def test_a_cluster_that_grants_all_is_fine(cluster: KubernetesServer, tmp_path: Path) -> None:
+    found = findings(tmp_path, cluster.kubeconfig)
+
+    assert [finding.verdict for finding in found["cluster"]] == [Verdict.OK]
+    assert "namespace: builds" in found["cluster"][0].message
+    assert [finding.verdict for finding in found["cluster permissions"]] == [Verdict.OK]
+
+
+def test_what_is_not_granted_is_named_with_the_rule_that_grants_it(cluster: KubernetesServer, tmp_path: Path) -> None:
+    cluster.deny("create", "jobs")
+    cluster.deny("delete", "jobs")
+    cluster.deny("watch", "events")
+    jobs, events = findings(tmp_path, cluster.kubeconfig)["cluster permissions"]
+
+    assert jobs.verdict is Verdict.FAILED
+    assert jobs.message == "the worker may not create, delete jobs in the namespace builds"
+    assert jobs.grants == ("- {apiGroups: [batch], resources: [jobs], verbs: [create, delete]}",)
+    assert events.verdict is Verdict.WARNING
+    assert "builds work" in events.message
+    assert events.grants == ('- {apiGroups: [""], resources: [events], verbs: [watch]}',)
+
+
+def test_a_cluster_that_does_not_answer_is_told(cluster: KubernetesServer, tmp_path: Path) -> None:
+    cluster.fail_next(503, 100)
+    (finding,) = findings(tmp_path, cluster.kubeconfig)["cluster"]
+
+    assert finding.verdict is Verdict.FAILED
+    assert finding.hint
+
+
+def test_without_a_cluster_the_way_to_one_is_told(tmp_path: Path) -> None:
+    (finding,) = findings(tmp_path, tmp_path / "nothing")["cluster"]
+
+    assert finding.verdict is Verdict.FAILED
+    assert "KUBECONFIG" in finding.hint
