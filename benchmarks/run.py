@@ -57,6 +57,10 @@ TARGETS: Mapping[str, Target] = {
     "cached_ms": Target("median ms from submit to report where the image exists"),
     "upload_vs_sdk": Target("storing a 2 GB context ÷ the SDK's own upload of the file", at_most=1.1),
     "upload_rss_mb": Target("peak memory of storing a 2 GB context, in MB"),
+    "kaniko_end_to_report_ms": Target("median ms from the end of a Job to the end of its build", at_most=500),
+    "kaniko_pool_200_rss_mb": Target("peak memory of one worker with 200 Jobs, in MB"),
+    "kaniko_pool_200_connections": Target("its connections to the API server"),
+    "kaniko_pool_200_seconds": Target("its time for them"),
     "docker_vs_cli": Target("cold build and push of 100 MB ÷ docker build and docker push", at_most=1.10),
 }
 

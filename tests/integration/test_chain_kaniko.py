@@ -174,9 +174,8 @@ def test_what_kaniko_says_of_the_dockerfile_is_the_reason(
     start_pool(running)
     made = job(cluster, running)
     pod = begin(cluster, made)
-    cluster.log(
-        pod, ["error building image: parsing dockerfile: dockerfile parse error line 2: unknown instruction: COP"]
-    )
+    said = "parsing dockerfile: dockerfile parse error line 2: unknown instruction: COP"
+    cluster.log(pod, [f"error building image: {said}"])
     cluster.finish(made, 1)
     report = ended(running, build)
 

@@ -72,7 +72,9 @@ def put(cluster: Cluster, secret: Object) -> None:
         if cluster.create(SECRETS, secret) is not None:
             return
         cluster.delete(SECRETS, secret["metadata"]["name"])
-    raise ServiceUnreachable(f"The Secret {secret['metadata']['name']} is made again and again by somebody else", "see who else makes Secrets of that name")
+    raise ServiceUnreachable(
+        f"The Secret {secret['metadata']['name']} is made again and again by somebody else", "see by whom, and stop it"
+    )
 
 
 def renewal(credentials: Credentials) -> float:

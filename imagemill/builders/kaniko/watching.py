@@ -310,7 +310,7 @@ class _Watch(threading.Thread):
             if item.get("code") == 410:
                 raise Expired
             raise ServiceUnreachable(
-                f"The watch on {self._resource.plural} broke off: {item.get('message')}", "see the log of the API server"
+                f"The watch on {self._resource.plural} broke off: {item.get('message')}", "see the API server's log"
             )
         if kind != "BOOKMARK":
             for feed in self._feeds():
