@@ -9,8 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import servers
+
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 pytest_plugins = ["aws_fixtures", "azure_fixtures", "gcp_fixtures"]
 """The servers and stores of the clouds."""
