@@ -11,6 +11,7 @@ from imagemill import __version__
 from imagemill.cli import interrupts
 from imagemill.cli.build import build
 from imagemill.cli.builds import cancel, logs, status, wait
+from imagemill.cli.dockerfile import dockerfile
 from imagemill.cli.doctor import doctor
 from imagemill.cli.kaniko import kaniko
 from imagemill.cli.local import config, hash_
@@ -39,7 +40,7 @@ def cli() -> None:
     """
 
 
-for command in (build, status, wait, logs, cancel, hash_, config, permissions, kaniko, doctor):
+for command in (build, status, wait, logs, cancel, hash_, dockerfile, config, permissions, kaniko, doctor):
     cli.add_command(command)
 
 

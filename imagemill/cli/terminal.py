@@ -34,6 +34,8 @@ _OPTIONS = {
     "say which Dockerfile is meant, by its path": "--file PATH",
     "or say where it is": "--file PATH",
     "among the build's secrets": "--secret id=ID",
+    "say what the image runs": "--entrypoint",
+    "ask for another Python": "--python",
     "give a destination, REGISTRY/REPOSITORY": "--destination",
     "ask for a longer timeout": "--timeout",
 }
