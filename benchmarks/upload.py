@@ -68,7 +68,7 @@ def _upload(side: str, kind: str, place: Place, content: Path) -> tuple[float, f
 
 @contextmanager
 def _s3(folder: Path) -> Iterator[Place]:
-    import boto3
+    import boto3  # type: ignore[import-untyped]
 
     import aws_servers
 
