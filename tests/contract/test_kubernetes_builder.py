@@ -14,7 +14,7 @@ import pytest
 
 from builds import until
 from imagemill.build import State
-from imagemill.builders.kaniko import attempt
+from imagemill.builders.kaniko import attempt, watching
 from imagemill.builders.kaniko.builder import more_memory
 from imagemill.builders.kaniko.cluster import JOBS, PERMISSIONS, PODS, SECRETS
 from imagemill.errors import (
@@ -53,6 +53,20 @@ def test_a_digest_counts_only_with_exit_code_0(cluster: PlayedCluster) -> None:
     job, _ = cluster.run(lines=["error building image: something"])
     cluster.server.finish(job, 1, DIGEST)
     assert isinstance(build.error(), UserError)
+
+
+def test_an_image_that_was_there_before_is_not_the_result_of_a_kaniko_that_wrote_no_digest(
+    cluster: PlayedCluster, registry: str
+) -> None:
+    source_hash = uuid.uuid4().hex * 2
+    Pusher(registry, "team/app").image(source_hash)
+    open_registry = OciRegistry(Logins(), frozenset({registry}))
+    build = cluster.build(source_hash, destination=f"{registry}/team/app", registry=open_registry)
+    job, _ = cluster.run()
+    cluster.server.finish(job, 0, "Usage: executor [flags]")
+    error = build.error()
+    assert isinstance(error, OperatorError)
+    assert "wrote no digest" in error.message
 
 
 def test_the_digest_is_the_registrys_where_the_pod_of_a_job_that_succeeded_is_gone(
@@ -293,6 +307,30 @@ def test_a_job_that_vanished_while_no_watch_was_open_is_found_gone(cluster: Play
     assert f"{job['metadata']['name']} was deleted" in error.message
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("method", ["_list", "_take"])
+def test_a_watch_that_dies_of_a_fault_stops_no_build_for_good(
+    cluster: PlayedCluster, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    other = cluster.build()  # the watches outlive the build that notices
+    job = cluster.job()
+
+    def fault(*_: object) -> None:
+        raise ValueError("unforeseen")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(watching._Watch, method, fault)
+        cluster.server.expire_watches()
+        cluster.server.start_pod(job)
+        assert type(other.error()) is ServiceUnreachable
+        if method == "_list":
+            assert type(cluster.build().error()) is ServiceUnreachable
+    again = cluster.build(job["metadata"]["annotations"]["dev.imagemill/source-hash"])
+    assert again.says("Found the Job")
+    cluster.server.finish(job, 0, DIGEST)
+    assert again.result() == DIGEST
+
+
 def test_a_watch_that_is_not_permitted_fails_the_build_with_the_verb(cluster: PlayedCluster) -> None:
     cluster.server.deny("watch", "pods")
     error = cluster.build().error()
@@ -403,6 +441,19 @@ def test_a_failed_job_stays_for_its_retention_but_its_login_does_not(cluster: Pl
     assert cluster.job()["spec"]["ttlSecondsAfterFinished"] == 1234
     assert [kept["metadata"]["name"] for kept in cluster.objects(PODS)] == [pod["metadata"]["name"]]
     assert cluster.objects(SECRETS) == []
+
+
+def test_a_build_that_is_cancelled_while_the_api_server_is_away_for_a_moment_leaves_nothing(
+    cluster: PlayedCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "REMOVAL_PAUSES", (0.0, 0.0, 0.0))
+    build = cluster.build()
+    cluster.run(lines=["running"])
+    assert build.says("running")
+    cluster.server.fail_next(503, 2, verb="delete", resource="jobs")
+    build.stop(BuildCancelled("The build was cancelled"))
+    assert isinstance(build.error(), BuildCancelled)
+    assert cluster.is_empty()
 
 
 def test_a_job_that_cannot_be_deleted_takes_no_digest_away(cluster: PlayedCluster) -> None:

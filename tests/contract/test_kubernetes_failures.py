@@ -13,6 +13,7 @@ import pytest
 from imagemill.builders.kaniko import failures
 from imagemill.builders.kaniko.cluster import connect
 from imagemill.errors import (
+    BuildCancelled,
     ConfigError,
     ImagemillError,
     OperatorError,
@@ -229,6 +230,22 @@ def test_a_quota_that_keeps_the_pod_from_being_made_is_told_within_seconds(clust
     assert cluster.is_empty()
 
 
+def test_why_an_adopted_job_has_no_pod_is_known_from_before(cluster: PlayedCluster) -> None:
+    other = cluster.build()  # so that the watches are older than the adoption
+    cluster.job()
+    source_hash = uuid.uuid4().hex * 2
+    first = cluster.build(source_hash, scheduling_timeout=99)
+    assert first.says("Created the Job")
+    (job,) = [job for job in cluster.server.jobs() if source_hash[:20] in job["metadata"]["name"]]
+    first.stop(TransientError("the worker lost its lock"))
+    first.error()
+    said = "exceeded quota: team, requested: pods=1, used: pods=1, limited: pods=1"
+    cluster.server.event(job, "FailedCreate", f'Error creating: pods "x" is forbidden: {said}', "Warning")
+    assert "quota team is exceeded" in failed(cluster.build(source_hash), OperatorError).message
+    other.stop(BuildCancelled("the test is over"))
+    other.error()
+
+
 def test_a_webhook_that_does_not_admit_the_job_is_named_with_its_reason(cluster: PlayedCluster) -> None:
     cluster.server.deny_admission("policy.example.com", "images must come from registry.example.com")
     error = failed(cluster.build(), OperatorError)
@@ -432,4 +449,4 @@ def test_a_job_that_somebody_deletes_is_tried_again(cluster: PlayedCluster) -> N
     build = cluster.build()
     job, _ = cluster.run()
     cluster.server.expire_job(job)
-    assert "was deleted while it was building" in failed(build, TransientError).message
+    assert "was deleted" in failed(build, TransientError).message  # the Job, or first its pod

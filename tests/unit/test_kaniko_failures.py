@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from imagemill.builders.kaniko.executor import explain
-from imagemill.builders.kaniko.failures import Evidence, failure, has_failed, is_out_of_memory, trouble
+from imagemill.builders.kaniko.failures import Evidence, failure, has_failed, is_out_of_memory, memory_limit, trouble
 from imagemill.builders.kaniko.secrets import docker_config
 from imagemill.errors import (
     ImagemillError,
@@ -99,6 +99,12 @@ IMAGE = "registry.example.com/team/app:abc"
             ServiceUnreachable,
             "cannot read the context",
         ),
+        (
+            "Error: error resolving source context: getting context from S3: NoSuchKey: The specified key does not"
+            " exist. status code: 404",
+            TransientError,
+            "cannot read the context",
+        ),
         ("Error: unknown flag: --cashe", OperatorError, "exit code 1: unknown flag: --cashe"),
         (
             "kaniko should only be run inside of a container, run with the --force flag if you are sure",
@@ -112,6 +118,21 @@ def test_the_executors_last_word_tells_whose_fault_it_is(said: str, kind: type[I
     assert type(error) is kind, repr(error)
     assert told in error.message
     assert error.hint
+
+
+@pytest.mark.parametrize("doing", ["error building image", "error pushing image"])
+@pytest.mark.parametrize(
+    ("why", "hint"),
+    [
+        ("http: server gave HTTP response to HTTPS client", "--insecure-registry=registry.example.com "),
+        ("tls: failed to verify certificate: x509: unknown authority", "--registry-certificate=registry.example.com="),
+        ("dial tcp 192.0.2.1:443: connect: connection refused", "pods can reach it"),
+    ],
+)
+def test_what_is_to_be_done_about_a_registry_is_what_helps_a_pod(doing: str, why: str, hint: str) -> None:
+    error = explain([f'{doing}: Get "https://registry.example.com/v2/": {why}'], 1, IMAGE)
+    assert hint in error.hint
+    assert "engine" not in str(error)
 
 
 @pytest.mark.parametrize(
@@ -192,6 +213,41 @@ def test_an_instruction_that_ended_with_137_is_the_dockerfiles_own() -> None:
     ended = pod({"terminated": {"exitCode": 137, "reason": "Error"}}, phase="Failed")
     log = ["error building image: failed to execute command: waiting for process to exit: exit status 137"]
     assert type(failure(Evidence(JOB, [ended], log=log))) is UserError
+
+
+def test_the_executor_is_found_behind_containers_that_a_webhook_has_put_before_it() -> None:
+    injected = pod({"terminated": {"exitCode": 137, "reason": "OOMKilled"}})
+    injected["metadata"]["annotations"] = {"kubectl.kubernetes.io/default-container": "kaniko"}
+    injected["spec"]["containers"].insert(0, {"name": "sidecar"})
+    assert has_failed(JOB, [injected])
+    assert is_out_of_memory([injected])
+    assert memory_limit(injected) == "2Gi"
+
+
+def test_a_pod_that_is_refused_for_a_reason_that_may_pass_is_given_time() -> None:
+    said = 'Operation cannot be fulfilled on resourcequotas "team": the object has been modified'
+    found = trouble(Evidence(JOB, [], [{"reason": "FailedCreate", "message": f"Error creating: {said}"}]))
+    assert found is not None
+    assert found.patience > 0
+    assert "the object has been modified" in found.error.message
+
+
+def overdue(build_id: str) -> Object:
+    condition = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}
+    metadata = {"name": "j", "annotations": {"dev.imagemill/build-id": build_id}}
+    return {"metadata": metadata, "spec": {"activeDeadlineSeconds": 60}, "status": {"conditions": [condition]}}
+
+
+def test_the_deadline_of_a_job_that_another_build_began_is_not_this_builds() -> None:
+    error = failure(Evidence(overdue("earlier"), build_id="this"))
+    assert type(error) is TransientError
+    assert "earlier" in error.message
+    assert type(failure(Evidence(overdue("this"), build_id="this"))) is UserError
+
+
+def test_a_deadline_of_the_config_is_named() -> None:
+    assert "activeDeadlineSeconds" in failure(Evidence(overdue("b"), build_id="b", own_deadline=60)).hint
+    assert "--timeout" in failure(Evidence(overdue("b"), build_id="b", own_deadline=90)).hint
 
 
 def test_the_latest_pod_counts() -> None:

@@ -149,6 +149,12 @@ def test_deadline_is_the_earlier_of_the_builds_and_the_configs(
     assert job(section(kaniko_config=config), deadline=left)["spec"]["activeDeadlineSeconds"] == expected
 
 
+@pytest.mark.parametrize("name", ["kaniko", "build"])
+def test_pod_says_which_of_its_containers_is_the_executor(name: str) -> None:
+    template = job(section(kaniko_config=container(name=name)))["spec"]["template"]
+    assert template["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"] == name
+
+
 def test_build_without_a_deadline_has_none() -> None:
     assert "activeDeadlineSeconds" not in job(deadline=math.inf)["spec"]
 

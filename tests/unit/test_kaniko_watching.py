@@ -3,16 +3,18 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from urllib3 import BaseHTTPResponse
 
 from imagemill.builders.kaniko.cluster import EVENTS, JOBS, PODS, SERVICE_ACCOUNT, connect, shared
 from imagemill.builders.kaniko.logs import Place
 from imagemill.builders.kaniko.refusals import Question, refusal
-from imagemill.builders.kaniko.watching import Feed
+from imagemill.builders.kaniko.watching import Feed, lines
 from imagemill.errors import OperatorError, PermissionDenied, ServiceUnreachable, UserError
 
 Object = dict[str, Any]
@@ -71,6 +73,17 @@ def test_the_last_state_of_a_pod_that_is_gone_is_kept() -> None:
     feed.put(JOBS, job())
     feed.put(PODS, pod("a") | {"status": {"phase": "Failed"}}, gone=True)
     assert feed.see("job-1").pods[0]["status"] == {"phase": "Failed"}
+
+
+@pytest.mark.parametrize(("behind", "seen"), [("9", "10"), ("11", "11"), ("opaque", "opaque")])
+def test_a_watch_that_is_behind_takes_nothing_back(behind: str, seen: str) -> None:
+    feed = Feed(NAME)
+    for resource, item in ((JOBS, job()), (PODS, pod("a"))):
+        for version in ("10", behind):
+            feed.put(resource, item | {"metadata": item["metadata"] | {"resourceVersion": version}})
+    sight = feed.see("job-1")
+    assert sight.job is not None
+    assert [each["metadata"]["resourceVersion"] for each in (sight.job, *sight.pods)] == [seen, seen]
 
 
 def test_who_changed_which_field_is_not_kept() -> None:
@@ -164,6 +177,15 @@ def test_a_line_is_shown_without_its_time_and_broken_text_does_no_harm() -> None
     assert place.text(b"2026-01-01T00:00:00.5+02:00 caf\xe9 \r") == "caf\ufffd "
     assert place.since == "2025-12-31T21:59:59Z"
     assert place.text(b"no time") == "no time"
+
+
+def test_of_a_line_without_an_end_only_the_beginning_is_kept() -> None:
+    chunks = [b"short\n", *[b"x" * 100] * 50, b"\nafter\n"]
+    stream = cast("BaseHTTPResponse", SimpleNamespace(stream=lambda: iter(chunks)))
+    short, long, after = lines(stream, longest=150)
+    assert (short, after) == (b"short", b"after")
+    assert long[:150] == b"x" * 150
+    assert len(long) <= 250
 
 
 # connections

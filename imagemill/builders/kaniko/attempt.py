@@ -19,7 +19,7 @@ from imagemill.builders.kaniko.credentials import needs_docker_secret
 from imagemill.builders.kaniko.failures import Evidence, Trouble
 from imagemill.builders.kaniko.job import BUILD_ID, Circumstances, job_name
 from imagemill.builders.kaniko.logs import PodLog, followers_of
-from imagemill.builders.kaniko.overlay import executor, pod_spec
+from imagemill.builders.kaniko.overlay import Document, executor, pod_spec
 from imagemill.builders.kaniko.validation import valid_job
 from imagemill.builders.kaniko.watching import Feed, Sight, watches_of
 from imagemill.config.model import Environment, KanikoBuilder
@@ -31,6 +31,9 @@ REMOVAL = 15.0
 
 SLACK = 60.0
 """Seconds by which a Job outlives its build's deadline, so that the worker ends it, if there is one, and says why."""
+
+REMOVAL_PAUSES = (0.5, 2.0, 0.0)
+"""Seconds after each try to delete something, while the API server is away: a build that was cancelled is to end."""
 
 RENEW_AGAIN = 20.0
 """Seconds after which a login is renewed that could not be."""
@@ -171,6 +174,7 @@ class Attempt:
         be tried again.
         """
         sight = self._look(there, feed)
+        feed.recall(self.task.cluster, there["metadata"]["uid"])
         if _has_succeeded(sight) or not failures.has_failed(there, sight.pods):
             return True
         mine = (there["metadata"].get("annotations") or {}).get(BUILD_ID) == self.task.inputs.build_id
@@ -193,11 +197,18 @@ class Attempt:
         self._remove(JOBS, self.name, job["metadata"]["uid"])
 
     def _remove(self, resource: Resource, name: str, uid: str = "") -> None:
-        """Delete an object; if that fails, the log says so: the build has ended as it has."""
-        try:
-            self.task.cluster.delete(resource, name, uid)
-        except ImagemillError as error:
-            self.task.progress.log(f"Could not delete {resource.plural}/{name}, which is left in the cluster: {error}")
+        """Delete an object; if that fails for good, the log says so: the build has ended as it has."""
+        failure: ImagemillError | None = None
+        for pause in REMOVAL_PAUSES:
+            try:
+                return self.task.cluster.delete(resource, name, uid)
+            except TransientError as error:
+                failure = error
+                time.sleep(pause)
+            except ImagemillError as error:
+                failure = error
+                break
+        self.task.progress.log(f"Could not delete {resource.plural}/{name}, which is left in the cluster: {failure}")
 
     # its supervision
 
@@ -229,19 +240,18 @@ class Attempt:
             self._trouble = None
         return Ending(error=trouble.error) if trouble and self._lasts(trouble) else None
 
-    def _success(self, message: str) -> Ending:
+    def _success(self, message: str | None) -> Ending:
         """The digest that Kaniko wrote; where its pod is gone, the one that the registry has."""
+        image, hint = self.task.inputs.image, "see the log, and command, args and image in builder.kaniko-config"
+        if message is None:
+            if digest := self.task.registry.digest(image):
+                return Ending(digest)
+            what = f"the registry has no image {image}, and its pod is gone"
+            return Ending(error=OperatorError(f"The Job {self.name} succeeded, but {what}", hint))
         if found := _DIGEST.search(message):
             return Ending(found[0])
-        image = self.task.inputs.image
-        if digest := self.task.registry.digest(image):
-            return Ending(digest)
-        return Ending(
-            error=OperatorError(
-                f"The Job {self.name} succeeded, but there is neither a digest in its pod nor the image {image}",
-                "see the log, and the command and args of the container in builder.kaniko-config",
-            )
-        )
+        # What the registry has may be older than this build.
+        return Ending(error=OperatorError(f"The Job {self.name} succeeded, but Kaniko wrote no digest", hint))
 
     def _failure(self, job: Object, feed: Feed) -> Ending:
         sight = self._look(job, feed)
@@ -274,6 +284,8 @@ class Attempt:
             image=str(self.task.inputs.image),
             ours=ours,
             scheduling_timeout=self.task.section.scheduling_timeout,
+            build_id=self.task.inputs.build_id,
+            own_deadline=_own_deadline(self.task.section.kaniko_config),
         )
 
     # its Secrets
@@ -340,16 +352,22 @@ class Attempt:
             self.task.progress.enter(State.PUSHING)
 
 
+def _own_deadline(config: Document) -> int | None:
+    """The deadline that the config gives each Job, if it does."""
+    deadline: int | None = (config.get("spec") or {}).get("activeDeadlineSeconds")
+    return deadline
+
+
 def _has_succeeded(sight: Sight) -> bool:
     """Whether the executor ended well, by what its pod or its Job says."""
     ended = [failures.executor_state(pod).get("terminated") or {} for pod in sight.pods]
     return any(end.get("exitCode") == 0 for end in ended) or (sight.job is not None and failures.is_complete(sight.job))
 
 
-def _message(sight: Sight) -> str:
-    """What the executor left behind when it ended well; empty if that cannot be seen (any more)."""
+def _message(sight: Sight) -> str | None:
+    """What the executor left behind when it ended well; None if that cannot be seen (any more)."""
     ended = [failures.executor_state(pod).get("terminated") or {} for pod in sight.pods]
-    return next((str(end.get("message") or "") for end in ended if end.get("exitCode") == 0), "")
+    return next((str(end.get("message") or "") for end in ended if end.get("exitCode") == 0), None)
 
 
 def _destinations(job: Object) -> set[str]:

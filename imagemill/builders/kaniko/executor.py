@@ -8,7 +8,14 @@ import re
 from collections.abc import Sequence
 
 from imagemill.builders.failures import Doing, registry_failure, shortened
-from imagemill.errors import ImagemillError, OperatorError, PermissionDenied, ServiceUnreachable, UserError
+from imagemill.errors import (
+    ImagemillError,
+    OperatorError,
+    PermissionDenied,
+    ServiceUnreachable,
+    TransientError,
+    UserError,
+)
 
 _LAST_WORD = re.compile(
     r"(?:Error: )?(?P<doing>error (?:building image|checking push permissions|pushing image|resolving source context"
@@ -27,6 +34,9 @@ _ABSENT = re.compile(r"MANIFEST_UNKNOWN|NAME_UNKNOWN|manifest unknown|NoSuchKey|
 _REFUSED = re.compile(
     r"UNAUTHORIZED|DENIED|AccessDenied|Forbidden|\b40[13]\b|no basic auth|NoCredential", re.IGNORECASE
 )
+_NO_CONTEXT = re.compile(r"NoSuchKey|object doesn't exist|BlobNotFound")
+_PLAIN_HTTP = re.compile(r"server gave HTTP response to HTTPS client")
+_UNTRUSTED = re.compile(r"x509: |certificate signed by unknown authority|tls: failed to verify")
 _REGISTRY = re.compile(
     r"(?:GET|HEAD|POST|PUT|PATCH) \"?https?://(?P<host>[^/\s\"]+)/(?:v2/(?P<path>\S+?)/manifests/(?P<tag>\S+?):)?",
     re.IGNORECASE,
@@ -91,7 +101,7 @@ def _base_image(why: str, found: re.Match[str]) -> ImagemillError:
     if _REFUSED.search(why):
         hint = "check its name; if it is private, give the pod a login (builder.secret-name) or a service account"
         return PermissionDenied(told, hint, "pull", name)
-    known = registry_failure(why, Doing("Pulling a base image", found["host"]))
+    known = _registry_failure(why, Doing("Pulling a base image", found["host"]))
     return known or UserError(told, "see the last lines of the log")
 
 
@@ -104,8 +114,26 @@ def _pushing(why: str, image: str) -> ImagemillError:
             "push",
             image,
         )
-    known = registry_failure(why, Doing(f"Pushing to {image}", registry))
+    known = _registry_failure(why, Doing(f"Pushing to {image}", registry))
     return known or OperatorError(f"Pushing to {image} failed: {shortened(why)}", "see the log of the registry")
+
+
+def _registry_failure(why: str, doing: Doing) -> ImagemillError | None:
+    """As `failures.registry_failure`, with what to do where there is a pod and no Docker engine."""
+    action, registry = doing
+    if _PLAIN_HTTP.search(why):
+        hint = f"add --insecure-registry={registry} to args in builder.kaniko-config if it is to be used without"
+        return OperatorError(f"{action} failed: {registry} does not speak TLS", hint)
+    if _UNTRUSTED.search(why):
+        hint = (
+            "mount the certificate of the authority that signed it, and add"
+            f" --registry-certificate={registry}=/ITS/PATH to args in builder.kaniko-config"
+        )
+        return OperatorError(f"{action} failed: {shortened(why)}", hint)
+    known = registry_failure(why, doing)
+    if isinstance(known, ServiceUnreachable):
+        return ServiceUnreachable(known.message, f"check that {registry} runs, and that pods can reach it")
+    return known
 
 
 def _context(why: str) -> ImagemillError:
@@ -115,6 +143,11 @@ def _context(why: str) -> ImagemillError:
             "allow the pod's service account to read builder.build-context-store, or name a key in builder.secret-name"
         )
         return PermissionDenied(told, hint, "read", "the context store")
+    if _NO_CONTEXT.search(why):
+        # One context serves all builds of its source, and another of them may have ended and removed it.
+        return TransientError(
+            told, "it is packed again; if this lasts, see who deletes from builder.build-context-store"
+        )
     if isinstance(registry_failure(why, Doing("", "the store")), ServiceUnreachable):
         return ServiceUnreachable(told, "check that pods can reach builder.build-context-store")
     return OperatorError(told, "check builder.build-context-store, and what pods can read of it")

@@ -12,6 +12,7 @@ from typing import Any
 
 from imagemill.builders.failures import shortened
 from imagemill.builders.kaniko.executor import explain
+from imagemill.builders.kaniko.job import BUILD_ID, DEFAULT_CONTAINER
 from imagemill.builders.kaniko.refusals import admission
 from imagemill.errors import ImagemillError, OperatorError, PermissionDenied, TransientError, UserError
 
@@ -19,6 +20,10 @@ Object = Mapping[str, Any]
 
 NO_POD = 60.0
 """Seconds for which a Job may be without a pod, and without a reason for that."""
+
+CREATING = 30.0
+"""Seconds for which the Job's controller may try again to make a pod, where the reason is none that is known to stay:
+several that count against one quota get in each other's way, for example."""
 
 PULLING = 30.0
 """Seconds for which the kubelet may try again to pull an image, where the registry does not answer."""
@@ -105,6 +110,10 @@ class Evidence:
     ours: Collection[str] = ()
     """Names of Secrets that the build itself makes, which may come after the pod."""
     scheduling_timeout: float = 300.0
+    build_id: str = ""
+    """The build that asks, which need not be the one that began the Job."""
+    own_deadline: int | None = None
+    """The `activeDeadlineSeconds` of the config, if it has one."""
 
     @property
     def pod(self) -> Object | None:
@@ -128,8 +137,9 @@ def executor_state(pod: Object) -> Object:
 
 def executor_of(pod: Object) -> Object:
     """The container that runs Kaniko, as the pod describes it."""
-    container: Object = pod["spec"]["containers"][0]
-    return container
+    containers: Sequence[Object] = pod["spec"]["containers"]
+    name = (pod["metadata"].get("annotations") or {}).get(DEFAULT_CONTAINER)
+    return next((container for container in containers if container["name"] == name), containers[0])
 
 
 def has_failed(job: Object, pods: Sequence[Object]) -> bool:
@@ -174,10 +184,7 @@ def trouble(evidence: Evidence) -> Trouble | None:
 def failure(evidence: Evidence) -> ImagemillError:
     """Why a Job has failed."""
     if _deadline(evidence):
-        return UserError(
-            "The build ran out of time: Kubernetes ended its Job at the deadline",
-            "see in the log what was slow, or ask for more with --timeout, up to IMAGEMILL_BUILD_TIMEOUT",
-        )
+        return _out_of_time(evidence)
     pod = evidence.pod
     if pod is None:
         return TransientError("The build's pod vanished, and its Job failed", "see who deletes pods in the namespace")
@@ -194,6 +201,22 @@ def _deadline(evidence: Evidence) -> bool:
     return "DeadlineExceeded" in reasons
 
 
+def _out_of_time(evidence: Evidence) -> ImagemillError:
+    """The Job's time is that of the build that began it, which another one may have adopted when it was almost over."""
+    began = (evidence.job["metadata"].get("annotations") or {}).get(BUILD_ID, evidence.build_id)
+    if began != evidence.build_id:
+        return TransientError(
+            f"The Job was begun by the build {began}, and Kubernetes ended it at that build's deadline",
+            "it is tried again, with a Job of its own",
+        )
+    told = "The build ran out of time: Kubernetes ended its Job at the deadline"
+    if evidence.own_deadline is not None and evidence.own_deadline == evidence.job["spec"].get("activeDeadlineSeconds"):
+        return UserError(told, "see in the log what was slow, or raise activeDeadlineSeconds in builder.kaniko-config")
+    return UserError(
+        told, "see in the log what was slow, or ask for more with --timeout, up to IMAGEMILL_BUILD_TIMEOUT"
+    )
+
+
 def _condition(item: Object, kind: str) -> Object:
     """The condition of this type, if it holds."""
     for condition in item.get("status", {}).get("conditions") or ():
@@ -205,9 +228,10 @@ def _condition(item: Object, kind: str) -> Object:
 
 def _no_pod(evidence: Evidence) -> Trouble | None:
     for said in evidence.said("FailedCreate"):
-        known = admission(said)
+        if known := admission(said):
+            return Trouble("creation", known)
         hint = "see why the Job's controller cannot make pods: kubectl get events"
-        return Trouble("creation", known or OperatorError(f"The build's pod is refused: {shortened(said)}", hint))
+        return Trouble("no creation", OperatorError(f"The build's pod is refused: {shortened(said)}", hint), CREATING)
     if evidence.job.get("spec", {}).get("suspend"):
         error = OperatorError(
             "The build's Job is suspended, by a queue or by hand", "see the queue: kubectl get events"

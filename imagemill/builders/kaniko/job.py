@@ -30,6 +30,10 @@ IMAGE = "dev.imagemill/image"
 """Labels and annotations. The image, repository and tag, is an annotation alone: a Job that is to be adopted may be of
 the same source, and yet push to another place."""
 
+DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
+"""The annotation of a pod that says which of its containers is meant, for `kubectl logs` and for us: webhooks put
+containers of their own into pods, also before the first one."""
+
 LABELS = {
     "app.kubernetes.io/name": "imagemill",
     "app.kubernetes.io/managed-by": "imagemill",
@@ -49,6 +53,7 @@ UNDISTURBED = {
 EXECUTOR = ("spec", "template", "spec", "containers", 0)
 """Where in a Job the executor's container is."""
 
+_CONTAINER = "kaniko"
 _LABEL_LENGTH = 63
 _HASH_DIGITS = 20
 _RETRIES = 3
@@ -147,7 +152,7 @@ def _equipment(section: KanikoBuilder, inputs: BuildInputs, context_uri: str, fa
 def _defaults(section: KanikoBuilder, inputs: BuildInputs, equipment: Equipment, facts: Circumstances) -> Document:
     """What `kaniko-config` may replace."""
     container: Document = {
-        "name": "kaniko",
+        "name": _CONTAINER,
         "image": section.kaniko_image,
         "args": _default_arguments(facts),
         "env": list(equipment.env),
@@ -212,7 +217,12 @@ def _ours(section: KanikoBuilder, inputs: BuildInputs, equipment: Equipment, fac
         # Without a request of its own, so that Kubernetes requests the limit: this time the memory is there.
         container["resources"] = {"limits": {"memory": facts.memory}, "requests": {"memory": None}}
     once = {"backoffLimit": 0, "completions": 1, "parallelism": 1}  # we know what can be tried again, and try it
-    template = {"metadata": marks, "spec": {"restartPolicy": "Never", "containers": [container]}}
+    name = executor(section.kaniko_config).get("name") or _CONTAINER
+    annotations = {**marks["annotations"], DEFAULT_CONTAINER: name}
+    template = {
+        "metadata": {**marks, "annotations": annotations},
+        "spec": {"restartPolicy": "Never", "containers": [container]},
+    }
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",

@@ -31,6 +31,7 @@ _IDLE = 5.0
 _MOST_LINES = 5000
 _OVERLAP = timedelta(seconds=1)  # two streams of a container may be stamped a little out of order
 _LONGEST = 16 << 10
+_STAMP = 64  # what stands before a line, at most
 
 _LINE = re.compile(
     rb"(?P<second>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(?P<zone>Z|[+-]\d\d:\d\d) (?P<text>.*)", re.DOTALL
@@ -102,7 +103,7 @@ class PodLog:
         self._place.resume()
         try:
             with self._cluster.log(self._pod, self._container, self._place.since) as stream:
-                for line in lines(stream, partial=True):
+                for line in lines(stream, partial=True, longest=_LONGEST + _STAMP):
                     if (text := self._place.text(line)) is not None:
                         yield text
         except Absent:
@@ -122,7 +123,7 @@ class PodLog:
         with self._cluster.follow(self._pod, self._container, self._place.since, silence) as stream:
             self._open(stream)
             try:
-                for line in lines(stream):
+                for line in lines(stream, longest=_LONGEST + _STAMP):
                     if not self._add(line) or is_over():
                         return
             finally:

@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,11 +83,11 @@ class Feed:
         uid = item["metadata"]["uid"]
         with self._changed:
             if resource is JOBS:
-                self._jobs[uid] = item
+                self._jobs[uid] = _newer(item, self._jobs.get(uid))
                 if gone:
                     self._gone.add(uid)
             elif resource is PODS:
-                self._pods[uid] = item
+                self._pods[uid] = _newer(item, self._pods.get(uid))
             else:
                 self._events.pop(uid, None)
                 self._events[uid] = item
@@ -140,6 +140,12 @@ class Feed:
         for pod in cluster.list(PODS, labels=f"{SELECTOR},batch.kubernetes.io/controller-uid={uid}")["items"]:
             self.put(PODS, pod)
 
+    def recall(self, cluster: Cluster, uid: str) -> None:
+        """Ask for the warnings about a Job that are older than this feed; they are good to know, and not needed."""
+        with suppress(ImagemillError):
+            for event in cluster.list(EVENTS, fields=f"type=Warning,involvedObject.uid={uid}")["items"]:
+                self.put(EVENTS, event)
+
     def take_stale(self) -> bool:
         """Whether what is known has to be refreshed; then it is the caller's to do."""
         with self._changed:
@@ -149,6 +155,18 @@ class Feed:
     def _tell(self) -> None:
         self._news = True
         self._changed.notify_all()
+
+
+def _newer(item: Object, known: Object | None) -> Object:
+    """The newer one of two states: a watch may be behind what has been asked for.
+
+    Versions of one object are numbers that grow, officially so since Kubernetes 1.35:
+    https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions.
+    """
+    versions = [str(each["metadata"].get("resourceVersion", "")) for each in (item, known or item)]
+    if known is not None and all(map(str.isdecimal, versions)) and int(versions[0]) < int(versions[1]):
+        return known
+    return item
 
 
 def owner_of(item: Object, kind: str) -> tuple[str, str]:
@@ -177,9 +195,7 @@ class Watches:
         feed = Feed(name)
         with self._lock:
             self._feeds.append(feed)
-            if not self._watches:
-                self._watches = [self._watch(*each) for each in _KINDS]
-            watches = list(self._watches)
+            watches = self._watches = self._living()
         try:
             for watch in watches:
                 while not watch.live.wait(STEP):
@@ -193,6 +209,13 @@ class Watches:
         """Raise the error of a watch that cannot go on, or that has not for longer than `PATIENCE`."""
         for watch in list(self._watches):
             watch.check()
+
+    def _living(self) -> list["_Watch"]:
+        """A watch of each kind, new in the place of one that nobody foresaw to end."""
+        if not self._watches:
+            return [self._watch(*kind) for kind in _KINDS]
+        known = zip(_KINDS, self._watches, strict=True)
+        return [self._watch(*kind) if watch.has_died else watch for kind, watch in known]
 
     def _leave(self, feed: Feed) -> None:
         with self._lock:
@@ -231,7 +254,7 @@ class _Watch(threading.Thread):
     ) -> None:
         super().__init__(name=f"watch-{resource.plural}", daemon=True)
         self.live = threading.Event()
-        """Set once the first list is in, or could not be had."""
+        """Set once the first list is in, or could not be had, or the watch has ended."""
         self._cluster, self._resource, self._feeds = cluster, resource, feeds
         self._selectors = {"labels": labels, "fields": fields}
         self._version = ""
@@ -250,8 +273,13 @@ class _Watch(threading.Thread):
             lasting = not isinstance(failure, TransientError)
             if lasting or time.monotonic() - self._failing_since > PATIENCE:
                 raise failure
-        elif not (self.is_alive() or self._stopped.is_set()):
+        elif self.has_died:
             raise ServiceUnreachable(f"The watch on {self._resource.plural} has ended", "see the log of the worker")
+
+    @property
+    def has_died(self) -> bool:
+        """Whether the watch has ended by an error that nobody foresaw, which Python prints."""
+        return not (self.is_alive() or self._stopped.is_set())
 
     def stop(self) -> None:
         """End the watch, whatever it waits for."""
@@ -261,6 +289,12 @@ class _Watch(threading.Thread):
                 shut(self._stream)
 
     def run(self) -> None:
+        try:
+            self._keep_on()
+        finally:
+            self.live.set()  # whoever waits for it learns by `check` how it ended
+
+    def _keep_on(self) -> None:
         pause = _FIRST_PAUSE
         while not self._stopped.is_set():
             try:
@@ -332,12 +366,17 @@ class _Watch(threading.Thread):
             feed.wake()
 
 
-def lines(stream: BaseHTTPResponse, *, partial: bool = False) -> Iterator[bytes]:
-    """The lines of a stream, as soon as they come; what comes after the last line end only if `partial`."""
+def lines(stream: BaseHTTPResponse, *, partial: bool = False, longest: int | None = None) -> Iterator[bytes]:
+    """The lines of a stream, as soon as they come; what comes after the last line end only if `partial`.
+
+    Of a line of more than `longest` bytes only the first `longest` ones are sure to be right: a progress bar can be
+    one line for hours, and is not to be kept in memory.
+    """
     rest = b""
     for chunk in stream.stream():
         *whole, rest = (rest + chunk).split(b"\n")
         yield from whole
+        rest = rest[:longest]
     if partial and rest:
         yield rest
 
