@@ -160,3 +160,9 @@ class Builder(Protocol):
 
     def build(self, inputs: BuildInputs, context: StoredContext, registry: Registry, progress: Progress) -> str:
         """Build from the context, push, and return the pushed digest."""
+
+    def discard(self, build: str) -> None:
+        """Remove what the build with this id may have left elsewhere, running or done, when its worker died.
+
+        What has failed may stay for a while, to be looked at.
+        """

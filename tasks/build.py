@@ -10,6 +10,7 @@ from imagemill.build import Build, State
 from imagemill.errors import OperatorError
 from imagemill.reference import ImageReference
 from tasks import pipeline, resolve
+from tasks.report import discard
 from tasks.step import Run, step
 
 MOST_UPLOADS = 2
@@ -34,6 +35,7 @@ def _build(run: Run, build: Build) -> Build | Signature:
     # Somebody may have pushed it since it was looked for: another holder of the lock, or this message's last worker.
     existing = None if build.request.force else registry.digest(image)
     if existing is not None:
+        discard(run.setup, build)
         return build.knowing(existing_digest=existing, digest=existing)
     if not resolve.context_is_there(run.setup, build):
         return _upload_again(run, build)

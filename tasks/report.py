@@ -65,3 +65,11 @@ def clean_up(setup: Setup, build: Build) -> None:
             resolve.contexts(setup, build).delete(build.context)
         except (ImagemillError, OSError) as error:
             log.warning("The context %s stays behind: %s", build.context, error)
+
+
+def discard(setup: Setup, build: Build) -> None:
+    """End what a builder may have left behind elsewhere, if the worker that began the build has died."""
+    try:
+        resolve.builder(setup, build).discard(build.id)
+    except ImagemillError as error:
+        log.warning("What may be left of the build could not be removed: %s", error)

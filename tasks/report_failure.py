@@ -10,7 +10,7 @@ from imagemill.build import Build, BuildReport, Failure
 from imagemill.errors import BuildCancelled, ImagemillError
 from tasks import events
 from tasks.log_context import bound
-from tasks.report import clean_up, ended
+from tasks.report import clean_up, discard, ended
 from tasks.setup import journal, setup
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,8 @@ def report_failure(request: FailedTask, error: Exception, traceback: object) -> 
     build = Build.load(request.args[0])
     with bound(build=build.id, step=request.task.removeprefix("imagemill.")):
         fail(build, error, request.hostname)
+        if request.task == "imagemill.build":
+            discard(setup(), build)
         clean_up(setup(), build)
 
 

@@ -57,6 +57,9 @@ class DockerBuilder:
                 progress.enter(State.PUSHING)
                 return job.push()
 
+    def discard(self, build: str) -> None:
+        """See `Builder.discard`: a build ends with the docker command, and that with its worker."""
+
 
 @dataclass(frozen=True)
 class _Job:

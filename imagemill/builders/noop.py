@@ -19,3 +19,6 @@ class NoopBuilder:
             "if builder.type is not set, start a Docker engine, or set DOCKER_HOST to one; if it is noop, set"
             " builder.type to docker or kaniko in the launch config",
         )
+
+    def discard(self, build: str) -> None:
+        """See `Builder.discard`: nothing ever runs."""

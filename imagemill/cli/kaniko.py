@@ -47,7 +47,7 @@ def job(
 
     from imagemill.adapters import Adapter, load
     from imagemill.builders.kaniko.credentials import needs_docker_secret
-    from imagemill.builders.kaniko.job import Circumstances, job_name
+    from imagemill.builders.kaniko.job import Circumstances, build_secret_name, docker_secret_name, job_name
     from imagemill.cli.requests import check_config
 
     loaded = check_config(config, default_config)
@@ -58,8 +58,8 @@ def job(
         environment=environment,
         deadline=timeout,
         endpoint=s3_endpoint if section.build_context_store.startswith("s3:") else None,
-        docker_secret=name if needs_docker_secret(section, environment, inputs.image) else None,
-        build_secrets=name if inputs.secrets else None,
+        docker_secret=docker_secret_name(name) if needs_docker_secret(section, environment, inputs.image) else None,
+        build_secrets=build_secret_name(name) if inputs.secrets else None,
     )
     # By the table's way, since Kubernetes' client may not be installed.
     valid_job = load(

@@ -152,6 +152,19 @@ def test_a_build_that_is_cancelled_takes_its_job_with_it(
     until(lambda: nothing_is_left(cluster, tmp_path), "the end of it all", lambda: cluster.jobs())
 
 
+def test_a_build_that_is_cancelled_after_its_worker_has_died_takes_its_job_with_it(
+    running: Service, cluster: KubernetesServer, build: str, tmp_path: Path
+) -> None:
+    first = start_pool(running, "first")
+    begin(cluster, job(cluster, running))
+    running.kill(first)
+    running.client.cancel(build)
+    start_pool(running, "second")
+
+    assert ended(running, build).status == "cancelled"
+    until(lambda: nothing_is_left(cluster, tmp_path), "the end of it all", lambda: cluster.jobs())
+
+
 def test_a_second_try_with_more_memory_is_in_the_report(
     running: Service, cluster: KubernetesServer, build: str
 ) -> None:

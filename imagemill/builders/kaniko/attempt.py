@@ -17,7 +17,13 @@ from imagemill.builders.kaniko import failures, secrets
 from imagemill.builders.kaniko.cluster import JOBS, SECRETS, Cluster, Object, Resource
 from imagemill.builders.kaniko.credentials import needs_docker_secret
 from imagemill.builders.kaniko.failures import Evidence, Trouble
-from imagemill.builders.kaniko.job import BUILD_ID, Circumstances, job_name
+from imagemill.builders.kaniko.job import (
+    BUILD_ID,
+    Circumstances,
+    build_secret_name,
+    docker_secret_name,
+    job_name,
+)
 from imagemill.builders.kaniko.logs import PodLog, followers_of
 from imagemill.builders.kaniko.overlay import Document, executor, pod_spec
 from imagemill.builders.kaniko.validation import valid_job
@@ -160,8 +166,8 @@ class Attempt:
             deadline=task.progress.remaining() + SLACK,
             endpoint=task.endpoint,
             insecure_registries=task.insecure_registries,
-            docker_secret=secrets.docker_secret_name(self.name) if login else None,
-            build_secrets=secrets.build_secret_name(self.name) if task.inputs.secrets else None,
+            docker_secret=docker_secret_name(self.name) if login else None,
+            build_secrets=build_secret_name(self.name) if task.inputs.secrets else None,
             attempt=self.number,
             memory=self.memory,
         )
@@ -189,7 +195,7 @@ class Attempt:
         if not ending.is_kept:
             self._delete(job)
             return
-        for name in (secrets.docker_secret_name(self.name), secrets.build_secret_name(self.name)):
+        for name in (docker_secret_name(self.name), build_secret_name(self.name)):
             if _mounts(job, name):
                 self._remove(SECRETS, name)
 
@@ -275,7 +281,7 @@ class Attempt:
         return time.monotonic() - self._since >= trouble.patience
 
     def _evidence(self, sight: Sight, job: Object) -> Evidence:
-        ours = {secrets.docker_secret_name(self.name), secrets.build_secret_name(self.name)}
+        ours = {docker_secret_name(self.name), build_secret_name(self.name)}
         return Evidence(
             job=job,
             pods=sight.pods,
@@ -293,11 +299,11 @@ class Attempt:
     def _bring_secrets(self, job: Object) -> None:
         """Make the Secrets that the Job's pod waits for, or, of an adopted one, make them anew."""
         self._bring_login(job)
-        if _mounts(job, secrets.build_secret_name(self.name)):
+        if _mounts(job, build_secret_name(self.name)):
             secrets.put(self.task.cluster, secrets.build_secret(job, secrets.values(self.task.inputs.secrets)))
 
     def _bring_login(self, job: Object) -> None:
-        if not _mounts(job, secrets.docker_secret_name(self.name)):
+        if not _mounts(job, docker_secret_name(self.name)):
             return
         image = self.task.inputs.image
         credentials = self.task.registry.credentials(image)

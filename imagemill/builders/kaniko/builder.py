@@ -10,8 +10,9 @@ from kubernetes.utils import parse_quantity
 
 from imagemill.builders import Workplace
 from imagemill.builders.kaniko.attempt import Attempt, Ending, Task
-from imagemill.builders.kaniko.cluster import connect
-from imagemill.builders.kaniko.job import job_name
+from imagemill.builders.kaniko.cluster import JOBS, Object, connect
+from imagemill.builders.kaniko.job import BUILD_ID, job_name, label_value
+from imagemill.builders.kaniko.watching import SELECTOR
 from imagemill.config.model import KanikoBuilder as Section
 from imagemill.errors import OperatorError, TransientError
 from imagemill.ports import BuildInputs, Progress, Registry, StoredContext
@@ -51,6 +52,13 @@ class KanikoBuilder:
         )
         return _run(task)
 
+    def discard(self, build: str) -> None:
+        """See `Builder.discard`: the Jobs that it has made and that have not failed, with their pods and Secrets."""
+        cluster = connect(self._place.environment)
+        for job in cluster.list(JOBS, labels=f"{SELECTOR},{BUILD_ID}={label_value(build)}")["items"]:
+            if not _has_failed(job):
+                cluster.delete(JOBS, job["metadata"]["name"], job["metadata"]["uid"])
+
     def _endpoint(self, uri: str) -> str | None:
         given = self._place.environment
         return next((given[name] for name in _ENDPOINTS.get(uri.partition(":")[0], ()) if given.get(name)), None)
@@ -77,6 +85,11 @@ def _run(task: Task) -> str:
         f"The names of the build's Jobs, {name} and those after it, are taken in {task.cluster.namespace}",
         "see which of them Kubernetes cannot delete: kubectl get jobs,pods",
     )
+
+
+def _has_failed(job: Object) -> bool:
+    conditions = job.get("status", {}).get("conditions") or ()
+    return any(found["type"] == "Failed" and found["status"] == "True" for found in conditions)
 
 
 def _second_try(ending: Ending, memory: str) -> str:

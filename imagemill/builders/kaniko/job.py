@@ -104,6 +104,16 @@ def job_name(section: KanikoBuilder, source_hash: str, attempt: int = 1) -> str:
     return section.build_job_name[: _LABEL_LENGTH - len(end)].rstrip("-") + end
 
 
+def docker_secret_name(job: str) -> str:
+    """The Secret with the registry's login."""
+    return f"{job}-registry"
+
+
+def build_secret_name(job: str) -> str:
+    """The Secret with the build secrets."""
+    return f"{job}-build-secrets"
+
+
 def job_labels(inputs: BuildInputs) -> dict[str, str]:
     """The labels that a Job, its pod and its Secrets are found by."""
     return LABELS | {BUILD_ID: label_value(inputs.build_id), SOURCE_HASH: label_value(inputs.source_hash)}

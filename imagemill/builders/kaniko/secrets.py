@@ -23,16 +23,6 @@ _HUB_KEY = "https://index.docker.io/v1/"
 _TRIES = 5
 
 
-def docker_secret_name(job: str) -> str:
-    """The Secret with the registry's login."""
-    return f"{job}-registry"
-
-
-def build_secret_name(job: str) -> str:
-    """The Secret with the build secrets."""
-    return f"{job}-build-secrets"
-
-
 def docker_config(registry: str, credentials: Credentials) -> bytes:
     """A docker `config.json` for one registry: https://docs.docker.com/reference/cli/docker/login/."""
     entry = {}
