@@ -566,9 +566,11 @@ def test_command_takes_another_destination_and_names_the_secrets(
     printed = yaml.safe_load(out)
     assert code == 0
     assert any(argument.startswith("--destination=other.example/x:") for argument in arguments(printed))
+    name = printed["metadata"]["name"]
     assert [volume["secret"]["secretName"] for volume in pod_spec(printed)["volumes"]] == [
-        printed["metadata"]["name"]
-    ] * 2
+        f"{name}-registry",
+        f"{name}-build-secrets",
+    ]
     assert variables(printed)["S3_ENDPOINT"] == "http://127.0.0.1:8333"
     assert printed["spec"]["activeDeadlineSeconds"] == 60
 

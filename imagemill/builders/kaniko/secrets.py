@@ -12,6 +12,7 @@ from pathlib import Path
 
 from imagemill.builders.kaniko.cluster import SECRETS, Cluster, Object
 from imagemill.builders.kaniko.credentials import DOCKER_CONFIG_KEY
+from imagemill.builders.kaniko.job import build_secret_name, docker_secret_name
 from imagemill.errors import OperatorError, ServiceUnreachable
 from imagemill.ports import Credentials
 from imagemill.reference import DOCKER_HUB
