@@ -16,7 +16,7 @@ from tasks.step import Run, step
 MOST_UPLOADS = 2
 
 
-@step(State.BUILDING, timeout="build_timeout")
+@step(State.BUILDING, timeout="build_timeout", announced=True)
 def build(run: Run, build: Build) -> Build | Signature:
     """Learn `digest`, under the lock on the image."""
     if build.digest is not None:

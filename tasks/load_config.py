@@ -8,7 +8,7 @@ from tasks import resolve
 from tasks.step import Run, step
 
 
-@step(State.LOADING, announced=False)
+@step(State.LOADING)
 def load_config(run: Run, build: Build) -> Build:
     """Learn `config` and `deadline`."""
     if build.config is not None:

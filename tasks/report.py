@@ -15,7 +15,6 @@ log = logging.getLogger(__name__)
 
 @step(
     State.REPORTING,
-    announced=False,
     ignore_result=False,
     Request="tasks.events:ReportRequest",
     # Its id is the entry's, whose beginning and arguments Flower is to go on showing.

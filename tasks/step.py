@@ -143,7 +143,7 @@ def _cancelled() -> BuildCancelled:
 
 
 def step(
-    state: State, *, timeout: str = "quick_timeout", announced: bool = True, **options: Any
+    state: State, *, timeout: str = "quick_timeout", announced: bool = False, **options: Any
 ) -> Callable[[StepFunction], Task[Any, Any]]:
     """Make a Celery task `imagemill.<function's name>` of a step.
 

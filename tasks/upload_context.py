@@ -8,7 +8,7 @@ from tasks import resolve
 from tasks.step import Run, step
 
 
-@step(State.UPLOADING, timeout="upload_timeout")
+@step(State.UPLOADING, timeout="upload_timeout", announced=True)
 def upload_context(run: Run, build: Build) -> Build:
     """Learn `context`. What is stored already is not stored again."""
     contexts = resolve.contexts(run.setup, build)

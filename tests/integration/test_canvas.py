@@ -16,7 +16,9 @@ from service import Service, service, until
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("canvas")
-    with service(redis_url, redis_url, "canvas:", folder) as workers:
+    config = folder / "launch-config.yaml"
+    config.write_text("builder: {type: noop}\n")
+    with service(redis_url, redis_url, "canvas:", folder, IMAGEMILL_CONFIG=str(config)) as workers:
         workers.start()
         yield workers
 
@@ -94,7 +96,24 @@ def test_those_who_watch_the_workers_see_the_state_of_the_build(running: Service
     assert (seen.name, seen.worker.hostname) == ("imagemill.build_image", "all@test")
     assert f"localhost:1/x@sha256:{'0' * 64}" in seen.kwargs
     assert f"localhost:1/x@sha256:{'0' * 64}" in seen.result
-    assert states == ["RECEIVED", "STARTED", "HASHING", "CHECKING", "SUCCESS"]
+    assert states == ["RECEIVED", "STARTED", "SUCCESS"]
+
+
+def test_those_who_watch_the_workers_see_that_it_builds(running: Service, registry: str) -> None:
+    """Until it is refused: by a builder that never builds."""
+    project = running.folder / "project"
+    project.mkdir()
+    (project / "Dockerfile").write_text("FROM scratch\n")
+    with running.monitored() as events:
+        build = running.client.submit(source=str(project), destination=f"{registry}/canvas")
+        until(lambda: monitored(events, build) == "FAILURE", "the end of the build", lambda: events)
+
+    assert [event["type"] for event in events if event.get("uuid") == build] == [
+        "task-received",
+        "task-started",
+        "task-building",
+        "task-failed",
+    ]
 
 
 def monitored(events: list[dict[str, Any]], build: str) -> str | None:
