@@ -18,7 +18,7 @@ import servers
 from benchmarks.service import service, subfolder
 from imagemill.client import Client
 
-ROUNDS = 5
+ROUNDS = 9
 MODULES, MODULE_BYTES = 300, 20_000
 WEIGHTS, WEIGHTS_BYTES = 4, 23_500_000
 

@@ -26,6 +26,7 @@ from imagemill.errors import (
     TransientError,
     UserError,
 )
+from imagemill.retry_after import retry_after_seconds
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 10, 60
 """Seconds that a server has to take a connection, and to go on with an answer."""
@@ -355,6 +356,4 @@ def _bucket(resource: str) -> str:
 
 
 def _retry_after(error: sdk.ClientError) -> float | None:
-    """The seconds that the server asked us to wait (RFC 9110, section 10.2.3); AWS sends no dates there."""
-    value = error.response["ResponseMetadata"].get("HTTPHeaders", {}).get("retry-after", "")
-    return float(value) if value.isdecimal() else None
+    return retry_after_seconds(error.response["ResponseMetadata"].get("HTTPHeaders", {}).get("retry-after"))

@@ -22,8 +22,6 @@ from azure.core.exceptions import (
 )
 from azure.core.pipeline import PipelineResponse
 from azure.identity import CredentialUnavailableError, DefaultAzureCredential
-from urllib3.exceptions import InvalidHeader
-from urllib3.util import Retry
 
 from imagemill.clouds import Identity
 from imagemill.errors import (
@@ -34,6 +32,7 @@ from imagemill.errors import (
     TransientError,
     UserError,
 )
+from imagemill.retry_after import retry_after_seconds
 
 STORAGE_SCOPE = "https://storage.azure.com/.default"
 """What tokens for Blob storage are asked for, in each of Azure's clouds."""
@@ -208,7 +207,7 @@ def _busy(answer: Any, what: str, told: str) -> ImagemillError | None:
     """The error for an answer that says that it may be another one later."""
     if answer is None or (answer.status_code < 500 and answer.status_code not in (408, 429)):
         return None
-    wait = _retry_after(answer.headers.get("Retry-After"))
+    wait = retry_after_seconds(answer.headers.get("Retry-After"))
     if answer.status_code == 429:
         return TransientError(f"{what} has had too many requests: {told}", "it limits requests", wait)
     return ServiceUnreachable(f"{what} answers {answer.status_code} {told}", "see https://azure.status.microsoft", wait)
@@ -273,11 +272,3 @@ def _told(text: str) -> str:
     """The first line of what an SDK says, as far as it is for people."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return line if len(line) <= _TOLD else f"{line[:_TOLD]}…"
-
-
-def _retry_after(header: str | None) -> float | None:
-    """Seconds after which a server wants to be asked again (RFC 9110, section 10.2.3), if it says so."""
-    try:
-        return Retry().parse_retry_after(header) if header else None
-    except InvalidHeader:
-        return None

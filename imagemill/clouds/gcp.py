@@ -28,8 +28,7 @@ from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from requests import ConnectionError as RequestsConnectionError
 from requests import RequestException, Response, Timeout
 from requests.exceptions import ChunkedEncodingError, SSLError
-from urllib3.exceptions import HTTPError, InvalidHeader
-from urllib3.util import Retry
+from urllib3.exceptions import HTTPError
 
 from imagemill.clouds import Identity
 from imagemill.errors import (
@@ -40,6 +39,7 @@ from imagemill.errors import (
     TransientError,
     UserError,
 )
+from imagemill.retry_after import retry_after_seconds
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
@@ -157,7 +157,7 @@ class _TokenRequest(Request):
             raise TokenUnavailableError(_reason(error.args[0])) from None
         if answer.status in (408, 429) or answer.status >= 500:
             raise TokenUnavailableError(
-                f"the answer is {answer.status}", _retry_after(answer.headers.get("Retry-After"))
+                f"the answer is {answer.status}", retry_after_seconds(answer.headers.get("Retry-After"))
             )
         return answer
 
@@ -257,13 +257,13 @@ def _refusal(response: Response, action: str, resource: str) -> ImagemillError |
         return TransientError(
             f"Google Cloud has had too many requests for {resource}: {said}",
             "it limits requests for a time",
-            _retry_after(response.headers.get("Retry-After")),
+            retry_after_seconds(response.headers.get("Retry-After")),
         )
     if status == 408 or status >= 500:
         return ServiceUnreachable(
             f"Google Cloud answers {action} on {resource} with {said}",
             "see https://status.cloud.google.com",
-            _retry_after(response.headers.get("Retry-After")),
+            retry_after_seconds(response.headers.get("Retry-After")),
         )
     if status in (401, 403):
         return _denied(said, action, resource)
@@ -364,11 +364,3 @@ def _is_forgotten_upload(response: object) -> bool:
     if not isinstance(response, Response) or response.status_code not in (404, 410):
         return False
     return "upload_id=" in (response.request.url or "")
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds (RFC 9110, section 10.2.3)."""
-    try:
-        return Retry().parse_retry_after(value) if value else None
-    except (InvalidHeader, ValueError, OverflowError):
-        return None

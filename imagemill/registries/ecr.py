@@ -19,6 +19,7 @@ from imagemill.errors import OperatorError, PermissionDenied, ServiceUnreachable
 from imagemill.hosts import ECR
 from imagemill.ports import Credentials
 from imagemill.reference import ImageReference, is_digest
+from imagemill.registries.oci import MANIFEST_TYPES
 
 RENEW_BEFORE = 60 * 60.0
 """Seconds before their end at which credentials are not handed out any more; they live for 12 hours.
@@ -26,12 +27,6 @@ RENEW_BEFORE = 60 * 60.0
 A build may push at its end with what it was given at its beginning.
 """
 
-_MANIFEST_TYPES = [
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-]
 _ABSENT = frozenset({"ImageNotFoundException", "RepositoryNotFoundException"})
 _TAKEN = frozenset({"ImageAlreadyExistsException", "ImageTagAlreadyExistsException"})
 
@@ -137,7 +132,7 @@ def _manifest(reference: ImageReference) -> dict[str, str]:
     try:
         with _asked("BatchGetImage", reference):
             answer = _client(reference).batch_get_image(
-                **_names(reference), imageIds=[_image(reference)], acceptedMediaTypes=_MANIFEST_TYPES
+                **_names(reference), imageIds=[_image(reference)], acceptedMediaTypes=list(MANIFEST_TYPES)
             )
     except PermissionDenied as error:
         hint = (

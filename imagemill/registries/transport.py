@@ -14,7 +14,6 @@ from urllib.parse import urljoin, urlsplit
 from urllib3 import BaseHTTPResponse, HTTPHeaderDict, PoolManager, Timeout
 from urllib3.exceptions import (
     HTTPError,
-    InvalidHeader,
     LocationValueError,
     NameResolutionError,
     NewConnectionError,
@@ -22,9 +21,9 @@ from urllib3.exceptions import (
     SSLError,
     TimeoutError,
 )
-from urllib3.util import Retry
 
 from imagemill.errors import ImagemillError, OperatorError, ServiceUnreachable, UserError
+from imagemill.retry_after import retry_after_seconds
 
 TIMEOUT = Timeout(connect=10.0, read=30.0)
 """Seconds of silence before a server counts as unreachable."""
@@ -53,10 +52,7 @@ class Answer(NamedTuple):
     @property
     def retry_after(self) -> float | None:
         """Seconds after which the server wants to be asked again (RFC 9110, section 10.2.3), if it says so."""
-        try:
-            return Retry().parse_retry_after(self.headers["Retry-After"])
-        except (KeyError, InvalidHeader, ValueError, OverflowError):
-            return None
+        return retry_after_seconds(self.headers.get("Retry-After"))
 
 
 def request(method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> Answer:

@@ -117,7 +117,7 @@ def test_role_that_may_not_be_taken_is_named() -> None:
     assert known.action == "sts:AssumeRoleWithWebIdentity"
 
 
-@pytest.mark.parametrize(("value", "seconds"), [("12", 12.0), ("", None), ("Fri, 31 Dec 1999 23:59:59 GMT", None)])
+@pytest.mark.parametrize(("value", "seconds"), [("12", 12.0), ("", None), ("Fri, 31 Dec 1999 23:59:59 GMT", 0.0)])
 def test_time_to_wait_is_handed_on(value: str, seconds: float | None) -> None:
     known = translate(answered("SlowDown", 503, **{"retry-after": value}))
     assert isinstance(known, TransientError)

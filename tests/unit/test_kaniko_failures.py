@@ -232,6 +232,29 @@ def test_a_pod_that_is_refused_for_a_reason_that_may_pass_is_given_time() -> Non
     assert "the object has been modified" in found.error.message
 
 
+@pytest.mark.parametrize("state", [{"running": {}}, {"terminated": {"exitCode": 143, "reason": "Error"}}])
+def test_why_a_pod_is_deleted_may_be_told_by_its_job_a_moment_later(state: Object) -> None:
+    deleted = pod(state)
+    deleted["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert not has_failed(JOB, [deleted])
+    found = trouble(Evidence(JOB, [deleted]))
+    assert found is not None
+    assert found.patience > 0
+    assert "deleted by somebody" in found.error.message
+    assert has_failed(overdue("this"), [deleted])
+    assert "ran out of time" in failure(Evidence(overdue("this"), [deleted], build_id="this")).message
+
+
+def test_a_pod_that_an_eviction_deletes_says_so_at_once() -> None:
+    condition = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
+    evicted = pod({"running": {}}, conditions=[condition])
+    evicted["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    found = trouble(Evidence(JOB, [evicted]))
+    assert found is not None
+    assert found.patience == 0
+    assert "evicted" in found.error.message
+
+
 def overdue(build_id: str) -> Object:
     condition = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}
     metadata = {"name": "j", "annotations": {"dev.imagemill/build-id": build_id}}

@@ -10,7 +10,8 @@ from kubernetes.utils import parse_quantity
 
 from imagemill.builders import Workplace
 from imagemill.builders.kaniko.attempt import Attempt, Ending, Task
-from imagemill.builders.kaniko.cluster import JOBS, Object, connect
+from imagemill.builders.kaniko.cluster import JOBS, connect
+from imagemill.builders.kaniko.failures import holding
 from imagemill.builders.kaniko.job import BUILD_ID, job_name, label_value
 from imagemill.builders.kaniko.watching import SELECTOR
 from imagemill.config.model import KanikoBuilder as Section
@@ -56,7 +57,7 @@ class KanikoBuilder:
         """See `Builder.discard`: the Jobs that it has made and that have not failed, with their pods and Secrets."""
         cluster = connect(self._place.environment)
         for job in cluster.list(JOBS, labels=f"{SELECTOR},{BUILD_ID}={label_value(build)}")["items"]:
-            if not _has_failed(job):
+            if not holding(job, "Failed"):
                 cluster.delete(JOBS, job["metadata"]["name"], job["metadata"]["uid"])
 
     def _endpoint(self, uri: str) -> str | None:
@@ -85,11 +86,6 @@ def _run(task: Task) -> str:
         f"The names of the build's Jobs, {name} and those after it, are taken in {task.cluster.namespace}",
         "see which of them Kubernetes cannot delete: kubectl get jobs,pods",
     )
-
-
-def _has_failed(job: Object) -> bool:
-    conditions = job.get("status", {}).get("conditions") or ()
-    return any(found["type"] == "Failed" and found["status"] == "True" for found in conditions)
 
 
 def _second_try(ending: Ending, memory: str) -> str:

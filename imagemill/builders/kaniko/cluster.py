@@ -21,10 +21,11 @@ from kubernetes.client.rest import RESTClientObject
 from kubernetes.config.incluster_config import InClusterConfigLoader
 from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
 from urllib3.connection import HTTPConnection
-from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError, SSLError
+from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
 
 from imagemill.builders.kaniko.refusals import Question, reason, refusal
 from imagemill.errors import ImagemillError, OperatorError, ServiceUnreachable
+from imagemill.retry_after import retry_after_seconds
 
 Object = dict[str, Any]
 """A Kubernetes object, as its JSON."""
@@ -258,7 +259,9 @@ class Cluster:
                 retries=retries,
             )
         if response.status == 429 or response.status >= 500:
-            raise refusal(response.status, response.data, question, _retry_after(response))
+            raise refusal(
+                response.status, response.data, question, retry_after_seconds(response.headers.get("Retry-After"))
+            )
         return Answer(response.status, response.data)
 
     @contextmanager
@@ -376,7 +379,9 @@ def _check_stream(response: BaseHTTPResponse, question: Question) -> None:
     if response.status in (400, 404) and question.resource == _LOGS.qualified:
         raise Absent
     if response.status != 200:
-        raise refusal(response.status, response.data, question, _retry_after(response))
+        raise refusal(
+            response.status, response.data, question, retry_after_seconds(response.headers.get("Retry-After"))
+        )
 
 
 def _log_query(container: str, since: str) -> dict[str, str]:
@@ -389,13 +394,6 @@ def _is_absent(answer: Answer) -> bool:
         return False
     details = json.loads(answer.body).get("details") or {} if reason(answer.body) == "NotFound" else {}
     return bool(details.get("name")) and details.get("kind") != "namespaces"
-
-
-def _retry_after(response: BaseHTTPResponse) -> float | None:
-    try:
-        return Retry().get_retry_after(response)
-    except InvalidHeader:
-        return None
 
 
 @contextmanager

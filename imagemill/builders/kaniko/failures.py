@@ -31,6 +31,9 @@ PULLING = 30.0
 MISSING = 3.0
 """Seconds for which a Secret or ConfigMap may be missing: some are made by others, and the kubelet may lag behind."""
 
+DELETED = 5.0
+"""Seconds for which nothing may say why a pod is deleted: if the Job's controller did it, the Job says so soon."""
+
 MOUNTING = 120.0
 """Seconds for which a volume may fail to be mounted, as they do while they are attached to a node."""
 
@@ -92,7 +95,7 @@ class Trouble:
     @property
     def is_told(self) -> bool:
         """Whether it is worth a line of the log while there is patience: not what every pod goes through."""
-        return self.patience > 0 and self.kind != "no pod"
+        return self.patience > 0 and self.kind not in ("no pod", "deletion")
 
 
 @dataclass(frozen=True)
@@ -144,17 +147,18 @@ def executor_of(pod: Object) -> Object:
 
 def has_failed(job: Object, pods: Sequence[Object]) -> bool:
     """Whether the Job has failed, or is bound to: it runs once, so its pod's end is its own."""
-    if _condition(job, "Failed") or _condition(job, "FailureTarget"):
+    if holding(job, "Failed") or holding(job, "FailureTarget"):
         return True
     return any(
-        pod.get("status", {}).get("phase") == "Failed" or executor_state(pod).get("terminated", {}).get("exitCode")
+        pod.get("status", {}).get("phase") == "Failed" or _terminated(pod).get("exitCode")
         for pod in pods
+        if not _is_deleted(pod)
     )
 
 
 def is_complete(job: Object) -> bool:
     """Whether the Job has succeeded."""
-    return bool(_condition(job, "Complete") or _condition(job, "SuccessCriteriaMet"))
+    return bool(holding(job, "Complete") or holding(job, "SuccessCriteriaMet"))
 
 
 def is_out_of_memory(pods: Sequence[Object]) -> bool:
@@ -174,7 +178,7 @@ def trouble(evidence: Evidence) -> Trouble | None:
     if pod is None:
         return _no_pod(evidence)
     if error := _disruption(pod):
-        return Trouble("disruption", error)
+        return Trouble("deletion", error, DELETED) if _is_deleted(pod) else Trouble("disruption", error)
     for rule in (_missing, _image, _start, _mount, _scheduling):
         if found := rule(evidence, pod):
             return found
@@ -195,7 +199,7 @@ def failure(evidence: Evidence) -> ImagemillError:
 
 
 def _deadline(evidence: Evidence) -> bool:
-    reasons = {_condition(evidence.job, kind).get("reason") for kind in ("Failed", "FailureTarget")}
+    reasons = {holding(evidence.job, kind).get("reason") for kind in ("Failed", "FailureTarget")}
     if evidence.pod is not None:
         reasons.add(evidence.pod.get("status", {}).get("reason"))
     return "DeadlineExceeded" in reasons
@@ -217,7 +221,7 @@ def _out_of_time(evidence: Evidence) -> ImagemillError:
     )
 
 
-def _condition(item: Object, kind: str) -> Object:
+def holding(item: Object, kind: str) -> Object:
     """The condition of this type, if it holds."""
     for condition in item.get("status", {}).get("conditions") or ():
         if condition["type"] == kind and condition["status"] == "True":
@@ -246,15 +250,11 @@ def _no_pod(evidence: Evidence) -> Trouble | None:
 
 def _disruption(pod: Object) -> ImagemillError | None:
     """What took the pod away from outside, which the next try may be spared."""
-    status, condition = pod.get("status", {}), _condition(pod, "DisruptionTarget")
-    told = shortened(str(status.get("message") or condition.get("message") or ""))
-    what = _DISRUPTIONS.get(str(condition.get("reason"))) or _POD_REASONS.get(str(status.get("reason")))
-    if what is None and _terminated(pod).get("reason") == "ContainerStatusUnknown":
-        what = "lost with its node"
-    if what is None and pod["metadata"].get("deletionTimestamp") and _terminated(pod).get("exitCode") != 0:
-        what = "deleted by somebody"
+    what = "deleted by somebody" if _is_deleted(pod) else _taken(pod)
     if what is None:
         return None
+    status, condition = pod.get("status", {}), holding(pod, "DisruptionTarget")
+    told = shortened(str(status.get("message") or condition.get("message") or ""))
     if _OWN_STORAGE.search(told):
         return OperatorError(
             f"The build used more disk than it may: {told}",
@@ -263,6 +263,20 @@ def _disruption(pod: Object) -> ImagemillError | None:
     where = f" on {pod['spec']['nodeName']}" if pod["spec"].get("nodeName") else ""
     hint = "it is tried again; if it happens often, raise the build's requests or its priority in builder.kaniko-config"
     return TransientError(f"The build's pod {_name(pod)}{where} was {what}{told and f': {told}'}", hint)
+
+
+def _taken(pod: Object) -> str | None:
+    """What became of a pod that the cluster took away for a reason that it gives."""
+    reason = str(pod.get("status", {}).get("reason"))
+    if what := _DISRUPTIONS.get(str(holding(pod, "DisruptionTarget").get("reason"))) or _POD_REASONS.get(reason):
+        return what
+    return "lost with its node" if _terminated(pod).get("reason") == "ContainerStatusUnknown" else None
+
+
+def _is_deleted(pod: Object) -> bool:
+    """Whether a pod that has not succeeded is deleted, and does not say why."""
+    is_deleted = "deletionTimestamp" in pod["metadata"] and _terminated(pod).get("exitCode") != 0
+    return is_deleted and _taken(pod) is None
 
 
 def _scheduling(evidence: Evidence, pod: Object) -> Trouble | None:
