@@ -6,8 +6,8 @@ not packed need not be unpacked. See docs/adr/0009-local-contexts-are-copied.md.
 """
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -33,8 +33,8 @@ class Contexts(Protocol):
     def add(self, name: str, root: Path, dockerfile: str | None, accept: Accept, progress: Progress) -> None:
         """Store the context of the source in `root`, unless `accept` raises over its manifest."""
 
-    def open(self, name: str) -> AbstractContextManager[StoredContext]:
-        """The context, for a builder; `FileNotFoundError` if it is not there."""
+    def stored(self, name: str) -> StoredContext:
+        """The context, for a builder; it is not read, and nothing held open, before the builder wants its files."""
 
     def delete(self, name: str) -> None:
         """Remove the context; no error if it is not there."""
@@ -42,13 +42,14 @@ class Contexts(Protocol):
 
 @dataclass(frozen=True)
 class Packed:
-    """A packed context, open to be read (a `StoredContext`)."""
+    """A packed context (a `StoredContext`). Kaniko reads it by its `uri`, so that no worker needs to open it."""
 
-    stream: BinaryIO
+    open: Callable[[], AbstractContextManager[BinaryIO]]
     uri: str | None = None
 
     def folder(self, scratch: Path, progress: Progress) -> Path:
-        context.unpack(self.stream, scratch, progress)
+        with self.open() as stream:
+            context.unpack(stream, scratch, progress)
         return scratch
 
 
@@ -79,10 +80,8 @@ class PackedContexts:
         with self.store.create(name) as stream:
             accept(context.pack(root, dockerfile, stream, progress))
 
-    @contextmanager
-    def open(self, name: str) -> Iterator[StoredContext]:
-        with self.store.open(name) as stream:
-            yield Packed(stream, self.store.uri(name))
+    def stored(self, name: str) -> StoredContext:
+        return Packed(lambda: self.store.open(name), self.store.uri(name))
 
     def delete(self, name: str) -> None:
         self.store.delete(name)
@@ -113,11 +112,8 @@ class CopiedContexts:
                 shutil.rmtree(unfinished, ignore_errors=True)
                 raise
 
-    @contextmanager
-    def open(self, name: str) -> Iterator[StoredContext]:
-        if not self.exists(name):
-            raise FileNotFoundError(self.path / name)
-        yield Copied(self.path / name)
+    def stored(self, name: str) -> StoredContext:
+        return Copied(self.path / name)
 
     def delete(self, name: str) -> None:
         if self.exists(name):

@@ -10,7 +10,7 @@ from imagemill.build import Build, State
 from imagemill.errors import OperatorError
 from imagemill.reference import ImageReference
 from tasks import pipeline, resolve
-from tasks.report import discard
+from tasks.leaving import discard
 from tasks.step import Run, step
 
 MOST_UPLOADS = 2
@@ -41,8 +41,7 @@ def _build(run: Run, build: Build) -> Build | Signature:
         return _upload_again(run, build)
     registry.prepare(image)
     builder, inputs = resolve.builder(run.setup, build), resolve.inputs(run.setup, build)
-    with resolve.stored_context(run.setup, build) as context:
-        digest = builder.build(inputs, context, registry, run)
+    digest = builder.build(inputs, resolve.stored_context(run.setup, build), registry, run)
     return build.knowing(digest=digest, warnings=(*build.warnings, *run.warnings))
 
 

@@ -11,11 +11,30 @@ def hash_source(run: Run, build: Build) -> Build:
     """Learn `source_hash` and `image`; a source that is an image already is its own `image`."""
     if build.image is not None:
         return build
-    source = resolve.source(run.setup, build.request)
+    source = resolve.source(run.setup, build)
     if source.image is not None:
         return build.knowing(image=str(source.image))
     destination = resolve.destination(build)
+    build = build.knowing(source=source.pinned(run))
+    source_hash = _source_hash(run, build)
+    return build.knowing(source_hash=source_hash, image=str(destination.with_tag(source_hash)))
+
+
+def _source_hash(run: Run, build: Build) -> str:
+    """The hash, from memory if the source cannot have changed since it was hashed, on whichever worker."""
+    if build.source is None:
+        return _hashed(run, build)
+    known, inputs = resolve.known_hashes(run.setup), resolve.hashed_inputs(build)
+    if source_hash := known.find(inputs):
+        run.log(f"{build.source} was hashed before")
+        return source_hash
+    source_hash = _hashed(run, build)
+    known.keep(inputs, source_hash)
+    return source_hash
+
+
+def _hashed(run: Run, build: Build) -> str:
+    source = resolve.source(run.setup, build)
     with resolve.scratch(run.setup) as scratch:
         manifest = context.manifest(source.fetch(scratch, run), build.request.dockerfile, run)
-    source_hash = resolve.source_hash(build, manifest)
-    return build.knowing(source_hash=source_hash, image=str(destination.with_tag(source_hash)))
+    return resolve.source_hash(build, manifest)

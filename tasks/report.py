@@ -1,16 +1,12 @@
 """Last step: the report, and nothing left behind."""
 
-import logging
 import time
 
 from imagemill.build import Build, BuildReport, State, StepTime
-from imagemill.errors import ImagemillError
 from imagemill.reference import ImageReference
-from tasks import resolve
-from tasks.setup import Setup, journal
+from tasks.leaving import clean_up
+from tasks.setup import journal
 from tasks.step import Run, step
-
-log = logging.getLogger(__name__)
 
 
 @step(
@@ -53,22 +49,3 @@ def _report(build: Build, steps: tuple[StepTime, ...]) -> BuildReport:
 def ended(steps: tuple[StepTime, ...], now: float) -> tuple[StepTime, ...]:
     """The times, with the last of them ended too."""
     return (*steps[:-1], steps[-1].model_copy(update={"ended": now})) if steps else ()
-
-
-def clean_up(setup: Setup, build: Build) -> None:
-    """Free the image's lock and remove the context; what cannot be removed now is left to `sweep`."""
-    if build.locked:
-        resolve.lock(setup, build).release()
-    if build.context:
-        try:
-            resolve.contexts(setup, build).delete(build.context)
-        except (ImagemillError, OSError) as error:
-            log.warning("The context %s stays behind: %s", build.context, error)
-
-
-def discard(setup: Setup, build: Build) -> None:
-    """End what a builder may have left behind elsewhere, if the worker that began the build has died."""
-    try:
-        resolve.builder(setup, build).discard(build.id)
-    except ImagemillError as error:
-        log.warning("What may be left of the build could not be removed: %s", error)

@@ -9,8 +9,9 @@ from celery import shared_task
 from imagemill.build import Build, BuildReport, Failure
 from imagemill.errors import BuildCancelled, ImagemillError
 from tasks import events
+from tasks.leaving import clean_up, discard
 from tasks.log_context import bound
-from tasks.report import clean_up, discard, ended
+from tasks.report import ended
 from tasks.setup import journal, setup
 
 log = logging.getLogger(__name__)

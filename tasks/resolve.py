@@ -1,10 +1,11 @@
 """Which adapters a build needs, from its message and its worker's setup."""
 
+import json
 import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from io import BytesIO
@@ -20,12 +21,13 @@ from imagemill.config import LaunchConfig, Loaded
 from imagemill.context import Manifest
 from imagemill.contexts import Contexts, CopiedContexts, Packed, PackedContexts
 from imagemill.errors import OperatorError, UserError
+from imagemill.known_hashes import KnownHashes
 from imagemill.ports import Builder, BuildInputs, Registry, Source, StoredContext
 from imagemill.reference import ImageReference
 from imagemill.registries import registry_for
 from imagemill.registries.docker_config import DockerConfig
 from imagemill.single_flight import ImageLock
-from imagemill.sources import open_source
+from imagemill.sources import open_source, origin
 from imagemill.stores import store_for
 from tasks.setup import Setup, journal
 
@@ -77,9 +79,9 @@ def destination(build: Build) -> ImageReference:
     return ImageReference.parse_destination(text)
 
 
-def source(setup: Setup, request: BuildRequest) -> Source:
-    """Where the code comes from."""
-    return open_source(request.source, roots=setup.source_roots)
+def source(setup: Setup, build: Build) -> Source:
+    """Where the code comes from: once it is known, the very commit or archive that the source was."""
+    return open_source(build.source or build.request.source, replace(setup.sources, scratch=scratch_folder(setup)))
 
 
 def source_hash(build: Build, manifest: Manifest) -> str:
@@ -93,6 +95,27 @@ def source_hash(build: Build, manifest: Manifest) -> str:
         labels=request.labels,
         secrets=request.secrets,
     )
+
+
+def hashed_inputs(build: Build) -> str:
+    """All that the hash of a source that cannot change depends on, as one text."""
+    request = build.request
+    inputs = {
+        "format": context.FORMAT,
+        "source": build.source,
+        "dockerfile": request.dockerfile,
+        "target": request.target,
+        "build_args": request.build_args,
+        "platform": _platform(build),
+        "labels": request.labels,
+        "secrets": sorted(request.secrets),
+    }
+    return json.dumps(inputs, sort_keys=True)
+
+
+def known_hashes(setup: Setup) -> KnownHashes:
+    """Hashes that any worker has found before."""
+    return KnownHashes(journal().redis, setup.key_prefix)
 
 
 def registry(setup: Setup, image: ImageReference) -> Registry:
@@ -114,9 +137,9 @@ def context_is_there(setup: Setup, build: Build) -> bool:
     return build.context is None or contexts(setup, build).exists(build.context)
 
 
-def stored_context(setup: Setup, build: Build) -> AbstractContextManager[StoredContext]:
+def stored_context(setup: Setup, build: Build) -> StoredContext:
     """The context for the builder; empty where the builder needs none."""
-    return nullcontext(Packed(BytesIO())) if build.context is None else contexts(setup, build).open(build.context)
+    return Packed(BytesIO) if build.context is None else contexts(setup, build).stored(build.context)
 
 
 def builder(setup: Setup, build: Build) -> Builder:
@@ -145,12 +168,13 @@ def inputs(setup: Setup, build: Build) -> BuildInputs:
     assert build.image is not None
     assert build.source_hash is not None
     request = build.request
+    revision, url = origin(build.source or "")
     return BuildInputs(
         image=ImageReference.parse(build.image),
         target=request.target,
         platform=_platform(build),
         build_args=request.build_args,
-        labels=labels(build.source_hash, request.revision, request.source_url, request.labels),
+        labels=labels(build.source_hash, request.revision or revision, request.source_url or url, request.labels),
         secrets={name: _secret(setup, name) for name in request.secrets},
         source_hash=build.source_hash,
         build_id=build.id,

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from imagemill.client import open_journal
 from imagemill.journal import Journal
+from imagemill.sources.options import SourceOptions
 
 
 class Setup(BaseModel):
@@ -25,7 +26,7 @@ class Setup(BaseModel):
         default_factory=lambda: Path.home() / ".cache/imagemill",
         description="scratch space, and packed contexts where the config names no context store",
     )
-    source_roots: tuple[Path, ...] = Field((), description="folders that local sources may lie in")
+    sources: SourceOptions = Field(SourceOptions(), description="what sources may be read, and how")
     build_secrets_dir: Path | None = Field(None, description="folder with a file per build secret, named by its id")
     insecure_registries: frozenset[str] = Field(frozenset(), description="hosts of registries that speak plain HTTP")
     docker_cli: Path | None = Field(None, description="the docker command; default: the first on PATH with BuildKit")

@@ -28,6 +28,7 @@ from imagemill.errors import (
 from imagemill.journal import LOST
 from imagemill.single_flight import ImageLock
 from tasks.giving_way import Replaceable
+from tasks.leaving import clean_up, discard
 from tasks.log_context import bound
 from tasks.setup import Setup, journal, setup
 
@@ -208,7 +209,10 @@ def _redelivered(task: Task[Any, Any], build: Build) -> Build:
         # Back into the queue, where it stays what it is: a message that was delivered before.
         raise Reject(f"Redis went away: {error}", requeue=True) from error
     if ended:
-        log.info("Redelivered, but the build has ended already")
+        log.info("Redelivered, but the build has ended already: its worker may have died before it had cleaned up")
+        if task.name == "imagemill.build":
+            discard(limits, build)
+        clean_up(limits, build)
         raise Ignore("The build has ended already")
     if deliveries >= limits.max_deliveries:
         raise OperatorError(

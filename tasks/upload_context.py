@@ -29,6 +29,6 @@ def store(contexts: Contexts, name: str, run: Run, build: Build) -> None:
                 "build from a source that is at rest, or build again",
             )
 
-    source = resolve.source(run.setup, build.request)
+    source = resolve.source(run.setup, build)
     with resolve.scratch(run.setup) as scratch:
         contexts.add(name, source.fetch(scratch, run), build.request.dockerfile, accept, run)

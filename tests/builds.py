@@ -39,7 +39,7 @@ def packed(dockerfile: str, files: Mapping[str, bytes | Path]) -> Packed:
             program = isinstance(content, Path)
             _add(archive, f"context/{name}", content.read_bytes() if isinstance(content, Path) else content, program)
     stream.seek(0)
-    return Packed(stream)
+    return Packed(lambda: stream)
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes, program: bool = False) -> None:

@@ -58,7 +58,7 @@ class RunningBuild:
 
     def __init__(self, builder: KanikoBuilder, inputs: BuildInputs, registry: Registry) -> None:
         self.progress = Watched()
-        context = Packed(io.BytesIO(), f"s3://bucket/contexts/{inputs.source_hash}.tar.gz")
+        context = Packed(io.BytesIO, f"s3://bucket/contexts/{inputs.source_hash}.tar.gz")
         pool = ThreadPoolExecutor(1)
         self._future = pool.submit(builder.build, inputs, context, registry, self.progress)
         pool.shutdown(wait=False)

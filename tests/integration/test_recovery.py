@@ -11,7 +11,10 @@ import pytest
 import servers
 from imagemill.build import Build, BuildReport, BuildRequest, State
 from imagemill.client import Client, open_journal
+from imagemill.config import LaunchConfig
+from imagemill.config.model import DockerBuilder
 from imagemill.errors import ServiceUnreachable, UserError
+from imagemill.stores.file import FileStore
 from service import Service, service, until
 
 SLOW = """\
@@ -203,12 +206,13 @@ def test_a_build_goes_on_when_redis_goes_away_for_a_moment(
 
 
 @pytest.fixture
-def redelivered(folder: Path) -> Callable[[Service, str], None]:
-    """Sends a step of a build, as it comes from a worker that died with it."""
+def redelivered(folder: Path) -> Callable[..., None]:
+    """Sends a step of a build, as it comes from a worker that died with it, with what the build knows by then."""
 
-    def send(running: Service, build: str) -> None:
+    def send(running: Service, build: str, **known: Any) -> None:
         app = running.client.app
-        message = Build(id=build, request=BuildRequest(source=str(folder)), started=time.time()).dump()
+        request = BuildRequest(source=str(folder))
+        message = Build(id=build, request=request, started=time.time()).knowing(**known).dump()
         with app.connection_for_read() as connection:
             channel: Any = connection.default_channel
             app.amqp.queues["imagemill"].bind(channel).declare()
@@ -220,7 +224,7 @@ def redelivered(folder: Path) -> Callable[[Service, str], None]:
 
 
 def test_a_build_that_has_ended_is_not_made_to_fail_by_a_late_message(
-    redis_service: Service, redelivered: Callable[[Service, str], None]
+    redis_service: Service, redelivered: Callable[..., None]
 ) -> None:
     redis_service.settings["IMAGEMILL_MAX_DELIVERIES"] = "1"
     client = redis_service.client
@@ -235,8 +239,23 @@ def test_a_build_that_has_ended_is_not_made_to_fail_by_a_late_message(
     assert client.app.AsyncResult("step-of-late").state == "PENDING"
 
 
+def test_a_worker_that_dies_before_it_has_cleaned_up_leaves_that_to_the_next_one(
+    redis_service: Service, redelivered: Callable[..., None], tmp_path: Path
+) -> None:
+    client = redis_service.client
+    records = open_journal(client.app, redis_service.backend, redis_service.prefix)
+    records.end("died", BuildReport(id="died", status="succeeded"))
+    store = FileStore((tmp_path / "store").as_uri())
+    with store.create("left.tar.gz") as stream:
+        stream.write(b"packed")
+    builder = DockerBuilder(build_context_store=(tmp_path / "store").as_uri())
+    redelivered(redis_service, "died", config=LaunchConfig(builder=builder), context="left.tar.gz")
+    redis_service.start()
+    until(lambda: not store.exists("left.tar.gz"), "the end of the context", lambda: redis_service.log)
+
+
 def test_a_redelivered_message_waits_for_a_redis_that_is_away(
-    folder: Path, rabbitmq_url: str, key_prefix: str, redelivered: Callable[[Service, str], None]
+    folder: Path, rabbitmq_url: str, key_prefix: str, redelivered: Callable[..., None]
 ) -> None:
     with (
         servers.redis(folder / "results") as results,

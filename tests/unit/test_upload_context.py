@@ -11,6 +11,7 @@ from imagemill.config import LaunchConfig
 from imagemill.contexts import Contexts, CopiedContexts, PackedContexts
 from imagemill.errors import UserError
 from imagemill.ports import Quiet
+from imagemill.sources.options import SourceOptions
 from imagemill.stores.file import FileStore
 from tasks.setup import Setup
 from tasks.step import Run
@@ -22,7 +23,7 @@ def test_a_source_that_changed_since_it_was_hashed_is_refused(tmp_path: Path, pa
     source = tmp_path / "source"
     source.mkdir()
     (source / "Dockerfile").write_text("FROM scratch\n")
-    setup = Setup(backend="redis://", state_dir=tmp_path / "state", source_roots=(source,))
+    setup = Setup(backend="redis://", state_dir=tmp_path / "state", sources=SourceOptions(roots=(source,)))
     quiet = Quiet()
     run = cast(Run, SimpleNamespace(setup=setup, log=quiet.log, check=quiet.check))
     request = BuildRequest(source=str(source))
