@@ -26,6 +26,10 @@ ENV PATH=/opt/imagemill/bin:$PATH \
     PYTHONPATH=/opt/imagemill/service \
     IMAGEMILL_CONFIG_DIR=/opt/imagemill/service/configs \
     IMAGEMILL_STATE_DIR=/var/lib/imagemill
+# What git sources are read with.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends git git-lfs openssh-client \
+    && rm -rf /var/lib/apt/lists/*
 RUN useradd --uid 1000 --no-log-init --create-home imagemill \
     && install --directory --owner imagemill --group imagemill /var/lib/imagemill
 USER imagemill

@@ -124,7 +124,7 @@ def _supervise(kubeconfig: Path, builds: int, out: IO[str]) -> None:
     def build(number: int) -> tuple[str, float]:
         source_hash = f"{number:064x}"[::-1]
         inputs = BuildInputs(ImageReference.parse(f"{DESTINATION}:{source_hash}"), source_hash=source_hash)
-        context = Packed(io.BytesIO(), f"s3://bench/contexts/{source_hash}.tar.gz")
+        context = Packed(io.BytesIO, f"s3://bench/contexts/{source_hash}.tar.gz")
         progress = Quiet()
         KanikoBuilder(place, section).build(inputs, context, registry, progress)
         returned = time.time()

@@ -1,4 +1,4 @@
-"""A whole service for a benchmark: Redis, an engine, a registry and one worker."""
+"""A whole service for a benchmark: Redis, an engine, a registry and workers."""
 
 import os
 import subprocess
@@ -30,33 +30,38 @@ def service(folder: Path) -> Iterator[Service]:
         engine = stack.enter_context(servers.docker_engine(subfolder(folder, "engine")))
         registry = stack.enter_context(servers.docker_registry(subfolder(folder, "registry")))
         broker = stack.enter_context(servers.redis_server(subfolder(folder, "redis")))
-        client = Client(broker)
-        stack.enter_context(_worker(folder, broker, engine, client))
-        yield Service(client, registry, engine)
+        docker = {"IMAGEMILL_DOCKER_HOST": engine, "IMAGEMILL_DOCKER_CLI": servers.docker_cli()}
+        stack.enter_context(worker(folder, broker, "imagemill,imagemill.docker", **docker))
+        yield Service(Client(broker), registry, engine)
 
 
 @contextmanager
-def _worker(folder: Path, broker: str, engine: str, client: Client) -> Iterator[None]:
+def worker(
+    folder: Path, broker: str, queues: str, *, pool: str = "prefork", concurrency: int = 0, **settings: str
+) -> Iterator[int]:
+    """The process id of a worker that takes tasks; `settings` are environment variables, 0 threads one for each CPU."""
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
         "IMAGEMILL_BROKER": broker,
-        "IMAGEMILL_DOCKER_HOST": engine,
-        "IMAGEMILL_DOCKER_CLI": servers.docker_cli(),
         "IMAGEMILL_SOURCE_ROOTS": str(folder),
+        **settings,
     }
-    command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-I", "benchmarks.empty"]
-    command += ["-Q", "imagemill,imagemill.docker", "-c", str(os.cpu_count() or 2)]
-    with (folder / "worker.log").open("wb") as log:
-        worker = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
+    command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-I", "benchmarks.empty", "-n", queues]
+    command += ["-Q", queues, "-P", pool, "-c", str(concurrency or os.cpu_count() or 2)]
+    log = folder / f"worker-{queues}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
     try:
-        while not client.workers(timeout=0.5):
-            if worker.poll() is not None:
-                raise RuntimeError((folder / "worker.log").read_text())
-        yield
+        while not any(name.startswith(f"{queues}@") for name in Client(broker).workers(timeout=0.5)):
+            if process.poll() is not None:
+                raise RuntimeError(log.read_text())
+        yield process.pid
     finally:
-        worker.terminate()
-        worker.wait(timeout=30)
+        process.terminate()
+        process.wait(timeout=30)
 
 
 def subfolder(folder: Path, name: str) -> Path:

@@ -150,7 +150,8 @@ class BuildRequest(Message):
     """What to build, from what, and how it is to be named."""
 
     source: Annotated[str, BeforeValidator(_path)] = Field(
-        min_length=1, description="a folder, an archive (.tar, .tar.gz, .zip) or docker-image://REFERENCE"
+        min_length=1,
+        description="a folder, an archive (.tar, .tar.gz, .zip), git+https://HOST/PATH@REF or docker-image://REFERENCE",
     )
     dockerfile: str | None = Field(None, description="path of the Dockerfile within the source; default: Dockerfile")
     target: str | None = Field(None, description="stage to build, of a Dockerfile with several")
@@ -264,6 +265,7 @@ class Build(Message):
     started: float
     deadline: float | None = None
     config: LaunchConfig | None = None
+    source: str | None = Field(None, description="the source, named so that it cannot become another one")
     source_hash: str | None = None
     image: str | None = Field(None, description="repository:tag that is being made")
     existing_digest: str | None = None

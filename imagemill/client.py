@@ -12,7 +12,8 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 from celery import Celery
 from celery.exceptions import CeleryError
@@ -22,7 +23,11 @@ from redis.exceptions import RedisError
 
 from imagemill.build import BuildReport, BuildRequest, Failure, Message, State, StepTime
 from imagemill.errors import ImagemillError, ServiceUnreachable, UserError
-from imagemill.journal import Event, Journal, connect
+from imagemill.journal import KEEP_SECONDS, Event, Journal, connect
+
+if TYPE_CHECKING:
+    from imagemill.input_records import InputRecords
+    from imagemill.inputs import InputRecord
 
 TASK = "imagemill.build_image"
 QUEUE = "imagemill"
@@ -68,6 +73,7 @@ class Client:
             raise UserError("Results are kept in Redis", "give its URL as backend, or set IMAGEMILL_BACKEND")
         self.app = Celery("imagemill-client", broker=broker, backend=backend, set_as_current=False)
         self.app.conf.update(_client_configuration(broker, key_prefix))
+        self._key_prefix = key_prefix
         self._journal = open_journal(self.app, backend, key_prefix, patience=2)
 
     def submit(self, request: BuildRequest | None = None, **fields: Any) -> str:
@@ -138,6 +144,32 @@ class Client:
                         yield Event(position, time.time(), report=report)
                         return
 
+    def source_hash(self, build: str) -> str:
+        """The hash of what the build makes its image from, once it is known; `UserError` if the build has none."""
+        with _reachable():
+            report = self._report(build)
+            found = self._inputs.source_hash(build) or (report and report.source_hash)
+            if found:
+                return found
+            state = "has ended" if report else f"is {self._known(build)[-1].state}"
+        raise UserError(
+            f"The build {build} {state}, and has no source hash",
+            "it failed before its source was hashed, or its source is an image"
+            if report
+            else "ask again once its source is hashed",
+        )
+
+    def inputs(self, source_hash: str) -> "InputRecord":
+        """The record of what the image with this source hash is made from; `UserError` if there is none (any more)."""
+        with _reachable():
+            record = self._inputs.find(source_hash)
+        if record is None:
+            raise UserError(
+                f"What the image {source_hash} was made from is not known any more",
+                f"records are kept for {KEEP_SECONDS // 3600} hours after they were last used; give the source instead",
+            )
+        return record
+
     def cancel(self, build: str) -> None:
         """Have the build stop; returns at once. A build that has ended stays as it is."""
         with _reachable():
@@ -150,6 +182,12 @@ class Client:
         with _reachable():
             answers = self.app.control.inspect(timeout=timeout).active_queues() or {}
         return {worker: sorted(queue["name"] for queue in queues) for worker, queues in answers.items()}
+
+    @cached_property
+    def _inputs(self) -> "InputRecords":
+        from imagemill.input_records import InputRecords  # it brings all that reads sources, which few clients do
+
+        return InputRecords(self._journal.redis, self._key_prefix)
 
     def _known(self, build: str) -> tuple[StepTime, ...]:
         steps = self._journal.steps(build)

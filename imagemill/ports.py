@@ -63,6 +63,12 @@ class Source(Protocol):
     def image(self) -> ImageReference | None:
         """The image itself where the source is one already, and so needs no build."""
 
+    def pinned(self, progress: Progress) -> str | None:
+        """A text that names the very content which the source has now, and nothing else ever; None if there is none.
+
+        The source of that text, on any worker, has that content, or cannot be read any more.
+        """
+
     def fetch(self, scratch: Path, progress: Progress) -> Path:
         """Bring the source onto this node and return its top folder, to be read only.
 

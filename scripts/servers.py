@@ -43,6 +43,8 @@ PACKAGES = {
     "docker-registry": "docker-registry",
     "dockerd": "docker.io",
     "git": "git",
+    "git-lfs": "git-lfs",
+    "git-shell": "git",
     "htpasswd": "apache2-utils",
     "ip": "iproute2",
     "node": "nodejs",
@@ -50,6 +52,8 @@ PACKAGES = {
     "pigz": "pigz",
     "rabbitmq-server": "rabbitmq-server",
     "redis-server": "redis-server",
+    "ssh-keygen": "openssh-client",
+    "sshd": "openssh-server",
 }
 """The Debian package of each program that servers and tests run."""
 
@@ -100,7 +104,8 @@ def missing(purpose: str) -> list[str]:
         wanted |= {"dockerd", "docker-registry", "ip"}
         wanted |= {"apparmor_parser"} if Path("/sys/module/apparmor").exists() else set()
     if purpose == "test":
-        wanted |= {"busybox", "docker-registry", "git", "htpasswd", "pigz", "rabbitmq-server", "redis-server"}
+        wanted |= {"busybox", "docker-registry", "htpasswd", "pigz", "rabbitmq-server", "redis-server"}
+        wanted |= {"git", "git-lfs", "sshd", "ssh-keygen"}
         wanted |= {"node"} if azurite_folder().exists() else {"node", "npm"}
     return sorted(name for name in wanted if not _usable(name))
 

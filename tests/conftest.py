@@ -16,8 +16,8 @@ import servers
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
-pytest_plugins = ["aws_fixtures", "azure_fixtures", "gcp_fixtures"]
-"""The servers and stores of the clouds."""
+pytest_plugins = ["aws_fixtures", "azure_fixtures", "gcp_fixtures", "git_fixtures"]
+"""The servers and stores of the clouds, and git servers."""
 
 
 def pytest_configure() -> None:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 import git_servers
 import trees
 from git_servers import GitHttp, GitSsh
-from imagemill.sources.git import GitOptions
+from imagemill.sources.options import SourceOptions
 
 _ENVIRONMENT = {
     "GIT_CONFIG_GLOBAL": "/dev/null",
@@ -153,18 +153,18 @@ def git_ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitSsh]:
 
 
 @pytest.fixture
-def worker(tmp_path: Path, git_root: Path) -> Callable[..., GitOptions]:
+def worker(tmp_path: Path, git_root: Path) -> Callable[..., SourceOptions]:
     """Makes the options of a worker that may read what the tests' servers show."""
 
-    def options(**changed: Any) -> GitOptions:
+    def options(**changed: Any) -> SourceOptions:
         home = tmp_path / "home"
         home.mkdir(exist_ok=True)
         environment = {"PATH": os.environ["PATH"], "HOME": str(home), **changed.pop("environment", {})}
         allowed: dict[str, Any] = {
             "insecure_hosts": frozenset({"127.0.0.1"}),
-            "file_roots": (git_root,),
+            "roots": (git_root,),
             "scratch": tmp_path,
         }
-        return GitOptions(environment=environment, **{**allowed, **changed})
+        return SourceOptions(environment=environment, **{**allowed, **changed})
 
     return options

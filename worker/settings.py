@@ -8,6 +8,7 @@ from pydantic import AliasChoices, Field, ValidationError, field_validator, mode
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from imagemill.errors import OperatorError
+from imagemill.sources.options import SourceOptions
 from tasks.setup import Setup
 
 
@@ -27,7 +28,6 @@ class Settings(BaseSettings, Setup):
     )
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
     log_format: str = Field("text", pattern="^(text|json)$", description="text, or json: one object per line")
-    source_roots: Annotated[tuple[Path, ...], NoDecode] = Field((), description="separated by ':'")
     insecure_registries: Annotated[frozenset[str], NoDecode] = Field(frozenset(), description="separated by ','")
     docker_host: str | None = Field(None, validation_alias=AliasChoices("IMAGEMILL_DOCKER_HOST", "DOCKER_HOST"))
     docker_config: Path = Field(
@@ -36,11 +36,7 @@ class Settings(BaseSettings, Setup):
     )
 
     environment: dict[str, str] = Field(default_factory=lambda: dict(os.environ), repr=False)
-
-    @field_validator("source_roots", mode="before")
-    @classmethod
-    def _split_paths(cls, value: Any) -> Any:
-        return tuple(part for part in value.split(":") if part) if isinstance(value, str) else value
+    sources: SourceOptions = Field(default_factory=lambda: SourceOptions.from_environment(os.environ), repr=False)
 
     @field_validator("insecure_registries", mode="before")
     @classmethod

@@ -17,6 +17,7 @@ from imagemill.cli.kaniko import kaniko
 from imagemill.cli.local import config, hash_
 from imagemill.cli.options import INTERRUPTED, UNREACHABLE, USAGE, connection_options
 from imagemill.cli.permissions import permissions
+from imagemill.cli.why import why
 from imagemill.errors import ImagemillError, UserError
 
 
@@ -40,7 +41,7 @@ def cli() -> None:
     """
 
 
-for command in (build, status, wait, logs, cancel, hash_, dockerfile, config, permissions, kaniko, doctor):
+for command in (build, status, wait, logs, cancel, hash_, why, dockerfile, config, permissions, kaniko, doctor):
     cli.add_command(command)
 
 

@@ -1,8 +1,6 @@
 """The command `dockerfile`: what a build would go by where a project has no Dockerfile, to be read or kept."""
 
 import shlex
-import tempfile
-from pathlib import Path
 
 import click
 
@@ -42,14 +40,8 @@ def dockerfile(
     setup.py, setup.cfg or a script alone. A Dockerfile that SRC has already is not looked at.
     """
     from imagemill import dockerfiles
-    from imagemill.cli.requests import located
-    from imagemill.errors import UserError
-    from imagemill.ports import Quiet
-    from imagemill.sources import open_source
+    from imagemill.cli.sources import fetched
 
-    opened = open_source(located(source), roots=(Path("/"),))
-    if opened.image is not None:
-        raise UserError(f"{source} is an image, which needs no Dockerfile", "give a folder or an archive")
     wishes = dockerfiles.Wishes(python, base, accelerator, entrypoint, cache_mounts, uv or dockerfiles.UV)
-    with tempfile.TemporaryDirectory(prefix="imagemill-") as scratch:
-        click.echo(dockerfiles.generate(opened.fetch(Path(scratch), Quiet()), wishes), nl=False)
+    with fetched(source) as folder:
+        click.echo(dockerfiles.generate(folder, wishes), nl=False)

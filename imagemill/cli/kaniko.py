@@ -1,7 +1,6 @@
 """The command `kaniko job`: the Job that a build would run as, to be read before anything runs."""
 
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,20 +97,16 @@ def _inputs(
     from imagemill.builders.labels import labels as all_labels
     from imagemill.cli.checkout import Checkout, checkout
     from imagemill.cli.requests import located
-    from imagemill.errors import UserError
+    from imagemill.cli.sources import fetched
     from imagemill.ports import BuildInputs, Quiet
     from imagemill.reference import ImageReference
-    from imagemill.sources import open_source
 
-    place = located(source)
-    opened = open_source(place, roots=(Path("/"),))
-    if opened.image is not None:
-        raise UserError(f"{source} is an image, which needs no build", "give a folder or an archive")
-    with tempfile.TemporaryDirectory(prefix="imagemill-") as scratch:
-        manifest = context.manifest(opened.fetch(Path(scratch), Quiet()), dockerfile, Quiet())
+    with fetched(source) as folder:
+        manifest = context.manifest(folder, dockerfile, Quiet())
     platform = platform or section.platform
     source_hash = context.source_hash(manifest, platform=platform, labels=labels, secrets=secrets, **others)
-    known = checkout(Path(place)) if Path(place).is_dir() else Checkout()
+    place = Path(located(source))
+    known = checkout(place) if place.is_dir() else Checkout()
     return BuildInputs(
         image=ImageReference.parse_destination(destination or section.destination).with_tag(source_hash),
         platform=platform,

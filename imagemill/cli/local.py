@@ -1,6 +1,5 @@
 """The commands that need no service: `hash` and `config check`."""
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +27,17 @@ def hash_(
     """Print the source hash of SRC: the tag that a build with the same options gives its image."""
     from imagemill import context
     from imagemill.cli.requests import check_config, checked, located
-    from imagemill.errors import UserError
+    from imagemill.cli.sources import fetched
     from imagemill.ports import Quiet
-    from imagemill.sources import open_source
 
-    place = located(source)
-    checked(source=place, dockerfile=dockerfile, platform=platform, **inputs | {"secrets": tuple(inputs["secrets"])})
-    opened = open_source(place, roots=(Path("/"),))
-    if opened.image is not None:
-        raise UserError(f"{source} is an image, which has no source hash", "give a folder or an archive")
-    with tempfile.TemporaryDirectory(prefix="imagemill-") as scratch:
-        manifest = context.manifest(opened.fetch(Path(scratch), Quiet()), dockerfile, Quiet())
+    checked(
+        source=located(source),
+        dockerfile=dockerfile,
+        platform=platform,
+        **inputs | {"secrets": tuple(inputs["secrets"])},
+    )
+    with fetched(source, "source hash") as folder:
+        manifest = context.manifest(folder, dockerfile, Quiet())
     if with_manifest:
         for line in manifest.lines():
             click.echo(line)

@@ -10,6 +10,7 @@ from imagemill.cli.options import Misuse
 from imagemill.config import Loaded, load_found
 from imagemill.errors import UserError
 from imagemill.reference import ImageReference
+from imagemill.sources.git_url import is_git
 
 NAMES = {name: f"--{name.replace('_', '-')}" for name in BuildRequest.model_fields} | {
     "source": "SRC",
@@ -51,11 +52,13 @@ def _check_destination(text: str) -> None:
 
 def located(source: str, *, remote: bool = False) -> str:
     """The source with an absolute path; it means the same to a worker that runs in another folder."""
-    if "://" in source:
+    if "://" in source or is_git(source):
         return source
     path = Path(source)
     if not path.exists() and not (remote and path.is_absolute()):
-        raise Misuse(f"There is no folder or file {source}", "SRC is a folder, an archive or docker-image://REFERENCE")
+        raise Misuse(
+            f"There is no folder or file {source}", "SRC is a folder, an archive, git+https://HOST/PATH@REF or an image"
+        )
     return str(path.resolve() if ".." in path.parts else path.absolute())
 
 

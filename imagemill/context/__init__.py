@@ -16,13 +16,13 @@ from imagemill.context import tarball
 from imagemill.context.copying import Copier
 from imagemill.context.digests import Digests
 from imagemill.context.dockerfile import find
-from imagemill.context.manifest import Dockerfile, Entry, Kind, Manifest, source_hash
+from imagemill.context.manifest import FORMAT, Dockerfile, Entry, Kind, Manifest, source_hash
 from imagemill.context.walk import Found, Walk, changed, reading_failed
 from imagemill.errors import UserError
 from imagemill.ports import Progress
 from imagemill.storage import Tree, leads_out, open_file, open_folder, room, shown
 
-__all__ = ["CONTEXT", "DOCKERFILE", "Entry", "Manifest", "copy", "manifest", "pack", "source_hash", "unpack"]
+__all__ = ["CONTEXT", "DOCKERFILE", "FORMAT", "Entry", "Manifest", "copy", "manifest", "pack", "source_hash", "unpack"]
 
 DOCKERFILE, CONTEXT = tarball.DOCKERFILE, tarball.CONTEXT
 """Names of the Dockerfile and of the folder with the build context, in a folder that `unpack` filled."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
 
-_FORMAT = 1
+FORMAT = 1
 """Part of every source hash. Raise it when the manifest, or what is packed for one, changes."""
 
 
@@ -101,7 +101,7 @@ def source_hash(
     `secrets` are the ids of build secrets: what they hold is never hashed. Mappings have no order.
     """
     inputs = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "manifest": manifest.sha256,
         "target": target,
         "build_args": dict(build_args or {}),

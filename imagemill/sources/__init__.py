@@ -1,20 +1,22 @@
 """Sources: where the code that is built comes from.
 
-The scheme of a source says which adapter reads it; a source without one is a path. To add one, write a module and
-add a line here.
+The text of a source says which adapter reads it: by its scheme, if it has one and is no git repository; a source
+without a scheme is a path. To add one, write a module and add a line here.
 """
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 
 from imagemill.adapters import Adapter, load
 from imagemill.ports import Source
+from imagemill.sources.git_url import is_git, parse
+from imagemill.sources.options import SourceOptions
 
 SOURCES: Mapping[str, Adapter] = MappingProxyType(
     {
         "file": Adapter("imagemill.sources.local", "LocalSource"),
+        "git": Adapter("imagemill.sources.git", "GitSource"),
         "docker-image": Adapter("imagemill.sources.image", "ImageSource"),
     }
 )
@@ -22,14 +24,27 @@ SOURCES: Mapping[str, Adapter] = MappingProxyType(
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
-def open_source(text: str, *, roots: tuple[Path, ...]) -> Source:
-    """The source that `text` names: an absolute path or `file://` URI of a folder or an archive, or
-    `docker-image://REFERENCE`.
+def open_source(text: str, options: SourceOptions) -> Source:
+    """The source that `text` names: an absolute path or `file://` URI of a folder or an archive, a git repository as
+    in `imagemill.sources.git_url`, or `docker-image://REFERENCE`.
 
-    Nothing is read yet. Local sources will be read below the folders `roots` only. `UserError` if the scheme is not
-    known, or what follows is not right for it.
+    Nothing is read yet. `UserError` if the scheme is not known, or what follows is not right for it.
     """
-    scheme = _SCHEME.match(text)
-    adapter = load(SOURCES, scheme[1].lower() if scheme else "file", "kind of source")
-    source: Source = adapter(text, roots)
+    adapter = load(SOURCES, _kind(text), "kind of source")
+    source: Source = adapter(text, options)
     return source
+
+
+def origin(text: str) -> tuple[str | None, str | None]:
+    """Revision and address of a source that is a commit in a repository, for the image's labels."""
+    if not is_git(text):
+        return None, None
+    url = parse(text)
+    return url.commit, str(url.remote)
+
+
+def _kind(text: str) -> str:
+    if is_git(text):
+        return "git"
+    scheme = _SCHEME.match(text)
+    return scheme[1].lower() if scheme else "file"

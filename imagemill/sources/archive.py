@@ -1,12 +1,16 @@
-"""Unpacks archives that nobody vouches for: `.tar`, `.tar.gz` and `.zip`, told apart by their first bytes.
+"""Unpacks archives that nobody vouches for: `.tar`, `.tar.gz`, `.tar.zst` and `.zip`, told apart by their first bytes.
 
 Nothing is written outside the folder, whatever an archive says, and what it may take of disk, files and time is
 bounded by what really comes out of it, not by what its headers claim. Executable bits and symbolic links are kept;
 a single folder at the top is kept too, as it is by `docker build - < archive`.
+
+Zstandard is read by the module that Python has from 3.14 on, and before by its backport, which is the same code.
 """
 
+import re
 import stat
 import struct
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -14,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from isal import igzip, isal_zlib
 
@@ -22,10 +26,23 @@ from imagemill.errors import UserError
 from imagemill.ports import Progress
 from imagemill.storage import Tree, UnsafePathError, leads_out, room, shown
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 _CHUNK = 1 << 20
 _MAX_TARGET = 4096
 _ENCODING = "utf-8", "surrogateescape"
 _GZIP, _ZIP, _EMPTY_ZIP = b"\x1f\x8b", b"PK\x03\x04", b"PK\x05\x06"
+
+_ZSTD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")
+"""A frame, or one that is to be skipped, which pzstd begins with (RFC 8878, sections 3.1.1 and 3.1.2)."""
+
+_ZSTD_WINDOW = 27
+"""What a frame may make us keep in memory is 2 to this power: 128 MiB, which is zstd's own limit. Archives that are
+made with `zstd --long=28` or more ask for more."""
+
 _UNIX = 3
 
 
@@ -46,13 +63,13 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
-def unpack(archive: Path, folder: Path, progress: Progress, limits: Limits = DEFAULT_LIMITS) -> None:
-    """Unpack `archive` into the existing folder `folder`.
+def unpack(archive: Path, folder: Path, progress: Progress, limits: Limits = DEFAULT_LIMITS, called: str = "") -> None:
+    """Unpack `archive` into the existing folder `folder`; errors name it as it is `called`, or else by its path.
 
     `UserError` if it is no archive, is damaged, oversteps the limits, or holds what could lead elsewhere: absolute
     paths, `..`, devices, FIFOs, links that lead out, members below a link. `OperatorError` if the disk is full.
     """
-    with archive.open("rb") as file, room(folder), Tree(folder) as tree, _judged(archive):
+    with archive.open("rb") as file, room(folder), Tree(folder) as tree, _judged(called or archive):
         start = file.read(2 * tarfile.BLOCKSIZE)
         file.seek(0)
         budget = _Budget(archive.stat().st_size, limits, progress)
@@ -61,12 +78,16 @@ def unpack(archive: Path, folder: Path, progress: Progress, limits: Limits = DEF
         elif start.startswith(_GZIP):
             with igzip.open(file, "rb") as uncompressed:  # type: ignore[no-untyped-call]
                 _unpack_tar(uncompressed, tree, budget)
+        elif _ZSTD.match(start):
+            options = {int(zstd.DecompressionParameter.window_log_max): _ZSTD_WINDOW}
+            with zstd.open(file, "rb", options=options) as uncompressed:
+                _unpack_tar(uncompressed, tree, budget)
         else:
             _unpack_tar(file, tree, budget)
 
 
 @contextmanager
-def _judged(archive: Path) -> Iterator[None]:
+def _judged(archive: object) -> Iterator[None]:
     """What is wrong with the archive is told to whoever has made it."""
     try:
         yield
@@ -79,7 +100,7 @@ def _judged(archive: Path) -> Iterator[None]:
         ) from None
     except _DAMAGED as error:  # type: ignore[misc]
         raise UserError(
-            f"The archive {archive} is damaged, or is no .tar, .tar.gz or .zip: {error}", "make it anew"
+            f"The archive {archive} is damaged, or is no .tar, .tar.gz, .tar.zst or .zip: {error}", "make it anew"
         ) from error
 
 
@@ -89,9 +110,16 @@ _DAMAGED = (
     igzip.BadGzipFile,
     isal_zlib.IsalError,
     zlib.error,
+    zstd.ZstdError,
     EOFError,
     NotImplementedError,  # zipfile, of a compression that it does not know
 )
+
+
+class _Readable(Protocol):
+    """A stream that is read forward only."""
+
+    def read(self, size: int, /) -> bytes: ...
 
 
 class _LimitError(Exception):
@@ -130,7 +158,7 @@ class _Budget:
         return take
 
 
-def _unpack_tar(file: IO[bytes], tree: Tree, budget: _Budget) -> None:
+def _unpack_tar(file: _Readable, tree: Tree, budget: _Budget) -> None:
     # Two counts: a hard link costs nothing in the stream, and a header nothing on the disk.
     stream = _Forward(file, budget.counter())
     written = budget.counter()
@@ -176,7 +204,7 @@ def _tar_members(stream: "_Forward") -> Iterator[tarfile.TarInfo]:
 class _Forward:
     """A stream as `tarfile` wants it: counted, never backwards, and no more than a chunk at a time."""
 
-    def __init__(self, file: IO[bytes], count: Callable[[int], None]) -> None:
+    def __init__(self, file: _Readable, count: Callable[[int], None]) -> None:
         self._file = file
         self._count = count
         self._position = 0

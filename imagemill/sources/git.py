@@ -16,11 +16,9 @@ from imagemill.reference import ImageReference
 from imagemill.sources.git_checkout import Checkout
 from imagemill.sources.git_command import ALL_REFS, Git, check_lfs, opened
 from imagemill.sources.git_failures import NotServedAloneError
-from imagemill.sources.git_setup import GitOptions
 from imagemill.sources.git_url import GitUrl, parse
+from imagemill.sources.options import SourceOptions
 from imagemill.storage import room
-
-__all__ = ["GitOptions", "GitSource"]
 
 _MAX_LIST = 256 << 20
 """Bytes that a list of refs may have: some millions of them."""
@@ -35,7 +33,7 @@ class GitSource:
 
     image: ImageReference | None = None
 
-    def __init__(self, text: str, options: GitOptions) -> None:
+    def __init__(self, text: str, options: SourceOptions) -> None:
         self.url: GitUrl = parse(text)
         self._options = options
 

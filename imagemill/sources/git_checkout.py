@@ -20,8 +20,8 @@ from imagemill.errors import UserError
 from imagemill.ports import Progress
 from imagemill.sources.git_command import ALL_REFS, Git, opened
 from imagemill.sources.git_failures import NotServedAloneError
-from imagemill.sources.git_setup import GitOptions
 from imagemill.sources.git_url import Remote, submodule_remote
+from imagemill.sources.options import SourceOptions
 from imagemill.storage import Tree, UnsafePathError, shown
 
 _MAX_DEPTH = 16
@@ -64,7 +64,7 @@ class _Listing:
         if self._count > self.most:
             raise UserError(
                 f"The commit of {self.remote} has more than {self.most:,} files",
-                "build from a repository with fewer, or have the operator raise IMAGEMILL_GIT_MAX_FILES",
+                "build from a repository with fewer, or have the operator raise IMAGEMILL_SOURCE_MAX_FILES",
             )
         for entry in entries:
             head, _, path = entry.partition(b"\t")
@@ -113,7 +113,7 @@ class _Submodule(NamedTuple):
 class Checkout:
     """Brings a commit, and what belongs to it, into a folder."""
 
-    options: GitOptions
+    options: SourceOptions
     progress: Progress
     scratch: Path
     """All that is written is below it, and counts together."""

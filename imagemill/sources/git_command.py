@@ -26,13 +26,13 @@ from imagemill.sources.git_process import TICK, run
 from imagemill.sources.git_setup import (
     CREDENTIAL_HELPER,
     DEFAULT_PATH,
-    GitOptions,
     check_allowed,
     config_for,
     environment_for,
     secrets_of,
 )
 from imagemill.sources.git_url import Remote
+from imagemill.sources.options import SourceOptions
 from imagemill.storage import room
 
 OLDEST = (2, 32)
@@ -71,7 +71,7 @@ class Bounded:
                 raise UserError(
                     f"{self._remote} takes more than {self._most:,} bytes",
                     "name a subdirectory, leave out its submodules or LFS files, or have the operator raise"
-                    " IMAGEMILL_GIT_MAX_BYTES",
+                    " IMAGEMILL_SOURCE_MAX_BYTES",
                 )
 
 
@@ -90,7 +90,7 @@ def _sizes(folder: Path) -> Iterator[int]:
 @contextmanager
 def opened(
     remote: Remote,
-    options: GitOptions,
+    options: SourceOptions,
     within: Path | None,
     progress: Progress,
     *,
@@ -115,7 +115,9 @@ class Git:
     can read; `repository` in it is what git works on.
     """
 
-    def __init__(self, remote: Remote, options: GitOptions, home: Path, bounded: Bounded, *, lfs: bool = False) -> None:
+    def __init__(
+        self, remote: Remote, options: SourceOptions, home: Path, bounded: Bounded, *, lfs: bool = False
+    ) -> None:
         self._remote, self._home, self._bounded = remote, home, bounded
         self._secrets = tuple(secrets_of(remote, options))
         self.repository = home / "repository"

@@ -60,14 +60,14 @@ def _no_credentials(remote: Remote, said: str) -> ImagemillError:
         f"{remote} is private, or there is no such repository: {remote.address} wants credentials, and the worker has"
         f" none for it",
         f"check the spelling; for a private one have the operator put a token into the file {remote.file_name} in"
-        " IMAGEMILL_GIT_CREDENTIALS",
+        " IMAGEMILL_SOURCE_CREDENTIALS",
     )
 
 
 def _refused(remote: Remote, said: str) -> ImagemillError:
     return PermissionDenied(
         f"{remote.address} refuses the worker's credentials for {remote}: {said}",
-        f"have the operator put a token that may read it into the file {remote.file_name} in IMAGEMILL_GIT_CREDENTIALS"
+        f"have the operator put a token for it into the file {remote.file_name} in IMAGEMILL_SOURCE_CREDENTIALS"
         if remote.scheme != "ssh"
         else f"add the deploy key of {remote.file_name} in IMAGEMILL_GIT_SSH_KEYS, which has no passphrase, to it",
     )

@@ -4,13 +4,13 @@ import base64
 import os
 import shlex
 import stat
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from types import MappingProxyType
 
-from imagemill.errors import OperatorError, PermissionDenied
+from imagemill.errors import PermissionDenied
 from imagemill.sources.git_url import PLAIN, Remote
+from imagemill.sources.host_credentials import own_file, token_line
+from imagemill.sources.options import SourceOptions
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -23,44 +23,16 @@ _KEPT = frozenset({"GIT_ASKPASS", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "GIT_PROXY
 """What git may be told by the worker's own environment; its other variables could undo what is written here."""
 
 
-@dataclass(frozen=True)
-class GitOptions:
-    """What a worker has for git sources, and what it lets them do."""
-
-    max_bytes: int = 4 << 30
-    """The most that one source may take on the disk, what git keeps of it included."""
-    max_files: int = 1_000_000
-    """The most files that one commit may have."""
-    file_roots: tuple[Path, ...] = ()
-    """Folders below which `git+file://` repositories may lie; none: such sources are refused."""
-    insecure_hosts: frozenset[str] = frozenset()
-    """`HOST` or `HOST:PORT` of servers that may be spoken to by http:// and git://."""
-    credentials: Path | None = None
-    """Folder with a file per host, `HOST` or `HOST_PORT`, that holds `TOKEN` or `USER:TOKEN`; read when it is used."""
-    tokens: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
-    """The same, where the worker's environment has them: name of the file → what would be in it."""
-    ssh_keys: Path | None = None
-    """Folder with a private key per host, `HOST` or `HOST_PORT`, or `default`. None: ssh's own keys and agent."""
-    known_hosts: Path | None = None
-    """File of the host keys that are trusted. None: ssh's own. A host in neither is refused."""
-    git_config: Path | None = None
-    """The operator's git config, for its credential helpers, proxies and certificates; ours is laid over it."""
-    environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
-    """What git is started with: PATH, HOME, proxies, what credential helpers need."""
-    scratch: Path | None = None
-    """Where folders for a moment are made; None: in the system's."""
-
-
-def check_allowed(remote: Remote, options: GitOptions) -> None:
+def check_allowed(remote: Remote, options: SourceOptions) -> None:
     """`PermissionDenied` if the worker does not speak to such a repository at all."""
     if remote.scheme in PLAIN and not {remote.host, remote.address} & options.insecure_hosts:
         raise PermissionDenied(
             f"The worker does not read {remote} by {remote.scheme}://, which anybody on the way can change",
-            f"write git+https://, or have the operator add {remote.address} to IMAGEMILL_GIT_INSECURE_HOSTS",
+            f"write git+https://, or have the operator add {remote.address} to IMAGEMILL_SOURCE_INSECURE_HOSTS",
         )
     path = Path(os.path.realpath(remote.path))
-    if remote.scheme == "file" and not any(path.is_relative_to(os.path.realpath(root)) for root in options.file_roots):
-        allowed = ", ".join(map(str, options.file_roots)) or "none"
+    if remote.scheme == "file" and not any(path.is_relative_to(os.path.realpath(root)) for root in options.roots):
+        allowed = ", ".join(map(str, options.roots)) or "none"
         raise PermissionDenied(
             f"The worker may not read sources at {remote.path}; folders that it may: {allowed}",
             "name a repository on a server, or have the operator add its folder to IMAGEMILL_SOURCE_ROOTS",
@@ -162,7 +134,7 @@ esac
 `printf` is the shell's own, so that no token is ever an argument of a process."""
 
 
-def config_for(remote: Remote, options: GitOptions, home: Path, lfs: bool) -> str:
+def config_for(remote: Remote, options: SourceOptions, home: Path, lfs: bool) -> str:
     """The only config that git reads, besides that of the repository it makes."""
     parts = [f"[include]\n    path = {_quoted(options.git_config)}\n"] if options.git_config else []
     parts.append(_CONFIG)
@@ -189,7 +161,7 @@ def _lfs_url(remote: Remote) -> str:
     return f"{remote}/info/lfs" if remote.path.endswith(".git") else f"{remote}.git/info/lfs"
 
 
-def environment_for(remote: Remote, options: GitOptions, home: Path) -> dict[str, str]:
+def environment_for(remote: Remote, options: SourceOptions, home: Path) -> dict[str, str]:
     """The variables that git gets: the worker's, but none that steers git or ssh, and ours."""
     agent = {"SSH_AUTH_SOCK"} if options.ssh_keys is None else set()
     kept = {
@@ -216,7 +188,7 @@ def environment_for(remote: Remote, options: GitOptions, home: Path) -> dict[str
     return {"PATH": DEFAULT_PATH, "HOME": str(home), "GIT_ASKPASS": "", **kept, **ours}
 
 
-def _ssh(remote: Remote, options: GitOptions, home: Path) -> list[str]:
+def _ssh(remote: Remote, options: SourceOptions, home: Path) -> list[str]:
     """The ssh that asks nothing, knows its hosts, and offers one key (sshconfig_for(5))."""
     settings = ["BatchMode=yes", "StrictHostKeyChecking=yes", "ForwardAgent=no", "ClearAllForwardings=yes"]
     settings += ["ControlMaster=no"]  # it would stay behind
@@ -233,7 +205,7 @@ def _ssh(remote: Remote, options: GitOptions, home: Path) -> list[str]:
 def _key(remote: Remote, folder: Path, home: Path) -> Path:
     """The private key for the remote's host. ssh wants it to be ours alone, which what is mounted often is not."""
     for key in (folder / remote.file_name, folder / "default"):
-        content = _own(key)
+        content = own_file(key)
         if content is None:
             continue
         if not stat.S_IMODE(key.stat().st_mode) & 0o077:
@@ -248,26 +220,10 @@ def _key(remote: Remote, folder: Path, home: Path) -> Path:
     )
 
 
-def secrets_of(remote: Remote, options: GitOptions) -> Iterator[str]:
+def secrets_of(remote: Remote, options: SourceOptions) -> Iterator[str]:
     """What must not be in an error about the remote: its host's token, also as it goes over the wire."""
     if remote.scheme not in _BY_TOKEN:
         return
-    content = _own(options.credentials / remote.file_name) if options.credentials else None
-    text = options.tokens.get(remote.file_name, "") if content is None else content.decode(errors="replace")
-    line = text.partition("\n")[0].strip()
-    if line:
+    if line := token_line(remote.address, options):
         user, _, token = line.partition(":") if ":" in line else (_ANYBODY, "", line)
         yield from (base64.b64encode(f"{user}:{token}".encode()).decode(), line, token)
-
-
-def _own(path: Path) -> bytes | None:
-    """What is in a file of the operator's; None if there is none."""
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError):
-        return None
-    except (PermissionError, NotADirectoryError) as error:
-        raise OperatorError(
-            f"The worker cannot read its credentials in {path}: {error.strerror}",
-            f"let the user with the id {os.geteuid()} read it",
-        ) from None

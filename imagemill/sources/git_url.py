@@ -16,6 +16,7 @@ from types import MappingProxyType
 from urllib.parse import quote, unquote
 
 from imagemill.errors import UserError
+from imagemill.sources.host_credentials import file_name
 
 DEFAULT_PORTS: Mapping[str, int] = MappingProxyType({"https": 443, "http": 80, "ssh": 22, "git": 9418})
 
@@ -72,7 +73,7 @@ class Remote:
     @property
     def file_name(self) -> str:
         """What a file for this host is called: `HOST` or `HOST_PORT`, since names in a Secret have no colon."""
-        return self.address.translate({ord("["): None, ord("]"): None, ord(":"): "_"})
+        return file_name(self.address)
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,17 @@ from pathlib import Path
 from imagemill.errors import UserError
 from imagemill.ports import Progress
 from imagemill.reference import ImageReference
+from imagemill.sources.options import SourceOptions
 
 
 class ImageSource:
     """`docker-image://REFERENCE`, as `docker buildx build --build-context` spells it."""
 
-    def __init__(self, text: str, roots: tuple[Path, ...]) -> None:
+    def __init__(self, text: str, options: SourceOptions) -> None:
         self.image: ImageReference = ImageReference.parse(text.partition("://")[2])
+
+    def pinned(self, progress: Progress) -> None:
+        """See `Source.pinned`: its digest is looked for as that of every image."""
 
     def fetch(self, scratch: Path, progress: Progress) -> Path:
         """A `UserError`: who needs files has to look at `image` first."""

@@ -12,6 +12,7 @@ from imagemill.errors import PermissionDenied, UserError
 from imagemill.ports import Progress
 from imagemill.reference import ImageReference
 from imagemill.sources import archive
+from imagemill.sources.options import SourceOptions
 
 
 class LocalSource:
@@ -19,10 +20,13 @@ class LocalSource:
 
     image: ImageReference | None = None
 
-    def __init__(self, text: str, roots: tuple[Path, ...], limits: archive.Limits = archive.DEFAULT_LIMITS) -> None:
+    def __init__(self, text: str, options: SourceOptions) -> None:
         self._path = _path(text)
-        self._roots = roots
-        self._limits = limits
+        self._roots = options.roots
+        self._limits = archive.Limits(size=options.max_bytes, members=options.max_files)
+
+    def pinned(self, progress: Progress) -> None:
+        """See `Source.pinned`: what is on a disk may change."""
 
     def fetch(self, scratch: Path, progress: Progress) -> Path:
         """The folder itself, or `scratch` with the archive unpacked in it.

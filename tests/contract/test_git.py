@@ -16,10 +16,11 @@ from git_fixtures import Repository
 from git_servers import GitHttp, GitSsh
 from imagemill.errors import OperatorError, PermissionDenied, ServiceUnreachable, UserError
 from imagemill.ports import Quiet
-from imagemill.sources.git import GitOptions, GitSource
+from imagemill.sources.git import GitSource
+from imagemill.sources.options import SourceOptions
 from servers import free_port
 
-Worker = Callable[..., GitOptions]
+Worker = Callable[..., SourceOptions]
 Repositories = Callable[..., Repository]
 
 FILES: dict[str, str | bytes | None] = {
@@ -40,7 +41,7 @@ def scratch(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(params=["http", "daemon", "ssh", "file"])
-def place(request: pytest.FixtureRequest, worker: Worker, git_root: Path) -> tuple[str, GitOptions]:
+def place(request: pytest.FixtureRequest, worker: Worker, git_root: Path) -> tuple[str, SourceOptions]:
     """What stands before a repository's name, and the worker that can read it, on each kind of server."""
     if request.param == "http":
         return f"git+{request.getfixturevalue('git_http').url}", worker()
@@ -87,7 +88,7 @@ class TestFetch:
     """On each kind of server."""
 
     def test_commit_is_fetched_with_nothing_of_gits_own(
-        self, place: tuple[str, GitOptions], repository: Repository, scratch: Path
+        self, place: tuple[str, SourceOptions], repository: Repository, scratch: Path
     ) -> None:
         repository.commit(FILES)
         base, options = place
@@ -96,7 +97,7 @@ class TestFetch:
         assert [path for path in scratch.rglob("*") if ".git" in path.name or path.name.startswith("git-")] == []
 
     def test_pinned_text_stays_what_it_is_when_the_branch_moves_on(
-        self, place: tuple[str, GitOptions], repository: Repository, scratch: Path
+        self, place: tuple[str, SourceOptions], repository: Repository, scratch: Path
     ) -> None:
         first = repository.commit(FILES)
         base, options = place
@@ -107,7 +108,7 @@ class TestFetch:
         assert contents(GitSource(pinned, options).fetch(scratch, Quiet())) == as_bytes(FILES)
 
     def test_subdirectory_is_fetched_alone(
-        self, place: tuple[str, GitOptions], repository: Repository, scratch: Path
+        self, place: tuple[str, SourceOptions], repository: Repository, scratch: Path
     ) -> None:
         repository.commit({**FILES, "a b/[x]*/f": "odd", "a b/x/f": "not this"})
         base, options = place
@@ -117,14 +118,14 @@ class TestFetch:
         odd = GitSource(f"{base}/{repository.name}#subdirectory=a%20b/[x]*", options).fetch(scratch / "odd", Quiet())
         assert contents(odd) == {"f": b"odd"}
 
-    def test_repository_that_is_not_there_is_told(self, place: tuple[str, GitOptions], tmp_path: Path) -> None:
+    def test_repository_that_is_not_there_is_told(self, place: tuple[str, SourceOptions], tmp_path: Path) -> None:
         base, options = place
         with pytest.raises(UserError, match=r"There is no repository .*/missing\.git") as raised:
             GitSource(f"{base}/missing.git", options).pinned(Quiet())
         assert "check the spelling" in raised.value.hint
 
     def test_commit_that_is_not_there_is_told(
-        self, place: tuple[str, GitOptions], repository: Repository, scratch: Path
+        self, place: tuple[str, SourceOptions], repository: Repository, scratch: Path
     ) -> None:
         repository.commit(FILES)
         base, options = place
@@ -572,7 +573,7 @@ class TestPrivateByHttp:
         (tmp_path / "empty").mkdir()
         with pytest.raises(PermissionDenied, match="is private, or there is no such repository") as raised:
             GitSource(f"git+{git_http.url}/{repository.name}", worker(credentials=tmp_path / "empty")).pinned(Quiet())
-        assert f"the file {git_http.address.replace(':', '_')} in IMAGEMILL_GIT_CREDENTIALS" in raised.value.hint
+        assert f"the file {git_http.address.replace(':', '_')} in IMAGEMILL_SOURCE_CREDENTIALS" in raised.value.hint
 
     def test_wrong_credentials_are_told_and_not_shown(
         self, repository: Repository, git_http: GitHttp, worker: Worker, tmp_path: Path
@@ -668,7 +669,7 @@ class TestAllowed:
         for text in (f"git+{git_http.url}/x.git", f"git+{git_http.url}/x.git@{commit}", "git://127.0.0.1/x.git"):
             with pytest.raises(PermissionDenied, match="which anybody on the way can change") as raised:
                 GitSource(text, worker(insecure_hosts=frozenset({"other"}))).fetch(scratch, Quiet())
-            assert "IMAGEMILL_GIT_INSECURE_HOSTS" in raised.value.hint
+            assert "IMAGEMILL_SOURCE_INSECURE_HOSTS" in raised.value.hint
         assert git_http.asked == []
         options = worker(insecure_hosts=frozenset({git_http.address}))
         GitSource(f"git+{git_http.url}/{repository.name}", options).pinned(Quiet())
@@ -682,7 +683,7 @@ class TestAllowed:
         for path in (repository.path, tmp_path / "root/link.git"):
             for at in ("", f"@{commit}"):
                 with pytest.raises(PermissionDenied, match="The worker may not read sources at") as raised:
-                    GitSource(f"git+file://{path}{at}", worker(file_roots=(tmp_path / "root",))).fetch(scratch, Quiet())
+                    GitSource(f"git+file://{path}{at}", worker(roots=(tmp_path / "root",))).fetch(scratch, Quiet())
                 assert "IMAGEMILL_SOURCE_ROOTS" in raised.value.hint
 
     def test_repository_of_another_user_below_the_roots(

@@ -21,10 +21,11 @@ from git_servers import GitHttp, GitSsh
 from imagemill.errors import BuildCancelled, OperatorError, PermissionDenied, UserError
 from imagemill.ports import Quiet
 from imagemill.sources import git_process
-from imagemill.sources.git import GitOptions, GitSource
+from imagemill.sources.git import GitSource
 from imagemill.sources.git_process import MOST_PROCESSES, run
+from imagemill.sources.options import SourceOptions
 
-Worker = Callable[..., GitOptions]
+Worker = Callable[..., SourceOptions]
 Repositories = Callable[..., Repository]
 
 MIB = 1 << 20
@@ -89,7 +90,7 @@ class TestTrees:
         repository.commit_tree(("100644", repository.blob(b""), "Dockerfile"), ("40000", tree, "deep"))
         error = refused(source(more, max_files=10_000), scratch)
         assert error.message.endswith("has more than 10,000 files")
-        assert "IMAGEMILL_GIT_MAX_FILES" in error.hint
+        assert "IMAGEMILL_SOURCE_MAX_FILES" in error.hint
 
     def test_links_are_kept_and_nothing_is_read_through_them(
         self, repository: Repository, source: Callable[..., GitSource], scratch: Path
@@ -312,7 +313,7 @@ class TestBounds:
         mark = uuid.uuid4().hex
         error = refused(source(max_bytes=4 * MIB, environment={"MARK": mark}), scratch)
         assert error.message.endswith("takes more than 4,194,304 bytes")
-        assert "IMAGEMILL_GIT_MAX_BYTES" in error.hint
+        assert "IMAGEMILL_SOURCE_MAX_BYTES" in error.hint
         assert git_http.left.wait(WAIT)
         assert gone(mark)
 

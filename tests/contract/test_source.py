@@ -14,6 +14,12 @@ from imagemill import context
 from imagemill.errors import PermissionDenied, UserError
 from imagemill.ports import Quiet
 from imagemill.sources import open_source
+from imagemill.sources.options import SourceOptions
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 ENTRIES: dict[str | bytes, str | bytes | None] = {
     "Dockerfile": trees.DOCKERFILE,
@@ -50,6 +56,12 @@ def as_tar_gz(folder: Path) -> str:
     return as_tar(folder, "-z")
 
 
+def as_tar_zst(folder: Path) -> str:
+    archive = Path(as_tar(folder)).replace(folder.with_suffix(".tar.zst"))
+    archive.write_bytes(zstd.compress(archive.read_bytes()))
+    return str(archive)
+
+
 def as_tar_of_names(folder: Path) -> str:
     """Without folders in it, but for the empty one."""
     archive = folder.with_suffix(".tar")
@@ -74,7 +86,7 @@ def as_zip(folder: Path) -> str:
     return str(archive)
 
 
-KINDS = [as_folder, as_uri, as_tar, as_posix_tar, as_tar_gz, as_tar_of_names, as_zip]
+KINDS = [as_folder, as_uri, as_tar, as_posix_tar, as_tar_gz, as_tar_zst, as_tar_of_names, as_zip]
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__)
@@ -98,7 +110,7 @@ def scratch(tmp_path: Path) -> Path:
 def test_source_has_one_hash_in_whatever_it_comes(
     kind: Callable[[Path], str], folder: Path, scratch: Path, tmp_path: Path
 ) -> None:
-    source = open_source(kind(folder), roots=(tmp_path / "data",))
+    source = open_source(kind(folder), SourceOptions(roots=(tmp_path / "data",)))
     assert source.image is None
     fetched = source.fetch(scratch, Quiet())
     assert list(context.manifest(fetched, None, Quiet()).lines()) == list(
@@ -109,7 +121,7 @@ def test_source_has_one_hash_in_whatever_it_comes(
 def test_nothing_is_read_before_it_is_fetched(kind: Callable[[Path], str], folder: Path, tmp_path: Path) -> None:
     text = kind(folder)
     (tmp_path / "data").rename(tmp_path / "gone")
-    open_source(text, roots=(tmp_path / "data",))
+    open_source(text, SourceOptions(roots=(tmp_path / "data",)))
 
 
 def test_source_that_is_not_there_is_told(
@@ -118,7 +130,7 @@ def test_source_that_is_not_there_is_told(
     text = kind(folder)
     (tmp_path / "data").rename(tmp_path / "gone")
     with pytest.raises(UserError) as raised:
-        open_source(text, roots=(tmp_path / "data",)).fetch(scratch, Quiet())
+        open_source(text, SourceOptions(roots=(tmp_path / "data",))).fetch(scratch, Quiet())
     assert raised.value.message.startswith(f"There is no folder and no archive at {tmp_path}/data/source")
     assert raised.value.message.endswith(" on this worker")
     assert raised.value.hint.startswith("the path has to exist on the worker's node")
@@ -129,7 +141,7 @@ def test_source_outside_the_roots_is_refused(
     kind: Callable[[Path], str], folder: Path, scratch: Path, tmp_path: Path, roots: tuple[str, ...]
 ) -> None:
     with pytest.raises(PermissionDenied) as raised:
-        open_source(kind(folder), roots=tuple(tmp_path / root for root in roots)).fetch(scratch, Quiet())
+        open_source(kind(folder), SourceOptions(roots=tuple(tmp_path / root for root in roots))).fetch(scratch, Quiet())
     assert raised.value.message.startswith(f"The worker may not read sources at {tmp_path}/data/source")
     assert "IMAGEMILL_SOURCE_ROOTS" in raised.value.hint
     assert list(scratch.iterdir()) == []
@@ -141,7 +153,7 @@ def test_link_in_the_roots_to_a_source_outside_is_refused(
     (tmp_path / "roots").mkdir()
     name = Path(kind(folder).removeprefix("file://")).name
     (tmp_path / "roots" / name).symlink_to(tmp_path / "data" / name)
-    source = open_source(f"{tmp_path}/roots/../roots/{name}", roots=(tmp_path / "roots",))
+    source = open_source(f"{tmp_path}/roots/../roots/{name}", SourceOptions(roots=(tmp_path / "roots",)))
     with pytest.raises(PermissionDenied):
         source.fetch(scratch, Quiet())
 
@@ -151,7 +163,7 @@ def test_roots_may_be_links_themselves(
 ) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "data")
     name = Path(kind(folder).removeprefix("file://")).name
-    open_source(str(tmp_path / "data" / name), roots=(tmp_path / "link",)).fetch(scratch, Quiet())
+    open_source(str(tmp_path / "data" / name), SourceOptions(roots=(tmp_path / "link",))).fetch(scratch, Quiet())
 
 
 def test_sources_do_not_write_beside_their_scratch_folder(
@@ -159,11 +171,12 @@ def test_sources_do_not_write_beside_their_scratch_folder(
 ) -> None:
     text = kind(folder)
     before = sorted(tmp_path.rglob("*"))
-    open_source(text, roots=(tmp_path,)).fetch(scratch, Quiet())
+    open_source(text, SourceOptions(roots=(tmp_path,))).fetch(scratch, Quiet())
     assert [path for path in sorted(tmp_path.rglob("*")) if scratch not in path.parents] == before
 
 
 def test_importing_the_sources_imports_no_adapter() -> None:
-    code = "import sys, imagemill.sources; print([m for m in sys.modules if m.startswith('imagemill.sources.')])"
+    code = "import sys, imagemill.sources; print(*[m for m in sys.modules if m.startswith('imagemill.sources.')])"
     root = Path(__file__).parents[2]
-    assert subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=True).stdout == b"[]\n"
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=True, text=True)
+    assert set(done.stdout.split()) == {"imagemill.sources.git_url", "imagemill.sources.options"}

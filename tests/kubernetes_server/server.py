@@ -6,6 +6,7 @@ included, when the call returns.
 
 import asyncio
 import secrets
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ from kubernetes_server.store import Store
 
 T = TypeVar("T")
 _STARTS_WITHIN = 30.0
+_TURNS = 8
 
 
 class KubernetesServer(Play, Control):
@@ -88,15 +90,23 @@ class KubernetesServer(Play, Control):
         application.router.add_route("*", "/{path:.*}", self.frontend.handle)
         runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.05)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
-        await site.start()
-        host, port = runner.addresses[0][:2]
+        listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        await web.SockSite(runner, listening).start()
+        host, port = listening.getsockname()
         self.url = f"http://{host}:{port}"
         self._ready.set()
         await self._stopping.wait()
         for watch in self.api.watches:
             watch.close()
+        # First no more connections, then the end of those that there are: asyncio loses one that has been accepted,
+        # but not yet taken up, when its server is closed (https://github.com/python/cpython/issues/109564).
+        self._loop.remove_reader(listening)
+        await _settled()
+        assert runner.server is not None
+        for transport in list(runner.server._connections.values()):  # a handler forgets its own before it has ended
+            transport.abort()
         await runner.cleanup()
+        await _settled()
 
     def _populate(self) -> None:
         for name in sorted({"default", self.namespace}):
@@ -118,3 +128,9 @@ class KubernetesServer(Play, Control):
             "current-context": "tests",
         }
         self.kubeconfig.write_text(yaml.safe_dump(config))
+
+
+async def _settled() -> None:
+    """Let the loop do what it has put off: it takes up and ends a connection in several turns."""
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)

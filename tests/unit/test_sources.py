@@ -8,42 +8,43 @@ from imagemill.errors import PermissionDenied, UserError
 from imagemill.ports import Quiet
 from imagemill.reference import ImageReference
 from imagemill.sources import open_source
+from imagemill.sources.options import SourceOptions
 
 
 def test_image_passes_through(tmp_path: Path) -> None:
-    source = open_source("docker-image://ghcr.io/team/app:1.0", roots=())
+    source = open_source("docker-image://ghcr.io/team/app:1.0", SourceOptions(roots=()))
     assert source.image == ImageReference.parse("ghcr.io/team/app:1.0")
 
 
 def test_image_has_no_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is an image, with no files to read"):
-        open_source("docker-image://busybox", roots=()).fetch(tmp_path, Quiet())
+        open_source("docker-image://busybox", SourceOptions(roots=())).fetch(tmp_path, Quiet())
 
 
 @pytest.mark.parametrize("text", ["docker-image://", "docker-image://UPPER", "docker-image://a:b:c"])
 def test_image_that_is_no_reference_is_refused(text: str) -> None:
     with pytest.raises(UserError):
-        open_source(text, roots=())
+        open_source(text, SourceOptions(roots=()))
 
 
-@pytest.mark.parametrize("text", ["ftp://host/x", "https://host/x.tar.gz", "git+ssh://host/x", "s3://bucket/x"])
+@pytest.mark.parametrize("text", ["ftp://host/x", "hdfs://host/x", "docker://image"])
 def test_unknown_scheme_is_told_with_the_known_ones(text: str) -> None:
     with pytest.raises(UserError) as raised:
-        open_source(text, roots=())
+        open_source(text, SourceOptions(roots=()))
     assert raised.value.message == f"There is no kind of source {text.partition('://')[0]!r}"
-    assert raised.value.hint.endswith("known: docker-image, file")
+    assert "known: docker-image, file, git" in raised.value.hint
 
 
 def test_file_on_another_host_is_refused() -> None:
     with pytest.raises(UserError) as raised:
-        open_source("file://host/source", roots=(Path("/"),))
+        open_source("file://host/source", SourceOptions(roots=(Path("/"),)))
     assert raised.value.message == "'file://host/source' is on another host"
 
 
 @pytest.mark.parametrize("text", ["source", ".", "./source", "../source", "", "file://", "~/source"])
 def test_relative_path_is_refused(text: str) -> None:
     with pytest.raises(UserError) as raised:
-        open_source(text, roots=(Path("/"),))
+        open_source(text, SourceOptions(roots=(Path("/"),)))
     assert raised.value.hint == "give an absolute one: workers run in other folders"
 
 
@@ -51,15 +52,15 @@ def test_relative_path_is_refused(text: str) -> None:
 def test_folder_may_be_given_as_path_or_uri(tmp_path: Path, scheme: str) -> None:
     (tmp_path / "a b").mkdir()
     path = f"{tmp_path}/a b" if not scheme else f"{scheme}{tmp_path}/a%20b"
-    assert open_source(path, roots=(tmp_path,)).fetch(tmp_path, Quiet()) == tmp_path / "a b"
+    assert open_source(path, SourceOptions(roots=(tmp_path,))).fetch(tmp_path, Quiet()) == tmp_path / "a b"
 
 
 def test_what_lies_outside_the_roots_is_not_even_told_to_exist(tmp_path: Path) -> None:
     for path in ("/etc/passwd", "/etc/no-such-file"):
         with pytest.raises(PermissionDenied, match=f"The worker may not read sources at {path}; "):
-            open_source(path, roots=(tmp_path,)).fetch(tmp_path, Quiet())
+            open_source(path, SourceOptions(roots=(tmp_path,))).fetch(tmp_path, Quiet())
 
 
 def test_special_file_is_no_source(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="There is no folder and no archive at /dev/null"):
-        open_source("/dev/null", roots=(Path("/"),)).fetch(tmp_path, Quiet())
+        open_source("/dev/null", SourceOptions(roots=(Path("/"),))).fetch(tmp_path, Quiet())

@@ -5,9 +5,10 @@ import io
 import os
 import stat
 import struct
+import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,16 @@ from imagemill.errors import BuildCancelled, OperatorError, UserError
 from imagemill.ports import Quiet
 from imagemill.sources.archive import Limits, unpack
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 MIB = 1 << 20
+MODES = ["w", "w:gz", "w:zst"]
+
+SKIPPED = b"\x50\x2a\x4d\x18\x04\x00\x00\x00size"
+"""A frame of Zstandard that holds no data, as pzstd writes it."""
 
 
 def member(
@@ -44,10 +54,11 @@ def hard_link(name: str, target: str) -> tuple[tarfile.TarInfo, bytes]:
 
 def tar(members: Iterable[tuple[tarfile.TarInfo, bytes]], mode: str = "w", format: int = tarfile.GNU_FORMAT) -> bytes:
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode=mode, format=format) as archive:  # type: ignore[call-overload]
+    python_mode = mode.removesuffix(":zst")  # which tarfile knows from Python 3.14 on
+    with tarfile.open(fileobj=out, mode=python_mode, format=format) as archive:  # type: ignore[call-overload]
         for info, content in members:
             archive.addfile(info, io.BytesIO(content))
-    return out.getvalue()
+    return out.getvalue() if mode == python_mode else zstd.compress(out.getvalue())
 
 
 def zip_entry(name: str, kind: int = stat.S_IFREG, mode: int = 0o644) -> zipfile.ZipInfo:
@@ -101,7 +112,7 @@ def names(top: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-@pytest.mark.parametrize("mode", ["w", "w:gz"])
+@pytest.mark.parametrize("mode", MODES)
 def test_tar_is_unpacked(place: Place, mode: str, format: int) -> None:
     long = "d" * 90 + "/" + "n" * 60
     out = place.unpack(
@@ -155,6 +166,33 @@ def test_zip_from_a_system_without_modes_is_unpacked(place: Place) -> None:
     assert place.unpack(zipped([(info, b"content")])).joinpath("a").read_bytes() == b"content"
 
 
+def test_zstandard_in_several_frames_is_unpacked(place: Place) -> None:
+    data = tar([member("a", os.urandom(MIB)), member("b", b"last")])
+    halves = zstd.compress(data[:700_000]), SKIPPED, zstd.compress(data[700_000:])
+    assert (place.unpack(SKIPPED + b"".join(halves)) / "b").read_bytes() == b"last"
+
+
+def test_zstandard_that_wants_much_memory_is_refused(place: Place) -> None:
+    options = {int(zstd.CompressionParameter.window_log): 28, int(zstd.CompressionParameter.content_size_flag): 0}
+    compressor = zstd.ZstdCompressor(options=options)
+    data = compressor.compress(tar([member("a", b"content")])) + compressor.flush()
+    message = place.refuses(data).message
+    assert message.endswith("Unable to decompress Zstandard data: Frame requires too much memory for decoding")
+
+
+def test_zstandard_that_was_changed_is_refused(place: Place) -> None:
+    options = {int(zstd.CompressionParameter.checksum_flag): 1}
+    data = bytearray(zstd.compress(tar([member("a", os.urandom(MIB))]), options=options))
+    data[MIB // 2] ^= 1
+    assert "is damaged" in place.refuses(bytes(data)).message
+
+
+def test_archive_is_named_as_it_is_called(place: Place) -> None:
+    (place.top / "archive").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"^The archive s3://bucket/key is damaged, or is no \.tar"):
+        unpack(place.top / "archive", place.out, Quiet(), called="s3://bucket/key")
+
+
 def test_single_folder_at_the_top_is_kept(place: Place) -> None:
     assert names(place.unpack(tar([member("project/Dockerfile")]))) == ["project", "project/Dockerfile"]
 
@@ -164,7 +202,7 @@ def test_names_that_are_not_utf8_are_kept(place: Place) -> None:
 
 
 def test_empty_archives_are_empty_folders(place: Place) -> None:
-    for data in (tar([]), tar([], "w:gz"), zipped([])):
+    for data in (tar([]), tar([], "w:gz"), tar([], "w:zst"), zipped([])):
         assert names(place.unpack(data)) == []
 
 
@@ -214,7 +252,7 @@ UNSAFE_TARS = {
 }
 
 
-@pytest.mark.parametrize("mode", ["w", "w:gz"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("members", UNSAFE_TARS.values(), ids=UNSAFE_TARS.keys())
 def test_tar_that_is_not_safe_is_refused(place: Place, members: list[tuple[tarfile.TarInfo, bytes]], mode: str) -> None:
     error = place.refuses(tar(members, mode))
@@ -269,6 +307,11 @@ BOMBS: dict[str, tuple[bytes, str]] = {
         gzip.compress(tar([member("a")]) + bytes(2 * MIB)),
         "unpacks to more than 20 times its own size",
     ),
+    "a tar.zst of zeros": (tar([member("a", bytes(2 * MIB))], "w:zst"), "unpacks to more than 20 times its own size"),
+    "a frame of zeros after the end": (
+        tar([member("a")], "w:zst") + zstd.compress(bytes(2 * MIB)),
+        "unpacks to more than 20 times its own size",
+    ),
     "a zip of zeros": (zipped([(zip_entry("a"), bytes(2 * MIB))]), "unpacks to more than 20 times its own size"),
     "many small files of zeros": (
         zipped([(zip_entry(str(i)), bytes(MIB // 4)) for i in range(9)]),
@@ -321,10 +364,10 @@ def test_header_that_wants_much_memory_is_refused(place: Place) -> None:
 GOOD = [member("a", b"content" * 200), member("b", os.urandom(3000)), link("c", "a")]
 
 
-@pytest.mark.parametrize("make", [lambda: tar(GOOD), lambda: tar(GOOD, "w:gz")], ids=["tar", "tar.gz"])
-def test_tar_that_is_cut_off_anywhere_is_refused(tmp_path: Path, make: Callable[[], bytes]) -> None:
-    data = make()
-    needed = 1536 + 512 + 3072 + 512 + 512 + 512 if data[:2] != b"\x1f\x8b" else len(data)
+@pytest.mark.parametrize("mode", MODES)
+def test_tar_that_is_cut_off_anywhere_is_refused(tmp_path: Path, mode: str) -> None:
+    data = tar(GOOD, mode)
+    needed = 1536 + 512 + 3072 + 512 + 512 + 512 if mode == "w" else len(data)
     for number, end in enumerate([*range(0, needed, 97), 512, 1024, 2048, 2560, needed - 1]):
         (tmp_path / str(number)).mkdir()
         error = Place(tmp_path / str(number)).refuses(data[:end])
@@ -361,7 +404,9 @@ def test_zip_with_an_unknown_compression_is_refused(place: Place) -> None:
     assert "compression" in place.refuses(bytes(data)).message
 
 
-@pytest.mark.parametrize("data", [b"", b"hello", b"PK\x03\x04", b"\x1f\x8b", b"BZh91AY", b"x" * 10_000])
+@pytest.mark.parametrize(
+    "data", [b"", b"hello", b"PK\x03\x04", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", SKIPPED, b"BZh91AY", b"x" * 10_000]
+)
 def test_what_is_no_archive_is_refused(place: Place, data: bytes) -> None:
     assert place.refuses(data).message.startswith(f"The archive {place.top}/archive is damaged, or is no .tar, ")
 

@@ -32,7 +32,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     settings = from_environment()
 
     assert settings.backend == REDIS
-    assert settings.source_roots == (Path("/src"), Path("/data"))
+    assert settings.sources.roots == (Path("/src"), Path("/data"))
     assert settings.insecure_registries == frozenset({"a:5000", "b"})
     assert settings.build_timeout == 60
     assert settings.docker_host == "unix:///x"

@@ -1,0 +1,36 @@
+"""The operator's credentials for the hosts of sources: a file per host, or the same in the worker's environment."""
+
+import os
+from pathlib import Path
+
+from imagemill.errors import OperatorError
+from imagemill.sources.options import SourceOptions
+
+
+def file_name(address: str) -> str:
+    """What the file for `HOST` or `HOST:PORT` is called: `HOST_PORT`, since names in a Secret have no colon."""
+    return address.translate({ord("["): None, ord("]"): None, ord(":"): "_"})
+
+
+def token_line(address: str, options: SourceOptions) -> str:
+    """`TOKEN` or `USER:TOKEN` for `HOST` or `HOST:PORT`, empty if there is none. A file comes before the environment.
+
+    `OperatorError` if the file cannot be read.
+    """
+    name = file_name(address)
+    content = own_file(options.credentials / name) if options.credentials else None
+    text = options.tokens.get(name, "") if content is None else content.decode(errors="replace")
+    return text.partition("\n")[0].strip()
+
+
+def own_file(path: Path) -> bytes | None:
+    """What is in a file of the operator's; None if there is none."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        return None
+    except (PermissionError, NotADirectoryError) as error:
+        raise OperatorError(
+            f"The worker cannot read its credentials in {path}: {error.strerror}",
+            f"let the user with the id {os.geteuid()} read it",
+        ) from None
