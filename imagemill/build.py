@@ -153,7 +153,19 @@ class BuildRequest(Message):
         min_length=1,
         description="a folder, an archive (.tar, .tar.gz, .zip), git+https://HOST/PATH@REF or docker-image://REFERENCE",
     )
-    dockerfile: str | None = Field(None, description="path of the Dockerfile within the source; default: Dockerfile")
+    dockerfile: str | None = Field(
+        None, description="path of the Dockerfile within the source; default: Dockerfile, or a generated one"
+    )
+    python: str | None = Field(
+        None, min_length=1, description="without a Dockerfile: version of Python, such as 3.12; default: the project's"
+    )
+    base_image: str | None = Field(None, min_length=1, description="without a Dockerfile: the base image")
+    accelerator: str | None = Field(
+        None, min_length=1, description="without a Dockerfile: cuda, cuda12.4 …, or a base image for it"
+    )
+    entrypoint: tuple[str, ...] | None = Field(
+        None, min_length=1, description="without a Dockerfile: what the image runs, word by word; default: found"
+    )
     target: str | None = Field(None, description="stage to build, of a Dockerfile with several")
     build_args: dict[str, str] = Field({}, description="values of the Dockerfile's ARGs; not for secrets")
     labels: dict[str, str] = Field({}, description="labels of the image")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from imagemill import context
-from imagemill.context import Manifest
+from imagemill.context import Choice, Manifest
 from imagemill.ports import ContextStore, Progress, StoredContext
 from imagemill.storage import room
 
@@ -30,7 +30,9 @@ class Contexts(Protocol):
     def exists(self, name: str) -> bool:
         """Whether the context is there, whole."""
 
-    def add(self, name: str, root: Path, dockerfile: str | None, accept: Accept, progress: Progress) -> None:
+    def add(
+        self, name: str, root: Path, dockerfile: Choice, accept: Accept, progress: Progress
+    ) -> None:
         """Store the context of the source in `root`, unless `accept` raises over its manifest."""
 
     def stored(self, name: str) -> StoredContext:
@@ -76,7 +78,9 @@ class PackedContexts:
     def exists(self, name: str) -> bool:
         return self.store.exists(name)
 
-    def add(self, name: str, root: Path, dockerfile: str | None, accept: Accept, progress: Progress) -> None:
+    def add(
+        self, name: str, root: Path, dockerfile: Choice, accept: Accept, progress: Progress
+    ) -> None:
         with self.store.create(name) as stream:
             accept(context.pack(root, dockerfile, stream, progress))
 
@@ -99,7 +103,9 @@ class CopiedContexts:
     def exists(self, name: str) -> bool:
         return (self.path / name).is_dir()
 
-    def add(self, name: str, root: Path, dockerfile: str | None, accept: Accept, progress: Progress) -> None:
+    def add(
+        self, name: str, root: Path, dockerfile: Choice, accept: Accept, progress: Progress
+    ) -> None:
         """Copied under another name first: whatever has its final name is whole."""
         unfinished = self.path / f".unfinished-{name}"
         with room(self.path):

@@ -24,7 +24,7 @@ def _source_hash(run: Run, build: Build) -> str:
     """The hash, from memory if the source cannot have changed since it was hashed, on whichever worker."""
     if build.source is None:
         return _hashed(run, build)
-    known, inputs = resolve.known_hashes(run.setup), resolve.hashed_inputs(build)
+    known, inputs = resolve.known_hashes(run.setup), resolve.hashed_inputs(build, build.source)
     if source_hash := known.find(inputs):
         run.log(f"{build.source} was hashed before")
         return source_hash
@@ -36,5 +36,7 @@ def _source_hash(run: Run, build: Build) -> str:
 def _hashed(run: Run, build: Build) -> str:
     source = resolve.source(run.setup, build)
     with resolve.scratch(run.setup) as scratch:
-        manifest = context.manifest(source.fetch(scratch, run), build.request.dockerfile, run)
+        manifest = context.manifest(source.fetch(scratch, run), resolve.dockerfile(build), run)
+    if manifest.dockerfile.generated:
+        run.log("The source has no Dockerfile: it is built by a generated one (`imagemill dockerfile SRC` shows it)")
     return resolve.source_hash(build, manifest)

@@ -1,6 +1,5 @@
 """Which adapters a build needs, from its message and its worker's setup."""
 
-import json
 import shutil
 import time
 import uuid
@@ -13,13 +12,14 @@ from pathlib import Path
 from typing import Literal
 
 from imagemill import config as launch
-from imagemill import context
+from imagemill import hashing
 from imagemill.build import Build, BuildRequest
 from imagemill.builders import builder_for, detect
 from imagemill.builders.labels import labels
 from imagemill.config import LaunchConfig, Loaded
 from imagemill.context import Manifest
 from imagemill.contexts import Contexts, CopiedContexts, Packed, PackedContexts
+from imagemill.dockerfiles import Wishes, chosen
 from imagemill.errors import OperatorError, UserError
 from imagemill.known_hashes import KnownHashes
 from imagemill.ports import Builder, BuildInputs, Registry, Source, StoredContext
@@ -84,33 +84,22 @@ def source(setup: Setup, build: Build) -> Source:
     return open_source(build.source or build.request.source, replace(setup.sources, scratch=scratch_folder(setup)))
 
 
+def dockerfile(build: Build) -> str | Wishes:
+    """The path of the Dockerfile, or how it is to be generated if the source has none."""
+    assert build.config is not None
+    return chosen(build.request, build.config.builder)
+
+
 def source_hash(build: Build, manifest: Manifest) -> str:
     """The hash over the manifest and all other inputs of the image."""
-    request = build.request
-    return context.source_hash(
-        manifest,
-        target=request.target,
-        build_args=request.build_args,
-        platform=_platform(build),
-        labels=request.labels,
-        secrets=request.secrets,
-    )
+    assert build.config is not None
+    return hashing.source_hash(build.request, build.config.builder, manifest)
 
 
-def hashed_inputs(build: Build) -> str:
-    """All that the hash of a source that cannot change depends on, as one text."""
-    request = build.request
-    inputs = {
-        "format": context.FORMAT,
-        "source": build.source,
-        "dockerfile": request.dockerfile,
-        "target": request.target,
-        "build_args": request.build_args,
-        "platform": _platform(build),
-        "labels": request.labels,
-        "secrets": sorted(request.secrets),
-    }
-    return json.dumps(inputs, sort_keys=True)
+def hashed_inputs(build: Build, pinned: str) -> str:
+    """All that the hash of a source that cannot change depends on."""
+    assert build.config is not None
+    return hashing.inputs(build.request, build.config.builder, pinned)
 
 
 def known_hashes(setup: Setup) -> KnownHashes:
@@ -167,12 +156,13 @@ def inputs(setup: Setup, build: Build) -> BuildInputs:
     """What the builder is told."""
     assert build.image is not None
     assert build.source_hash is not None
+    assert build.config is not None
     request = build.request
     revision, url = origin(build.source or "")
     return BuildInputs(
         image=ImageReference.parse(build.image),
         target=request.target,
-        platform=_platform(build),
+        platform=hashing.platform(request, build.config.builder),
         build_args=request.build_args,
         labels=labels(build.source_hash, request.revision or revision, request.source_url or url, request.labels),
         secrets={name: _secret(setup, name) for name in request.secrets},
@@ -203,10 +193,6 @@ def scratch(setup: Setup) -> Iterator[Path]:
     finally:
         if folder.exists():
             shutil.rmtree(folder)
-
-
-def _platform(build: Build) -> str | None:
-    return build.request.platform or (build.config.builder.platform if build.config else None)
 
 
 def _secret(setup: Setup, name: str) -> Path:

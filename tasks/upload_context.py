@@ -31,4 +31,4 @@ def store(contexts: Contexts, name: str, run: Run, build: Build) -> None:
 
     source = resolve.source(run.setup, build)
     with resolve.scratch(run.setup) as scratch:
-        contexts.add(name, source.fetch(scratch, run), build.request.dockerfile, accept, run)
+        contexts.add(name, source.fetch(scratch, run), resolve.dockerfile(build), accept, run)

@@ -11,6 +11,7 @@ from imagemill.cli.options import (
     Connection,
     Misuse,
     connection_options,
+    generation_options,
     image_options,
     json_option,
     launch_config_options,
@@ -24,6 +25,7 @@ from imagemill.cli.services import service_for
 @click.option("--tag", "-t", "tags", multiple=True, metavar="TAG", help="Tag to add beside the source hash.")
 @click.option("--config", metavar="FILE", help="Launch config; with a broker, the name of one on the workers.")
 @image_options
+@generation_options
 @click.option("--force", is_flag=True, help="Build even if the image is there.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="How long the build may take.")
 @click.option("--revision", metavar="TEXT", help="Revision of the source, for a label.  [default: from git]")
@@ -51,10 +53,11 @@ def build(
     cache_home: Path | None,
     **fields: Any,
 ) -> int:
-    """Build an image from SRC: a folder, an archive (.tar, .tar.gz, .zip) or docker-image://REFERENCE.
+    """Build an image from SRC: a folder, an archive (.tar, .tar.gz, .zip), git+https://HOST/PATH@REF or
+    docker-image://REFERENCE.
 
-    The image is pushed to the destination under its source hash; if it is there already, nothing is built. Ctrl-C
-    cancels the build.
+    The image is pushed to the destination under its source hash; if it is there already, nothing is built. A source
+    without a Dockerfile is built by a generated one, which `imagemill dockerfile` shows. Ctrl-C cancels the build.
     """
     if connection.broker:
         _check_for_remote(config, secrets)

@@ -5,14 +5,15 @@ from typing import Any
 
 import click
 
-from imagemill.cli.options import Command, image_options, json_option, launch_config_options
+from imagemill.cli.options import Command, generation_options, image_options, json_option, launch_config_options
 
 
 @click.command("hash", cls=Command, short_help="Print the source hash.")
 @click.argument("source", metavar="SRC")
 @click.option("--manifest", "with_manifest", is_flag=True, help="Print what it covers of the source, line by line.")
-@click.option("--config", metavar="FILE", help="Launch config, for its platform.")
+@click.option("--config", metavar="FILE", help="Launch config, for its platform and builder.")
 @image_options
+@generation_options
 @launch_config_options
 def hash_(
     source: str,
@@ -20,30 +21,15 @@ def hash_(
     with_manifest: bool,
     config: str | None,
     default_config: Path | None,
-    platform: str | None,
-    dockerfile: str | None,
     **inputs: Any,
 ) -> None:
     """Print the source hash of SRC: the tag that a build with the same options gives its image."""
-    from imagemill import context
-    from imagemill.cli.requests import check_config, checked, located
-    from imagemill.cli.sources import fetched
-    from imagemill.ports import Quiet
+    from imagemill.cli.requests import check_config
+    from imagemill.cli.sources import hashed
 
-    checked(
-        source=located(source),
-        dockerfile=dockerfile,
-        platform=platform,
-        **inputs | {"secrets": tuple(inputs["secrets"])},
-    )
-    with fetched(source, "source hash") as folder:
-        manifest = context.manifest(folder, dockerfile, Quiet())
-    if with_manifest:
-        for line in manifest.lines():
-            click.echo(line)
-        return
-    platform = platform or check_config(config, default_config).config.builder.platform
-    click.echo(context.source_hash(manifest, platform=platform, **inputs))
+    found = hashed(source, check_config(config, default_config).config.builder, **inputs)
+    for line in found.manifest.lines() if with_manifest else [found.source_hash]:
+        click.echo(line)
 
 
 @click.group(short_help="Check a launch config.")

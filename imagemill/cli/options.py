@@ -1,5 +1,6 @@
 """What several commands take (where the service is, what an image is made of), and how all of them end."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +113,34 @@ def image_options(function: Function) -> Function:
     ):
         function = add(function)
     return function
+
+
+def generation_options(function: Function) -> Function:
+    """What is asked of the Dockerfile that is generated for a source without one."""
+    for add in reversed(
+        (
+            click.option("--python", metavar="VERSION", help="Version of Python.  [default: the project's]"),
+            click.option("--base", "base_image", metavar="IMAGE", help="Base image.  [default: python:VERSION-slim]"),
+            click.option("--accelerator", metavar="NAME|IMAGE", help="cuda, cuda12.4 …, or a base image for it."),
+            click.option(
+                "--entrypoint",
+                metavar="COMMAND",
+                callback=_words,
+                help="What the image runs.  [default: found]",
+            ),
+        )
+    ):
+        function = add(function)
+    return function
+
+
+def _words(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    try:
+        return None if value is None else tuple(shlex.split(value))
+    except ValueError:
+        raise Misuse(
+            f"A quotation in {value!r} has no end", "quote the whole once: --entrypoint 'python x.py'"
+        ) from None
 
 
 def launch_config_options(function: Function) -> Function:

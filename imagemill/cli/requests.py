@@ -15,6 +15,7 @@ from imagemill.sources.git_url import is_git
 NAMES = {name: f"--{name.replace('_', '-')}" for name in BuildRequest.model_fields} | {
     "source": "SRC",
     "dockerfile": "--file",
+    "base_image": "--base",
     "build_args": "--build-arg",
     "labels": "--label",
     "secrets": "--secret",

@@ -1,12 +1,18 @@
 """Sources as they are read here, by whoever sits at the terminal: what that person may read, a command may."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from imagemill import context, hashing
+from imagemill.build import BuildRequest
 from imagemill.cli.environment import everything
-from imagemill.cli.requests import located
+from imagemill.cli.requests import checked, located
+from imagemill.config.model import Builder
+from imagemill.context import Manifest
+from imagemill.dockerfiles import chosen
 from imagemill.errors import UserError
 from imagemill.ports import Quiet
 from imagemill.sources import open_source
@@ -24,6 +30,22 @@ def fetched(source: str, wanted: str = "files") -> Iterator[Path]:
         if opened.image is not None:
             raise UserError(f"{source} is an image, which has no {wanted}", "give a folder, an archive or a repository")
         yield opened.fetch(Path(folder) / "source", Quiet())
+
+
+class Hashed(NamedTuple):
+    """A source that was read and hashed here, as a worker would."""
+
+    request: BuildRequest
+    manifest: Manifest
+    source_hash: str
+
+
+def hashed(source: str, builder: Builder, *, secrets: Iterable[str] = (), **fields: Any) -> Hashed:
+    """Hash a source with these fields of a request; `secrets` are ids."""
+    request = checked(source=located(source), secrets=tuple(secrets), **fields)
+    with fetched(source, "source hash") as folder:
+        manifest = context.manifest(folder, chosen(request, builder), Quiet())
+    return Hashed(request, manifest, hashing.source_hash(request, builder, manifest))
 
 
 def options(scratch: Path) -> SourceOptions:

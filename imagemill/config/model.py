@@ -180,6 +180,11 @@ class _Builder(Section):
     platform: Literal["linux/amd64", "linux/arm64"] | None = Field(
         None, description="the target platform; absent: the builder's own"
     )
+    uv_image: str | None = Field(
+        None,
+        min_length=1,
+        description="where generated Dockerfiles take uv from: an image that has it, pip, or base: the base image",
+    )
 
 
 class AutoBuilder(_Builder):

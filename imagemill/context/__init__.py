@@ -15,14 +15,28 @@ from typing import BinaryIO, Protocol
 from imagemill.context import tarball
 from imagemill.context.copying import Copier
 from imagemill.context.digests import Digests
-from imagemill.context.dockerfile import find
+from imagemill.context.dockerfile import Choice, Generated, Generator, find
 from imagemill.context.manifest import FORMAT, Dockerfile, Entry, Kind, Manifest, source_hash
 from imagemill.context.walk import Found, Walk, changed, reading_failed
 from imagemill.errors import UserError
 from imagemill.ports import Progress
 from imagemill.storage import Tree, leads_out, open_file, open_folder, room, shown
 
-__all__ = ["CONTEXT", "DOCKERFILE", "FORMAT", "Entry", "Manifest", "copy", "manifest", "pack", "source_hash", "unpack"]
+__all__ = [
+    "CONTEXT",
+    "DOCKERFILE",
+    "FORMAT",
+    "Choice",
+    "Entry",
+    "Generated",
+    "Generator",
+    "Manifest",
+    "copy",
+    "manifest",
+    "pack",
+    "source_hash",
+    "unpack",
+]
 
 DOCKERFILE, CONTEXT = tarball.DOCKERFILE, tarball.CONTEXT
 """Names of the Dockerfile and of the folder with the build context, in a folder that `unpack` filled."""
@@ -33,15 +47,17 @@ _Undigested = tuple[Kind, bytes, int]
 """Kind, path and size of a file whose content is with the `Digests`."""
 
 
-def manifest(root: Path, dockerfile: str | None, progress: Progress) -> Manifest:
+def manifest(root: Path, dockerfile: Choice, progress: Progress) -> Manifest:
     """Read the source in the folder `root`: what a build by its `dockerfile` (default: `Dockerfile`) can see.
+
+    Where there is no Dockerfile, one is generated if a generator is given.
 
     `UserError` if the source is not fit for a build, and says why; `PermissionDenied` if the worker may not read it.
     """
     return _read(root, dockerfile, _Nowhere(), progress)
 
 
-def pack(root: Path, dockerfile: str | None, out: BinaryIO, progress: Progress) -> Manifest:
+def pack(root: Path, dockerfile: Choice, out: BinaryIO, progress: Progress) -> Manifest:
     """Pack the source into `out` as `.tar.gz` (see `imagemill.context.tarball`) and return the manifest as packed.
 
     It is made from the very bytes that were packed: if it differs from an earlier one, so did the source. Errors are
@@ -51,7 +67,7 @@ def pack(root: Path, dockerfile: str | None, out: BinaryIO, progress: Progress) 
         return _read(root, dockerfile, writer, progress)
 
 
-def copy(root: Path, dockerfile: str | None, folder: Path, progress: Progress) -> Manifest:
+def copy(root: Path, dockerfile: Choice, folder: Path, progress: Progress) -> Manifest:
     """Copy the source into `folder`, which is created, as `unpack` would lay it out; returns the manifest as copied.
 
     Errors are those of `manifest`; `OperatorError` if the disk is full.
@@ -93,7 +109,7 @@ class _Nowhere:
     def write(self, data: bytes) -> None: ...
 
 
-def _read(root: Path, dockerfile: str | None, sink: _Sink, progress: Progress) -> Manifest:
+def _read(root: Path, dockerfile: Choice, sink: _Sink, progress: Progress) -> Manifest:
     real = os.path.realpath(os.fsencode(root))
     with _opened(real) as top, Digests() as digests:
         recipe = find(real, top, dockerfile)
@@ -103,7 +119,7 @@ def _read(root: Path, dockerfile: str | None, sink: _Sink, progress: Progress) -
             entries.append(_file(found, sink, digests, progress) if found.is_file else _other(found, sink))
         sha256s = digests.sha256s()
     return Manifest(
-        Dockerfile(recipe.path, hashlib.sha256(recipe.dockerfile).hexdigest()),
+        Dockerfile(recipe.path, hashlib.sha256(recipe.dockerfile).hexdigest(), recipe.dockerfile, recipe.generated),
         tuple(entry if isinstance(entry, Entry) else Entry(*entry, next(sha256s)) for entry in entries),
     )
 

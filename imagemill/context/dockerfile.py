@@ -9,7 +9,8 @@ import posixpath
 from contextlib import suppress
 from difflib import SequenceMatcher, get_close_matches
 from itertools import islice
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from imagemill.context.dockerignore import DockerIgnore
 from imagemill.context.walk import Walk, reading_failed
@@ -30,25 +31,70 @@ class Recipe(NamedTuple):
     dockerfile: bytes
     """Its content."""
     ignore: DockerIgnore
+    generated: bool = False
+    """Whether the source has no Dockerfile, and it was generated."""
 
 
-def find(root: bytes, top: int, dockerfile: str | None) -> Recipe:
+class Generated(NamedTuple):
+    """What is generated for a source without a Dockerfile."""
+
+    dockerfile: bytes
+    ignore: bytes
+    """What is to be ignored where the source has no ignore file."""
+
+
+class Generator(Protocol):
+    """Makes a Dockerfile for a source that has none."""
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """What it was asked for by name, which a Dockerfile of the source's own would pass over."""
+
+    def generated(self, root: Path) -> Generated:
+        """The Dockerfile for the source in the folder `root`; `UserError` if there is nothing to make one from."""
+
+
+Choice = str | Generator | None
+"""The path of a Dockerfile within the source; or what makes one if the source has none; or neither."""
+
+
+def find(root: bytes, top: int, dockerfile: Choice) -> Recipe:
     """Read the Dockerfile at `dockerfile` (default: `Dockerfile`) and the ignore file that goes with it.
 
     `root` is the source's real path, `top` its descriptor. `UserError` if the Dockerfile lies outside the source, or
-    if there is none; then the error lists those that may have been meant.
+    if there is none; then the error lists those that may have been meant. If there is nothing that could have been
+    meant, a generator makes one.
     """
-    path = _inside(dockerfile or _DEFAULT)
+    path, generator = (dockerfile, None) if isinstance(dockerfile, str) else (_DEFAULT, dockerfile)
+    path = _inside(path)
     content = _read(root, top, path)
     if content is None and posixpath.basename(path) == _DEFAULT:
         content = _read(root, top, posixpath.join(posixpath.dirname(path), _DEFAULT.lower()))
-    if content is None:
-        raise _missing(path, _candidates(top, path))
+    if content is not None:
+        if generator and generator.named:
+            raise _for_nothing(path, generator.named)
+        return Recipe(path, content, _ignore(root, top, path))
+    candidates = _candidates(top, path)
+    if generator is None or candidates:
+        raise _missing(path, candidates)
+    made = generator.generated(Path(os.fsdecode(root)))
+    return Recipe(path, made.dockerfile, _ignore(root, top, path, made.ignore), generated=True)
+
+
+def _ignore(root: bytes, top: int, path: str, default: bytes = b"") -> DockerIgnore:
+    """What is to be ignored, by the ignore file that goes with the Dockerfile at `path`, or the `default`."""
     for name in (f"{path}.dockerignore", ".dockerignore"):
         patterns = _read(root, top, name)
         if patterns is not None:
-            return Recipe(path, content, DockerIgnore.parse(patterns, name))
-    return Recipe(path, content, DockerIgnore())
+            return DockerIgnore.parse(patterns, name)
+    return DockerIgnore.parse(default, ".dockerignore")
+
+
+def _for_nothing(path: str, named: tuple[str, ...]) -> UserError:
+    return UserError(
+        f"The source has a {path}, which knows nothing of {' and '.join(named)}: they are for generated ones",
+        "leave them out, or remove the Dockerfile; build arguments go to a Dockerfile's own ARGs",
+    )
 
 
 def _inside(path: str) -> str:

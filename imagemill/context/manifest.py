@@ -46,6 +46,9 @@ class Dockerfile(NamedTuple):
     path: str
     """Relative to the source's top."""
     sha256: str
+    content: bytes = b""
+    generated: bool = False
+    """Whether the source has none, and it was generated."""
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from imagemill.build import BuildRequest
+from imagemill.config.model import Builder
+from imagemill.context import Generated
 from imagemill.dockerfiles import entrypoint, install, python, rendering
 from imagemill.dockerfiles.install import Install
 from imagemill.dockerfiles.project import IGNORE, Project
 from imagemill.errors import UserError
 from imagemill.reference import ImageReference
 
-__all__ = ["ACCELERATORS", "IGNORE", "UV", "Wishes", "generate"]
+__all__ = ["ACCELERATORS", "UV", "Wishes", "chosen"]
 
 UV = f"ghcr.io/astral-sh/uv:{rendering.UV_VERSION}"
 """Where uv is copied from, unless a request says otherwise."""
@@ -47,6 +50,41 @@ class Wishes:
     """Whether the builder has BuildKit's cache mounts; otherwise nothing is kept in caches."""
     uv: str = UV
     """An image that has uv, `pip` to install it by the base image's own pip, or `base` if that has it already."""
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """See `Generator.named`."""
+        asked = {
+            "the Python version": self.python,
+            "the base image": self.base,
+            "the accelerator": self.accelerator,
+            "the entrypoint": self.entrypoint,
+        }
+        return tuple(name for name, value in asked.items() if value)
+
+    def generated(self, root: Path) -> Generated:
+        """See `Generator.generated`."""
+        return Generated(generate(root, self).encode(), IGNORE)
+
+
+def chosen(request: BuildRequest, builder: Builder) -> str | Wishes:
+    """The Dockerfile of a request: the path of one, or how it is to be generated if the source has none."""
+    wishes = Wishes(
+        request.python,
+        request.base_image,
+        request.accelerator,
+        request.entrypoint,
+        cache_mounts=builder.type != "kaniko",
+        uv=builder.uv_image or UV,
+    )
+    if request.dockerfile is None:
+        return wishes
+    if wishes.named:
+        raise UserError(
+            f"Both a Dockerfile and {' and '.join(wishes.named)} are given: a Dockerfile knows nothing of them",
+            "give the one or the other",
+        )
+    return request.dockerfile
 
 
 def generate(root: Path, wishes: Wishes) -> str:

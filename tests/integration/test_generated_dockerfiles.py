@@ -13,14 +13,17 @@ import sysconfig
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from uv import find_uv_bin
 
 import trees
 from imagemill import context
-from imagemill.dockerfiles import IGNORE, Wishes, generate
+from imagemill.dockerfiles import Wishes, generate
+from imagemill.errors import UserError
 from imagemill.ports import Quiet
+from service import Service, service
 
 BASE = "imagemill-test/python:base"
 SETUP = """\
@@ -237,18 +240,70 @@ def test_files_and_folders_that_requirements_name_are_there_before_the_code(
 
 
 def test_without_a_dockerignore_what_is_not_the_projects_own_stays_out(tmp_path: Path) -> None:
-    """The ignore file that goes with a generated Dockerfile is one that the context reads."""
-    files: dict[str, str | bytes] = {
-        ".dockerignore": IGNORE,
-        "a.py": "",
-        ".git/HEAD": "",
-        "x/__pycache__/a.pyc": "",
-        ".env": "",
-        "Dockerfile": "",
-    }
+    files = {"a.py": "", ".git/HEAD": "", "x/__pycache__/a.pyc": "", ".env": ""}
     source = trees.make(tmp_path, files)
-    paths = {entry.path for entry in context.manifest(source, None, Quiet()).entries}
-    assert paths == {b".dockerignore", b"Dockerfile", b"a.py", b"x"}
+    manifest = context.manifest(source, Wishes(), Quiet())
+    assert manifest.dockerfile.generated
+    assert {entry.path for entry in manifest.entries} == {b"a.py", b"x"}
+    (source / ".dockerignore").write_text("x\n")
+    assert b".env" in {entry.path for entry in context.manifest(source, Wishes(), Quiet()).entries}
+
+
+@pytest.fixture
+def chain(
+    tmp_path: Path, redis_url: str, key_prefix: str, registry: str, engine: str, docker_cli: str, base: str
+) -> Iterator[Service]:
+    """A service whose worker takes uv from the base image."""
+    config = tmp_path / "launch-config.yaml"
+    config.write_text("environment: {type: local}\nbuilder: {type: docker, uv-image: base}\n")
+    settings = {
+        "IMAGEMILL_DOCKER_HOST": engine,
+        "IMAGEMILL_DOCKER_CLI": docker_cli,
+        "IMAGEMILL_CONFIG": str(config),
+    }
+    with service(redis_url, redis_url, key_prefix, tmp_path, **settings) as workers:
+        workers.start()
+        yield workers
+
+
+def test_a_project_without_a_dockerfile_goes_through_the_chain(
+    chain: Service, docker: Docker, base: str, registry: str, tmp_path: Path
+) -> None:
+    files = {"requirements.txt": "greeting\n", "train.py": REPORT, "other.py": "", ".env": "not for the image"}
+    source = trees.make(tmp_path / "source", files)
+    fields: dict[str, Any] = {
+        "source": str(source),
+        "destination": f"{registry}/generated/project",
+        "base_image": base,
+        "entrypoint": ["python3", "train.py"],
+    }
+    build = chain.client.submit(**fields)
+    report = chain.client.wait(build, timeout=120).raise_for_status()
+    again = chain.client.wait(chain.client.submit(**fields), timeout=120).raise_for_status()
+    other = chain.client.submit(**{**fields, "entrypoint": ["python3", "other.py"]})
+
+    assert report.built
+    assert not again.built
+    assert chain.client.wait(other, timeout=120).source_hash != report.source_hash
+    assert any("has no Dockerfile: it is built by a generated one" in line for line in chain.client.logs(build))
+    done = docker("run", "--rm", "--network", "none", report.image or "", "--lr", "1")
+    assert json.loads(done.stdout) == [*USER, ["--lr", "1"]]
+    there = docker("run", "--rm", "--network", "none", "--entrypoint", "/bin/sh", report.image or "", "-c", "cat .env")
+    assert there.returncode != 0
+
+
+def test_what_is_asked_of_a_generated_dockerfile_is_refused_where_there_is_one(tmp_path: Path) -> None:
+    source = trees.make(tmp_path, {"Dockerfile": "FROM scratch\n", "train.py": ""})
+    with pytest.raises(UserError, match="knows nothing of the Python version and the entrypoint") as raised:
+        context.manifest(source, Wishes(python="3.12", entrypoint=("python", "train.py")), Quiet())
+    assert "leave them out" in raised.value.hint
+    assert not context.manifest(source, Wishes(), Quiet()).dockerfile.generated
+
+
+def test_a_dockerfile_of_another_name_is_asked_about_before_one_is_generated(tmp_path: Path) -> None:
+    source = trees.make(tmp_path, {"Dockerfile.gpu": "FROM scratch\n", "train.py": ""})
+    with pytest.raises(UserError, match=r"it has Dockerfile\.gpu"):
+        context.manifest(source, Wishes(), Quiet())
 
 
 def _indented(code: str) -> str:

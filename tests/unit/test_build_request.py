@@ -40,7 +40,7 @@ def refused(**fields: Any) -> UserError:
         ("labels", ["a=b"], "labels: found a list, expected a mapping", "labels of the image"),
         ("build_args", {"A": 1}, "build_args.A: found a number, expected text", "not for secrets"),
         ("tag", "v1", "tag: there is no such field", "did you mean tags?"),
-        ("nonsense", "v1", "nonsense: there is no such field", "the fields are source, dockerfile, target"),
+        ("nonsense", "v1", "nonsense: there is no such field", "the fields are source, dockerfile, python"),
     ],
 )
 def test_a_wrong_field_is_named_in_plain_words(field: str, value: object, message: str, hint: str) -> None:

@@ -187,7 +187,13 @@ ENTRIES = st.one_of(
 )
 MANIFESTS = st.builds(
     Manifest,
-    st.builds(Dockerfile, NAMES.map(lambda name: name.decode(errors="surrogateescape")), SHA256),
+    st.builds(
+        Dockerfile,
+        NAMES.map(lambda name: name.decode(errors="surrogateescape")),
+        SHA256,
+        st.just(b""),  # stands for itself by its digest
+        st.just(False),
+    ),
     st.lists(ENTRIES, max_size=3).map(tuple),
 )
 
