@@ -25,6 +25,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from imagemill.config import LaunchConfig
 from imagemill.config.faults import shown
+from imagemill.config.model import Builder
 from imagemill.errors import ImagemillError, UserError
 from imagemill.reference import ImageReference, is_tag
 
@@ -318,6 +319,16 @@ class BuildReport(Message):
         if self.error is not None:
             raise BuildFailed(self)
         return self
+
+
+class UploadPlan(Message):
+    """What a service says to whoever is about to upload a context; see `imagemill.uploads`."""
+
+    builder: Annotated[Builder, Field(discriminator="type")]
+    """The config's, without what may hold secrets."""
+    region: str | None = None
+    wanted: bool = True
+    """Whether the image is still to be made."""
 
 
 class BuildFailed(ImagemillError):

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from celery import Celery
 from celery.exceptions import CeleryError
+from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from imagemill.build import BuildReport, BuildRequest, Failure, Message, State, StepTime
+from imagemill.build import BuildReport, BuildRequest, Failure, Message, State, StepTime, UploadPlan
 from imagemill.errors import ImagemillError, ServiceUnreachable, UserError
 from imagemill.journal import KEEP_SECONDS, Event, Journal, connect
 
@@ -34,6 +35,9 @@ QUEUE = "imagemill"
 
 _READ_SECONDS = 1.0
 """How long one read of a journal waits for something new."""
+
+_PLAN_SECONDS = 60.0
+"""How long a worker may take to answer; it may be busy with other steps."""
 
 _BACKEND_CHECK_SECONDS = 5.0
 """How often who waits asks the result backend too, in case that a build ended without a report."""
@@ -143,6 +147,28 @@ class Client:
                     if (report := self._result(build)) is not None:
                         yield Event(position, time.time(), report=report)
                         return
+
+    def plan_upload(self, request: BuildRequest, source_hash: str | None = None) -> UploadPlan:
+        """Where the packed context of a source is to go that the workers cannot read; with its hash, whether it is
+        needed. See `imagemill.uploads`. The error of a worker that cannot say it is raised here.
+        """
+        with _reachable():
+            asked: AsyncResult[Any] = self.app.send_task(
+                "imagemill.plan_upload",
+                kwargs={"request": request.dump(), "source_hash": source_hash},
+                queue=QUEUE,
+                argsrepr="()",
+                kwargsrepr=repr({"request": request}),
+                expires=_PLAN_SECONDS,
+            )
+            try:
+                return UploadPlan.load(asked.get(timeout=_PLAN_SECONDS))
+            except CeleryTimeout:
+                raise ServiceUnreachable(
+                    f"No worker answered within {_PLAN_SECONDS:.0f} s", "see that workers of the queue imagemill run"
+                ) from None
+            finally:
+                asked.forget()
 
     def source_hash(self, build: str) -> str:
         """The hash of what the build makes its image from, once it is known; `UserError` if the build has none."""

@@ -3,6 +3,7 @@
 from imagemill import context
 from imagemill.build import Build, State
 from tasks import resolve
+from tasks.noting import note_inputs
 from tasks.step import Run, step
 
 
@@ -16,7 +17,7 @@ def hash_source(run: Run, build: Build) -> Build:
         return build.knowing(image=str(source.image))
     destination = resolve.destination(build)
     build = build.knowing(source=source.pinned(run))
-    source_hash = _source_hash(run, build)
+    source_hash = source.packed or _source_hash(run, build)
     return build.knowing(source_hash=source_hash, image=str(destination.with_tag(source_hash)))
 
 
@@ -27,6 +28,7 @@ def _source_hash(run: Run, build: Build) -> str:
     known, inputs = resolve.known_hashes(run.setup), resolve.hashed_inputs(build, build.source)
     if source_hash := known.find(inputs):
         run.log(f"{build.source} was hashed before")
+        resolve.input_records(run.setup).note(build.id, source_hash)
         return source_hash
     source_hash = _hashed(run, build)
     known.keep(inputs, source_hash)
@@ -39,4 +41,6 @@ def _hashed(run: Run, build: Build) -> str:
         manifest = context.manifest(source.fetch(scratch, run), resolve.dockerfile(build), run)
     if manifest.dockerfile.generated:
         run.log("The source has no Dockerfile: it is built by a generated one (`imagemill dockerfile SRC` shows it)")
-    return resolve.source_hash(build, manifest)
+    source_hash = resolve.source_hash(build, manifest)
+    note_inputs(run.setup, build, manifest, source_hash)
+    return source_hash

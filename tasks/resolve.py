@@ -13,6 +13,7 @@ from typing import Literal
 
 from imagemill import config as launch
 from imagemill import hashing
+from imagemill import inputs as recording
 from imagemill.build import Build, BuildRequest
 from imagemill.builders import builder_for, detect
 from imagemill.builders.labels import labels
@@ -21,6 +22,8 @@ from imagemill.context import Manifest
 from imagemill.contexts import Contexts, CopiedContexts, Packed, PackedContexts
 from imagemill.dockerfiles import Wishes, chosen
 from imagemill.errors import OperatorError, UserError
+from imagemill.input_records import InputRecords
+from imagemill.inputs import InputRecord
 from imagemill.known_hashes import KnownHashes
 from imagemill.ports import Builder, BuildInputs, Registry, Source, StoredContext
 from imagemill.reference import ImageReference
@@ -100,6 +103,17 @@ def hashed_inputs(build: Build, pinned: str) -> str:
     """All that the hash of a source that cannot change depends on."""
     assert build.config is not None
     return hashing.inputs(build.request, build.config.builder, pinned)
+
+
+def input_record(build: Build, manifest: Manifest) -> InputRecord:
+    """What `imagemill why` is to know of the image."""
+    assert build.config is not None
+    return recording.record(build.request, build.config.builder, manifest)
+
+
+def input_records(setup: Setup) -> InputRecords:
+    """What is known of the images of all builds."""
+    return InputRecords(journal().redis, setup.key_prefix)
 
 
 def known_hashes(setup: Setup) -> KnownHashes:

@@ -33,6 +33,11 @@ from imagemill.cli.services import service_for
 @json_option
 @click.option("--detach", is_flag=True, help="Print the build's id and leave it running; needs a broker.")
 @click.option("--verbose", "-v", is_flag=True, help="With --json: show the progress on standard error.")
+@click.option(
+    "--upload/--no-upload",
+    default=True,
+    help="With a broker: pack a SRC that is here into the workers' context store.  [default: if they have one]",
+)
 @click.option("--state-dir", envvar="IMAGEMILL_STATE_DIR", type=click.Path(path_type=Path), hidden=True)
 @click.option("--cache-home", envvar="XDG_CACHE_HOME", type=click.Path(path_type=Path), hidden=True)
 @launch_config_options
@@ -49,6 +54,7 @@ def build(
     as_json: bool,
     detach: bool,
     verbose: bool,
+    upload: bool,
     state_dir: Path | None,
     cache_home: Path | None,
     **fields: Any,
@@ -78,6 +84,11 @@ def build(
         if not connection.broker:
             check_config(config, default_config)
         wanted = request(source, secrets=tuple(secrets), remote=bool(connection.broker), **fields)
+        if connection.broker and upload:
+            from imagemill.cli import terminal
+            from imagemill.cli.sources import uploaded
+
+            wanted = uploaded(service.connect(), wanted, terminal.say)
         if detach:
             build = service.connect().submit(wanted)
             click.echo(json.dumps({"id": build}) if as_json else build)

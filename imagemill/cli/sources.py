@@ -1,10 +1,11 @@
 """Sources as they are read here, by whoever sits at the terminal: what that person may read, a command may."""
 
+import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imagemill import context, hashing
 from imagemill.build import BuildRequest
@@ -16,7 +17,13 @@ from imagemill.dockerfiles import chosen
 from imagemill.errors import UserError
 from imagemill.ports import Quiet
 from imagemill.sources import open_source
+from imagemill.sources.git_url import is_git
 from imagemill.sources.options import SourceOptions
+
+if TYPE_CHECKING:
+    from imagemill.client import Client
+
+_KIND = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 @contextmanager
@@ -46,6 +53,30 @@ def hashed(source: str, builder: Builder, *, secrets: Iterable[str] = (), **fiel
     with fetched(source, "source hash") as folder:
         manifest = context.manifest(folder, chosen(request, builder), Quiet())
     return Hashed(request, manifest, hashing.source_hash(request, builder, manifest))
+
+
+def uploaded(client: "Client", request: BuildRequest, say: Callable[[str], None]) -> BuildRequest:
+    """The request for a source that is here, brought to where workers elsewhere can read it.
+
+    Where the workers have no store that they share with us, the request stays as it is: they may share the disk.
+    """
+    from imagemill.uploads import Upload
+
+    if _KIND.match(request.source) or is_git(request.source) or not Path(request.source).exists():
+        return request
+    with fetched(request.source) as folder:
+        return Upload(request, client.plan_upload, _Saying(say)).bring(folder)
+
+
+class _Saying(Quiet):
+    """Shows what happens."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self._say = say
+
+    def log(self, line: str) -> None:
+        self._say(line)
 
 
 def options(scratch: Path) -> SourceOptions:

@@ -60,6 +60,11 @@ def error(message: str, hint: str = "", log: Iterable[str] = ()) -> None:
         out.print(Text.assemble(("hint: ", "bold cyan"), printable(hint)))
 
 
+def say(message: str) -> None:
+    """Say on standard error what is being done."""
+    console(stderr=True).print(Text(printable(message), "dim"))
+
+
 def warn(message: str) -> None:
     """Say on standard error what is not as it should be."""
     console(stderr=True).print(Text.assemble(("warning: ", "bold yellow"), printable(message)))

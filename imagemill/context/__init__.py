@@ -6,6 +6,7 @@ manifests differ. Both read a file once, by its open descriptor, and follow no l
 
 import hashlib
 import os
+import posixpath
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from imagemill.context.copying import Copier
 from imagemill.context.digests import Digests
 from imagemill.context.dockerfile import Choice, Generated, Generator, find
 from imagemill.context.manifest import FORMAT, Dockerfile, Entry, Kind, Manifest, source_hash
+from imagemill.context.recording import Bounds, Recorder
 from imagemill.context.walk import Found, Walk, changed, reading_failed
 from imagemill.errors import UserError
 from imagemill.ports import Progress
@@ -26,6 +28,7 @@ __all__ = [
     "CONTEXT",
     "DOCKERFILE",
     "FORMAT",
+    "Bounds",
     "Choice",
     "Entry",
     "Generated",
@@ -34,6 +37,7 @@ __all__ = [
     "copy",
     "manifest",
     "pack",
+    "packed_manifest",
     "source_hash",
     "unpack",
 ]
@@ -87,6 +91,16 @@ def unpack(stream: BinaryIO, folder: Path, progress: Progress) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with Tree(folder, tarball.MTIME) as tree:
             tarball.unpack(stream, tree, progress)
+
+
+def packed_manifest(stream: BinaryIO, dockerfile: str | None, bounds: Bounds, progress: Progress) -> Manifest:
+    """The manifest of a packed context, of which nothing is believed; `dockerfile` is where its source had that.
+
+    `OperatorError` if it is not what `pack` writes, `UserError` if it is larger than the bounds.
+    """
+    recorder = Recorder(bounds)
+    tarball.unpack(stream, recorder, progress)
+    return recorder.manifest(posixpath.normpath(dockerfile or DOCKERFILE))
 
 
 class _Sink(Protocol):

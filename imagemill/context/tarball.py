@@ -13,15 +13,15 @@ but not its compression.
 
 import gzip
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, Protocol, Self
 
 from isal import igzip_threaded, isal_zlib
 
 from imagemill.errors import OperatorError
 from imagemill.ports import Progress
-from imagemill.storage import Tree, UnsafePathError, leads_out
+from imagemill.storage import UnsafePathError, leads_out
 
 DOCKERFILE, CONTEXT = "Dockerfile", "context"
 """Where the Dockerfile and the build context are, once unpacked."""
@@ -92,7 +92,15 @@ def _in_context(path: bytes) -> str:
     return f"{CONTEXT}/{path.decode(*_ENCODING)}"
 
 
-def unpack(stream: BinaryIO, tree: Tree, progress: Progress) -> None:
+class Taker(Protocol):
+    """Where the members of a packed context go: `storage.Tree` is one."""
+
+    def folder(self, path: bytes) -> None: ...
+    def link(self, path: bytes, target: bytes) -> None: ...
+    def file(self, path: bytes, executable: bool, content: Iterable[bytes]) -> None: ...
+
+
+def unpack(stream: BinaryIO, tree: Taker, progress: Progress) -> None:
     """Unpack what `Writer` has packed; `OperatorError` if it is damaged, or holds what a `Writer` never writes."""
     try:
         with igzip_threaded.open(stream, "rb", threads=1) as archive:  # type: ignore[no-untyped-call]
@@ -107,7 +115,7 @@ def unpack(stream: BinaryIO, tree: Tree, progress: Progress) -> None:
         ) from error
 
 
-def _unpack_member(info: tarfile.TarInfo, archive: BinaryIO, tree: Tree) -> None:
+def _unpack_member(info: tarfile.TarInfo, archive: BinaryIO, tree: Taker) -> None:
     path = info.name.encode(*_ENCODING)
     if info.type == tarfile.DIRTYPE:
         tree.folder(path)

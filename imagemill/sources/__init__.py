@@ -17,6 +17,7 @@ SOURCES: Mapping[str, Adapter] = MappingProxyType(
     {
         "file": Adapter("imagemill.sources.local", "LocalSource"),
         "git": Adapter("imagemill.sources.git", "GitSource"),
+        "context": Adapter("imagemill.sources.packed", "PackedSource"),
         "docker-image": Adapter("imagemill.sources.image", "ImageSource"),
     }
 )

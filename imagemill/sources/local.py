@@ -19,6 +19,7 @@ class LocalSource:
     """A folder, which is read where it is, or an archive, which is unpacked (see `imagemill.sources.archive`)."""
 
     image: ImageReference | None = None
+    packed: str | None = None
 
     def __init__(self, text: str, options: SourceOptions) -> None:
         self._path = _path(text)

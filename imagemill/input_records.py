@@ -1,0 +1,44 @@
+"""The records of what images were made from, in Redis, beside the journals of the builds."""
+
+from redis import Redis
+
+from imagemill.inputs import InputRecord
+from imagemill.journal import KEEP_SECONDS
+
+
+class InputRecords:
+    """Source hash → the record of the inputs that it stands for, and build → source hash.
+
+    A record is kept for `journal.KEEP_SECONDS` after it was last used, as the journal of a build is.
+    """
+
+    def __init__(self, redis: Redis, prefix: str) -> None:
+        self._redis = redis
+        self._prefix = f"{prefix}imagemill:"
+
+    def keep(self, source_hash: str, record: InputRecord) -> None:
+        """Keep the record."""
+        self._redis.set(self._record(source_hash), record.dump(), ex=KEEP_SECONDS)
+
+    def find(self, source_hash: str) -> InputRecord | None:
+        """The record; None if nobody has kept it, or nobody has used it for too long. Errors are `load`'s."""
+        found = self._redis.getex(self._record(source_hash), ex=KEEP_SECONDS)
+        return InputRecord.load(found) if isinstance(found, bytes) else None
+
+    def note(self, build: str, source_hash: str) -> bool:
+        """Note that the build has this hash, which uses its record; False if there is no record (any more)."""
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.set(self._hash(build), source_hash, ex=KEEP_SECONDS)
+        pipeline.expire(self._record(source_hash), KEEP_SECONDS)
+        return bool(pipeline.execute()[1])
+
+    def source_hash(self, build: str) -> str | None:
+        """The source hash of the build; None if it is not noted (any more)."""
+        found = self._redis.get(self._hash(build))
+        return found.decode() if isinstance(found, bytes) else None
+
+    def _record(self, source_hash: str) -> str:
+        return f"{self._prefix}inputs:{source_hash}"
+
+    def _hash(self, build: str) -> str:
+        return f"{self._prefix}build:{build}:source-hash"
