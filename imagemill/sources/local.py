@@ -4,7 +4,9 @@ A request must not make a worker read what is not meant for it, so both have to 
 that the operator names.
 """
 
+import hashlib
 import os
+import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -14,6 +16,8 @@ from imagemill.reference import ImageReference
 from imagemill.sources import archive
 from imagemill.sources.options import SourceOptions
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
 
 class LocalSource:
     """A folder, which is read where it is, or an archive, which is unpacked (see `imagemill.sources.archive`)."""
@@ -22,12 +26,13 @@ class LocalSource:
     packed: str | None = None
 
     def __init__(self, text: str, options: SourceOptions) -> None:
-        self._path = _path(text)
+        self._path, self._sha256 = _path(text)
         self._roots = options.roots
         self._limits = archive.Limits(size=options.max_bytes, members=options.max_files)
 
-    def pinned(self, progress: Progress) -> None:
-        """See `Source.pinned`: what is on a disk may change."""
+    def pinned(self, progress: Progress) -> str | None:
+        """See `Source.pinned`: what is on a disk may change, unless its digest is given."""
+        return f"{self._path.as_uri()}#sha256={self._sha256}" if self._sha256 else None
 
     def fetch(self, scratch: Path, progress: Progress) -> Path:
         """The folder itself, or `scratch` with the archive unpacked in it.
@@ -35,7 +40,7 @@ class LocalSource:
         `PermissionDenied` if it lies outside the roots, `UserError` if it is not there, or not fit.
         """
         path = self._allowed()
-        if path.is_dir():
+        if path.is_dir() and not self._sha256:
             return path
         if not path.is_file():
             raise UserError(
@@ -43,8 +48,19 @@ class LocalSource:
                 "the path has to exist on the worker's node: use a volume that both have",
             )
         scratch.mkdir(exist_ok=True)
+        if self._sha256:
+            self._check(path)
         archive.unpack(path, scratch, progress, self._limits)
         return scratch
+
+    def _check(self, path: Path) -> None:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != self._sha256:
+            raise UserError(
+                f"The archive {path} has the SHA-256 {found}, where {self._sha256} is given",
+                "see which of the two is right, and give the archive or the digest that is meant",
+            )
 
     def _allowed(self) -> Path:
         path = Path(os.path.realpath(self._path))
@@ -57,8 +73,16 @@ class LocalSource:
         return path
 
 
-def _path(text: str) -> Path:
+def _path(text: str) -> tuple[Path, str]:
+    """The path, and the digest that the archive there is to have; empty if none is given."""
+    sha256 = ""
     if "://" in text:
+        text, _, fragment = text.partition("#")
+        sha256 = fragment.removeprefix("sha256=").lower()
+        if fragment and not (fragment.startswith("sha256=") and _SHA256.fullmatch(sha256)):
+            raise UserError(
+                f"{fragment!r} is no option of an archive on the worker", "write #sha256= and 64 hex digits"
+            )
         uri = urlsplit(text)
         if uri.netloc not in ("", "localhost"):
             raise UserError(
@@ -68,4 +92,4 @@ def _path(text: str) -> Path:
     path = Path(text)
     if not path.is_absolute():
         raise UserError(f"The source {text!r} is a relative path", "give an absolute one: workers run in other folders")
-    return path
+    return path, sha256

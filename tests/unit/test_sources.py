@@ -1,5 +1,7 @@
 """How the text of a source is read, and what is no source at all."""
 
+import hashlib
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -32,7 +34,7 @@ def test_unknown_scheme_is_told_with_the_known_ones(text: str) -> None:
     with pytest.raises(UserError) as raised:
         open_source(text, SourceOptions(roots=()))
     assert raised.value.message == f"There is no kind of source {text.partition('://')[0]!r}"
-    assert "known: docker-image, file, git" in raised.value.hint
+    assert "docker-image, file, git" in raised.value.hint
 
 
 def test_file_on_another_host_is_refused() -> None:
@@ -64,3 +66,20 @@ def test_what_lies_outside_the_roots_is_not_even_told_to_exist(tmp_path: Path) -
 def test_special_file_is_no_source(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="There is no folder and no archive at /dev/null"):
         open_source("/dev/null", SourceOptions(roots=(Path("/"),))).fetch(tmp_path, Quiet())
+
+
+def test_an_archive_may_have_to_have_a_digest(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        archive.add(__file__, "f.py")
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    options = SourceOptions(roots=(tmp_path,))
+    right = open_source(f"{path.as_uri()}#sha256={sha256.upper()}", options)
+    assert right.pinned(Quiet()) == f"{path.as_uri()}#sha256={sha256}"
+    assert (right.fetch(tmp_path / "right", Quiet()) / "f.py").is_file()
+    with pytest.raises(UserError, match="has the SHA-256") as raised:
+        open_source(f"{path.as_uri()}#sha256={'0' * 64}", options).fetch(tmp_path / "wrong", Quiet())
+    assert sha256 in raised.value.message
+    assert list((tmp_path / "wrong").iterdir()) == []
+    with pytest.raises(UserError, match="is no option"):
+        open_source(f"{path.as_uri()}#sha265={sha256}", options)

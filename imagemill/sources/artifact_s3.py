@@ -1,0 +1,68 @@
+"""Objects in a bucket of S3, or of a service that speaks its protocol, as sources."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import botocore.exceptions as sdk
+
+from imagemill.clouds import aws
+from imagemill.hosts import wants_virtual_hosts
+from imagemill.sources.artifact_bucket import CHUNK, ChangedError, MissingError, StoredObject
+from imagemill.sources.artifact_url import ArtifactUrl
+
+_MISSING = frozenset({"404", "NoSuchBucket", "NoSuchKey", "NotFound"})
+_CHANGED = frozenset({"412", "PreconditionFailed"})
+
+
+class S3Bucket:
+    """A bucket in whichever region: the SDK is sent on to it by S3."""
+
+    def __init__(self, url: ArtifactUrl) -> None:
+        self._bucket = url.bucket
+
+    def version(self, key: str) -> str:
+        """See `Bucket.version`; needs `s3:GetObject`."""
+        with self._asked("s3:GetObject", key):
+            etag: str = _client().head_object(Bucket=self._bucket, Key=key)["ETag"]
+        return etag.strip('"')
+
+    def read(self, key: str, version: str, write: Callable[[bytes], object]) -> None:
+        """See `Bucket.read`; needs `s3:GetObject`. S3's own checksum is compared at the end, where there is one."""
+        condition = {"IfMatch": f'"{version}"'} if version else {}
+        with self._asked("s3:GetObject", key):
+            body = _client().get_object(Bucket=self._bucket, Key=key, **condition)["Body"]
+            with body:
+                for chunk in body.iter_chunks(CHUNK):
+                    write(chunk)
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """See `Bucket.list`; needs `s3:ListBucket`."""
+        with self._asked("s3:ListBucket", ""):
+            pages = _client().get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+            for page in pages:
+                for entry in page.get("Contents", ()):
+                    key, size = entry["Key"], entry["Size"]
+                    yield StoredObject(key, size, entry["ETag"].strip('"'), key.endswith("/") and not size)
+
+    @contextmanager
+    def _asked(self, action: str, key: str) -> Iterator[None]:
+        resource = f"arn:aws:s3:::{self._bucket}{'/' if key else ''}{key}"
+        with aws.translated(action, resource):
+            try:
+                yield
+            except sdk.ClientError as error:
+                details = error.response["Error"]
+                if details.get("Code") in _MISSING:
+                    raise MissingError(details.get("Message") or "Not Found") from None
+                if details.get("Code") in _CHANGED:
+                    raise ChangedError from None
+                raise
+
+
+def _client() -> Any:
+    """A client that puts the bucket's name where the server wants it (see `imagemill.stores.s3`)."""
+    client = aws.client("s3", None)
+    if wants_virtual_hosts(client.meta.endpoint_url) and "addressing_style" not in (client.meta.config.s3 or {}):
+        return aws.client("s3", None, addressing="virtual")
+    return client
