@@ -6,12 +6,14 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from api_player import NOBODY, api_player
 from builds import Watched, until
 from imagemill.builders import Workplace
 from imagemill.builders.kaniko.builder import KanikoBuilder
 from imagemill.builders.kaniko.cluster import JOBS, PODS, SECRETS, Cluster, Resource, connect
+from imagemill.builders.kaniko.overlay import lay
 from imagemill.config.model import KanikoBuilder as Section
 from imagemill.contexts import Packed
 from imagemill.errors import ImagemillError
@@ -20,6 +22,7 @@ from imagemill.reference import ImageReference
 from imagemill.registries.docker_config import DockerConfig
 from imagemill.registries.oci import OciRegistry
 from kubernetes_server import KubernetesServer
+from kubernetes_server.cluster import real_cluster
 
 Object = dict[str, Any]
 
@@ -163,8 +166,21 @@ class PlayedCluster:
         return sum(self.server.connections.values())
 
 
+class UnscheduledBuilds(PlayedCluster):
+    """A real cluster, in a namespace of its own, and builds in it whose pods no node runs."""
+
+    def builder(self, **settings: Any) -> KanikoBuilder:
+        config = lay(NOBODY, settings.get("kaniko_config", {}))
+        return super().builder(**settings | {"kaniko_config": config})
+
+
 @contextmanager
 def played_cluster(folder: Path) -> Iterator[PlayedCluster]:
-    """A cluster of its own for one test."""
+    """A cluster of its own for one test, or the real one that `make test-cluster` names."""
+    if named := real_cluster():
+        with api_player(named, folder) as player:
+            # What the player cannot play is needed by tests for `own_server` alone.
+            yield UnscheduledBuilds(cast(KubernetesServer, player), folder)
+        return
     with KubernetesServer(folder) as server:
         yield PlayedCluster(server, folder)

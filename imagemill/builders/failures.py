@@ -38,6 +38,15 @@ _REFUSED = re.compile(
     re.IGNORECASE,
 )
 
+# tag invalid: The image tag 'v1' already exists in the 'mill' repository and cannot be overwritten because the
+# repository is immutable.
+# Cannot update tag v1. The repository has enabled tag immutability
+IMMUTABLE_TAG = re.compile(
+    r"tag '\S+' already exists in .* cannot be overwritten|ImageTagAlreadyExistsException"
+    r"|repository has enabled tag immutability"
+)
+"""How ECR and Artifact Registry say that they have an image of that tag, which nobody can change."""
+
 
 class Doing(NamedTuple):
     """What was being done when something failed, in words for a message, and which registry took part in it."""

@@ -230,7 +230,9 @@ class KanikoBuilder(_Builder):
     memory_ceiling: Memory = Field(
         "16Gi", description="the most memory that a build is given when it is tried again after it ran out of memory"
     )
-    failed_job_retention: Seconds = Field(3600, description="seconds for which a failed Job is kept in the cluster")
+    failed_job_retention: Seconds = Field(
+        3600, description="seconds for which a failed Job is kept in the cluster; 60 at least"
+    )
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> Self:

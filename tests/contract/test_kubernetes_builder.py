@@ -86,6 +86,34 @@ def test_the_digest_is_the_registrys_where_the_pod_of_a_job_that_succeeded_is_go
     assert second.result() == digest
 
 
+IMMUTABLE = (
+    "error pushing image: failed to push to destination {image}: PUT https://{image}: TAG_INVALID: The image tag 'v1'"
+    " already exists in the 'team/app' repository and cannot be overwritten because the tag is immutable."
+)
+
+
+def test_an_image_that_the_registry_keeps_is_the_result_of_a_kaniko_that_could_not_replace_it(
+    cluster: PlayedCluster, registry: str
+) -> None:
+    source_hash = uuid.uuid4().hex * 2
+    digest = Pusher(registry, "team/app").image(source_hash)
+    build = cluster.build(source_hash, destination=f"{registry}/team/app", registry=OciRegistry(Logins()))
+    job, _ = cluster.run(lines=[IMMUTABLE.format(image=f"{registry}/team/app:{source_hash}")])
+    cluster.server.finish(job, 1, DIGEST)
+    assert build.result() == digest
+    assert any("cannot be replaced" in line and digest in line for line in build.progress.lines)
+    assert cluster.is_empty()
+
+
+def test_a_registry_that_keeps_what_it_does_not_show_fails_the_build(cluster: PlayedCluster, registry: str) -> None:
+    build = cluster.build(destination=f"{registry}/team/nothing", registry=OciRegistry(Logins()))
+    job, _ = cluster.run(lines=[IMMUTABLE.format(image="x")])
+    cluster.server.finish(job, 1, DIGEST)
+    error = build.error()
+    assert isinstance(error, OperatorError)
+    assert "cannot be overwritten" in error.message
+
+
 # the log
 
 
@@ -144,6 +172,7 @@ def test_a_job_whose_worker_gave_up_for_a_while_goes_on_and_is_adopted(cluster: 
     assert isinstance(first.error(), TransientError)
     uid = cluster.job()["metadata"]["uid"]
     second = cluster.build(source_hash)
+    assert second.says("its log follows from its first line")
     assert second.says("before")
     cluster.server.log(pod, ["after"])
     job = cluster.server.finish(cluster.job(), 0, DIGEST)
@@ -489,6 +518,37 @@ def test_a_second_kill_for_want_of_memory_fails_the_build_with_the_limit(cluster
     assert isinstance(error, OperatorError)
     assert "(OOMKilled): it needs more memory than its limit of 4Gi" in error.message
     assert len(cluster.server.jobs()) == 2
+
+
+def test_the_second_try_has_no_more_memory_than_the_ceiling(cluster: PlayedCluster) -> None:
+    settings = container(resources={"limits": {"memory": "2Gi"}})
+    build = cluster.build(kaniko_config=settings, memory_ceiling="3Gi")
+    cluster.server.finish(cluster.run()[0], 137, reason="OOMKilled")
+    again = cluster.job(2)["spec"]["template"]["spec"]["containers"][0]
+    assert again["resources"]["limits"]["memory"] == "3Gi"
+    cluster.succeed(2)
+    assert build.result() == DIGEST
+
+
+def test_the_second_try_of_a_build_without_a_limit_fits_on_the_same_nodes(cluster: PlayedCluster) -> None:
+    build = cluster.build()
+    cluster.server.finish(cluster.run()[0], 137, reason="OOMKilled")
+    resources = cluster.job(2)["spec"]["template"]["spec"]["containers"][0]["resources"]
+    assert (resources["limits"]["memory"], resources["requests"]["memory"]) == ("16Gi", "1Gi")
+    cluster.succeed(2)
+    assert build.result() == DIGEST
+
+
+def test_the_second_try_of_a_build_that_requests_more_than_the_ceiling_has_what_it_requests(
+    cluster: PlayedCluster,
+) -> None:
+    settings = container(resources={"requests": {"memory": "32Gi"}})
+    build = cluster.build(kaniko_config=settings)
+    cluster.server.finish(cluster.run()[0], 137, reason="OOMKilled")
+    resources = cluster.job(2)["spec"]["template"]["spec"]["containers"][0]["resources"]
+    assert (resources["limits"]["memory"], resources["requests"]["memory"]) == ("32Gi", "32Gi")
+    cluster.succeed(2)
+    assert build.result() == DIGEST
 
 
 def test_a_worker_that_dies_in_the_second_try_leaves_it_to_be_adopted(cluster: PlayedCluster) -> None:

@@ -442,7 +442,10 @@ def test_a_job_that_gets_no_pod_and_no_reason_is_told_after_a_while(
     cluster: PlayedCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(failures, "NO_POD", 0.5)
-    assert "got no pod" in failed(cluster.build(), OperatorError).message
+    error = failed(cluster.build(), OperatorError)
+    assert "got no pod" in error.message
+    assert f"kubectl get events -n {cluster.api.namespace} " in error.hint
+    assert cluster.is_empty()  # so that there is no Job to be described
 
 
 def test_a_job_that_somebody_deletes_is_tried_again(cluster: PlayedCluster) -> None:

@@ -1,7 +1,9 @@
 """The chain with Kaniko as its builder: real workers, a real registry, and a cluster in which the test plays Kaniko."""
 
+import base64
 import hashlib
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,9 @@ from typing import Any
 import pytest
 from urllib3 import request
 
+import servers
 from imagemill.build import BuildReport, State
+from imagemill.builders.kaniko.cluster import JOBS, PODS, SECRETS, Resource, connect
 from imagemill.reference import ImageReference
 from kubernetes_server import KubernetesServer
 from service import Service, service, until
@@ -49,6 +53,19 @@ def running(
 
 
 @pytest.fixture
+def guarded(running: Service, registry: str, tmp_path: Path) -> Iterator[str]:
+    """The address of a registry that wants a login, which the workers have; builds go there."""
+    users, config = tmp_path / "htpasswd", tmp_path / "launch-config.yaml"
+    users.write_bytes(subprocess.check_output([servers.program("htpasswd"), "-Bbn", "ann", "s3cr3t"]))
+    with servers.docker_registry(tmp_path / "guarded", auth=users) as address:
+        (tmp_path / ".docker").mkdir()
+        login = {"auth": base64.b64encode(b"ann:s3cr3t").decode()}
+        (tmp_path / ".docker" / "config.json").write_text(json.dumps({"auths": {address: login}}))
+        config.write_text(config.read_text().replace(registry, address))
+        yield address
+
+
+@pytest.fixture
 def build(running: Service, tmp_path: Path) -> str:
     """The id of a build that has been asked for."""
     project = tmp_path / "project"
@@ -73,6 +90,17 @@ def job(cluster: KubernetesServer, running: Service, suffix: str = "") -> dict[s
     return found[-1]
 
 
+def another_job(cluster: KubernetesServer, running: Service, first: dict[str, Any]) -> dict[str, Any]:
+    """The Job of the first one's name, once it is there."""
+    uid = first["metadata"]["uid"]
+    until(
+        lambda: all(job["metadata"]["uid"] != uid for job in cluster.jobs()) and len(cluster.jobs()) > 0,
+        "another Job",
+        lambda: running.log,
+    )
+    return job(cluster, running)
+
+
 def begin(cluster: KubernetesServer, job: dict[str, Any]) -> dict[str, Any]:
     """Kaniko starts."""
     pod = cluster.run_pod(cluster.start_pod(job))
@@ -80,11 +108,16 @@ def begin(cluster: KubernetesServer, job: dict[str, Any]) -> dict[str, Any]:
     return pod
 
 
+def destination(job: dict[str, Any]) -> ImageReference:
+    """The image that the Job is to push."""
+    arguments = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    (image,) = [text.partition("=")[2] for text in arguments if text.startswith("--destination=")]
+    return ImageReference.parse(image)
+
+
 def push(job: dict[str, Any]) -> str:
     """Kaniko pushes an image to the Job's destination; returns its digest."""
-    arguments = job["spec"]["template"]["spec"]["containers"][0]["args"]
-    (destination,) = [text.partition("=")[2] for text in arguments if text.startswith("--destination=")]
-    image = ImageReference.parse(destination)
+    image = destination(job)
     api = f"http://{image.registry}/v2/{image.path}"
     config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}).encode()
     place = request("POST", f"{api}/blobs/uploads/").headers["Location"]
@@ -97,12 +130,28 @@ def push(job: dict[str, Any]) -> str:
     return answer.headers["Docker-Content-Digest"]
 
 
+def digest_of(image: ImageReference) -> str | None:
+    """What an open registry has under the image's tag."""
+    url = f"http://{image.registry}/v2/{image.path}/manifests/{image.tag}"
+    return request("HEAD", url, headers={"Accept": MANIFEST}).headers.get("Docker-Content-Digest")
+
+
 def ended(running: Service, build: str) -> BuildReport:
     return running.client.wait(build, timeout=60)
 
 
+def objects(cluster: KubernetesServer, resource: Resource) -> list[str]:
+    """The names of all objects of a kind."""
+    found = connect({"KUBECONFIG": str(cluster.kubeconfig)}).list(resource)["items"]
+    return [item["metadata"]["name"] for item in found]
+
+
+def contexts(tmp_path: Path) -> list[Path]:
+    return list((tmp_path / "contexts").iterdir())
+
+
 def nothing_is_left(cluster: KubernetesServer, tmp_path: Path) -> bool:
-    return not cluster.jobs() and not list((tmp_path / "contexts").iterdir())
+    return not contexts(tmp_path) and not any(objects(cluster, resource) for resource in (JOBS, PODS, SECRETS))
 
 
 def test_a_job_makes_the_image_and_leaves_nothing(
@@ -117,6 +166,7 @@ def test_a_job_makes_the_image_and_leaves_nothing(
 
     assert (report.built, report.builder, report.digest) == (True, "kaniko", digest)
     assert report.tags[-1].endswith(":newest")
+    assert [digest_of(ImageReference.parse(tag)) for tag in report.tags] == [digest, digest]
     assert [step.state for step in report.steps] == [*State]
     assert any("Building stage" in line for line in running.client.logs(build))
     until(lambda: nothing_is_left(cluster, tmp_path), "the end of it all", lambda: cluster.jobs())
@@ -181,12 +231,50 @@ def test_a_second_try_with_more_memory_is_in_the_report(
     assert "ran out of memory" in warning
 
 
-def test_what_kaniko_says_of_the_dockerfile_is_the_reason(
-    running: Service, cluster: KubernetesServer, build: str
+def test_a_build_whose_pod_is_evicted_is_built_by_another_job(
+    running: Service, cluster: KubernetesServer, build: str, tmp_path: Path
+) -> None:
+    start_pool(running)
+    first = job(cluster, running)
+    pod = begin(cluster, first)
+    cluster.pod_status(pod, {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory"})
+    second = another_job(cluster, running, first)
+    begin(cluster, second)
+    digest = push(second)
+    cluster.finish(second, 0, digest)
+    report = ended(running, build).raise_for_status()
+
+    assert report.digest == digest
+    assert any("evicted by its node" in line and "trying again" in line for line in running.client.logs(build))
+    until(lambda: nothing_is_left(cluster, tmp_path), "the end of it all", lambda: cluster.jobs())
+
+
+def test_a_digest_that_the_registry_does_not_have_is_not_reported(
+    running: Service, cluster: KubernetesServer, build: str, tmp_path: Path
+) -> None:
+    start_pool(running)
+    made = job(cluster, running)
+    begin(cluster, made)
+    pushed, told = push(made), f"sha256:{'ab' * 32}"
+    cluster.finish(made, 0, told)
+    report = ended(running, build)
+
+    assert report.error is not None
+    assert (report.error.kind, report.error.state) == ("TransientError", State.PUSHING)
+    assert f"The registry has {pushed}" in report.error.message
+    assert f"where {told} was pushed" in report.error.message
+    assert digest_of(destination(made).with_tag("newest")) is None
+    until(lambda: nothing_is_left(cluster, tmp_path), "the end of it all", lambda: cluster.jobs())
+
+
+@pytest.mark.usefixtures("guarded")
+def test_what_kaniko_says_of_the_dockerfile_is_the_reason_and_only_the_job_stays(
+    running: Service, cluster: KubernetesServer, build: str, tmp_path: Path
 ) -> None:
     start_pool(running)
     made = job(cluster, running)
     pod = begin(cluster, made)
+    until(lambda: len(objects(cluster, SECRETS)) == 1, "the Secret", lambda: running.log)
     said = "parsing dockerfile: dockerfile parse error line 2: unknown instruction: COP"
     cluster.log(pod, [f"error building image: {said}"])
     cluster.finish(made, 1)
@@ -196,3 +284,7 @@ def test_what_kaniko_says_of_the_dockerfile_is_the_reason(
     assert report.error.kind == "UserError"
     assert "unknown instruction: COP" in report.error.message
     assert report.error.state == State.BUILDING
+    until(lambda: not contexts(tmp_path), "the end of the context", lambda: running.log)
+    assert objects(cluster, SECRETS) == []
+    assert objects(cluster, JOBS) == [made["metadata"]["name"]]
+    assert objects(cluster, PODS) == [pod["metadata"]["name"]]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from imagemill.builders.kaniko.executor import explain
+from imagemill.builders.kaniko.executor import explain, tag_is_kept
 from imagemill.builders.kaniko.failures import Evidence, failure, has_failed, is_out_of_memory, memory_limit, trouble
 from imagemill.builders.kaniko.secrets import docker_config
 from imagemill.errors import (
@@ -159,6 +159,22 @@ def test_usage_after_the_error_does_not_hide_it() -> None:
     assert "NoSuchKey" in explain(log, 1, IMAGE).message
 
 
+ECR_SAID = (
+    "TAG_INVALID: The image tag 'abc' already exists in the 'app' repository and cannot be overwritten because the tag"
+    " is immutable."
+)
+GOOGLE_SAID = "DENIED: Cannot update tag abc. The repository has enabled tag immutability"
+
+
+@pytest.mark.parametrize("said", [ECR_SAID, GOOGLE_SAID])
+def test_a_tag_that_the_registry_keeps_is_told_from_other_failures(said: str) -> None:
+    told = f"failed to push to destination {IMAGE}: PUT https://registry.example.com/v2/app/manifests/abc: {said}"
+    assert tag_is_kept(["Pushing image", f"error pushing image: {told}"])
+    assert not tag_is_kept([f"error building image: RUN skopeo copy: {told}"])
+    assert not tag_is_kept([told, "error pushing image: failed to push to destination: EOF"])
+    assert not tag_is_kept([])
+
+
 def test_an_executor_that_says_nothing_is_told_by_its_exit_code() -> None:
     assert "exit code 127: it said nothing" in explain([], 127, IMAGE).message
 
@@ -207,6 +223,12 @@ def test_a_kill_for_want_of_memory_is_told_from_an_eviction_for_it() -> None:
     evicted = pod({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}, phase="Failed", reason="Evicted")
     assert not is_out_of_memory([evicted])
     assert type(failure(Evidence(JOB, [evicted]))) is TransientError
+
+
+def test_a_limit_that_was_not_requested_may_be_more_than_its_node_had() -> None:
+    killed = pod({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}, phase="Failed")
+    killed["spec"]["containers"][0]["resources"]["requests"] = {"memory": "1Gi"}
+    assert "more memory than its limit of 2Gi, or than its node had left" in failure(Evidence(JOB, [killed])).message
 
 
 def test_an_instruction_that_ended_with_137_is_the_dockerfiles_own() -> None:

@@ -96,6 +96,13 @@ def test_requests_are_made_for_all_that_a_node_can_run_out_of() -> None:
     assert executor(job())["resources"]["requests"].keys() == {"cpu", "memory", "ephemeral-storage"}
 
 
+def test_pod_leaves_a_node_that_does_not_answer_sooner_than_others_do() -> None:
+    assert pod_spec(job())["tolerations"] == [
+        {"key": f"node.kubernetes.io/{taint}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30}
+        for taint in ("not-ready", "unreachable")
+    ]
+
+
 def test_limit_of_the_config_is_not_below_a_request_that_is_not_its_own() -> None:
     resources = executor(job(section(kaniko_config=container(resources={"limits": {"memory": "256Mi"}}))))["resources"]
     assert resources["limits"] == {"memory": "256Mi"}
@@ -163,6 +170,23 @@ def test_failed_job_is_kept_as_long_as_the_config_says() -> None:
     assert job(section(failed_job_retention="60"))["spec"]["ttlSecondsAfterFinished"] == 60
 
 
+@pytest.mark.parametrize(
+    "fields", [{"failed_job_retention": 0}, {"kaniko_config": {"spec": {"ttlSecondsAfterFinished": 0}}}]
+)
+def test_job_stays_for_long_enough_to_be_read(fields: dict[str, Any]) -> None:
+    assert job(section(**fields))["spec"]["ttlSecondsAfterFinished"] == 60
+
+
+def test_retention_of_the_config_wins() -> None:
+    def spec(retention: int | None) -> dict[str, Any]:
+        config = {"spec": {"ttlSecondsAfterFinished": retention}}
+        made: dict[str, Any] = job(section(kaniko_config=config))["spec"]
+        return made
+
+    assert spec(90)["ttlSecondsAfterFinished"] == 90
+    assert "ttlSecondsAfterFinished" not in spec(None)
+
+
 def test_build_for_a_platform_runs_on_a_node_of_that_platform() -> None:
     made = job(wanted=inputs(platform="linux/arm64/v8"))
     assert pod_spec(made)["nodeSelector"] == {"kubernetes.io/os": "linux", "kubernetes.io/arch": "arm64"}
@@ -219,6 +243,9 @@ def test_build_secrets_are_files_of_a_secret_and_nowhere_else(tmp_path: Path) ->
     assert str(tmp_path) not in json.dumps(made)
 
 
+REQUESTS_2GI = {"requests": {"memory": "2Gi"}}
+
+
 def test_attempt_with_more_memory_has_it_and_is_told_to_need_less() -> None:
     config = container(
         args=["--snapshot-mode=full"],
@@ -229,6 +256,15 @@ def test_attempt_with_more_memory_has_it_and_is_told_to_need_less() -> None:
     assert "memory" not in executor(made)["resources"]["requests"]
     assert arguments(made)[-2:] == list(LOW_MEMORY)
     assert "--snapshot-mode=full" not in arguments(made)
+
+
+@pytest.mark.parametrize(("config", "request_"), [({}, "1Gi"), (container(resources=REQUESTS_2GI), "2Gi")])
+def test_attempt_after_one_without_a_limit_asks_for_no_more_than_that_did(
+    config: dict[str, Any], request_: str
+) -> None:
+    resources = executor(job(section(kaniko_config=config), attempt=2, memory="16Gi"))["resources"]
+    assert resources["limits"] == {"memory": "16Gi"}
+    assert resources["requests"]["memory"] == request_
 
 
 def test_registries_of_plain_http_are_named() -> None:
@@ -250,6 +286,23 @@ def test_argument_that_would_change_what_is_built_is_refused(argument: str) -> N
     assert refused.value.message.startswith(
         f"builder.kaniko-config.spec.template.spec.containers[0].args[1]: {argument.partition('=')[0]} is not"
     )
+
+
+def test_variable_that_would_change_what_is_built_is_refused_too() -> None:
+    config = container(env=[{"name": "A", "value": "1"}, {"name": "KANIKO_NO_PUSH", "value": "true"}])
+    with pytest.raises(ConfigError) as refused:
+        job(section(kaniko_config=config))
+    assert refused.value.message == (
+        "builder.kaniko-config.spec.template.spec.containers[0].env[1]: KANIKO_NO_PUSH is not to be given here:"
+        " an image that is not pushed is lost with its pod"
+    )
+
+
+def test_kaniko_is_not_to_end_well_with_the_digest_of_what_a_registry_did_not_take() -> None:
+    made = job(section(kaniko_config=container(args=["--push-ignore-immutable-tag-errors"])))
+    found = [argument for argument in arguments(made) if "immutable" in argument]
+    assert found == ["--push-ignore-immutable-tag-errors=false"]
+    assert not [argument for argument in arguments(job()) if "immutable" in argument]
 
 
 def test_target_and_platform_of_the_request_win_since_they_are_in_the_source_hash() -> None:
@@ -553,7 +606,7 @@ def test_command_prints_the_job_with_the_real_source_hash(imagemill: Printed, so
     assert f"--context={S3}/{source_hash}.tar.gz" in arguments(printed)
     assert {"--build-arg=VERSION=2", "--target=serve", "--label=a=b"} < set(arguments(printed))
     assert f"--label=dev.imagemill.source-hash={source_hash}" in arguments(printed)
-    assert printed["spec"]["activeDeadlineSeconds"] == 1800
+    assert printed["spec"]["activeDeadlineSeconds"] == 1860
 
 
 def test_command_takes_another_destination_and_names_the_secrets(
@@ -572,7 +625,22 @@ def test_command_takes_another_destination_and_names_the_secrets(
         f"{name}-build-secrets",
     ]
     assert variables(printed)["S3_ENDPOINT"] == "http://127.0.0.1:8333"
-    assert printed["spec"]["activeDeadlineSeconds"] == 60
+    assert printed["spec"]["activeDeadlineSeconds"] == 120
+
+
+def test_command_passes_on_what_the_workers_have_in_their_environment(
+    imagemill: Printed, source: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text(config.read_text().replace(S3, GCS))
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:4443")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:8333")
+    monkeypatch.setenv("IMAGEMILL_INSECURE_REGISTRIES", "a.example:5000, b.example")
+    _, out, _ = imagemill("kaniko", "job", source, "--config", config)
+    printed = yaml.safe_load(out)
+    assert variables(printed)["STORAGE_EMULATOR_HOST"] == "http://127.0.0.1:4443"
+    assert "S3_ENDPOINT" not in variables(printed)
+    found = [argument for argument in arguments(printed) if argument.startswith("--insecure")]
+    assert found == ["--insecure-registry=a.example:5000", "--insecure-registry=b.example"]
 
 
 def test_command_says_what_is_wrong_with_the_config(imagemill: Printed, source: Path, tmp_path: Path) -> None:
@@ -589,7 +657,7 @@ def test_command_says_what_is_wrong_with_the_config(imagemill: Printed, source: 
 def test_command_refuses_an_image(imagemill: Printed, config: Path) -> None:
     code, _, err = imagemill("kaniko", "job", "docker-image://busybox", "--config", config)
     assert code == 2
-    assert "which has no files" in err
+    assert "is an image" in err
 
 
 def test_the_job_is_made_without_kubernetes_own_package() -> None:

@@ -126,7 +126,29 @@ def test_mounts_of_one_path_are_one_mount() -> None:
 
 def test_tolerations_are_added_once_each() -> None:
     spot, gpu = {"key": "spot", "operator": "Exists"}, {"key": "gpu", "operator": "Exists"}
-    assert laid({"tolerations": [spot]}, {"tolerations": [gpu, spot]})["tolerations"] == [spot, gpu]
+    assert laid({"tolerations": [spot]}, {"tolerations": [gpu]})["tolerations"] == [gpu, spot]
+    assert laid({"tolerations": [spot]}, {"tolerations": [gpu, spot]})["tolerations"] == [gpu, spot]
+
+
+@pytest.mark.parametrize(
+    ("given", "stays"),
+    [
+        ({"key": "lost", "effect": "NoExecute", "tolerationSeconds": 600}, False),
+        ({"key": "lost"}, False),
+        ({"key": "lost", "effect": ""}, False),
+        ({"key": "lost", "effect": "NoSchedule"}, True),
+        ({"key": "other", "effect": "NoExecute"}, True),
+        ({"operator": "Exists"}, True),
+    ],
+)
+def test_toleration_of_the_same_taint_is_replaced(given: dict[str, Any], stays: bool) -> None:
+    ours = {"key": "lost", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30}
+    assert laid({"tolerations": [ours]}, {"tolerations": [given]})["tolerations"] == [given, *[ours] * stays]
+
+
+def test_tolerations_of_several_values_of_a_taint_all_stay() -> None:
+    both = [{"key": "gpu", "value": value, "effect": "NoSchedule"} for value in ("a", "b")]
+    assert laid({"tolerations": []}, {"tolerations": both})["tolerations"] == both
 
 
 def test_pull_secrets_are_merged_by_name() -> None:

@@ -36,6 +36,15 @@ RESERVED = {
 }
 """Flags that nobody else may give, and why: with another value a build would be of something else, or fail late."""
 
+RESERVED_VARIABLES = {"KANIKO_NO_PUSH": RESERVED["no-push"]}
+"""Variables that the executor takes for a flag among the `RESERVED` ones, and why nobody else may give them.
+
+It reads KANIKO_DIR, KANIKO_REGISTRY_MAP and KANIKO_REGISTRY_MIRROR too, whose flags anybody may give.
+"""
+
+KEEPING = "push-ignore-immutable-tag-errors"
+"""With it, the executor ends well where the registry keeps another image of that tag, with a digest that is nowhere."""
+
 LOW_MEMORY = ("--compressed-caching=false", "--snapshot-mode=redo")
 """What makes Kaniko need less memory: layers are not compressed in it, files are not read to find what changed."""
 
@@ -57,6 +66,11 @@ def merge(first: Iterable[str], second: Iterable[str]) -> list[str]:
         result.pop(key, None)
         result[key] = argument
     return list(result.values())
+
+
+def without_keeping(given: Iterable[str]) -> list[str]:
+    """What turns `KEEPING` off, where it is given: such a tag is kept by us, with its own digest."""
+    return [f"--{KEEPING}=false"] if any(flag(argument) == KEEPING for argument in given) else []
 
 
 def reserved(arguments: Iterable[object]) -> Iterator[tuple[int, str]]:

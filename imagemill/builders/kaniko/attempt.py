@@ -19,8 +19,8 @@ from imagemill.builders.kaniko.credentials import needs_docker_secret
 from imagemill.builders.kaniko.failures import Evidence, Trouble
 from imagemill.builders.kaniko.job import (
     BUILD_ID,
-    Circumstances,
     build_secret_name,
+    circumstances_of,
     docker_secret_name,
     job_name,
 )
@@ -34,9 +34,6 @@ from imagemill.ports import BuildInputs, Progress, Registry
 
 REMOVAL = 15.0
 """Seconds for which a deleted Job may keep its name. Its pod may be on a node that is lost, and then it stays."""
-
-SLACK = 60.0
-"""Seconds by which a Job outlives its build's deadline, so that the worker ends it, if there is one, and says why."""
 
 REMOVAL_PAUSES = (0.5, 2.0, 0.0)
 """Seconds after each try to delete something, while the API server is away: a build that was cancelled is to end."""
@@ -75,6 +72,7 @@ class Ending:
     """Whether the Job itself has failed, and so is to stay for a while."""
     is_out_of_memory: bool = False
     memory_limit: str | None = None
+    memory_request: str | None = None
 
 
 @dataclass
@@ -133,7 +131,7 @@ class Attempt:
                 return None
             if "deletionTimestamp" not in there["metadata"]:
                 if self._is_ours_to_take(there, feed):
-                    log(f"Found the Job {self.name}, which builds this already")
+                    log(f"Found the Job {self.name}, which builds this already; its log follows from its first line")
                     return there
                 log(f"Deleting the Job {self.name}, which failed earlier")
                 cluster.delete(JOBS, self.name, there["metadata"]["uid"])
@@ -161,17 +159,18 @@ class Attempt:
     def _wanted(self) -> Object:
         task, image = self.task, self.task.inputs.image
         login = needs_docker_secret(task.section, task.environment, image) and task.registry.credentials(image)
-        circumstances = Circumstances(
-            environment=task.environment,
-            deadline=task.progress.remaining() + SLACK,
+        facts = circumstances_of(
+            task.section,
+            task.environment,
+            task.inputs,
+            has_login=bool(login),
+            remaining=task.progress.remaining(),
             endpoint=task.endpoint,
             insecure_registries=task.insecure_registries,
-            docker_secret=docker_secret_name(self.name) if login else None,
-            build_secrets=build_secret_name(self.name) if task.inputs.secrets else None,
             attempt=self.number,
             memory=self.memory,
         )
-        return valid_job(task.section, task.inputs, task.context_uri, circumstances)
+        return valid_job(task.section, task.inputs, task.context_uri, facts)
 
     def _is_ours_to_take(self, there: Object, feed: Feed) -> bool:
         """Whether to adopt a Job: not if it failed, unless its failure is this very build's result.
@@ -262,14 +261,26 @@ class Attempt:
     def _failure(self, job: Object, feed: Feed) -> Ending:
         sight = self._look(job, feed)
         self._finish_log(sight, feed)
-        error = failures.failure(self._evidence(sight, sight.job or job))
+        evidence = self._evidence(sight, sight.job or job)
+        if failures.tag_is_kept(evidence) and (kept := self._kept()):
+            return Ending(kept)
+        error = failures.failure(evidence)
         killed = failures.is_out_of_memory(sight.pods)
         return Ending(
             error=error,
             is_kept=not isinstance(error, TransientError),
             is_out_of_memory=killed,
             memory_limit=failures.memory_limit(sight.pods[-1]) if killed else None,
+            memory_request=failures.memory_request(sight.pods[-1]) if killed else None,
         )
+
+    def _kept(self) -> str | None:
+        """The digest of the image that the registry does not let this build replace: it is of the same source."""
+        image = self.task.inputs.image
+        digest = self.task.registry.digest(image)
+        if digest:
+            self.task.progress.log(f"{image} is there already, and cannot be replaced: {digest} is kept")
+        return digest
 
     def _lasts(self, trouble: Trouble) -> bool:
         """Whether the trouble has lasted for longer than there is patience for it."""

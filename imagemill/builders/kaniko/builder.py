@@ -11,6 +11,7 @@ from kubernetes.utils import parse_quantity
 from imagemill.builders import Workplace
 from imagemill.builders.kaniko.attempt import Attempt, Ending, Task
 from imagemill.builders.kaniko.cluster import JOBS, connect
+from imagemill.builders.kaniko.contexts import endpoint
 from imagemill.builders.kaniko.failures import holding
 from imagemill.builders.kaniko.job import BUILD_ID, job_name, label_value
 from imagemill.builders.kaniko.watching import SELECTOR
@@ -20,11 +21,6 @@ from imagemill.ports import BuildInputs, Progress, Registry, StoredContext
 
 ATTEMPTS = 4
 """The most Jobs that a build may try to have: names that are taken count too."""
-
-_ENDPOINTS = {
-    "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
-    "gs": ("STORAGE_EMULATOR_HOST",),
-}
 
 
 class KanikoBuilder:
@@ -48,7 +44,7 @@ class KanikoBuilder:
             context.uri,
             registry,
             progress,
-            self._endpoint(context.uri),
+            endpoint(context.uri, self._place.environment.get),
             self._place.insecure_registries,
         )
         return _run(task)
@@ -59,10 +55,6 @@ class KanikoBuilder:
         for job in cluster.list(JOBS, labels=f"{SELECTOR},{BUILD_ID}={label_value(build)}")["items"]:
             if not holding(job, "Failed"):
                 cluster.delete(JOBS, job["metadata"]["name"], job["metadata"]["uid"])
-
-    def _endpoint(self, uri: str) -> str | None:
-        given = self._place.environment
-        return next((given[name] for name in _ENDPOINTS.get(uri.partition(":")[0], ()) if given.get(name)), None)
 
 
 def _run(task: Task) -> str:
@@ -79,7 +71,7 @@ def _run(task: Task) -> str:
             return ending.digest
         if not ending.is_out_of_memory or memory is not None:
             raise ending.error
-        memory = more_memory(ending.memory_limit, task.section.memory_ceiling)
+        memory = more_memory(ending.memory_limit, task.section.memory_ceiling, ending.memory_request)
         task.progress.warn(_second_try(ending, memory))
     name = job_name(task.section, task.inputs.source_hash)
     raise TransientError(
@@ -96,10 +88,13 @@ def _second_try(ending: Ending, memory: str) -> str:
     )
 
 
-def more_memory(limit: str | None, ceiling: str) -> str:
-    """Twice the limit, but not more than the ceiling, nor less than it was; without a limit it is the ceiling."""
+def more_memory(limit: str | None, ceiling: str, request: str | None = None) -> str:
+    """Twice the limit, but not more than the ceiling, nor less than it was.
+
+    Without a limit it is the ceiling, or what was requested, if that is more.
+    """
     if limit is None:
-        return ceiling
+        return max(ceiling, request or ceiling, key=_amount)
     before = _amount(limit)
     return _quantity(max(before, min(2 * before, _amount(ceiling))))
 

@@ -6,7 +6,9 @@ folder that it unpacks into. The packed context (docs/adr/0001-the-packed-contex
 further down, and `--context-sub-path` makes that folder the context: so the download is in no image.
 """
 
+from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
+from types import MappingProxyType
 from urllib.parse import unquote, urlsplit
 
 from imagemill.builders.kaniko.equipment import FOLDER, Equipment, literal, secret_variable, variable, volume
@@ -18,10 +20,24 @@ from imagemill.hosts import wants_virtual_hosts
 ACCOUNT_KEY = "AZURE_STORAGE_ACCESS_KEY"
 """The only credentials for Blob Storage that Kaniko knows."""
 
+_ENDPOINTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE_EMULATOR_HOST",)}
+)
+"""The variables of the clouds' SDKs that name another place than the cloud's own; the first one that is set counts."""
+
 _MOUNT = f"{FOLDER}/contexts"
 
 # The Dockerfile is looked for from the context's folder, and so is found wherever Kaniko unpacks to.
 _LAYOUT = (f"--context-sub-path={CONTEXT}", f"--dockerfile=../{DOCKERFILE}")
+
+
+def endpoint(uri: str, variable: Callable[[str], str | None]) -> str | None:
+    """Where workers find the store of `uri`, if that is not the cloud's own place; `variable` reads their environment.
+
+    What stands in files (`endpoint_url` in ~/.aws/config) is not known here.
+    """
+    values = map(variable, _ENDPOINTS.get(urlsplit(uri).scheme, ()))
+    return next(filter(None, values), None)
 
 
 def context_equipment(

@@ -7,7 +7,7 @@ https://github.com/osscontainertools/kaniko. The texts within are those of go-co
 import re
 from collections.abc import Sequence
 
-from imagemill.builders.failures import Doing, registry_failure, shortened
+from imagemill.builders.failures import IMMUTABLE_TAG, Doing, registry_failure, shortened
 from imagemill.errors import (
     ImagemillError,
     OperatorError,
@@ -45,7 +45,7 @@ _REGISTRY = re.compile(
 
 def explain(log: Sequence[str], code: int, image: str) -> ImagemillError:
     """The error for an executor that ended with an exit code other than 0; `image` is what it was to push."""
-    lines = [_COLOURS.sub("", line) for line in log if line.strip()]
+    lines = _bare(log)
     doing, why = _last_word(lines)
     if _NO_SPACE.search(why):
         return OperatorError(
@@ -63,6 +63,16 @@ def explain(log: Sequence[str], code: int, image: str) -> ImagemillError:
     return OperatorError(
         f"Kaniko ended with exit code {code}: {told}", "see the log, and args and image in builder.kaniko-config"
     )
+
+
+def tag_is_kept(log: Sequence[str]) -> bool:
+    """Whether the executor failed since the registry has an image of that tag, which it does not let anybody change."""
+    doing, why = _last_word(_bare(log))
+    return doing == "error pushing image" and IMMUTABLE_TAG.search(why) is not None
+
+
+def _bare(log: Sequence[str]) -> list[str]:
+    return [_COLOURS.sub("", line) for line in log if line.strip()]
 
 
 def _last_word(lines: Sequence[str]) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from imagemill.builders.failures import shortened
-from imagemill.builders.kaniko.executor import explain
+from imagemill.builders.kaniko import executor
 from imagemill.builders.kaniko.job import BUILD_ID, DEFAULT_CONTAINER
 from imagemill.builders.kaniko.refusals import admission
 from imagemill.errors import ImagemillError, OperatorError, PermissionDenied, TransientError, UserError
@@ -168,8 +168,17 @@ def is_out_of_memory(pods: Sequence[Object]) -> bool:
 
 def memory_limit(pod: Object) -> str | None:
     """The executor's limit, as a Kubernetes quantity."""
-    limit = ((executor_of(pod).get("resources") or {}).get("limits") or {}).get("memory")
-    return None if limit is None else str(limit)
+    return _memory_of(pod, "limits")
+
+
+def memory_request(pod: Object) -> str | None:
+    """What the executor asks its node for; without a word of its own it is its limit."""
+    return _memory_of(pod, "requests") or memory_limit(pod)
+
+
+def _memory_of(pod: Object, kind: str) -> str | None:
+    amount = ((executor_of(pod).get("resources") or {}).get(kind) or {}).get("memory")
+    return None if amount is None else str(amount)
 
 
 def trouble(evidence: Evidence) -> Trouble | None:
@@ -196,6 +205,11 @@ def failure(evidence: Evidence) -> ImagemillError:
         if error := rule(evidence, pod):
             return error
     return TransientError(f"The build's pod {_name(pod)} failed without a reason", "see the events of the namespace")
+
+
+def tag_is_kept(evidence: Evidence) -> bool:
+    """Whether a Job has failed since the registry has its image already, and does not let anybody change it."""
+    return evidence.pod is not None and executor.tag_is_kept(_last_lines(evidence, evidence.pod))
 
 
 def _deadline(evidence: Evidence) -> bool:
@@ -234,18 +248,24 @@ def _no_pod(evidence: Evidence) -> Trouble | None:
     for said in evidence.said("FailedCreate"):
         if known := admission(said):
             return Trouble("creation", known)
-        hint = "see why the Job's controller cannot make pods: kubectl get events"
+        hint = f"see why the Job's controller cannot make pods: {_see_events(evidence)}"
         return Trouble("no creation", OperatorError(f"The build's pod is refused: {shortened(said)}", hint), CREATING)
     if evidence.job.get("spec", {}).get("suspend"):
         error = OperatorError(
-            "The build's Job is suspended, by a queue or by hand", "see the queue: kubectl get events"
+            "The build's Job is suspended, by a queue or by hand", f"see the queue, and {_see_events(evidence)}"
         )
         return Trouble("suspended", error, evidence.scheduling_timeout)
     error = OperatorError(
         f"The build's Job got no pod within {NO_POD:.0f} s",
-        f"kubectl describe job {_name(evidence.job)}; with permission to watch events, the worker says why itself",
+        f"{_see_events(evidence)}; with permission to watch events, the worker says why itself",
     )
     return Trouble("no pod", error, NO_POD)
+
+
+def _see_events(evidence: Evidence) -> str:
+    """The command that shows the events of a Job, which stay for an hour when the Job itself is deleted."""
+    namespace = evidence.job["metadata"].get("namespace", "default")
+    return f"kubectl get events -n {namespace} --field-selector involvedObject.name={_name(evidence.job)}"
 
 
 def _disruption(pod: Object) -> ImagemillError | None:
@@ -434,6 +454,8 @@ def _memory(_: Evidence, pod: Object) -> ImagemillError | None:
         return None
     limit = memory_limit(pod)
     allowed = f"more memory than its limit of {limit}" if limit else "more memory than its node has, as it has no limit"
+    if limit and limit != memory_request(pod):
+        allowed += ", or than its node had left"
     return OperatorError(
         f"The build was killed (OOMKilled): it needs {allowed}",
         "raise resources.limits.memory of the container in builder.kaniko-config, and builder.memory-ceiling",
@@ -449,12 +471,14 @@ def _container_start(_: Evidence, pod: Object) -> ImagemillError | None:
 
 def _own_failure(evidence: Evidence, pod: Object) -> ImagemillError | None:
     """What Kaniko itself said; its log may be lost, and then the end of it is in the pod."""
-    terminated = _terminated(pod)
-    code = terminated.get("exitCode")
+    code = _terminated(pod).get("exitCode")
     if not code:
         return None
-    log = evidence.log or str(terminated.get("message") or "").splitlines()
-    return explain(log, int(code), evidence.image)
+    return executor.explain(_last_lines(evidence, pod), int(code), evidence.image)
+
+
+def _last_lines(evidence: Evidence, pod: Object) -> Sequence[str]:
+    return evidence.log or str(_terminated(pod).get("message") or "").splitlines()
 
 
 def _name(item: Object) -> str:

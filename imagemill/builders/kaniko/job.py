@@ -44,6 +44,18 @@ LABELS = {
 REQUESTS = {"cpu": "500m", "memory": "1Gi", "ephemeral-storage": "5Gi"}
 """What a build asks of a node. There is no limit: what an image needs is known only to whoever writes it."""
 
+LOST_NODE = tuple(
+    {"key": f"node.kubernetes.io/{taint}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30}
+    for taint in ("not-ready", "unreachable")
+)
+"""How long a pod stays on a node that does not answer. Kubernetes gives it five minutes, and a build waits as long."""
+
+SLACK = 60.0
+"""Seconds by which a Job outlives its build's deadline, so that the worker ends it, if there is one, and says why."""
+
+LEAST_RETENTION = 60
+"""Seconds for which a Job that has ended stays at least, so that the worker can read its log and its result."""
+
 UNDISTURBED = {
     "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
     "karpenter.sh/do-not-disrupt": "true",
@@ -78,6 +90,35 @@ class Circumstances:
     attempt: int = 1
     memory: str | None = None
     """The limit of the executor's memory for an attempt after one that ran out of it; None: the config's."""
+
+
+def circumstances_of(
+    section: KanikoBuilder,
+    environment: Environment,
+    inputs: BuildInputs,
+    *,
+    has_login: bool,
+    remaining: float,
+    endpoint: str | None = None,
+    insecure_registries: Collection[str] = (),
+    attempt: int = 1,
+    memory: str | None = None,
+) -> Circumstances:
+    """The circumstances of a build that has `remaining` seconds left.
+
+    `has_login` says whether it brings credentials for the registry along; for the others see `Circumstances`.
+    """
+    name = job_name(section, inputs.source_hash, attempt)
+    return Circumstances(
+        environment=environment,
+        deadline=remaining + SLACK,
+        endpoint=endpoint,
+        insecure_registries=insecure_registries,
+        docker_secret=docker_secret_name(name) if has_login else None,
+        build_secrets=build_secret_name(name) if inputs.secrets else None,
+        attempt=attempt,
+        memory=memory,
+    )
 
 
 def job_for(
@@ -134,11 +175,16 @@ def _in_order(job: Document) -> Document:
 
 
 def _refuse_reserved(config: Document) -> None:
-    for index, flag in arguments.reserved(executor(config).get("args") or ()):
+    container = executor(config)
+    for index, flag in arguments.reserved(container.get("args") or ()):
         where = dotted((*FREE, *EXECUTOR, "args", index))
         raise ConfigError(
             f"{where}: --{flag} is not to be given here: {arguments.RESERVED[flag]}", "leave the argument out"
         )
+    for index, given in enumerate(container.get("env") or ()):
+        if why := arguments.RESERVED_VARIABLES.get(given["name"]):
+            where = dotted((*FREE, *EXECUTOR, "env", index))
+            raise ConfigError(f"{where}: {given['name']} is not to be given here: {why}", "leave the variable out")
 
 
 def _equipment(section: KanikoBuilder, inputs: BuildInputs, context_uri: str, facts: Circumstances) -> Equipment:
@@ -176,6 +222,7 @@ def _defaults(section: KanikoBuilder, inputs: BuildInputs, equipment: Equipment,
         "enableServiceLinks": False,
         # Kaniko unpacks images over its own root folder, and has to be root for that; it needs no privileges beyond.
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+        "tolerations": list(map(dict, LOST_NODE)),
         "containers": [container],
     }
     if equipment.volumes:
@@ -183,7 +230,7 @@ def _defaults(section: KanikoBuilder, inputs: BuildInputs, equipment: Equipment,
     if selector := _node_selector(inputs.platform):
         pod["nodeSelector"] = selector
     template = {"metadata": {"annotations": dict(UNDISTURBED)}, "spec": pod}
-    return {"spec": {"ttlSecondsAfterFinished": section.failed_job_retention, "template": template}}
+    return {"spec": {"template": template}}
 
 
 def _default_arguments(facts: Circumstances) -> list[str]:
@@ -217,18 +264,18 @@ def _ours(section: KanikoBuilder, inputs: BuildInputs, equipment: Equipment, fac
         "labels": job_labels(inputs),
         "annotations": {BUILD_ID: inputs.build_id, SOURCE_HASH: inputs.source_hash, IMAGE: str(inputs.image)},
     }
+    given = executor(section.kaniko_config)
+    args = [*arguments.without_keeping(given.get("args") or ()), *equipment.arguments, *_arguments(inputs)]
     container: Document = {
-        "args": [*equipment.arguments, *_arguments(inputs), *(arguments.LOW_MEMORY if facts.memory else ())],
+        "args": [*args, *(arguments.LOW_MEMORY if facts.memory else ())],
         "terminationMessagePath": TERMINATION_LOG,
         # Where there is no digest, the end of the log is kept with the pod, in case that the log itself is lost.
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     if facts.memory:
-        # Without a request of its own, so that Kubernetes requests the limit: this time the memory is there.
-        container["resources"] = {"limits": {"memory": facts.memory}, "requests": {"memory": None}}
+        container["resources"] = _more_memory(given, facts.memory)
     once = {"backoffLimit": 0, "completions": 1, "parallelism": 1}  # we know what can be tried again, and try it
-    name = executor(section.kaniko_config).get("name") or _CONTAINER
-    annotations = {**marks["annotations"], DEFAULT_CONTAINER: name}
+    annotations = {**marks["annotations"], DEFAULT_CONTAINER: given.get("name") or _CONTAINER}
     template = {
         "metadata": {**marks, "annotations": annotations},
         "spec": {"restartPolicy": "Never", "containers": [container]},
@@ -237,8 +284,29 @@ def _ours(section: KanikoBuilder, inputs: BuildInputs, equipment: Equipment, fac
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {"name": job_name(section, inputs.source_hash, facts.attempt), "generateName": None, **marks},
-        "spec": {**once, **_deadline(section.kaniko_config, facts.deadline), "template": template},
+        "spec": {
+            **once,
+            **_deadline(section.kaniko_config, facts.deadline),
+            "ttlSecondsAfterFinished": _retention(section.kaniko_config, section.failed_job_retention),
+            "template": template,
+        },
     }
+
+
+def _more_memory(given: Document, limit: str) -> Document:
+    """The resources of an attempt after one that ran out of memory.
+
+    Where the config has a limit, the new one is requested as well: this time the memory is there. Where it has none,
+    the new one is but the most that a build may take, and few nodes have as much: so the request stays as it was.
+    """
+    has_limit = ((given.get("resources") or {}).get("limits") or {}).get("memory") is not None
+    return {"limits": {"memory": limit}} | ({"requests": {"memory": None}} if has_limit else {})
+
+
+def _retention(config: Document, default: int) -> int | None:
+    """Seconds for which a Job that has ended stays; None: for ever, if the config says so."""
+    given: int | None = (config.get("spec") or {}).get("ttlSecondsAfterFinished", default)
+    return None if given is None else max(given, LEAST_RETENTION)
 
 
 def _deadline(config: Document, deadline: float) -> dict[str, int]:

@@ -7,7 +7,8 @@ keys of `patchMergeKey` in https://github.com/kubernetes/api/blob/master/core/v1
 - The first container is the executor, whatever it is called.
 - The executor's arguments are merged by their flags (see `arguments`).
 - A variable, or a volume, replaces the one of its name as a whole: both are one of several kinds, which do not mix.
-- Tolerations and the like are added, once each.
+- Tolerations are added, and each replaces those of the same taint in the Job below.
+- References of variables and the like are added, once each.
 """
 
 from collections.abc import Mapping
@@ -31,7 +32,7 @@ _MERGE_KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 _REPLACED_BY_NAME = frozenset({"env", "volumes"})
-_ADDED = frozenset({"envFrom", "finalizers", "ownerReferences", "schedulingGates", "tolerations"})
+_ADDED = frozenset({"envFrom", "finalizers", "ownerReferences", "schedulingGates"})
 
 _NEEDED = frozenset({"args", "containers", "env", "metadata", "spec", "template", "volumeMounts", "volumes"})
 """What holds parts that a build cannot do without: without a value (`env:`), these are as good as absent."""
@@ -82,6 +83,8 @@ def _value(key: str, below: Any, over: Any) -> Any:
         return _by_key(("name",), below, over, replace=True)
     if key in _MERGE_KEYS:
         return _by_key(_MERGE_KEYS[key], below, over)
+    if key == "tolerations":
+        return _tolerations(below, over)
     if key in _ADDED:
         return [*below, *(item for item in over if item not in below)]
     return over
@@ -96,6 +99,16 @@ def _containers(below: list[Any], over: list[Any]) -> list[Any]:
     if isinstance(given, list) and all(isinstance(argument, str) for argument in given):
         container["args"] = arguments.merge(below[0].get("args") or (), given)
     return [container, *_by_key(("name",), below[1:], over[1:])]
+
+
+def _tolerations(below: list[Any], over: list[Any]) -> list[Any]:
+    """Those of `over`, and those of `below` that it says nothing of; one without an effect is for all of its taint."""
+    given = {(item.get("key"), item.get("effect") or None) for item in over if isinstance(item, dict)}
+
+    def is_given(item: Document) -> bool:
+        return not given.isdisjoint({(item.get("key"), item.get("effect")), (item.get("key"), None)})
+
+    return [*over, *(item for item in below if not is_given(item))]
 
 
 def _by_key(keys: tuple[str, ...], below: list[Any], over: list[Any], *, replace: bool = False) -> list[Any]:
