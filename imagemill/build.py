@@ -152,8 +152,8 @@ class BuildRequest(Message):
 
     source: Annotated[str, BeforeValidator(_path)] = Field(
         min_length=1,
-        description="a folder, an archive (.tar, .tar.gz, .tar.zst, .zip) here, at https://, s3://, gs:// or in Azure Blob,"
-        " git+https://HOST/PATH@REF or docker-image://REFERENCE",
+        description="a folder, an archive (.tar, .tar.gz, .tar.zst, .zip) here, at https://, s3://, gs:// or in Azure"
+        " Blob, git+https://HOST/PATH@REF or docker-image://REFERENCE",
     )
     dockerfile: str | None = Field(
         None, description="path of the Dockerfile within the source; default: Dockerfile, or a generated one"

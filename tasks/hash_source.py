@@ -36,9 +36,8 @@ def _source_hash(run: Run, build: Build) -> str:
 
 
 def _hashed(run: Run, build: Build) -> str:
-    source = resolve.source(run.setup, build)
-    with resolve.scratch(run.setup) as scratch:
-        manifest = context.manifest(source.fetch(scratch, run), resolve.dockerfile(build), run)
+    with resolve.fetched(run.setup, build, run) as folder:
+        manifest = context.manifest(folder, resolve.dockerfile(build), run)
     if manifest.dockerfile.generated:
         run.log("The source has no Dockerfile: it is built by a generated one (`imagemill dockerfile SRC` shows it)")
     source_hash = resolve.source_hash(build, manifest)

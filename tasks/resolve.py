@@ -25,12 +25,13 @@ from imagemill.errors import OperatorError, UserError
 from imagemill.input_records import InputRecords
 from imagemill.inputs import InputRecord
 from imagemill.known_hashes import KnownHashes
-from imagemill.ports import Builder, BuildInputs, Registry, Source, StoredContext
+from imagemill.ports import Builder, BuildInputs, Progress, Registry, Source, StoredContext
 from imagemill.reference import ImageReference
 from imagemill.registries import registry_for
 from imagemill.registries.docker_config import DockerConfig
 from imagemill.single_flight import ImageLock
 from imagemill.sources import open_source, origin
+from imagemill.sources.cache import SourceCache
 from imagemill.stores import store_for
 from tasks.setup import Setup, journal
 
@@ -85,6 +86,19 @@ def destination(build: Build) -> ImageReference:
 def source(setup: Setup, build: Build) -> Source:
     """Where the code comes from: once it is known, the very commit or archive that the source was."""
     return open_source(build.source or build.request.source, replace(setup.sources, scratch=scratch_folder(setup)))
+
+
+@contextmanager
+def fetched(setup: Setup, build: Build, progress: Progress) -> Iterator[Path]:
+    """The source's top folder on this node, to be read only; what cannot change is kept for those who want it next."""
+    wanted = source(setup, build)
+    if build.source is None:
+        with scratch(setup) as folder:
+            yield wanted.fetch(folder, progress)
+        return
+    cache = SourceCache(setup.state_dir / "sources", setup.source_cache_bytes)
+    with cache.tree(build.source, lambda folder: wanted.fetch(folder, progress), progress) as tree:
+        yield tree
 
 
 def dockerfile(build: Build) -> str | Wishes:

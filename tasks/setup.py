@@ -26,6 +26,7 @@ class Setup(BaseModel):
         default_factory=lambda: Path.home() / ".cache/imagemill",
         description="scratch space, and packed contexts where the config names no context store",
     )
+    source_cache_bytes: int = Field(10 << 30, ge=0, description="bytes of fetched sources that are kept on the node")
     sources: SourceOptions = Field(SourceOptions(), description="what sources may be read, and how")
     build_secrets_dir: Path | None = Field(None, description="folder with a file per build secret, named by its id")
     insecure_registries: frozenset[str] = Field(frozenset(), description="hosts of registries that speak plain HTTP")

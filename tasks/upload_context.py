@@ -32,9 +32,8 @@ def store(contexts: Contexts, name: str, run: Run, build: Build) -> None:
                 "build from a source that is at rest, or build again",
             )
 
-    source = resolve.source(run.setup, build)
-    with resolve.scratch(run.setup) as scratch:
-        contexts.add(name, source.fetch(scratch, run), resolve.dockerfile(build), accept, run)
+    with resolve.fetched(run.setup, build, run) as folder:
+        contexts.add(name, folder, resolve.dockerfile(build), accept, run)
 
 
 def verify(contexts: Contexts, name: str, run: Run, build: Build) -> None:

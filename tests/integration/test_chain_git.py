@@ -4,6 +4,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,8 +48,17 @@ def running(
         yield workers
 
 
-def build(running: Service, source: str, destination: str) -> dict[str, object]:
-    report = running.client.wait(running.client.submit(source=source, destination=destination), timeout=120)
+LOOK = ["info/refs", "info/refs", "git-upload-pack"]
+"""One look at the refs; the first question is refused, since git brings credentials only then."""
+
+
+def asked(server: GitHttp) -> list[str]:
+    return [asked.path.partition("?")[0].partition(".git/")[2] for asked in server.asked]
+
+
+def build(running: Service, source: str, destination: str, **fields: Any) -> dict[str, object]:
+    build = running.client.submit(source=source, destination=destination, **fields)
+    report = running.client.wait(build, timeout=120)
     return report.raise_for_status().dump()
 
 
@@ -71,9 +81,7 @@ def test_a_commit_is_built_once_and_then_found_by_one_look_at_the_refs_and_one_a
     assert first["built"]
     assert not second.get("built")
     assert second["digest"] == first["digest"]
-    # The first is refused: git asks for credentials only then.
-    asked = [asked.path.partition("?")[0].removeprefix(f"/{repository.name}/") for asked in git_http.asked]
-    assert asked == ["info/refs", "info/refs", "git-upload-pack"]
+    assert asked(git_http) == LOOK
     assert len(proxied_registry.requests) == 1
 
     subprocess.run([docker_cli, "-H", engine, "pull", "-q", str(first["image"])], check=True, capture_output=True)
@@ -85,6 +93,20 @@ def test_a_commit_is_built_once_and_then_found_by_one_look_at_the_refs_and_one_a
     labels = json.loads(shown.stdout)
     assert labels["org.opencontainers.image.revision"] == commit
     assert labels["org.opencontainers.image.source"] == f"{git_http.url}/{repository.name}"
+
+
+def test_a_commit_is_fetched_once_for_all_images_that_a_node_makes_of_it(
+    running: Service, repository: Repository, git_http: GitHttp, proxied_registry: FaultyProxy
+) -> None:
+    repository.commit({"Dockerfile": "FROM scratch\nCOPY . /\n"})
+    source = f"git+{git_http.url}/{repository.name}"
+    destination = f"{proxied_registry.url.removeprefix('http://')}/chain-git/{repository.name}"
+    first = build(running, source, destination)
+    git_http.asked.clear()
+    second = build(running, source, destination, labels={"team": "search"})
+    assert second["built"]
+    assert second["source_hash"] != first["source_hash"]
+    assert asked(git_http) == LOOK
 
 
 def test_a_branch_that_moved_on_is_built_anew(

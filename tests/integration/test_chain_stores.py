@@ -1,5 +1,6 @@
 """The chain with contexts in a cloud's store: packed on one worker, built on another, and gone afterwards."""
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ import pytest
 
 import aws_fixtures
 import aws_servers
+from http_faults import FaultyProxy
 from imagemill.stores import store_for
-from service import Service, service
+from service import Service, service, until
 
 CONFIG = """\
 environment: {environment}
@@ -18,6 +20,10 @@ builder:
   destination: {registry}/chain-stores/{name}
   build-context-store: {store}
 """
+
+
+ENDPOINTS = {"AWS_ENDPOINT_URL_S3", "STORAGE_EMULATOR_HOST"}
+"""The variables that say where a store's server is."""
 
 
 @pytest.fixture(params=["s3", "gcs"])
@@ -34,7 +40,7 @@ def store(request: pytest.FixtureRequest) -> tuple[str, str, dict[str, str]]:
 
 
 @pytest.fixture
-def running(
+def prepared(
     tmp_path: Path,
     redis_url: str,
     key_prefix: str,
@@ -43,7 +49,7 @@ def running(
     docker_cli: str,
     store: tuple[str, str, dict[str, str]],
 ) -> Iterator[Service]:
-    """Two workers that share nothing but the store: one hashes and packs, the other builds."""
+    """A service without workers yet, whose contexts go into the store."""
     environment, uri, variables = store
     config = tmp_path / "launch-config.yaml"
     name = uri.split("/")[2]
@@ -55,10 +61,16 @@ def running(
         **variables,
     }
     with service(redis_url, redis_url, key_prefix, tmp_path, **settings) as workers:
-        workers.start("light", queues="imagemill")
-        workers.settings["IMAGEMILL_SOURCE_ROOTS"] = str(tmp_path / "nothing")
-        workers.start("docker", queues="imagemill.docker")
         yield workers
+
+
+@pytest.fixture
+def running(prepared: Service, tmp_path: Path) -> Service:
+    """Two workers that share nothing but the store: one hashes and packs, the other builds."""
+    prepared.start("light", queues="imagemill")
+    prepared.settings["IMAGEMILL_SOURCE_ROOTS"] = str(tmp_path / "nothing")
+    prepared.start("docker", queues="imagemill.docker")
+    return prepared
 
 
 def test_a_context_goes_through_the_store_and_is_gone_afterwards(
@@ -77,6 +89,35 @@ def test_a_context_goes_through_the_store_and_is_gone_afterwards(
     assert not again.built
     region = aws_fixtures.REGION if store[1].startswith("s3") else None
     assert not store_for(store[1], region=region).exists(f"{report.source_hash}.tar.gz")
+
+
+def test_a_context_that_is_stored_already_is_not_sent_again(
+    prepared: Service, tmp_path: Path, registry: str, store: tuple[str, str, dict[str, str]]
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    [endpoint] = ENDPOINTS & store[2].keys()
+    with FaultyProxy(store[2][endpoint]) as proxy:
+        prepared.settings[endpoint] = proxy.url
+        prepared.start("light", queues="imagemill")
+        sent = []
+        for waiting in (1, 2):  # two images of one source
+            destination = f"{registry}/chain-stores/{uuid.uuid4().hex}"
+            prepared.client.submit(source=str(project), destination=destination)
+            await_uploaded(prepared, waiting)
+            sent.append(proxy.asked("^(PUT|POST) "))
+    assert sent[0] > 0
+    assert sent[1] == sent[0]
+
+
+def await_uploaded(running: Service, builds: int) -> None:
+    """Return when so many builds, with their contexts stored, wait for a worker that builds."""
+    with running.client.app.connection_for_read() as connection:
+        channel: Any = connection.default_channel
+        until(
+            lambda: channel.queue_declare("imagemill.docker").message_count == builds, "the upload", lambda: running.log
+        )
 
 
 def test_a_store_that_is_not_there_fails_the_build_and_says_so(
