@@ -1,6 +1,5 @@
 """Which adapters a build needs, from its message and its worker's setup."""
 
-import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from imagemill import config as launch
-from imagemill import hashing
+from imagemill import folders, hashing
 from imagemill import inputs as recording
 from imagemill.build import Build, BuildRequest
 from imagemill.builders import builder_for, detect
@@ -25,7 +24,7 @@ from imagemill.errors import OperatorError, UserError
 from imagemill.input_records import InputRecords
 from imagemill.inputs import InputRecord
 from imagemill.known_hashes import KnownHashes
-from imagemill.ports import Builder, BuildInputs, Progress, Registry, Source, StoredContext
+from imagemill.ports import Builder, BuildInputs, Progress, Quiet, Registry, Source, StoredContext
 from imagemill.reference import ImageReference
 from imagemill.registries import registry_for
 from imagemill.registries.docker_config import DockerConfig
@@ -219,8 +218,7 @@ def scratch(setup: Setup) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        if folder.exists():
-            shutil.rmtree(folder)
+        folders.remove(folder, Quiet())
 
 
 def _secret(setup: Setup, name: str) -> Path:

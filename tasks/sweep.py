@@ -1,11 +1,12 @@
 """Run by beat: removes what workers that died have left behind in this worker's folders."""
 
 import logging
-import shutil
 import time
 
 from celery import shared_task
 
+from imagemill import folders
+from imagemill.ports import Quiet
 from tasks.setup import setup
 
 log = logging.getLogger(__name__)
@@ -23,4 +24,6 @@ def sweep() -> None:
         for path in (here.state_dir / folder).glob("*"):
             if path.lstat().st_mtime < old:
                 log.info("Removing %s, left behind by a worker that died", path)
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+                folders.remove(path, Quiet()) if path.is_dir() and not path.is_symlink() else path.unlink(
+                    missing_ok=True
+                )

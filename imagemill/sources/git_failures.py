@@ -4,6 +4,7 @@ The texts are those of git 2.32 to 2.51 with LC_ALL=C, of OpenSSH, and of the la
 them. What nothing here knows is an `OperatorError` with git's own words.
 """
 
+import errno
 import re
 from collections.abc import Callable
 from typing import NamedTuple
@@ -119,10 +120,12 @@ def _unsafe(remote: Remote, said: str) -> ImagemillError:
 
 
 def _no_room(remote: Remote, said: str) -> ImagemillError:
-    return OperatorError(
+    error = OperatorError(
         f"There is no room left on the worker for {remote}: {said}",
         "free some space there, or give the worker a larger disk or quota, and build again",
     )
+    error.__cause__ = OSError(errno.ENOSPC, said)  # as `storage.room` has it: the cache of sources makes room then
+    return error
 
 
 def _not_allowed(remote: Remote, said: str) -> ImagemillError:
@@ -152,7 +155,7 @@ def _known(pattern: str, error: Callable[[Remote, str], ImagemillError]) -> _Kno
 
 # The first that fits counts: a reason comes before what merely follows from it.
 _KNOWN = (
-    _known(r"no space left on device|disk quota exceeded", _no_room),
+    _known(r"no space left on device|disk quota exceeded|unable to write file ", _no_room),
     _known(
         r"host key verification failed|remote host identification has changed|no \S+ host key is known", _unknown_key
     ),
