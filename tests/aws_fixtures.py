@@ -102,13 +102,13 @@ def use_keys(environment: pytest.MonkeyPatch, key: str, secret: str) -> None:
     aws.forget()
 
 
-def own_client(service: str, url: str, keys: tuple[str, str]) -> Any:
-    """A client that owes nothing to the environment, for looking behind an adapter's back."""
+def own_client(service: str, url: str, keys: tuple[str, str], **options: Any) -> Any:
+    """A client that owes nothing to the environment, for looking behind an adapter's back; with the SDK's `options`."""
     return Session().create_client(
         service,
         REGION,
         endpoint_url=url,
         aws_access_key_id=keys[0],
         aws_secret_access_key=keys[1],
-        config=Config(retries={"total_max_attempts": 3, "mode": "standard"}),
+        config=Config(retries={"total_max_attempts": 3, "mode": "standard"}, **options),
     )

@@ -6,7 +6,9 @@ is logged in on the host.
 """
 
 import json
+import math
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,11 +23,14 @@ from imagemill.builders.buildkit import BuildLog, ClassicLog
 from imagemill.builders.docker_cli import Cli, Endpoint, ask, choose, find_endpoint, no_cli, path_of, run
 from imagemill.builders.docker_push import PushLog, push_failure
 from imagemill.context import CONTEXT, DOCKERFILE
-from imagemill.errors import ImagemillError, OperatorError, TransientError
+from imagemill.errors import ImagemillError, OperatorError, PermissionDenied
 from imagemill.ports import BuildInputs, Progress, Registry, StoredContext
 
 PUSH_TRIES = 5
-"""How often a push is begun whose tag another build of the same image took away."""
+"""How often a push is begun whose tag another build of the same image took away, or whose credentials ended."""
+
+_CLOCKS = 60.0
+"""Seconds by which the clocks of a worker and of a registry may differ."""
 
 _HELD = "localhost/imagemill-build"
 """Repository of the tag that holds an image in the engine while it is pushed; it is never pushed itself."""
@@ -112,9 +117,13 @@ class _Job:
             raise self._why(log)
 
     def push(self) -> str:
-        """Push the image and return its digest. Another build of the same image may have taken its tag away."""
-        self._write_config()
+        """Push the image and return its digest.
+
+        Another build of the same image may take its tag away, and a push may outlive its credentials: then it is begun
+        again, and goes on where it was, since the engine sends no layer that the registry has.
+        """
         for _ in range(PUSH_TRIES):
+            expires = self._write_config()
             log = PushLog(self.progress.log)
             code = run([self.cli.path, "push", str(self.inputs.image)], self.environment, log.read, self.progress.check)
             if code == 0 and log.digest:
@@ -122,13 +131,14 @@ class _Job:
             if log.tag_is_kept and (kept := self.registry.digest(self.inputs.image)):
                 self.progress.log(f"{self.inputs.image} is there already, and cannot be replaced: {kept} is kept")
                 return kept
-            if not log.tag_is_gone:
-                raise push_failure(log.last, self.inputs.image, self.endpoint.host)
-            ask([self.cli.path, "tag", self.held, str(self.inputs.image)], self.environment)
-        raise TransientError(
-            f"Other builds took the tag {self.inputs.image} away from the Docker engine, {PUSH_TRIES} times",
-            "build the same image once at a time",
-        )
+            failure = push_failure(log.last, self.inputs.image, self.endpoint.host)
+            if log.tag_is_gone:
+                ask([self.cli.path, "tag", self.held, str(self.inputs.image)], self.environment)
+            elif isinstance(failure, PermissionDenied) and expires - time.time() < _CLOCKS:
+                self.progress.log("The credentials for the push have ended: going on with new ones")
+            else:
+                raise failure
+        raise failure
 
     @contextmanager
     def cleared(self) -> Iterator[None]:
@@ -144,13 +154,15 @@ class _Job:
                 if "No such image" not in line:  # a build that has failed has left none
                     self.progress.log(f"Could not clear up in the Docker engine: {line}")
 
-    def _write_config(self) -> None:
-        """Write docker's config anew, since credentials may run out during a long build."""
+    def _write_config(self) -> float:
+        """Write docker's config anew, since credentials may end during a long build; when they do, since 1970."""
         folder = self.folder / "config"
         folder.mkdir(mode=0o700, exist_ok=True)
         image = self.inputs.image
-        copy = self.place.docker_config.private_copy(image.registry, self.registry.credentials(image))
+        credentials = self.registry.credentials(image)
+        copy = self.place.docker_config.private_copy(image.registry, credentials)
         (folder / "config.json").write_text(json.dumps(copy))
+        return math.inf if credentials is None or credentials.expires is None else credentials.expires
 
     def _flags(self) -> list[str]:
         if self.cli.buildkit:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 
 from imagemill.builders.failures import Doing, engine_failure, engine_lost, registry_failure, shortened
-from imagemill.errors import ImagemillError, OperatorError
+from imagemill.errors import ImagemillError, OperatorError, TransientError
 from imagemill.reference import ImageReference
 
 _DIGEST = re.compile(r"(?P<tag>\S+): digest: (?P<digest>sha256:[0-9a-f]{64}) size: \d+$")
@@ -50,6 +50,11 @@ class PushLog:
 
 def push_failure(text: str, image: ImageReference, host: str) -> ImagemillError:
     """The error for a push to `image` from the engine at `host` that ended with `text`."""
+    if _NO_TAG.search(text):
+        return TransientError(
+            f"Other builds took the tag {image} away from the Docker engine, again and again",
+            "build the same image once at a time",
+        )
     return (
         engine_failure(text, host)
         or registry_failure(text, Doing(f"Pushing to {image.repository}", image.registry))

@@ -15,6 +15,7 @@ from typing import Any, Literal, cast
 
 import botocore.exceptions as sdk
 from botocore.config import Config
+from botocore.parsers import ResponseParserError
 from botocore.session import Session
 
 from imagemill.clouds import Identity
@@ -30,6 +31,9 @@ from imagemill.retry_after import retry_after_seconds
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 10, 60
 """Seconds that a server has to take a connection, and to go on with an answer."""
+
+Addressing = Literal["path", "virtual"]
+"""Where a bucket's name stands in a URL of S3: in its path, or in its host."""
 
 _DEFAULT_REGION = "us-east-1"
 _SOURCES: Mapping[str, str] = MappingProxyType(
@@ -83,6 +87,7 @@ _THROTTLED = frozenset(
 )
 _DOWN = frozenset({"InternalError", "OperationAborted", "RequestTimeout", "RequestTimeoutException", "ServerException"})
 _DAMAGED = frozenset({"BadDigest", "IncompleteBody", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"})
+_LOST = (sdk.ConnectionError, sdk.HTTPClientError, sdk.IncompleteReadError, sdk.ResponseStreamingError)
 _NO_BUCKET = frozenset({"InvalidBucketName", "NoSuchBucket"})
 _ELSEWHERE = frozenset({"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"})
 
@@ -97,27 +102,35 @@ _REGION = re.compile(r"\.(?P<region>[a-z0-9-]+)\.(?:amazonaws\.com|api\.aws)")
 _TOLD = 300
 """Characters of a server's words that are repeated."""
 
+_SENT = "sent"
+"""Where an exception says how often its request was sent (`_note_tries`)."""
+
 _lock = threading.Lock()
 
 
 # --- Clients ---
 
 
-def client(
-    service: str,
-    region: str | None,
-    *,
-    tries: int = 1,
-    addressing: Literal["path", "virtual"] | None = None,
-    fips: bool | None = None,
-) -> Any:
-    """The client of a service, the same one each time in this process; threads may share it.
+def client(service: str, region: str | None, *, addressing: Addressing | None = None, fips: bool | None = None) -> Any:
+    """The client of a service, the same one each time in this process; threads may share it. It sends a request once.
 
-    `region` None: what the SDK's own configuration says. `tries` is how often a request is sent that fails for a
-    reason that time may mend. `addressing` is S3's: `path` or `virtual`. Call it within `translated`.
+    `region` None: what the SDK's own configuration says. Call it within `translated`.
     """
     with _lock:  # a session makes one client at a time
-        return _client(os.getpid(), service, region, tries, addressing, fips)
+        return _client(os.getpid(), service, region, addressing, fips)
+
+
+def upload_client(region: str | None, tries: int, *, addressing: Addressing | None = None) -> Any:
+    """A client of S3 for one upload, to be closed after it; call it within `translated`.
+
+    It sends a request up to `tries` times, as long as time may mend why it fails. The SDK takes these tries from a
+    stock that each client has, and that only success refills: of a client that is kept, an outage would leave none.
+    """
+    config = Config(retries=_retries(tries), s3=_placed(addressing))
+    with _lock:
+        made = _made(os.getpid(), "s3", region, config)
+    made.meta.events.register("needs-retry.s3", _note_tries)
+    return made
 
 
 def forget() -> None:
@@ -128,26 +141,21 @@ def forget() -> None:
 
 @lru_cache(maxsize=4)
 def _session(process: int) -> Session:
-    return Session()
+    """What makes clients; its own ones, with which it gets credentials (STS, SSO), send a request once as well."""
+    session = Session()
+    session.set_default_client_config(
+        Config(connect_timeout=CONNECT_TIMEOUT, read_timeout=READ_TIMEOUT, retries=_retries(1))
+    )
+    return session
 
 
 @lru_cache(maxsize=32)
-def _client(
-    process: int,
-    service: str,
-    region: str | None,
-    tries: int,
-    addressing: Literal["path", "virtual"] | None,
-    fips: bool | None,
-) -> Any:
+def _client(process: int, service: str, region: str | None, addressing: Addressing | None, fips: bool | None) -> Any:
     """A client; the process is part of the key, since connections do not survive a fork."""
-    config = Config(
-        connect_timeout=CONNECT_TIMEOUT,
-        read_timeout=READ_TIMEOUT,
-        retries={"total_max_attempts": tries, "mode": "standard"},
-        s3={"addressing_style": addressing} if addressing else None,
-        use_fips_endpoint=fips,
-    )
+    return _made(process, service, region, Config(s3=_placed(addressing), use_fips_endpoint=fips))
+
+
+def _made(process: int, service: str, region: str | None, config: Config) -> Any:
     try:
         return _session(process).create_client(service, region_name=region, config=config)
     except ValueError as error:
@@ -157,6 +165,20 @@ def _client(
             f"The AWS SDK cannot use its endpoint for {service}: {error}",
             f"AWS_ENDPOINT_URL_{service.upper()}, AWS_ENDPOINT_URL or endpoint_url in ~/.aws/config is https://HOST",
         ) from None
+
+
+def _retries(tries: int) -> Any:
+    return {"total_max_attempts": tries, "mode": "standard"}
+
+
+def _placed(addressing: Addressing | None) -> Any:
+    return {"addressing_style": addressing} if addressing else None
+
+
+def _note_tries(attempts: int, caught_exception: Exception | None, **_: object) -> None:
+    """Have an exception tell how often its request was sent, as the SDK has it in its answers (`RetryAttempts`)."""
+    if isinstance(caught_exception, sdk.BotoCoreError):
+        caught_exception.kwargs = {**caught_exception.kwargs, _SENT: attempts}
 
 
 # --- Who we are ---
@@ -197,24 +219,28 @@ def _no_credentials() -> OperatorError:
 
 
 @contextmanager
-def translated(action: str, resource: str, *, exhausted: bool = False) -> Iterator[None]:
+def translated(action: str, resource: str, *, tries: int = 1) -> Iterator[None]:
     """Raise the SDK's errors as our own, as far as they are known; others go through as they are.
 
     `action` and `resource` say what is tried, as a policy would (`s3:PutObject`, an ARN); a refusal that names others
-    is believed. `exhausted`: the SDK has tried again already what it tries again.
+    is believed. `tries` is how often the client sends a request; one that was sent so often is not for the step to
+    try again, and what the SDK gave up earlier, or never tries again, is.
     """
     try:
         yield
     except sdk.ClientError as error:
-        known = _answered(error, action, resource, exhausted)
+        sent = error.response["ResponseMetadata"].get("RetryAttempts", 0) + 1
+        known = _answered(error, action, resource, exhausted=1 < tries <= sent)
         if known is None:
             raise
         raise known from error
     except sdk.BotoCoreError as error:
-        known = _failed(error, resource, exhausted)
+        known = _failed(error, resource, exhausted=1 < tries <= error.kwargs.get(_SENT, 1))
         if known is None:
             raise
         raise known from error
+    except ResponseParserError:  # its words are the answer, which may hold keys
+        raise _unreachable(f"{resource}: the answer cannot be read", None, exhausted=False) from None
 
 
 def _answered(error: sdk.ClientError, action: str, resource: str, exhausted: bool) -> ImagemillError | None:
@@ -244,7 +270,7 @@ def _answered(error: sdk.ClientError, action: str, resource: str, exhausted: boo
             _retry_after(error),
             exhausted=exhausted,
         )
-    if code in _DOWN or status >= 500:
+    if code in _DOWN or status >= 500 or status == 408:
         return _unreachable(f"{resource}: the server answers {said}", _retry_after(error), exhausted)
     return _denied(error, action, resource) if code in _DENIED or status == 403 else None
 
@@ -265,8 +291,7 @@ def _failed(error: sdk.BotoCoreError, resource: str, exhausted: bool) -> Imagemi
             f"The certificate of {resource}'s server is not trusted: {error}",
             "let AWS_CA_BUNDLE name the file with its authority's certificate",
         )
-    lost = sdk.ConnectionError, sdk.HTTPClientError, sdk.ResponseStreamingError, sdk.IncompleteReadError
-    if isinstance(error, lost):
+    if isinstance(error, _LOST):
         return _no_such_region(error) or _unreachable(f"{resource}: {error}", None, exhausted)
     return _unusable(error)
 

@@ -77,7 +77,8 @@ def speaks_http(host: str) -> bool:
     """Whether the server at `host` answers without TLS. One that wants TLS says 400, or breaks off."""
     url = f"http://{host}/v2/"
     try:
-        response, _ = _ask("GET", url, {}, None)
+        response = _ask("GET", url, {}, None)
+        _content(response, url)
     except ProtocolError:
         return False
     except HTTPError as error:
@@ -137,18 +138,30 @@ def _for_another_server(method: str, url: str, target: str, headers: Mapping[str
 
 def _exchange(method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
     try:
-        try:
-            response, content = _ask(method, url, headers, body)
-        except ProtocolError:
-            # Most likely a kept connection that the server closed just now; all that is asked here can be asked twice.
-            response, content = _ask(method, url, headers, body)
+        response = _send(method, url, headers, body)
+        content = _content(response, url)
     except HTTPError as error:
         raise _no_answer(url, error) from None
     return Answer(response.status, response.headers, content, url)
 
 
-def _ask(method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> tuple[BaseHTTPResponse, bytes]:
-    response = _pool(os.getpid()).request(
+def _send(method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> BaseHTTPResponse:
+    """Send once; once more if a kept connection breaks before there is an answer, as the server may close it just then.
+
+    All that is asked here can be asked twice (RFC 9112, section 9.3.1).
+    """
+    pool = _pool(os.getpid()).connection_from_url(url)
+    made = pool.num_connections
+    try:
+        return _ask(method, url, headers, body)
+    except ProtocolError:
+        if pool.num_connections > made:  # it was a new connection
+            raise
+        return _ask(method, url, headers, body)
+
+
+def _ask(method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> BaseHTTPResponse:
+    return _pool(os.getpid()).request(
         method,
         url,
         body=body,
@@ -158,11 +171,14 @@ def _ask(method: str, url: str, headers: Mapping[str, str], body: bytes | None) 
         timeout=TIMEOUT,
         preload_content=False,
     )
+
+
+def _content(response: BaseHTTPResponse, url: str) -> bytes:
     content = response.read(BODY_LIMIT + 1)
     if len(content) > BODY_LIMIT:
         response.close()
         raise ServiceUnreachable(f"{host_of(url)} answers with more than {BODY_LIMIT >> 20} MiB", "is it a registry?")
-    return response, content
+    return content
 
 
 @lru_cache(maxsize=1)

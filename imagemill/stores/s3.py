@@ -1,8 +1,8 @@
 """Keeps packed contexts in a bucket of S3, or of a service that speaks its protocol (`AWS_ENDPOINT_URL_S3`).
 
 What is written goes through a pipe to the SDK's own multipart upload, so memory stays bounded. The upload ends with
-the CRC of all that was written, which the server compares with what it got before it shows the object: an object that
-is there is whole. Whoever reads it back has it compared again.
+the CRC of all that was written, which the server compares with what it got before it shows the object, and keeps: an
+object that is there and has it is whole. Whoever reads it back has it compared again.
 """
 
 import base64
@@ -10,7 +10,7 @@ import io
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
@@ -50,14 +50,16 @@ class S3Store:
         return f"s3://{self._bucket}/{self._key(name)}"
 
     def exists(self, name: str) -> bool:
-        """Whether the object is there; S3 shows it only once it is whole.
+        """Whether the object is there, with its checksum; S3 shows it only once it is whole.
 
         The bucket is listed, since the answer to a HEAD has no words: a missing bucket would be a missing object.
         """
         key = self._key(name)
         with aws.translated("s3:ListBucket", self._arn()):
-            found = self._client().list_objects_v2(Bucket=self._bucket, Prefix=key, MaxKeys=1)
-        return any(entry["Key"] == key for entry in found.get("Contents", ()))
+            client = self._client()
+            found = client.list_objects_v2(Bucket=self._bucket, Prefix=key, MaxKeys=1)
+        there = any(entry["Key"] == key for entry in found.get("Contents", ()))
+        return there and (not _keeps_checksums(client) or self._has_checksum(client, key))
 
     @contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
@@ -66,10 +68,10 @@ class S3Store:
         An upload that fails while it is written to shows itself as a failure of the block.
         """
         key = self._key(name)
-        uploading = aws.translated("s3:PutObject", self._arn(key), exhausted=True)
+        uploading = aws.translated("s3:PutObject", self._arn(key), tries=UPLOAD_TRIES)
         with aws.translated("s3:PutObject", self._arn(key)):
-            client = self._client(UPLOAD_TRIES)
-        with TransferManager(client, _TRANSFER) as manager:
+            client = aws.upload_client(self._region, UPLOAD_TRIES, addressing=self._addressing())
+        with closing(client), TransferManager(client, _TRANSFER) as manager:
             upload = _Upload(manager, client, self._bucket, key)
             try:
                 yield cast("BinaryIO", upload)
@@ -112,15 +114,34 @@ class S3Store:
     def _arn(self, key: str = "") -> str:
         return f"arn:{aws.partition(self._region)}:s3:::{self._bucket}{'/' if key else ''}{key}"
 
-    def _client(self, tries: int = 1) -> Any:
-        """A client that puts the bucket's name where the server wants it.
+    def _has_checksum(self, client: Any, key: str) -> bool:
+        """Whether the server has the CRC of the whole object, as it does of what `create` has stored."""
+        with aws.translated("s3:GetObject", self._arn(key)):
+            try:
+                found = client.head_object(Bucket=self._bucket, Key=key, ChecksumMode="ENABLED")
+            except sdk.ClientError as error:
+                if error.response["Error"].get("Code") != "404":
+                    raise
+                return False  # somebody has deleted it just now
+        checksum = found.get("ChecksumCRC32", "-")
+        return "-" not in checksum  # as in one over the checksums of parts, with which nothing can be compared
+
+    def _client(self) -> Any:
+        return aws.client("s3", self._region, addressing=self._addressing())
+
+    def _addressing(self) -> aws.Addressing | None:
+        """Where the server wants the bucket's name.
 
         At endpoints other than Amazon's own the SDK puts it into the path, unless its configuration says otherwise.
         """
-        client = aws.client("s3", self._region, tries=tries)
-        if wants_virtual_hosts(client.meta.endpoint_url) and "addressing_style" not in (client.meta.config.s3 or {}):
-            return aws.client("s3", self._region, tries=tries, addressing="virtual")
-        return client
+        meta = aws.client("s3", self._region).meta
+        told = "addressing_style" in (meta.config.s3 or {})
+        return "virtual" if wants_virtual_hosts(meta.endpoint_url) and not told else None
+
+
+def _keeps_checksums(client: Any) -> bool:
+    """Whether objects have checksums: AWS_REQUEST_CHECKSUM_CALCULATION=when_required is for servers that know none."""
+    return bool(client.meta.config.request_checksum_calculation == "when_supported")
 
 
 class _UploadFailedError(OSError):
@@ -131,9 +152,8 @@ class _Upload(io.RawIOBase):
     """What is written here goes through a pipe to an upload of s3transfer, which reads it in a thread of its own."""
 
     def __init__(self, manager: TransferManager, client: Any, bucket: str, key: str) -> None:
-        # Servers that know no checksums are met by AWS_REQUEST_CHECKSUM_CALCULATION=when_required.
-        checked = client.meta.config.request_checksum_calculation == "when_supported"
-        arguments = {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"} if checked else {}
+        keeps = _keeps_checksums(client)
+        arguments = {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"} if keeps else {}
         source, self._sink = os.pipe()
         reader = os.fdopen(source, "rb")
         self._crc = 0

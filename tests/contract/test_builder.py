@@ -3,6 +3,7 @@
 import json
 import subprocess
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from builds import SHELL, PushedImage, Watched, packed, processes, until
 from http_faults import FaultyProxy
 from imagemill.build import State
 from imagemill.builders import Workplace
-from imagemill.builders.docker import DockerBuilder
+from imagemill.builders.docker import PUSH_TRIES, DockerBuilder
 from imagemill.builders.labels import SOURCE_HASH, labels
 from imagemill.errors import BuildCancelled, PermissionDenied, ServiceUnreachable, UserError
 from imagemill.ports import Builder, BuildInputs, Credentials, Registry
@@ -33,6 +34,16 @@ class Login:
 
     def credentials(self, host: str) -> Credentials | None:
         return self._credentials
+
+
+class Renewed:
+    """A source of credentials that has these, one after the other, and then the last of them."""
+
+    def __init__(self, *credentials: Credentials) -> None:
+        self._credentials = list(credentials)
+
+    def credentials(self, host: str) -> Credentials | None:
+        return self._credentials.pop(0) if len(self._credentials) > 1 else self._credentials[0]
 
 
 def docker(request: pytest.FixtureRequest, folder: Path) -> Builder:
@@ -218,12 +229,17 @@ def private_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A registry that wants the user `ann` with the password `right`."""
     folder = tmp_path_factory.mktemp("private")
     users = folder / "htpasswd"
-    users.write_bytes(subprocess.check_output([servers.program("htpasswd"), "-Bbn", "ann", "right"]))
+    write_password(users, "right")
     with servers.docker_registry(folder, auth=users) as address:
         yield address
 
 
-def registry_with(login: Login, address: str) -> Registry:
+def write_password(users: Path, password: str) -> None:
+    """Let the password of `ann` be this one."""
+    users.write_bytes(subprocess.check_output([servers.program("htpasswd"), "-Bbn", "ann", password]))
+
+
+def registry_with(login: Login | Renewed, address: str) -> Registry:
     return OciRegistry(login, frozenset({address}))
 
 
@@ -247,6 +263,61 @@ def test_wrong_credentials_are_no_permission_for_the_repository(builder: Builder
     assert f"{private_registry}/team/app" in caught.value.message
     assert f"give the worker a login that {private_registry} accepts" in caught.value.hint
     assert "wr0ng-passw0rd" not in f"{caught.value}{progress.lines}"
+
+
+ENDED, LASTING = time.time() - 1, time.time() + 3600
+SMALL = "FROM scratch\nCOPY a /\n"
+PUSH = "The push refers to repository"
+
+
+def pushes(progress: Watched) -> int:
+    """How often a push was begun."""
+    return sum(line.startswith(PUSH) for line in progress.lines)
+
+
+def test_a_push_that_outlives_its_credentials_goes_on_with_new_ones(builder: Builder, tmp_path: Path) -> None:
+    users = tmp_path / "htpasswd"
+    write_password(users, "old")
+    old, new = Credentials("ann", "old", expires=ENDED), Credentials("ann", "new", expires=LASTING)
+    progress = Watched(on={State.PUSHING: lambda: write_password(users, "new")})
+    with servers.docker_registry(tmp_path, auth=users) as address:
+        image = ImageReference.parse(f"{address}/team/app:abc")
+        assert registry_with(Login("ann", "old"), address).digest(image) is None
+        given = registry_with(Renewed(old, old, new), address)  # for the build, for the push, and for the next one
+        digest = builder.build(BuildInputs(image), packed(SMALL, {"a": b"1"}), given, progress)
+        assert registry_with(Login("ann", "new"), address).digest(image) == digest
+    assert pushes(progress) == 2
+    assert "The credentials for the push have ended: going on with new ones" in progress.lines
+
+
+def test_a_push_that_goes_on_with_new_credentials_sends_no_layer_twice(
+    builder: Builder, registry: str, image: ImageReference
+) -> None:
+    ended = json.dumps({"errors": [{"code": "DENIED", "message": "Your authorization token has expired."}]}).encode()
+    progress = Watched()
+    with FaultyProxy(f"http://{registry}") as proxy:
+        proxy.fail_next(403, {"Content-Type": "application/json"}, 1, "^PUT .*/manifests/", ended)
+        address = urlsplit(proxy.url).netloc
+        behind = ImageReference.parse(f"{address}/{image.path}:{image.tag}")
+        given = registry_with(Renewed(Credentials("ann", "x", expires=ENDED)), address)
+        builder.build(BuildInputs(behind), packed(SMALL, {"a": b"1"}), given, progress)
+        assert proxy.asked("^PUT .*/manifests/") == 2
+        assert proxy.asked("^PATCH .*/blobs/uploads/") == 2  # the layer and the image's config
+    assert pushes(progress) == 2
+
+
+@pytest.mark.parametrize(
+    ("expires", "tries"), [(None, 1), (LASTING, 1), (ENDED, PUSH_TRIES)], ids=["unknown", "lasting", "ended"]
+)
+def test_a_refused_push_is_begun_again_only_while_its_credentials_have_ended(
+    builder: Builder, private_registry: str, expires: float | None, tries: int
+) -> None:
+    image = ImageReference.parse(f"{private_registry}/team/app:abc")
+    progress = Watched()
+    given = registry_with(Renewed(Credentials("ann", "wrong", expires=expires)), private_registry)
+    with pytest.raises(PermissionDenied):
+        builder.build(BuildInputs(image), packed(SMALL, {"a": b"1"}), given, progress)
+    assert pushes(progress) == tries
 
 
 def test_a_registry_that_is_away_is_a_service_unreachable(builder: Builder, open_registry: Registry) -> None:

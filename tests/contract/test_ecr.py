@@ -21,6 +21,7 @@ from imagemill.reference import ImageReference
 from imagemill.registries import registry_for
 from imagemill.registries.docker_config import DockerConfig
 from imagemill.registries.ecr import RENEW_BEFORE, EcrRegistry
+from imagemill.stores import store_for
 from images import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 
 ACCOUNT = "123456789012"
@@ -304,6 +305,73 @@ class TestFaults:
             EcrRegistry().digest(new_name().with_tag("v1"))
 
 
+class TestWebIdentity:
+    """Credentials that the SDK gets from STS before it asks anything."""
+
+    @pytest.fixture
+    def sts(self, ecr_keys: pytest.MonkeyPatch, moto_server: str, tmp_path: Path) -> Iterator[FaultyProxy]:
+        """STS, where the workers' token is exchanged for keys."""
+        (tmp_path / "token").write_text("a token of the cluster")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            ecr_keys.delenv(name)
+        ecr_keys.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", f"{tmp_path}/token")
+        ecr_keys.setenv("AWS_ROLE_ARN", f"arn:aws:iam::{ACCOUNT}:role/mill")
+        with FaultyProxy(moto_server) as proxy:
+            ecr_keys.setenv("AWS_ENDPOINT_URL_STS", proxy.url)
+            aws.forget()
+            yield proxy
+
+    def test_it_is_found(self, sts: FaultyProxy, registry: Registry) -> None:
+        assert registry.digest(new_name().with_tag("v1")) is None
+        assert len(sts.requests) == 1
+        assert aws.identity(REGION).source == "web identity: AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN"
+
+    @pytest.mark.parametrize(
+        ("status", "body"),
+        [(429, b"<ErrorResponse><Error><Code>Throttling</Code></Error></ErrorResponse>"), (500, b""), (503, b"")],
+    )
+    def test_failing_exchange_is_sent_once_and_may_be_tried_again(
+        self, sts: FaultyProxy, registry: Registry, status: int, body: bytes
+    ) -> None:
+        sts.fail_next(status, {"Retry-After": "3"}, times=100, body=body)
+        with pytest.raises(TransientError) as raised:
+            registry.digest(new_name().with_tag("v1"))
+        assert len(sts.requests) == 1
+        assert (raised.value.retry_after, raised.value.exhausted) == (3, False)
+        sts.clear()
+        assert registry.digest(new_name().with_tag("v1")) is None
+
+    @pytest.mark.parametrize("status", [200, 403, 429])
+    def test_answer_that_is_not_of_sts_may_be_another_next_time(
+        self, sts: FaultyProxy, registry: Registry, status: int
+    ) -> None:
+        sts.fail_next(status, body=b"<html>A proxy speaking<br></html>")
+        with pytest.raises(ServiceUnreachable, match="the answer cannot be read") as raised:
+            registry.digest(new_name().with_tag("v1"))
+        assert raised.value.__suppress_context__
+        assert not raised.value.exhausted
+        assert len(sts.requests) == 1
+        assert registry.digest(new_name().with_tag("v1")) is None
+
+    def test_exchange_that_is_reset_is_sent_once(self, sts: FaultyProxy, registry: Registry) -> None:
+        sts.reset_next(times=100)
+        with pytest.raises(ServiceUnreachable) as raised:
+            registry.digest(new_name().with_tag("v1"))
+        assert len(sts.requests) == 1
+        assert not raised.value.exhausted
+
+    def test_failing_exchange_for_an_upload_is_sent_once_and_left_to_the_step(self, sts: FaultyProxy) -> None:
+        def put() -> None:
+            with store_for("s3://bucket", region=REGION).create("name") as stream:
+                stream.write(b"content")
+
+        sts.fail_next(503, times=100)
+        with pytest.raises(ServiceUnreachable) as raised:
+            put()
+        assert len(sts.requests) == 1
+        assert not raised.value.exhausted
+
+
 class TestIdentity:
     def test_it_is_an_arn_and_where_it_came_from(self, ecr_keys: pytest.MonkeyPatch) -> None:
         found = aws.identity(REGION)
@@ -355,4 +423,5 @@ def test_wrong_keys_are_told(proxy: FaultyProxy, registry: Registry, code: str) 
     proxy.fail_next(400, body=json.dumps({"__type": code, "message": "not valid"}).encode())
     with pytest.raises(OperatorError, match="The AWS credentials are wrong") as raised:
         registry.credentials(new_name())
+    assert not isinstance(raised.value, PermissionDenied)
     assert "AWS_SECRET_ACCESS_KEY" in raised.value.hint

@@ -13,7 +13,8 @@ import pytest
 
 import aws_servers
 from aws_fixtures import REGION, own_client, use_keys
-from imagemill.errors import PermissionDenied
+from imagemill.clouds import aws
+from imagemill.errors import OperatorError, PermissionDenied
 from imagemill.reference import ImageReference
 from imagemill.registries.ecr import EcrRegistry
 from images import OCI_MANIFEST
@@ -154,11 +155,35 @@ def test_what_is_not_granted_is_named(
         assert raised.value.resource == "*"
 
 
-@pytest.mark.parametrize(
+WRONG_KEYS = pytest.mark.parametrize(
     ("known", "code"), [(True, "SignatureDoesNotMatch"), (False, "InvalidClientTokenId")], ids=["secret", "key"]
 )
-def test_wrong_keys_are_refused(site: Site, acting: Callable[[Keys], EcrRegistry], known: bool, code: str) -> None:
-    key = site.allowed[0] if known else "AKIAIOSFODNN7EXAMPLE"
+
+
+def wrong_keys(site: Site, known: bool) -> Keys:
+    return site.allowed[0] if known else "AKIAIOSFODNN7EXAMPLE", "wrong-secret"
+
+
+@WRONG_KEYS
+def test_wrong_keys_are_told(
+    aws_environment: pytest.MonkeyPatch, site: Site, acting: Callable[[Keys], EcrRegistry], known: bool, code: str
+) -> None:
+    aws_environment.setenv("AWS_ENDPOINT_URL_STS", site.url)
+    acting(wrong_keys(site, known))
+    with pytest.raises(OperatorError, match=rf"^The AWS credentials are wrong.*{code}") as raised:
+        aws.identity(REGION)
+    assert not isinstance(raised.value, PermissionDenied)
+    assert "wrong-secret" not in str(raised.value)
+
+
+@WRONG_KEYS
+def test_refusal_in_another_form_than_ecrs_is_told_with_its_words(
+    site: Site, acting: Callable[[Keys], EcrRegistry], known: bool, code: str
+) -> None:
+    """moto refuses wrong keys to ECR in the XML of other services, of which the SDK understands the status alone.
+
+    What ECR itself says is JSON, and an `OperatorError`: test_ecr.py, test_wrong_keys_are_told.
+    """
     with pytest.raises(PermissionDenied, match=code) as raised:
-        acting((key, "wrong-secret")).digest(new_name().with_tag("v1"))
+        acting(wrong_keys(site, known)).digest(new_name().with_tag("v1"))
     assert "wrong-secret" not in str(raised.value)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,6 +111,36 @@ class TestObjects:
         assert get(s3_store) == PARTS
         found = s3_admin.head_object(Bucket=s3_bucket, Key=f"some/path/{NAME}", ChecksumMode="ENABLED")
         assert "ChecksumCRC32" not in found
+        assert s3_store.exists(NAME)
+
+
+class TestObjectsOfOthers:
+    """What lies where a context would lie, and was not stored by us."""
+
+    def test_object_without_a_checksum_is_not_there(
+        self, s3_store: ContextStore, s3_server: str, s3_bucket: str
+    ) -> None:
+        plain = aws_fixtures.own_client(
+            "s3", s3_server, aws_servers.ADMIN, request_checksum_calculation="when_required"
+        )
+        plain.put_object(Bucket=s3_bucket, Key=f"some/path/{NAME}", Body=b"of somebody else")
+        assert not s3_store.exists(NAME)
+        put(s3_store, b"content")
+        assert s3_store.exists(NAME)
+        assert get(s3_store) == b"content"
+
+    def test_checksum_over_the_checksums_of_parts_does_not_count(
+        self, s3_store: ContextStore, s3_proxy: FaultyProxy
+    ) -> None:
+        put(s3_store, b"content")
+        s3_proxy.fail_next(200, {"x-amz-checksum-crc32": "DUoRhQ==-3", "Content-Length": "7"}, match="HEAD")
+        assert not s3_store.exists(NAME)
+        assert s3_store.exists(NAME)
+
+    def test_object_that_is_deleted_just_now_is_not_there(self, s3_store: ContextStore, s3_proxy: FaultyProxy) -> None:
+        put(s3_store, b"content")
+        s3_proxy.fail_next(404, match="HEAD")
+        assert not s3_store.exists(NAME)
 
 
 class TestPermissions:
@@ -139,6 +171,21 @@ class TestPermissions:
         assert raised.value.message.startswith(f"AWS refuses {action} on {resource}: AccessDenied")
         assert raised.value.hint == f"allow {action} on {resource} to the identity of the workers"
 
+    def test_reader_sees_what_is_there(self, s3_keys: pytest.MonkeyPatch, s3_store: ContextStore) -> None:
+        put(s3_store, b"content")
+        aws_fixtures.use_keys(s3_keys, *aws_servers.READER)
+        assert s3_store.exists(NAME)
+
+    def test_checksum_that_may_not_be_read_is_told_and_never_taken_for_a_missing_object(
+        self, s3_store: ContextStore, s3_proxy: FaultyProxy, s3_bucket: str
+    ) -> None:
+        put(s3_store, b"content")
+        s3_proxy.fail_next(403, match="HEAD")
+        with pytest.raises(PermissionDenied) as raised:
+            s3_store.exists(NAME)
+        resource = f"arn:aws:s3:::{s3_bucket}/some/path/{NAME}"
+        assert (raised.value.action, raised.value.resource) == ("s3:GetObject", resource)
+
     def test_upload_in_parts_without_permission_is_refused(
         self, s3_keys: pytest.MonkeyPatch, s3_store: ContextStore
     ) -> None:
@@ -156,6 +203,47 @@ class TestPermissions:
         for source in ("AWS_ACCESS_KEY_ID", "~/.aws/credentials", "web identity", "the container", "of the instance"):
             assert source in raised.value.message
         assert "AWS_SECRET_ACCESS_KEY" in raised.value.hint
+
+
+PEAK = """
+import os, sys
+from pathlib import Path
+from imagemill.stores import store_for
+def peak():  # not getrusage's, which begins with what the parent had
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) >> 10
+store = store_for(sys.argv[1])
+"""
+UPLOAD = f"""{PEAK}
+with store.create("small") as stream:
+    stream.write(b"content")
+before, block = peak(), os.urandom(1 << 20)
+with store.create("large") as stream:
+    for _ in range(200):
+        stream.write(block)
+print(peak() - before)
+"""
+DOWNLOAD = f"""{PEAK}
+with store.open("large") as stream:
+    before, total = peak(), 0
+    while content := stream.read(1 << 20):
+        total += len(content)
+assert total == 200 << 20
+print(peak() - before)
+"""
+
+
+def mebibytes(script: str, uri: str) -> int:
+    """What the script prints: by how much its memory grew at most."""
+    command = [sys.executable, "-c", script, uri]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+def test_memory_of_an_upload_and_a_download_is_bounded(s3_bucket: str) -> None:
+    uri = f"s3://{s3_bucket}/some/path"
+    assert mebibytes(UPLOAD, uri) < 100
+    assert mebibytes(DOWNLOAD, uri) < 20
 
 
 class TestWhatIsNotThere:

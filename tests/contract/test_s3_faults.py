@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from botocore.retries.standard import ExponentialBackoff
 
 import aws_servers
 from http_faults import FaultyProxy
@@ -19,6 +20,7 @@ PARTS = os.urandom(1 << 20) * 25
 
 PART = r"PUT .*partNumber="
 SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+ABORTED = b"<Error><Code>OperationAborted</Code><Message>A conflicting operation is in progress.</Message></Error>"
 EXPIRED = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
 
 
@@ -49,7 +51,7 @@ class TestSingleCalls:
     """They are sent once: it is the step that tries again."""
 
     @pytest.mark.parametrize("call", SINGLE, ids=["exists", "open", "delete"])
-    @pytest.mark.parametrize("status", [500, 503])
+    @pytest.mark.parametrize("status", [408, 500, 503])
     def test_failing_one_is_sent_once(
         self, store: ContextStore, s3_proxy: FaultyProxy, call: Callable[[ContextStore], object], status: int
     ) -> None:
@@ -57,6 +59,17 @@ class TestSingleCalls:
         with pytest.raises(ServiceUnreachable) as raised:
             call(store)
         assert len(s3_proxy.requests) == 1
+        assert not raised.value.exhausted
+
+    @pytest.mark.parametrize("status", [408, 503])
+    def test_failing_question_for_the_checksum_is_sent_once(
+        self, store: ContextStore, s3_proxy: FaultyProxy, status: int
+    ) -> None:
+        put(store, b"content")
+        s3_proxy.fail_next(status, times=100, match="HEAD")
+        with pytest.raises(ServiceUnreachable) as raised:
+            store.exists(NAME)
+        assert s3_proxy.asked("HEAD") == 1
         assert not raised.value.exhausted
 
     @pytest.mark.parametrize("call", SINGLE, ids=["exists", "open", "delete"])
@@ -97,6 +110,30 @@ class TestUploads:
         put(store, PARTS)
         assert get(store) == PARTS
 
+    def test_throttling_in_the_middle_is_ridden_out(self, store: ContextStore, s3_proxy: FaultyProxy) -> None:
+        s3_proxy.fail_next(429, {"Retry-After": "1"}, times=2, match=f"{PART}2")
+        put(store, PARTS)
+        assert s3_proxy.asked(f"{PART}2") == 3
+        assert get(store) == PARTS
+
+    @pytest.mark.parametrize(("status", "body"), [(408, b""), (409, ABORTED)])
+    def test_what_the_sdk_does_not_send_again_is_left_to_the_step(
+        self,
+        store: ContextStore,
+        s3_proxy: FaultyProxy,
+        assert_nothing_is_left: Callable[[], None],
+        status: int,
+        body: bytes,
+    ) -> None:
+        s3_proxy.fail_next(status, match=f"{PART}2", body=body)
+        with pytest.raises(ServiceUnreachable) as raised:
+            put(store, PARTS)
+        assert s3_proxy.asked(f"{PART}2") == 1
+        assert not raised.value.exhausted
+        assert_nothing_is_left()
+        put(store, PARTS)
+        assert get(store) == PARTS
+
     def test_resets_in_the_middle_are_ridden_out(self, store: ContextStore, s3_proxy: FaultyProxy) -> None:
         s3_proxy.reset_next(after_bytes=5 << 20, times=3, match=f"{PART}[12]")
         put(store, PARTS)
@@ -124,6 +161,26 @@ class TestUploads:
             put(store, b"small")
         assert s3_proxy.asked("PUT") == UPLOAD_TRIES
         assert raised.value.exhausted
+
+    @pytest.mark.parametrize("fault", ["answer", "reset"])
+    def test_each_upload_has_all_tries_however_many_have_failed(
+        self, store: ContextStore, s3_proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch, fault: str
+    ) -> None:
+        monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0)
+        for _ in range(10):
+            s3_proxy.clear()
+            if fault == "answer":
+                s3_proxy.fail_next(503, times=100)
+            else:
+                s3_proxy.reset_next(times=100)
+            with pytest.raises(ServiceUnreachable) as raised:
+                put(store, b"small")
+            assert len(s3_proxy.requests) == UPLOAD_TRIES
+            assert raised.value.exhausted
+        s3_proxy.clear()
+        s3_proxy.fail_next(503, times=UPLOAD_TRIES - 1)
+        put(store, b"small")
+        assert get(store) == b"small"
 
     def test_writer_is_told_while_it_writes(
         self, store: ContextStore, s3_proxy: FaultyProxy, assert_nothing_is_left: Callable[[], None]

@@ -1,5 +1,6 @@
 """What the AWS SDK raises, as errors of our own."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import botocore.exceptions as sdk
@@ -18,13 +19,15 @@ from imagemill.errors import (
 RESOURCE = "arn:aws:s3:::bucket/key"
 
 
-def answered(code: str, status: int = 400, message: str = "words", **headers: str) -> sdk.ClientError:
-    metadata: Any = {"HTTPStatusCode": status, "HTTPHeaders": headers}
+def answered(
+    code: str, status: int = 400, message: str = "words", sent: int = 1, headers: Mapping[str, str] | None = None
+) -> sdk.ClientError:
+    metadata: Any = {"HTTPStatusCode": status, "HTTPHeaders": headers or {}, "RetryAttempts": sent - 1}
     return sdk.ClientError({"Error": {"Code": code, "Message": message}, "ResponseMetadata": metadata}, "PutObject")
 
 
-def translate(error: Exception, **options: bool) -> ImagemillError:
-    with pytest.raises(ImagemillError) as raised, aws.translated("s3:PutObject", RESOURCE, **options):
+def translate(error: Exception, tries: int = 1) -> ImagemillError:
+    with pytest.raises(ImagemillError) as raised, aws.translated("s3:PutObject", RESOURCE, tries=tries):
         raise error
     assert raised.value.hint
     return raised.value
@@ -39,6 +42,8 @@ def translate(error: Exception, **options: bool) -> ImagemillError:
         (answered("InternalError", 500), ServiceUnreachable),
         (answered("503", 503), ServiceUnreachable),
         (answered("RequestTimeout"), ServiceUnreachable),
+        (answered("408", 408), ServiceUnreachable),
+        (answered("OperationAborted", 409), ServiceUnreachable),
         (answered("ExpiredToken"), TransientError),
         (answered("BadDigest"), TransientError),
         (answered("NoSuchUpload", 404), TransientError),
@@ -77,20 +82,29 @@ def test_unknown_error_goes_through_as_it_is(error: Exception) -> None:
     assert raised.value is error
 
 
-def test_what_the_sdk_has_tried_again_is_exhausted() -> None:
-    for error in (
-        answered("SlowDown", 503),
-        answered("500", 500),
-        sdk.ConnectionClosedError(endpoint_url="https://s3"),
-    ):
-        known = translate(error, exhausted=True)
+TRIES = 6
+
+
+@pytest.mark.parametrize("sent", [1, TRIES - 1, TRIES])
+def test_only_what_was_sent_as_often_as_it_may_be_is_exhausted(sent: int) -> None:
+    lost = sdk.ConnectionClosedError(endpoint_url="https://s3")
+    aws._note_tries(attempts=sent, caught_exception=lost)
+    for error in (answered("SlowDown", 503, sent=sent), answered("500", 500, sent=sent), lost):
+        known = translate(error, tries=TRIES)
         assert isinstance(known, TransientError)
-        assert known.exhausted
+        assert known.exhausted == (sent == TRIES)
+
+
+def test_single_call_is_never_exhausted() -> None:
+    for error in (answered("SlowDown", 503), sdk.ConnectionClosedError(endpoint_url="https://s3")):
+        known = translate(error)
+        assert isinstance(known, TransientError)
+        assert not known.exhausted
 
 
 @pytest.mark.parametrize("code", ["ExpiredToken", "BadDigest", "NoSuchUpload"])
-def test_what_the_sdk_does_not_try_again_is_for_the_step(code: str) -> None:
-    known = translate(answered(code), exhausted=True)
+def test_what_another_try_of_the_sdk_would_not_mend_is_for_the_step(code: str) -> None:
+    known = translate(answered(code, sent=TRIES), tries=TRIES)
     assert isinstance(known, TransientError)
     assert not known.exhausted
 
@@ -119,7 +133,7 @@ def test_role_that_may_not_be_taken_is_named() -> None:
 
 @pytest.mark.parametrize(("value", "seconds"), [("12", 12.0), ("", None), ("Fri, 31 Dec 1999 23:59:59 GMT", 0.0)])
 def test_time_to_wait_is_handed_on(value: str, seconds: float | None) -> None:
-    known = translate(answered("SlowDown", 503, **{"retry-after": value}))
+    known = translate(answered("SlowDown", 503, headers={"retry-after": value}))
     assert isinstance(known, TransientError)
     assert known.retry_after == seconds
 
@@ -144,3 +158,10 @@ def test_clients_are_kept_until_they_are_forgotten(aws_environment: pytest.Monke
     assert aws.client("s3", "us-west-2") is not first
     aws.forget()
     assert aws.client("s3", "eu-central-1") is not first
+
+
+def test_each_upload_has_a_client_of_its_own(aws_environment: pytest.MonkeyPatch) -> None:
+    first, second = (aws.upload_client("eu-central-1", TRIES) for _ in range(2))
+    assert first is not second
+    assert first.meta.config.retries["total_max_attempts"] == TRIES
+    assert aws.client("s3", "eu-central-1").meta.config.retries["total_max_attempts"] == 1
