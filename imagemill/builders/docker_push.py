@@ -7,16 +7,13 @@ https://github.com/moby/moby/blob/master/daemon/containerd/image_push.go.
 import re
 from collections.abc import Callable
 
-from imagemill.builders.failures import Doing, engine_failure, engine_lost, registry_failure, shortened
+from imagemill.builders.failures import IMMUTABLE_TAG, Doing, engine_failure, engine_lost, registry_failure, shortened
 from imagemill.errors import ImagemillError, OperatorError, TransientError
 from imagemill.reference import ImageReference
 
 _DIGEST = re.compile(r"(?P<tag>\S+): digest: (?P<digest>sha256:[0-9a-f]{64}) size: \d+$")
 _UNDERWAY = re.compile(r"[0-9a-f]+: (?:Preparing|Waiting)$")
 _NO_TAG = re.compile(r"tag does not exist|does not exist locally|No such image", re.IGNORECASE)
-# tag invalid: The image tag 'v1' already exists in the 'mill' repository and cannot be overwritten because the
-# repository is immutable.
-_IMMUTABLE = re.compile(r"tag '\S+' already exists in .* cannot be overwritten|ImageTagAlreadyExistsException")
 
 
 class PushLog:
@@ -35,7 +32,7 @@ class PushLog:
     @property
     def tag_is_kept(self) -> bool:
         """Whether the registry has an image of that name, which it does not let anybody change (as ECR says it)."""
-        return self.digest is None and _IMMUTABLE.search(self.last) is not None
+        return self.digest is None and IMMUTABLE_TAG.search(self.last) is not None
 
     def read(self, line: str) -> None:
         """Take the next line of the output."""

@@ -140,11 +140,15 @@ def test_small_upload_whose_block_raises_was_never_begun(gcs_proxy: FaultyProxy,
     assert not gcs_proxy.requests
 
 
-UPLOAD = """
-import resource, sys
+PEAK = """
+import sys
+from pathlib import Path
 from imagemill.stores import store_for
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+def peak():  # not getrusage's, which begins with what the parent had
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) >> 10
+"""
+UPLOAD = f"""{PEAK}
 store, block = store_for("gs://bucket"), bytes(1 << 20)
 with store.create("small") as stream:
     stream.write(b"content")
@@ -154,11 +158,7 @@ with store.create("large") as stream:
         stream.write(block)
 print(peak() - before)
 """
-DOWNLOAD = """
-import resource, sys
-from imagemill.stores import store_for
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+DOWNLOAD = f"""{PEAK}
 with store_for(sys.argv[1]).open("large") as stream:
     before, total = peak(), 0
     while content := stream.read(1 << 20):
