@@ -1,7 +1,5 @@
 """Git repositories, the servers that show them, and workers that may read from those."""
 
-import datetime
-import ipaddress
 import os
 import ssl
 import subprocess
@@ -11,10 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 import git_servers
 import trees
@@ -114,26 +108,11 @@ def git_http(git_root: Path) -> Iterator[GitHttp]:
         yield server
 
 
-@pytest.fixture(scope="session")
-def git_certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key and a certificate of 127.0.0.1 that signs itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "git server of the tests")])
-    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now - day, now + day)
-    signed = builder.add_extension(address, critical=False).sign(key, SHA256())
-    path = tmp_path_factory.mktemp("tls") / "server.pem"
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    path.write_bytes(private + signed.public_bytes(Encoding.PEM))
-    return path
-
-
 @pytest.fixture
-def git_https(git_root: Path, git_certificate: Path) -> Iterator[GitHttp]:
-    """The same over TLS, with a certificate that only `git_certificate` vouches for."""
+def git_https(git_root: Path, certificate: Path) -> Iterator[GitHttp]:
+    """The same over TLS, with a certificate that only `certificate` vouches for."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(git_certificate)
+    context.load_cert_chain(certificate)
     with git_servers.http(git_root, context) as server:
         yield server
 

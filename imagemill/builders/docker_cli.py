@@ -2,24 +2,20 @@
 
 import json
 import os
-import selectors
 import shutil
-import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from imagemill import processes
 from imagemill.builders.failures import engine_failure, shortened
 from imagemill.errors import OperatorError, ServiceUnreachable
 
 MAX_LINE = 8192
 """Bytes of one line of output; the rest is cut."""
-
-TICK = 0.5
-"""Seconds after which somebody is asked whether to go on, while a command is silent."""
 
 GRACE = 5.0
 """Seconds that a command has to end after SIGTERM, before it is killed."""
@@ -135,26 +131,35 @@ def run(
 ) -> int:
     """Run a command and return its exit code; `read` gets each line of its output, standard error among it.
 
-    `check` is called at least once a second. If it or `read` raises, the command and all that it started is ended.
+    `check` is called at least once a second. If it or `read` raises, the command and all that it started is ended; the
+    engine ends a build whose client has gone.
     """
+    lines = _Lines(read)
     try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=dict(environment),
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise no_cli(f"{command[0]} cannot be run: {error.strerror}") from None
-    with process:
-        try:
-            for line in _lines(process.stdout, check):
-                read(line)
-            return _end_of(process, check)
-        finally:
-            _stop(process)
+        code = processes.run(command, environment, lambda _: check(), lines.take, grace=GRACE)
+    except processes.CannotRunError as error:
+        raise no_cli(str(error)) from None
+    lines.end()
+    return code
+
+
+class _Lines:
+    """Cuts output into lines, and each of them at `MAX_LINE`."""
+
+    def __init__(self, read: Callable[[str], None]) -> None:
+        self._read = read
+        self._rest = b""
+
+    def take(self, chunk: bytes) -> None:
+        *whole, last = (self._rest + chunk).split(b"\n")
+        self._rest = last[:MAX_LINE]
+        for line in whole:
+            self._read(_text(line))
+
+    def end(self) -> None:
+        """Hand on what came after the last line end."""
+        if self._rest:
+            self._read(_text(self._rest))
 
 
 def no_cli(message: str) -> OperatorError:
@@ -184,48 +189,5 @@ def ask(command: Sequence[str], environment: Mapping[str, str]) -> "subprocess.C
         ) from None
 
 
-def _lines(stream: IO[bytes] | None, check: Callable[[], None]) -> Iterator[str]:
-    """The lines of the stream as they come, each cut at `MAX_LINE`; `check` is called on every turn."""
-    assert stream is not None
-    rest = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(stream, selectors.EVENT_READ)
-        while True:
-            check()
-            if not selector.select(TICK):
-                continue
-            chunk = os.read(stream.fileno(), 65536)
-            if not chunk:
-                break
-            *whole, last = (rest + chunk).split(b"\n")
-            rest = last[:MAX_LINE]
-            yield from map(_text, whole)
-    if rest:
-        yield _text(rest)
-
-
 def _text(line: bytes) -> str:
     return line[:MAX_LINE].decode(errors="replace")
-
-
-def _end_of(process: "subprocess.Popen[bytes]", check: Callable[[], None]) -> int:
-    """The exit code, once the process has ended; it has closed its output already."""
-    while True:
-        check()
-        try:
-            return process.wait(TICK)
-        except subprocess.TimeoutExpired:
-            continue
-
-
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """End the process group if its leader still lives; the engine ends a build whose client has gone."""
-    if process.poll() is not None:
-        return
-    os.killpg(process.pid, signal.SIGTERM)
-    if process.stdout:
-        process.stdout.close()  # nobody reads any more, and it must not wait for that
-    try:
-        process.wait(GRACE)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)

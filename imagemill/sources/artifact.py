@@ -244,8 +244,8 @@ def _check(url: ArtifactUrl, start: bytes, sha256: str) -> None:
     if start.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_PAGE):
         raise UserError(
             f"At {url.location} is a web page, such as one to sign in, and no archive",
-            "name the archive itself, or for a git repository write git+ before https; if it is private, have the operator"
-            " give the worker credentials for its host",
+            "name the archive itself; for a git repository write git+ before https; if it is private, have the"
+            " operator give the worker credentials for its host",
         )
     if url.sha256 and sha256 != url.sha256:
         raise UserError(

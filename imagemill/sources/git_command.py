@@ -21,8 +21,9 @@ from pathlib import Path
 
 from imagemill.errors import OperatorError, UserError
 from imagemill.ports import Progress
+from imagemill.processes import TICK
 from imagemill.sources.git_failures import failure
-from imagemill.sources.git_process import TICK, run
+from imagemill.sources.git_process import run
 from imagemill.sources.git_setup import (
     CREDENTIAL_HELPER,
     DEFAULT_PATH,

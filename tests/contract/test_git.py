@@ -597,10 +597,10 @@ class TestTls:
     """https://."""
 
     def test_certificate_of_a_known_authority(
-        self, repository: Repository, git_https: GitHttp, worker: Worker, scratch: Path, git_certificate: Path
+        self, repository: Repository, git_https: GitHttp, worker: Worker, scratch: Path, certificate: Path
     ) -> None:
         repository.commit(FILES)
-        options = worker(environment={"GIT_SSL_CAINFO": str(git_certificate)}, insecure_hosts=frozenset())
+        options = worker(environment={"GIT_SSL_CAINFO": str(certificate)}, insecure_hosts=frozenset())
         source = GitSource(f"{git_https.url}/{repository.name}", options)
         assert source.pinned(Quiet()).startswith(f"git+{git_https.url}/{repository.name}@")
         assert contents(source.fetch(scratch, Quiet())) == as_bytes(FILES)

@@ -475,11 +475,11 @@ class TestSecrets:
         git_https: GitHttp,
         git_http: GitHttp,
         worker: Worker,
-        git_certificate: Path,
+        certificate: Path,
     ) -> None:
         repository.commit({"f": "1"})
         git_https.redirect = git_http.url
-        options = worker(environment={"GIT_SSL_CAINFO": str(git_certificate)})
+        options = worker(environment={"GIT_SSL_CAINFO": str(certificate)})
         with pytest.raises(UserError, match="leads to a transport that is refused"):
             GitSource(f"git+{git_https.url}/{repository.name}", options).pinned(Quiet())
         assert git_http.asked == []

@@ -3,7 +3,6 @@
 import base64
 import datetime
 import hashlib
-import ipaddress
 import json
 import ssl
 import subprocess
@@ -15,10 +14,6 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from urllib3 import Timeout
 
 from credentials import Always
@@ -524,21 +519,6 @@ class TestConnections:
     def test_impossible_host_is_an_error_of_the_user(self) -> None:
         with pytest.raises(UserError, match="cannot be a host"):
             client().digest(ImageReference.parse(f"{'a' * 70}.io/a:v1"))
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key and a certificate of 127.0.0.1 that signs itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "registry of the tests")])
-    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now - day, now + day)
-    signed = builder.add_extension(address, critical=False).sign(key, SHA256())
-    path = tmp_path_factory.mktemp("tls") / "server.pem"
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    path.write_bytes(private + signed.public_bytes(Encoding.PEM))
-    return path
 
 
 @pytest.fixture
