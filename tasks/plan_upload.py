@@ -6,12 +6,19 @@ from celery import shared_task
 
 from imagemill.build import Build, BuildRequest, UploadPlan
 from imagemill.config.model import KanikoBuilder
-from imagemill.errors import ImagemillError
+from imagemill.errors import ImagemillError, TransientError
 from tasks import resolve
 from tasks.setup import setup
 
 
-@shared_task(name="imagemill.plan_upload", throws=(ImagemillError,), acks_late=False)
+@shared_task(
+    name="imagemill.plan_upload",
+    throws=(ImagemillError,),
+    acks_late=False,  # nobody waits for long
+    autoretry_for=(TransientError,),
+    max_retries=3,
+    retry_backoff=1,
+)
 def plan_upload(request: dict[str, Any], source_hash: str | None = None) -> dict[str, Any]:
     """What the config of the request says; with a source hash also whether its image is missing."""
     here, parsed = setup(), BuildRequest.parse(request)

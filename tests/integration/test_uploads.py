@@ -177,3 +177,13 @@ def test_without_uploading_workers_have_to_read_the_folder_themselves(cli: Comma
     done = cli.run("build", project, "--file", "docker/Dockerfile", "--no-upload")
     assert done.returncode == 1
     assert "may not read sources" in done.stderr
+
+
+def test_a_registry_that_is_away_for_a_moment_is_asked_again(
+    cli: CommandLine, project: Path, registry: str, running: Service
+) -> None:
+    with FaultyProxy(f"http://{registry}") as away:
+        away.fail_next(503, match="/manifests/")
+        destination = f"localhost:{away.url.rpartition(':')[2]}/uploads/{uuid.uuid4().hex}"
+        assert report(cli, project, "--file", "docker/Dockerfile", "--destination", destination).built
+    assert "Retry" in running.log
