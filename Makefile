@@ -36,6 +36,7 @@ test: setup
 test-cluster: export IMAGEMILL_TEST_KUBECONFIG := $(or $(IMAGEMILL_TEST_KUBECONFIG),$(KUBECONFIG))
 test-cluster: setup
 	@test -f "$$IMAGEMILL_TEST_KUBECONFIG" || { echo 'set KUBECONFIG to the kubeconfig of a cluster for tests' >&2; exit 2; }
+	scripts/services install --for test
 	python -m pytest $(wildcard tests/contract/test_kubernetes_*.py tests/cluster/test_*.py)
 
 check: setup

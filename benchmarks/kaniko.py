@@ -1,147 +1,192 @@
-"""What supervising builds in a cluster takes: from a Job's end to its digest, and 200 builds on one worker.
+"""What builds in a cluster take: from a Job's end to its build's report, and 200 builds on one worker.
 
-The cluster is the API server of the tests, in this process, which also plays the Job's controller and the kubelet. The
-builds run in a process of their own, so that its memory and its connections are theirs alone. Log lines are written
-while they run, as many as a real build has in a few minutes.
+The whole chain runs: a light worker and one for Kaniko, Redis, a registry, and the API server of the tests, in whose
+cluster this process plays the Job's controller, the kubelet and Kaniko. Each build writes as many lines as a real one
+does in a few minutes.
 """
 
-import io
-import json
-import os
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+import servers
+from benchmarks.service import ROOT, subfolder, worker
+from imagemill.client import Client
+from imagemill.reference import ImageReference
 
-from imagemill.builders import Workplace  # noqa: E402
-from imagemill.builders.kaniko.builder import KanikoBuilder  # noqa: E402
-from imagemill.config.model import KanikoBuilder as Section  # noqa: E402
-from imagemill.contexts import Packed  # noqa: E402
-from imagemill.ports import BuildInputs, Quiet  # noqa: E402
-from imagemill.reference import ImageReference  # noqa: E402
-from imagemill.registries.docker_config import DockerConfig  # noqa: E402
-from imagemill.registries.oci import OciRegistry  # noqa: E402
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/contract")]
+
+from images import Pusher  # noqa: E402
 from kubernetes_server import KubernetesServer  # noqa: E402
 
 POOL = 200
-SINGLE = 20
+SINGLE = 15
 LINES = 500
 BATCH = 50
+TIMEOUT = 300.0
+SAMPLE = 0.1
+"""Seconds between two looks at the worker."""
 
-DESTINATION = "registry.example.com/bench/app"
+CONFIG = """\
+builder:
+  type: kaniko
+  destination: {registry}/bench
+  build-context-store: {store}
+  context-volume-claim: contexts
+"""
+IMAGE = "dev.imagemill/image"
+
+
+@dataclass
+class Running:
+    """A service whose Kaniko worker has as many threads as there are builds, and the cluster that it builds in."""
+
+    folder: Path
+    client: Client
+    cluster: KubernetesServer
+    worker: "Observed"
+
+    def submit(self, number: int) -> str:
+        """Ask for the build of a source that nobody else has; returns its id."""
+        project = subfolder(self.folder, f"project{number}")
+        (project / "Dockerfile").write_text(f"FROM scratch\nLABEL number={number}\nCOPY . /\n")
+        return self.client.submit(source=str(project))
+
+    def jobs(self, builds: int) -> list[dict[str, Any]]:
+        """The Jobs of the builds that run, once there are so many."""
+        while len(jobs := self.cluster.jobs()) != builds:
+            time.sleep(0.01)
+        return jobs
+
+    def run(self, jobs: list[dict[str, Any]]) -> None:
+        """Let all of them run at once, and write their logs."""
+        pods = [self.cluster.run_pod(self.cluster.start_pod(job)) for job in jobs]
+        for batch in range(0, LINES, BATCH):
+            for pod in pods:
+                self.cluster.log(pod, [f"line {batch + line} of a build that says something" for line in range(BATCH)])
+
+    def lines(self, build: str) -> int:
+        """How many lines of Kaniko's are in the build's log."""
+        return sum(line.startswith("line ") for line in self.client.logs(build))
 
 
 def measure() -> dict[str, float]:
-    """`kaniko_end_to_report_ms` (a median: from the Job's end to the builder's digest) and `kaniko_pool_200_…`.
+    """`kaniko_end_to_report_ms`: a median, from a Job's end to the build's report, and `kaniko_pool_200_…`.
 
-    Of the pool: peak memory in MB and most connections of the process that supervises, and seconds from the first
-    build's start to the last one's digest.
+    Of the pool, of the worker's process: peak memory in MB and most connections to the API server and to Redis; and
+    seconds from the first request to the last report, and from the first Job's end to the last report.
     """
-    single = [_ends(1)[0] for _ in range(SINGLE)]
-    _, pool = _ends(POOL)
-    return {"kaniko_end_to_report_ms": statistics.median(end for ends in single for end in ends) * 1000, **pool}
+    with _running(1) as running:
+        ends = [_end_to_report(running, number) for number in range(SINGLE + 1)]
+    with _running(POOL) as running:
+        pool = _pool(running)
+    # The first build imports what the worker needs.
+    return {"kaniko_end_to_report_ms": statistics.median(ends[1:]) * 1000, **pool}
 
 
-def _ends(builds: int) -> tuple[list[float], dict[str, float]]:
-    """Seconds from each Job's end to the builder's, and what the worker needed for them all at once."""
-    with tempfile.TemporaryDirectory() as folder, KubernetesServer(Path(folder)) as server:
-        with _worker(server, builds) as worker, _connections(server, worker.pid) as most:
-            ended = _play(server, builds)
-            assert worker.stdout is not None
-            told = json.loads(worker.stdout.readline())
-        ends = [told["returned"][name] - at for name, at in ended.items()]
-        figures = {"rss_mb": told["rss_mb"], "connections": float(max(most)), "seconds": told["seconds"]}
-        return ends, {f"kaniko_pool_{builds}_{name}": value for name, value in figures.items()}
-
-
-def _play(server: KubernetesServer, builds: int) -> dict[str, float]:
-    """Let all Jobs run and end; returns when each ended, by its source hash."""
-    while len(server.jobs()) < builds:
+def _end_to_report(running: Running, number: int) -> float:
+    """Seconds, of a build that is alone, and whose log has been handed on before its Job ends."""
+    build = running.submit(number)
+    (job,) = jobs = running.jobs(1)
+    running.run(jobs)
+    digest = _push(job)
+    while running.lines(build) < LINES:
         time.sleep(0.01)
-    jobs = server.jobs()
-    pods = [server.run_pod(server.start_pod(job)) for job in jobs]
-    for batch in range(0, LINES, BATCH):
-        for pod in pods:
-            server.log(pod, [f"line {batch + line} of a build that says something" for line in range(BATCH)])
-    ended = {}
-    for job in jobs:
-        server.finish(job, 0, f"sha256:{'d1' * 32}")
-        ended[job["metadata"]["annotations"]["dev.imagemill/source-hash"]] = time.time()
-    return ended
+    begun = time.perf_counter()
+    running.cluster.finish(job, 0, digest)
+    running.client.wait(build, timeout=TIMEOUT).raise_for_status()
+    seconds = time.perf_counter() - begun
+    running.jobs(0)
+    return seconds
+
+
+def _pool(running: Running) -> dict[str, float]:
+    begun = time.perf_counter()
+    builds = [running.submit(number) for number in range(POOL)]
+    jobs = running.jobs(POOL)
+    running.run(jobs)
+    digests = [_push(job) for job in jobs]
+    ended = time.perf_counter()
+    for job, digest in zip(jobs, digests, strict=True):
+        running.cluster.finish(job, 0, digest)
+    for build in builds:
+        running.client.wait(build, timeout=TIMEOUT).raise_for_status()
+    over = time.perf_counter()
+    if incomplete := [build for build in builds if running.lines(build) != LINES]:
+        raise RuntimeError(f"the logs of {len(incomplete)} builds are not complete")
+    figures = {**running.worker.most, "seconds": over - begun, "ends_seconds": over - ended}
+    return {f"kaniko_pool_{POOL}_{name}": value for name, value in figures.items()}
+
+
+def _push(job: dict[str, Any]) -> str:
+    """Push an image to where the Job is to; returns its digest."""
+    image = ImageReference.parse(job["metadata"]["annotations"][IMAGE])
+    return Pusher(image.registry, image.path).image(image.tag or "")
 
 
 @contextmanager
-def _worker(server: KubernetesServer, builds: int) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "benchmarks.kaniko", str(server.kubeconfig), str(builds)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(ROOT / "scripts")])}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as worker:
-        try:
-            yield worker
-        finally:
-            worker.terminate()
+def _running(builds: int) -> Iterator[Running]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with (
+            servers.docker_registry(subfolder(folder, "registry")) as registry,
+            servers.redis_server(subfolder(folder, "redis")) as redis,
+            KubernetesServer(subfolder(folder, "cluster")) as cluster,
+        ):
+            config = folder / "launch-config.yaml"
+            config.write_text(CONFIG.format(registry=registry, store=(folder / "contexts").as_uri()))
+            settings = {"IMAGEMILL_CONFIG": str(config), "KUBECONFIG": str(cluster.kubeconfig)}
+            with (
+                worker(folder, redis, "imagemill", settings),
+                worker(folder, redis, "imagemill.kaniko", settings, pool="threads", concurrency=builds) as pid,
+                observed(pid, connections=cluster.url, redis_connections=redis) as seen,
+            ):
+                yield Running(folder, Client(redis), cluster, seen)
+
+
+@dataclass
+class Observed:
+    """A process, and the most that it was seen to have."""
+
+    process: psutil.Process
+    ports: dict[str, int]
+    most: dict[str, float] = field(default_factory=dict)
+
+    def look(self) -> None:
+        peers = [each.raddr.port for each in self.process.net_connections("tcp") if each.status == "ESTABLISHED"]
+        now = {"rss_mb": self.process.memory_info().rss / (1 << 20)}
+        now |= {name: float(peers.count(port)) for name, port in self.ports.items()}
+        self.most = {name: max(value, self.most.get(name, 0.0)) for name, value in now.items()}
 
 
 @contextmanager
-def _connections(server: KubernetesServer, pid: int) -> Iterator[list[int]]:
-    """How many connections the process had to the server, asked again and again."""
-    port, process, found, over = urlsplit(server.url).port, psutil.Process(pid), [0], threading.Event()
+def observed(pid: int, **urls: str) -> Iterator[Observed]:
+    """Look at a process again and again: at its memory and its connections to each URL."""
+    seen = Observed(psutil.Process(pid), {name: urlsplit(url).port or 0 for name, url in urls.items()})
+    over = threading.Event()
 
-    def count() -> None:
-        while not over.wait(0.05):
-            opened = process.net_connections("tcp")
-            found.append(sum(each.status == psutil.CONN_ESTABLISHED and each.raddr.port == port for each in opened))
+    def look() -> None:
+        while not over.wait(SAMPLE):
+            seen.look()
 
-    thread = threading.Thread(target=count)
+    thread = threading.Thread(target=look)
     thread.start()
     try:
-        yield found
+        yield seen
     finally:
         over.set()
         thread.join()
 
 
-def _supervise(kubeconfig: Path, builds: int, out: IO[str]) -> None:
-    """The worker: run builds at once, one thread each, and tell when each came back, and what that took."""
-    config = DockerConfig(kubeconfig.parent / "none")
-    place = Workplace(kubeconfig.parent, config, environment={"KUBECONFIG": str(kubeconfig)})
-    settings: dict[str, Any] = {"destination": DESTINATION, "build_context_store": "s3://bench/contexts"}
-    section, registry = Section.model_validate(settings), OciRegistry(config)
-
-    def build(number: int) -> tuple[str, float]:
-        source_hash = f"{number:064x}"[::-1]
-        inputs = BuildInputs(ImageReference.parse(f"{DESTINATION}:{source_hash}"), source_hash=source_hash)
-        context = Packed(io.BytesIO, f"s3://bench/contexts/{source_hash}.tar.gz")
-        progress = Quiet()
-        KanikoBuilder(place, section).build(inputs, context, registry, progress)
-        returned = time.time()
-        lines = sum(line.startswith("line ") for line in progress.lines)
-        if lines != LINES:
-            raise RuntimeError(f"{lines} lines of the log came through, not {LINES}")
-        return source_hash, returned
-
-    begun = time.perf_counter()
-    with ThreadPoolExecutor(builds) as pool:
-        returned = dict(pool.map(build, range(builds)))
-    seconds, peak = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"returned": returned, "seconds": seconds, "rss_mb": peak / 1024}), file=out, flush=True)
-
-
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        _supervise(Path(sys.argv[1]), int(sys.argv[2]), sys.stdout)
-    else:
-        print(measure())
+    print(measure())

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,15 +31,18 @@ def service(folder: Path) -> Iterator[Service]:
         registry = stack.enter_context(servers.docker_registry(subfolder(folder, "registry")))
         broker = stack.enter_context(servers.redis_server(subfolder(folder, "redis")))
         docker = {"IMAGEMILL_DOCKER_HOST": engine, "IMAGEMILL_DOCKER_CLI": servers.docker_cli()}
-        stack.enter_context(worker(folder, broker, "imagemill,imagemill.docker", **docker))
+        stack.enter_context(worker(folder, broker, "imagemill,imagemill.docker", docker))
         yield Service(Client(broker), registry, engine)
 
 
 @contextmanager
 def worker(
-    folder: Path, broker: str, queues: str, *, pool: str = "prefork", concurrency: int = 0, **settings: str
+    folder: Path, broker: str, queues: str, settings: Mapping[str, str], *, pool: str = "prefork", concurrency: int = 0
 ) -> Iterator[int]:
-    """The process id of a worker that takes tasks; `settings` are environment variables, 0 threads one for each CPU."""
+    """The process id of a worker that takes tasks; `settings` are environment variables.
+
+    Its `concurrency` is the number of CPUs, if it is not given.
+    """
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
@@ -47,15 +50,16 @@ def worker(
         "IMAGEMILL_SOURCE_ROOTS": str(folder),
         **settings,
     }
-    command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-I", "benchmarks.empty", "-n", queues]
+    name = f"{pool}@benchmark"
+    command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-I", "benchmarks.empty", "-n", name]
     command += ["-Q", queues, "-P", pool, "-c", str(concurrency or os.cpu_count() or 2)]
-    log = folder / f"worker-{queues}.log"
+    log, client = folder / f"{pool}.log", Client(broker)
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
         )
     try:
-        while not any(name.startswith(f"{queues}@") for name in Client(broker).workers(timeout=0.5)):
+        while name not in client.workers(timeout=0.5):
             if process.poll() is not None:
                 raise RuntimeError(log.read_text())
         yield process.pid

@@ -1,8 +1,8 @@
 """For services and the command line: submit builds, follow them, and get their reports.
 
-    client = Client(broker="redis://localhost:6379/0")
-    build = client.submit(source="/src/project", destination="registry.example.com/team/model")
-    print(client.wait(build).raise_for_status().image)
+    with Client(broker="redis://localhost:6379/0") as client:
+        build = client.submit(source="/src/project", destination="registry.example.com/team/model")
+        print(client.wait(build).raise_for_status().image)
 
 The task is called by its name, so that no worker code is needed here. Every method raises `ServiceUnreachable` if
 broker or result backend does not answer.
@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from celery import Celery
 from celery.exceptions import CeleryError
@@ -79,6 +79,23 @@ class Client:
         self.app.conf.update(_client_configuration(broker, key_prefix))
         self._key_prefix = key_prefix
         self._journal = open_journal(self.app, backend, key_prefix, patience=2)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections to the result backend; at the end of a `with` block this happens by itself.
+
+        Those to the broker are in Kombu's pool, which all of the process share.
+        """
+        results: Any = self.app.backend
+        results.result_consumer.stop()
+        results.client.close()
+        self._journal.redis.close()
+        self.app.close()
 
     def submit(self, request: BuildRequest | None = None, **fields: Any) -> str:
         """Ask for a build, by a `BuildRequest` or by its fields; returns the build's id at once.

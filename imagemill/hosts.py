@@ -9,8 +9,12 @@ ECR = re.compile(r"(?P<account>\d{12})\.dkr\.ecr(?P<fips>-fips)?\.(?P<region>[a-
 ARTIFACT_REGISTRY = re.compile(r"(?P<region>[a-z0-9-]+)-docker\.pkg\.dev")
 """Google's: https://cloud.google.com/artifact-registry/docs/repositories/repo-locations."""
 
-ACR = re.compile(r"(?P<name>[a-z0-9]+)\.azurecr\.(?:io|cn|us)")
-"""Azure's, of the public and of the sovereign clouds."""
+ACR = re.compile(r"(?P<name>[a-z0-9]+)(?:-(?P<label>[a-z0-9]+))?\.azurecr\.(?:io|cn|us)")
+"""Azure's, of the public and of the sovereign clouds.
+
+A registry's name has letters and digits alone; after a hyphen comes the label that Azure makes its domain name unique
+with: https://learn.microsoft.com/azure/container-registry/container-registry-get-started-portal ("Domain name label").
+"""
 
 _VIRTUAL_ONLY = re.compile(r"(?:.+\.)?(?:cwobject|cwlota)\.com")
 """CoreWeave's object storage."""

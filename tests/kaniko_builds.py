@@ -167,7 +167,7 @@ class PlayedCluster:
 
 
 class UnscheduledBuilds(PlayedCluster):
-    """A real cluster, in a namespace of its own, and builds in it whose pods no node runs."""
+    """A namespace of a cluster, and builds in it whose pods no node runs."""
 
     def builder(self, **settings: Any) -> KanikoBuilder:
         config = lay(NOBODY, settings.get("kaniko_config", {}))
@@ -175,12 +175,19 @@ class UnscheduledBuilds(PlayedCluster):
 
 
 @contextmanager
+def unscheduled_builds(kubeconfig: Path, folder: Path) -> Iterator[PlayedCluster]:
+    """A namespace of its own on a cluster that is played through its API."""
+    with api_player(kubeconfig, folder) as player:
+        # What the player cannot play is needed by tests for `own_server` alone.
+        yield UnscheduledBuilds(cast(KubernetesServer, player), folder)
+
+
+@contextmanager
 def played_cluster(folder: Path) -> Iterator[PlayedCluster]:
     """A cluster of its own for one test, or the real one that `make test-cluster` names."""
     if named := real_cluster():
-        with api_player(named, folder) as player:
-            # What the player cannot play is needed by tests for `own_server` alone.
-            yield UnscheduledBuilds(cast(KubernetesServer, player), folder)
-        return
-    with KubernetesServer(folder) as server:
-        yield PlayedCluster(server, folder)
+        with unscheduled_builds(named, folder) as played:
+            yield played
+    else:
+        with KubernetesServer(folder) as server:
+            yield PlayedCluster(server, folder)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,9 @@ class Service:
     settings: dict[str, str] = field(default_factory=dict)
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    @property
+    @cached_property
     def client(self) -> Client:
+        """A client of the service, closed when the service is."""
         return Client(self.broker, self.backend, key_prefix=self.prefix)
 
     @property
@@ -100,6 +102,7 @@ class Service:
             if worker.poll() is None:
                 os.killpg(worker.pid, signal.SIGKILL)
             worker.wait()
+        self.client.close()
 
 
 @contextmanager

@@ -44,6 +44,14 @@ _SOURCES_HINT = (
     "give the workers a managed identity or a workload identity, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and"
     " AZURE_CLIENT_SECRET; AZURE_AUTHORITY_HOST as well outside of Azure's public cloud"
 )
+_SETTINGS_HINT = (
+    "mend what it is about (an empty variable counts as set): AZURE_TOKEN_CREDENTIALS, AZURE_AUTHORITY_HOST,"
+    " AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET, AZURE_CLIENT_CERTIFICATE_PATH or"
+    " AZURE_FEDERATED_TOKEN_FILE"
+)
+_UNUSABLE = (ValueError, OSError)
+"""What the SDK raises for settings that make no sense, and for files that it cannot read."""
+
 _TOLD = 300
 
 # "A transient error", says https://learn.microsoft.com/entra/identity-platform/reference-error-codes of these.
@@ -51,7 +59,12 @@ _ENTRA_TRANSIENT = re.compile(r"AADSTS(90033|90024|90006|50033)\b|temporarily_un
 
 _WRONG_CREDENTIALS = frozenset({"AuthenticationFailed", "InvalidAuthenticationInfo", "NoAuthenticationInformation"})
 _NO_CONTAINER = frozenset({"ContainerNotFound", "ContainerBeingDeleted"})
-_DAMAGED = frozenset({"Md5Mismatch"})
+
+_DAMAGED = re.compile(r"Md5Mismatch|contentMD5 doesn't match")
+"""Azure's code, and what its emulator says."""
+
+_TOKEN_DETAIL = re.compile(r"authenticationerrordetail:(.*)", re.IGNORECASE)
+"""What Azure has against a token: it is in the body of an answer, of which the SDK makes a line."""
 
 
 # --- Credentials ---
@@ -59,7 +72,7 @@ _DAMAGED = frozenset({"Md5Mismatch"})
 
 class _Attempt(NamedTuple):
     source: str
-    error: AzureError
+    error: AzureError | ValueError | OSError
 
 
 class _Source:
@@ -73,7 +86,7 @@ class _Source:
     def get_token(self, *scopes: str, **options: Any) -> AccessToken:
         try:
             token = self._source.get_token(*scopes, **options)
-        except AzureError as error:
+        except (AzureError, *_UNUSABLE) as error:
             self._chain.attempts.append(_Attempt(self._credential_name, error))
             raise
         self._chain.answered = self._credential_name
@@ -81,7 +94,10 @@ class _Source:
 
 
 class CredentialChain:
-    """`DefaultAzureCredential()`, whose failures are errors of ours: a credential for the SDK. Threads may share it."""
+    """`DefaultAzureCredential()`, whose failures are errors of ours: a credential for the SDK. Threads may share it.
+
+    `OperatorError` if it cannot be made of the settings in the environment.
+    """
 
     def __init__(self) -> None:
         self.attempts: list[_Attempt] = []
@@ -89,7 +105,10 @@ class CredentialChain:
         """The source that gave the last token: the chain keeps to it."""
         self._refusal: Any = None
         self._lock = threading.Lock()
-        self._chain = DefaultAzureCredential(retry_total=0, raw_response_hook=self._note)
+        try:
+            self._chain = DefaultAzureCredential(retry_total=0, raw_response_hook=self._note)
+        except _UNUSABLE as error:
+            raise _unusable(error) from None
         self._chain.credentials = tuple(_Source(source, self) for source in self._chain.credentials)  # type: ignore[arg-type]
 
     def get_token(self, *scopes: str, **options: Any) -> AccessToken:
@@ -110,12 +129,14 @@ class CredentialChain:
 
     def _no_token(self) -> ImagemillError:
         source, error = self.attempts[-1]
+        if not isinstance(error, AzureError):
+            return _unusable(error)
         told = _told(error.message)
         if not isinstance(error, CredentialUnavailableError):
             return _busy(self._refusal, f"Microsoft Entra ID (for {source})", told) or _refused(source, error)
         if self.answered:  # it has given tokens before, so it is not the setting up that is wrong
             return TransientError(f"{source} gives no more tokens: {told}", "check that it is healthy")
-        tried = "\n".join(f"- {name}: {_told(error.message.removeprefix(f'{name} '))}" for name, error in self.attempts)
+        tried = "\n".join(f"- {name}: {_told(str(error).removeprefix(f'{name} '))}" for name, error in self.attempts)
         words = f"No Azure credentials were found. These were tried, in this order:\n{tried}"
         return OperatorError(words, _SOURCES_HINT)
 
@@ -145,6 +166,11 @@ def identity(region: str | None = None) -> Identity:
     found = claims(chain.get_token(STORAGE_SCOPE).token)
     name = next(found[claim] for claim in ("upn", "unique_name", "oid", "appid", "sub") if claim in found)
     return Identity(name, chain.answered)
+
+
+def _unusable(error: ValueError | OSError) -> OperatorError:
+    """That the settings of the credentials are wrong."""
+    return OperatorError(f"The Azure credentials cannot be used: {_told(str(error))}", _SETTINGS_HINT)
 
 
 def _refused(source: str, error: AzureError) -> ImagemillError:
@@ -183,7 +209,7 @@ def translated(action: str, resource: str, *, retried: bool = False) -> Iterator
         yield
     except (HttpResponseError, ServiceRequestError, ServiceResponseError) as error:
         failure = _unavailable(error, resource)
-        if isinstance(failure, ServiceUnreachable):
+        if isinstance(failure, TransientError):
             failure.exhausted = retried
         if failure is None and isinstance(error, HttpResponseError):
             failure = _rejected(error, action, resource)
@@ -231,8 +257,11 @@ def _no_answer(error: AzureError, what: str) -> ImagemillError:
 def _rejected(error: HttpResponseError, action: str, resource: str) -> ImagemillError | None:
     """The error for an answer that says no, if it is a known one."""
     code, told = error_code(error), _words(error)
-    if "token is expired" in error.message:
-        return TransientError(f"{resource} does not take the token any more: {told}", "check the worker's clock")
+    if _may_have_expired(error, code):
+        return TransientError(
+            f"{resource} does not take the token any more: {told}",
+            "if it stays so, check the worker's clock, and that the token is of the account's tenant",
+        )
     if code in _WRONG_CREDENTIALS:
         return OperatorError(
             f"{resource} does not accept the credentials: {told}",
@@ -240,7 +269,7 @@ def _rejected(error: HttpResponseError, action: str, resource: str) -> Imagemill
         )
     if code in _NO_CONTAINER:
         return UserError(f"There is no container {resource}: {told}", "create it, or mend builder.build-context-store")
-    if code in _DAMAGED:
+    if _DAMAGED.search(told):
         return TransientError(f"What was sent to {resource} arrived damaged: {told}", "check the network to it")
     if error.status_code in (401, 403):
         return PermissionDenied(
@@ -251,6 +280,19 @@ def _rejected(error: HttpResponseError, action: str, resource: str) -> Imagemill
             resource,
         )
     return None
+
+
+def _may_have_expired(error: HttpResponseError, code: str) -> bool:
+    """Whether it is the token's age that is refused. An answer without a body, as to a HEAD, does not say why."""
+    detail = _TOKEN_DETAIL.search(error.message)
+    if detail:
+        return "expired" in detail[1]
+    return error.status_code == 401 and (code == "InvalidAuthenticationInfo" or not (code or _has_body(error)))
+
+
+def _has_body(error: HttpResponseError) -> bool:
+    answer: Any = error.response
+    return answer.request.method != "HEAD" and bool(answer.body())
 
 
 def error_code(error: HttpResponseError) -> str:

@@ -1,6 +1,6 @@
 """What is looked at: a place, and what is wanted of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -34,8 +34,8 @@ class Case:
     config: LaunchConfig
     permissions: Permissions
     """What the config needs."""
-    who: str = ""
-    """As whom the cloud of the config knows us."""
+    who: dict[str, str] = field(default_factory=dict)
+    """Cloud → as whom it knows us."""
     reasons: dict[tuple[str, str], str] = field(default_factory=dict)
     """What has gone wrong so far, and in which check first."""
 
@@ -44,7 +44,7 @@ class Case:
         try:
             return find()
         except PermissionDenied as error:
-            return replace(failure(check, error), grants=self.granting(error.action or error.message, *uses))
+            return self._denied(check, error, uses)
         except ImagemillError as error:
             first = self.reasons.setdefault((error.message, error.hint), check)
             if first != check:
@@ -52,7 +52,15 @@ class Case:
             return failure(check, error)
 
     def granting(self, refused: str, *uses: Use) -> tuple[str, ...]:
-        """The pieces of a policy that grant what was refused; none where the cloud does not even know us."""
-        if self.config.environment.type != "local" and not self.who:
-            return ()
+        """The pieces of a policy that grant what was refused in one of these uses."""
         return tuple(dict.fromkeys(self.permissions.lines(refused, uses, self.who)))
+
+    def _denied(self, check: str, error: PermissionDenied, uses: Sequence[Use]) -> Finding:
+        """A refusal, with the actions that were refused as the cloud names them, if it is one of a cloud's."""
+        refused = f"{error.action} {error.message}"
+        found, needed = failure(check, error), self.permissions.actions(refused, uses)
+        if needed and not any(action in error.message for action in needed):
+            found = replace(found, message=f"{error.message}; it takes {', '.join(needed)}")
+        if needed and error.action not in needed:  # it is the registry's protocol that knows no better
+            found = replace(found, hint="grant it to the worker's identity")
+        return replace(found, grants=self.granting(refused, *uses))

@@ -34,7 +34,7 @@ def examine(case: Case) -> Iterator[Finding]:
 def _identity(case: Case) -> Finding:
     environment = case.config.environment
     found: Identity = load(IDENTITIES, environment.type, "environment")(environment.region)
-    case.who = found.name
+    case.who[environment.type] = found.name
     known = f"{_NAMES[environment.type]} knows us as {found.name}; credentials: {found.source}"
     return Finding("identity", Verdict.OK, known)
 

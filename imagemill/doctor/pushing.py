@@ -1,8 +1,9 @@
-"""Tries whether one may push to a repository, and leaves nothing there.
+"""Tries whether one may begin a push to a repository, and leaves nothing there.
 
-A push begins with the announcement of a layer, for which a registry asks all that a push needs; the upload that it
-opens is cancelled, and where a registry cannot do that, it ends by itself after a while.
-https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#pushing-blobs
+A push begins with the announcement of a layer. Most registries let whoever may announce one do the rest as well, since
+it is one right of a token's scope, `push`. ECR asks for another permission at each step, and here for no more than
+`ecr:InitiateLayerUpload`. The upload that is opened is cancelled; where a registry cannot do that, it ends by itself
+after a while. https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#pushing-blobs
 """
 
 from urllib.parse import urljoin
@@ -11,14 +12,14 @@ from imagemill.ports import Credentials, Registry
 from imagemill.reference import ImageReference
 from imagemill.registries.authorization import Authorizations
 from imagemill.registries.failures import failure, says_absent
-from imagemill.registries.oci import endpoint
+from imagemill.registries.oci import denial_named, endpoint
 from imagemill.registries.transport import Answer, is_loopback, origin, request, speaks_http
 
 _ACTIONS = "pull,push"
 
 
 def may_push(repository: ImageReference, registry: Registry, insecure: frozenset[str]) -> bool:
-    """Whether a push is taken; False if the registry says that there is no such repository.
+    """Whether a layer may be announced; False if the registry says that there is no such repository.
 
     `PermissionDenied` if it is refused, `ServiceUnreachable` if there is no clear answer.
     """
@@ -28,13 +29,14 @@ def may_push(repository: ImageReference, registry: Registry, insecure: frozenset
     url = f"{'http' if plain else 'https'}://{endpoint(host)}/v2/{repository.path}/blobs/uploads/"
     answer = request("POST", url, {}, b"")
     login: dict[str, str] = {}
-    if answer.status == 401:
-        login = authorizations.renew(answer, repository, _ACTIONS)
-        answer = request("POST", url, login, b"")
-    if says_absent(answer):
-        return False
-    if answer.status != 202:
-        raise failure(answer, repository, _ACTIONS)
+    with denial_named(repository, _ACTIONS):
+        if answer.status == 401:
+            login = authorizations.renew(answer, repository, _ACTIONS)
+            answer = request("POST", url, login, b"")
+        if says_absent(answer):
+            return False
+        if answer.status != 202:
+            raise failure(answer, repository, _ACTIONS)
     _cancel(url, answer, login)
     return True
 

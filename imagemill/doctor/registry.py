@@ -54,7 +54,7 @@ def _registry(case: Case, repository: ImageReference) -> Finding:
 
 
 def _repository(case: Case, repository: ImageReference) -> Finding:
-    """ECR alone makes repositories before they are pushed to. Whether it would is not tried: a doctor makes nothing."""
+    """Whether the repository is there. ECR alone has them made before they are pushed to; a doctor makes nothing."""
     from imagemill.registries.ecr import EcrRegistry  # for those alone who have AWS's SDK
 
     if EcrRegistry().has(repository):
@@ -62,7 +62,8 @@ def _repository(case: Case, repository: ImageReference) -> Finding:
     return Finding(
         "repository",
         Verdict.WARNING,
-        f"{repository.path} is not there yet: the first build makes it, if it may",
+        f"{repository.path} is not there yet: the first build makes it. Whether it may cannot be known before, since"
+        " ECR has no way of asking that makes nothing",
         "make it now, or see that this is granted",
         case.granting("ecr:CreateRepository", Use.MAKE_REPOSITORY),
     )
@@ -88,6 +89,17 @@ def _credentials(case: Case, repository: ImageReference) -> Finding:
         )
     end = f", until {datetime.fromtimestamp(credentials.expires, UTC):%H:%M} UTC" if credentials.expires else ""
     known = f"there are some for {host}{end}"
-    if pushes:
-        return Finding("credentials", Verdict.OK, f"{known}, and they may push to {repository.path}")
-    return Finding("credentials", Verdict.WARNING, f"{known}; as long as there is no repository, no push can be tried")
+    if not pushes:
+        message = f"{known}; as long as there is no repository, no push can be tried"
+        return Finding("credentials", Verdict.WARNING, message)
+    return Finding("credentials", Verdict.OK, f"{known}, and they {_may_push(repository)}")
+
+
+def _may_push(repository: ImageReference) -> str:
+    """What is known once a layer could be announced."""
+    if ECR.fullmatch(repository.registry):
+        return (
+            f"may begin a push to {repository.path} (ecr:InitiateLayerUpload); the other actions of a push cannot be"
+            " tried without one"
+        )
+    return f"may push to {repository.path}"

@@ -42,16 +42,25 @@ class Permissions:
                 if own := _without_repetition([grant for grant in grants if grant.party is party]):
                     yield CLOUDS[name].policy(party, own)
 
-    def lines(self, refused: str, uses: Sequence[Use], who: str = "") -> Iterator[str]:
-        """The lines of a policy that grant the worker what was refused in one of these uses: an action, or a message
-        that names one. Where it names none, the lines that grant all that these uses need.
+    def actions(self, refused: str, uses: Sequence[Use]) -> tuple[str, ...]:
+        """Which of the actions that the worker is granted for these uses were refused: those that the text names.
 
-        `who` is the worker as the cloud knows it.
+        Where it names none, all that these uses need.
         """
+        return tuple(dict.fromkeys(action for _, _, actions in self._refused(refused, uses) for action in actions))
+
+    def lines(self, refused: str, uses: Sequence[Use], who: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
+        """The pieces of a policy that grant the worker these actions.
+
+        `who` is the worker as each cloud knows it; where one does not, a shell variable stands for the worker.
+        """
+        for name, grant, actions in self._refused(refused, uses):
+            yield CLOUDS[name].line(grant, actions, who.get(name, ""))
+
+    def _refused(self, text: str, uses: Sequence[Use]) -> list[tuple[str, Grant, tuple[str, ...]]]:
         own = [(name, grant) for name, grants in self.grants.items() for grant in grants if _is_for(grant, uses)]
-        named = [(name, grant, actions) for name, grant in own if (actions := _named(grant.actions, refused))]
-        for name, grant, actions in named or [(name, grant, grant.actions) for name, grant in own]:
-            yield CLOUDS[name].line(grant, actions, who)
+        named = [(name, grant, actions) for name, grant in own if (actions := _named(grant.actions, text))]
+        return named or [(name, grant, grant.actions) for name, grant in own]
 
 
 def permissions(config: LaunchConfig) -> Permissions:
@@ -71,7 +80,7 @@ def _is_for(grant: Grant, uses: Sequence[Use]) -> bool:
 
 
 def _without_repetition(grants: Sequence[Grant]) -> list[Grant]:
-    """The grants of one party; what only some builds need is left out where all builds need it as well."""
+    """The grants of one party; what is optional for one use is left out where all builds need it for another."""
     always = {(grant.resource, action) for grant in grants if not grant.only for action in grant.actions}
     kept = [
         replace(grant, actions=tuple(action for action in grant.actions if (grant.resource, action) not in always))

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from imagemill.config import LaunchConfig
 from imagemill.hosts import ECR
 from imagemill.permissions.needs import Need, Party, Use
-from imagemill.permissions.policy import Block, Grant, Policy, identifier
+from imagemill.permissions.policy import Block, Grant, Policy, identifier, least, optional
 from imagemill.reference import ImageReference
 
 _PUSH = (
@@ -29,7 +29,6 @@ _REPOSITORY = {
     Use.PUSH_IMAGES: _PUSH,
     # The manifest that gets another tag has to be read for that.
     Use.ADD_TAGS: ("ecr:BatchGetImage", "ecr:PutImage"),
-    Use.DELETE_TAGS: ("ecr:BatchDeleteImage",),
     Use.CACHE_LAYERS: ("ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", *_PUSH),
 }
 _BUCKET = {
@@ -77,12 +76,17 @@ def _partition(region: str) -> str:
 
 
 def policy(party: Party, grants: Sequence[Grant]) -> Policy:
-    """An IAM policy with a statement for each use, which its Sid names."""
+    """An IAM policy with a statement for each use, which its Sid names, and a policy more for each optional use."""
+    needed = _document(least(grants))
+    more = {only: _document(own) for only, own in optional(grants).items()}
+    blocks = [Block("IAM policy", json.dumps(needed, indent=2))] if needed["Statement"] else []
+    blocks += [Block(f"IAM policy, only {only}", json.dumps(document, indent=2)) for only, document in more.items()]
+    return Policy("aws", party, tuple(blocks), {"policy": needed, "optional": more})
+
+
+def _document(grants: Sequence[Grant]) -> dict[str, Any]:
     statements = [_statement(sid, grant.actions, grant.resource) for sid, grant in _with_sids(grants)]
-    document = {"Version": "2012-10-17", "Statement": statements}
-    marks = [f"{sid} is only {grant.only}" for sid, grant in _with_sids(grants) if grant.only]
-    block = Block("\n".join(["IAM policy", *marks]), json.dumps(document, indent=2))
-    return Policy("aws", party, (block,), document)
+    return {"Version": "2012-10-17", "Statement": statements}
 
 
 def _with_sids(grants: Sequence[Grant]) -> Iterator[tuple[str, Grant]]:

@@ -3,6 +3,7 @@
 Roles: https://learn.microsoft.com/azure/role-based-access-control/built-in-roles/storage and …/containers.
 """
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from urllib.parse import urlsplit
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 from imagemill.config import LaunchConfig
 from imagemill.hosts import ACR
 from imagemill.permissions.needs import Need, Party, Use
-from imagemill.permissions.policy import Block, Grant, Policy, folded, variable
+from imagemill.permissions.policy import Block, Grant, Policy, folded, least, optional, variable
 from imagemill.reference import ImageReference
 
 _BLOBS = "Microsoft.Storage/storageAccounts/blobServices/containers/blobs"
@@ -54,24 +55,34 @@ def _container(uri: str) -> str | None:
 
 
 def _registry(reference: ImageReference) -> str | None:
-    """`registries/NAME`; None for what is none."""
+    """`registries/NAME`; None for what is none. The name is the host's without the label of its domain name."""
     host = ACR.fullmatch(reference.registry)
-    return f"registries/{host[1]}" if host else None
+    return f"registries/{host['name']}" if host else None
 
 
 def policy(party: Party, grants: Sequence[Grant]) -> Policy:
-    """The commands that assign the roles to the party."""
-    enough = [grant for grant in grants if not any(_covers(other, grant) for other in grants)]
-    title = f"role assignments; {variable(party)} is the object id or the client id"
-    script = "\n".join([f"{variable(party)}=ID", *dict.fromkeys(map(_for_people, enough))])
-    commands = {_command(grant): grant.only for grant in enough}
-    data = {"commands": list(commands), "optional": {command: only for command, only in commands.items() if only}}
-    return Policy("azure", party, (Block(title, script),), data)
+    """The commands that assign the roles to the party, and apart from them those for each optional use."""
+    needed = least(grants)
+    commands = _commands([grant for grant in needed if not any(_covers(other, grant) for other in needed)])
+    more = {only: _commands(own) for only, own in optional(grants).items()}
+    blocks = [_script(f"role assignments; {variable(party)} is the object id or the client id", party, commands)]
+    blocks += [_script(f"role assignments, only {only}", party, own) for only, own in more.items()]
+    data = {"commands": commands, "optional": more}
+    return Policy("azure", party, tuple(blocks if commands else blocks[1:]), data)
 
 
 def _covers(other: Grant, grant: Grant) -> bool:
-    """Whether the role for the other grant, which all builds need, holds all of this one's and more."""
-    return not other.only and other.resource == grant.resource and set(grant.actions) < set(other.actions)
+    """Whether the role for the other grant holds all of this one's and more."""
+    return other.resource == grant.resource and set(grant.actions) < set(other.actions)
+
+
+def _commands(grants: Sequence[Grant]) -> list[str]:
+    return list(dict.fromkeys(_command(grant) for grant in grants))
+
+
+def _script(title: str, party: Party, commands: Sequence[str]) -> Block:
+    lines = [folded(command, "--scope") for command in commands]
+    return Block(title, "\n".join([f"{variable(party)}=ID", *lines]))
 
 
 def line(grant: Grant, actions: Sequence[str], who: str) -> str:
@@ -79,14 +90,9 @@ def line(grant: Grant, actions: Sequence[str], who: str) -> str:
     return _command(grant, who)
 
 
-def _for_people(grant: Grant) -> str:
-    comment = f"  # only {grant.only}" if grant.only else ""
-    return folded(_command(grant), "--scope") + comment
-
-
 def _command(grant: Grant, who: str = "") -> str:
     kind, name, *container = grant.resource.split("/")
     show = f"az {'acr' if kind == 'registries' else 'storage account'} show --name {name} --query id --output tsv"
     scope = f"$({show})" + "".join(f"/blobServices/default/containers/{name}" for name in container)
-    assignee = who or f"${variable(grant.party)}"
-    return f'az role assignment create --assignee "{assignee}" --role "{_USES[grant.use]}" --scope "{scope}"'
+    assignee = shlex.quote(who) if who else f'"${variable(grant.party)}"'
+    return f'az role assignment create --assignee {assignee} --role "{_USES[grant.use]}" --scope "{scope}"'

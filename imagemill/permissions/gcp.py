@@ -7,7 +7,8 @@ https://cloud.google.com/artifact-registry/docs/access-control.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +18,18 @@ import yaml
 from imagemill.config import GcpEnvironment, LaunchConfig
 from imagemill.hosts import ARTIFACT_REGISTRY
 from imagemill.permissions.needs import Need, Party, Use
-from imagemill.permissions.policy import Block, Grant, Policy, folded, identifier, merged, variable, words
+from imagemill.permissions.policy import (
+    Block,
+    Grant,
+    Policy,
+    folded,
+    identifier,
+    least,
+    merged,
+    optional,
+    variable,
+    words,
+)
 from imagemill.reference import ImageReference
 
 _PULL = ("artifactregistry.repositories.downloadArtifacts",)
@@ -61,11 +73,25 @@ class _Role:
         return {"title": title, "stage": "GA", "includedPermissions": list(permissions)}
 
     def creation(self, resource: str) -> str:
+        """The command that creates it, of the file with its definition."""
         return f"gcloud iam roles create {self.id} --project={_project(resource)} --file={self.id}.yaml"
 
-    def binding(self, resource: str, member: str = "") -> str:
-        member = member or f"serviceAccount:${variable(self.party)}"
-        to = f'--member="{member}" --role=projects/{_project(resource)}/roles/{self.id}'
+    def creation_with(self, permissions: Sequence[str], resource: str) -> str:
+        """The command that creates it with these permissions."""
+        title = shlex.quote(self.definition(())["title"])
+        to = f"--project={_project(resource)} --title={title} --stage=GA"
+        return f"gcloud iam roles create {self.id} {to} --permissions={','.join(permissions)}"
+
+    def extension(self, permissions: Sequence[str], resource: str) -> str:
+        """The command that adds these permissions to it."""
+        to = f"--project={_project(resource)} --add-permissions={','.join(permissions)}"
+        return f"gcloud iam roles update {self.id} {to}"
+
+    def binding(self, resource: str, who: str = "") -> str:
+        """The command that binds it on the resource to an address, or to the shell variable that stands for one."""
+        kind = "serviceAccount" if not who or who.endswith("gserviceaccount.com") else "user"
+        member = shlex.quote(f"{kind}:{who}") if who else f'"{kind}:${variable(self.party)}"'
+        to = f"--member={member} --role=projects/{_project(resource)}/roles/{self.id}"
         *_, name = parts = resource.split("/")
         if self.kind == "Contexts":
             return f"gcloud storage buckets add-iam-policy-binding gs://{name} {to}"
@@ -103,39 +129,63 @@ def _path(reference: ImageReference) -> str | None:
 
 
 def policy(party: Party, grants: Sequence[Grant]) -> Policy:
-    """Definitions of roles, and the commands that create them and bind them to the party's service account."""
+    """Definitions of roles, and the commands that create them and bind them to the party's service account.
+
+    What is optional is added to them, or comes in roles of its own, by commands apart.
+    """
+    needed = least(grants)
+    roles = {role: role.definition(merged(own)) for role, own in _by_role(needed).items()}
+    commands = list(dict.fromkeys([*map(_creation, needed), *map(_binding, needed)]))
+    more = {only: [*_additions(own, commands)] for only, own in optional(grants).items()}
+    blocks = [Block(f"custom role, {role.id}.yaml", _yaml(definition)) for role, definition in roles.items()]
+    if commands:
+        title = f"commands that create and bind the roles; {variable(party)} is the service account"
+        blocks.append(_script(title, party, commands))
+    blocks += [_script(f"commands, only {only}", party, own) for only, own in more.items()]
+    definitions = {role.id: definition for role, definition in roles.items()}
+    return Policy("gcp", party, tuple(blocks), {"roles": definitions, "commands": commands, "optional": more})
+
+
+def _by_role(grants: Sequence[Grant]) -> dict[_Role, list[Grant]]:
     roles: dict[_Role, list[Grant]] = {}
     for grant in grants:
         roles.setdefault(_Role.of(grant), []).append(grant)
-    resources = [(role, grant.resource) for role, own in roles.items() for grant in own]
-    creations = dict.fromkeys(role.creation(resource) for role, resource in resources)
-    commands = [*creations, *dict.fromkeys(role.binding(resource) for role, resource in resources)]
-    blocks = [Block(f"custom role, {role.id}.yaml", _yaml(role, own)) for role, own in roles.items()]
-    lines = [folded(command, "--member") for command in commands]
-    script = "\n".join([f"{variable(party)}=NAME@PROJECT.iam.gserviceaccount.com", *lines])
-    blocks.append(Block(f"commands that create and bind the roles; {variable(party)} is the service account", script))
-    definitions = {role.id: role.definition(merged(own)) for role, own in roles.items()}
-    data = {"roles": definitions, "commands": commands, "optional": _optional(grants)}
-    return Policy("gcp", party, tuple(blocks), data)
+    return roles
 
 
-def _yaml(role: _Role, grants: Sequence[Grant]) -> str:
-    """The definition, with a comment behind each permission that not all builds need."""
-    only = _optional(grants)
-    head = yaml.safe_dump(role.definition(()), sort_keys=False).replace(" []", "").rstrip()
-    return "\n".join(
-        [head, *(f"- {name}" + (f"  # only {only[name]}" if name in only else "") for name in merged(grants))]
-    )
+def _creation(grant: Grant) -> str:
+    return _Role.of(grant).creation(grant.resource)
 
 
-def _optional(grants: Sequence[Grant]) -> dict[str, str]:
-    """The permissions that not all builds need, and which builds do."""
-    always = merged([grant for grant in grants if not grant.only])
-    return {action: grant.only for grant in grants for action in grant.actions if action not in always}
+def _binding(grant: Grant) -> str:
+    return _Role.of(grant).binding(grant.resource)
+
+
+def _additions(grants: Sequence[Grant], commands: Sequence[str]) -> Iterator[str]:
+    """The commands that grant these as well, where the others have been run."""
+    for grant in grants:
+        role = _Role.of(grant)
+        add = role.extension if _creation(grant) in commands else role.creation_with
+        yield add(grant.actions, grant.resource)
+        if _binding(grant) not in commands:
+            yield _binding(grant)
+
+
+def _script(title: str, party: Party, commands: Sequence[str]) -> Block:
+    binds = any(f"${variable(party)}" in command for command in commands)
+    account = [f"{variable(party)}=NAME@PROJECT.iam.gserviceaccount.com"] if binds else []
+    return Block(title, "\n".join([*account, *(folded(command, "--member") for command in commands)]))
+
+
+def _yaml(definition: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(definition, sort_keys=False).rstrip()
 
 
 def line(grant: Grant, actions: Sequence[str], who: str) -> str:
-    """The role's permissions, and the command that binds the role."""
+    """The commands that add the permissions to the role, and bind it.
+
+    Who is known by no address, such as a federated identity, is left to be filled in.
+    """
     role = _Role.of(grant)
-    member = who and f"{'serviceAccount' if who.endswith('gserviceaccount.com') else 'user'}:{who}"
-    return f"{role.id}.yaml: includedPermissions: [{', '.join(actions)}]\n{role.binding(grant.resource, member)}"
+    binding = role.binding(grant.resource, who if "@" in who else "")
+    return f"{role.extension(actions, grant.resource)}\n{binding}"

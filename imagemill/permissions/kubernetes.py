@@ -11,42 +11,44 @@ import yaml
 
 from imagemill.config import LaunchConfig
 from imagemill.permissions.needs import Need, Party, Use
-from imagemill.permissions.policy import Block, Grant, Policy
+from imagemill.permissions.policy import Block, Grant, Policy, optional
 
 _NAME = "imagemill-worker"
-_RULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+_RULES: Mapping[Use, Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
-        "batch/jobs": ("create", "get", "list", "watch", "delete"),
-        "/pods": ("get", "list", "watch"),
-        "/pods/log": ("get",),
-        "/secrets": ("create", "get", "delete"),
-        "/events": ("get", "list", "watch"),
+        Use.RUN_JOBS: {
+            "batch/jobs": ("create", "get", "list", "watch", "delete"),
+            "/pods": ("list", "watch"),
+            "/pods/log": ("get",),
+            "/secrets": ("create", "delete"),
+        },
+        Use.READ_EVENTS: {"/events": ("list", "watch")},
     }
 )
-"""API group and resource → verbs. Events say why a pod does not start."""
+"""Use → API group and resource → verbs: all that `builders.kaniko.cluster` ever asks for."""
 
 
 def grants(needs: Sequence[Need], config: LaunchConfig) -> tuple[Grant, ...]:
     """What has to be granted in the cluster."""
-    return tuple(
-        Grant(need, verbs, resource) for need in needs if need.use is Use.RUN_JOBS for resource, verbs in _RULES.items()
-    )
+    return tuple(Grant(need, verbs, resource) for need in needs for resource, verbs in _RULES.get(need.use, {}).items())
 
 
 def policy(party: Party, grants: Sequence[Grant]) -> Policy:
-    """A Role, to be bound to the worker's service account."""
+    """A Role, to be bound to the worker's service account; what is optional has a comment, and can be left out."""
     role = {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "Role",
         "metadata": {"name": _NAME},
-        "rules": [_rule(grant, grant.actions) for grant in grants],
+        "rules": [_rule(grant) for grant in grants],
     }
+    more = {only: [_rule(grant) for grant in own] for only, own in optional(grants).items()}
     binding = f"kubectl create rolebinding {_NAME} --role={_NAME} --serviceaccount=NAMESPACE:SERVICE_ACCOUNT"
     blocks = (
-        Block("Role in the namespace of the Jobs", _yaml(role)),
+        Block("Role in the namespace of the Jobs", _yaml(role, [grant.only for grant in grants])),
         Block("command that binds it", f"{binding} --namespace=NAMESPACE"),
     )
-    return Policy("kubernetes", party, blocks, {"role": role, "commands": [f"{binding} --namespace=NAMESPACE"]})
+    data = {"role": role, "commands": [f"{binding} --namespace=NAMESPACE"], "optional": more}
+    return Policy("kubernetes", party, blocks, data)
 
 
 def line(grant: Grant, actions: Sequence[str], who: str) -> str:
@@ -60,15 +62,19 @@ def rule(group: str, resource: str, verbs: Sequence[str]) -> str:
     return f"- {_flow({'apiGroups': [group], 'resources': [resource], 'verbs': list(verbs)})}"
 
 
-def _rule(grant: Grant, verbs: Sequence[str]) -> dict[str, Any]:
+def _rule(grant: Grant) -> dict[str, Any]:
     group, _, resource = grant.resource.partition("/")
-    return {"apiGroups": [group], "resources": [resource], "verbs": list(verbs)}
+    return {"apiGroups": [group], "resources": [resource], "verbs": list(grant.actions)}
 
 
-def _yaml(role: Mapping[str, Any]) -> str:
-    """The Role with a line for each rule, as people write it."""
+def _yaml(role: Mapping[str, Any], marks: Sequence[str]) -> str:
+    """The Role with a line for each rule, as people write it, and a comment behind those that are optional."""
     text = yaml.safe_dump({**role, "rules": None}, sort_keys=False).replace(" null", "").rstrip()
-    return "\n".join([text, *(f"- {_flow(rule)}" for rule in role["rules"])])
+    rules = [
+        f"- {_flow(rule)}" + (f"  # only {only}" if only else "")
+        for rule, only in zip(role["rules"], marks, strict=True)
+    ]
+    return "\n".join([text, *rules])
 
 
 def _flow(rule: Mapping[str, Any]) -> str:

@@ -30,19 +30,19 @@ class Use(StrEnum):
     MAKE_REPOSITORY = "make repository"
     PUSH_IMAGES = "push images"
     ADD_TAGS = "add tags"
-    DELETE_TAGS = "delete tags"
     CACHE_LAYERS = "cache layers"
     RUN_JOBS = "run jobs"
+    READ_EVENTS = "read events"
 
 
-_NOT_OF_IMAGES = (Use.KEEP_CONTEXTS, Use.READ_CONTEXTS, Use.RUN_JOBS)
+_NOT_OF_IMAGES = (Use.KEEP_CONTEXTS, Use.READ_CONTEXTS, Use.RUN_JOBS, Use.READ_EVENTS)
 
 OPTIONAL = {
     Use.ADD_TAGS: "for builds that ask for further tags (--tag)",
-    Use.DELETE_TAGS: "for deleting tags, which no build does",
     Use.CACHE_LAYERS: "for Kaniko's layer cache (--cache)",
+    Use.READ_EVENTS: "for saying why a pod does not start",
 }
-"""The uses that not every build has, and which builds have them: policies mark what only they need."""
+"""The uses that builds can do without, and what each is for: policies keep apart, and mark, what only they need."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ def _needs(config: LaunchConfig) -> Iterator[Need]:
             if kaniko and (cache := cache_repository(kaniko)):
                 yield Need(pushes, Use.CACHE_LAYERS, cache)
         yield Need(Party.WORKER, Use.ADD_TAGS, builder.destination)
-        yield Need(Party.WORKER, Use.DELETE_TAGS, builder.destination)
     if kaniko:
         yield Need(Party.WORKER, Use.RUN_JOBS)
+        yield Need(Party.WORKER, Use.READ_EVENTS)
 
 
 def pushing_party(config: LaunchConfig) -> Party:

@@ -1,6 +1,6 @@
 """What clouds have in common: grants as data, and policies made of them, ready to be pasted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,7 +27,7 @@ class Grant:
 
     @property
     def only(self) -> str:
-        """Which builds need this, where not all do."""
+        """What this is for, where builds can do without it."""
         return OPTIONAL.get(self.use, "")
 
 
@@ -57,13 +57,27 @@ class Cloud(Protocol):
         """What has to be granted there; nothing for needs that are another cloud's."""
 
     def policy(self, party: Party, grants: Sequence[Grant]) -> Policy:
-        """One party's grants as this cloud wants them written."""
+        """One party's grants as this cloud wants them written: the least, and apart from it what is optional."""
 
     def line(self, grant: Grant, actions: Sequence[str], who: str) -> str:
         """The shortest piece of a policy that grants these actions of the grant.
 
         `who` is the party as the cloud knows it; empty: a shell variable stands for it.
         """
+
+
+def least(grants: Sequence[Grant]) -> list[Grant]:
+    """The grants that all builds need."""
+    return [grant for grant in grants if not grant.only]
+
+
+def optional(grants: Sequence[Grant]) -> Mapping[str, list[Grant]]:
+    """The other grants, by what they are for."""
+    found: dict[str, list[Grant]] = {}
+    for grant in grants:
+        if grant.only:
+            found.setdefault(grant.only, []).append(grant)
+    return found
 
 
 def identifier(text: str) -> str:

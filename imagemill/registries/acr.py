@@ -33,9 +33,11 @@ LEAST = 15 * 60.0
 
 _LEAST_PART = 0.1  # … and so much of their life, which is three hours at present
 
-_PULL = ("Microsoft.ContainerRegistry/registries/pull/read", "AcrPush")
-_PUSH = ("Microsoft.ContainerRegistry/registries/push/write", "AcrPush")
-_DELETE = ("Microsoft.ContainerRegistry/registries/artifacts/delete", "AcrDelete")
+_PULL = ("Microsoft.ContainerRegistry/registries/pull/read", "AcrPull", "Reader")
+_PUSH = ("Microsoft.ContainerRegistry/registries/push/write", "AcrPush", "Writer")
+_DELETE = ("Microsoft.ContainerRegistry/registries/artifacts/delete", "AcrDelete", "Contributor")
+"""The action, the least role that has it, and the one where roles are of repositories:
+https://learn.microsoft.com/azure/container-registry/container-registry-rbac-built-in-roles-overview."""
 
 
 class _Error(BaseModel):
@@ -161,13 +163,13 @@ def _lasting(refresh_token: str) -> _Kept:
 
 
 @contextmanager
-def _role(reference: ImageReference, action: str, role: str) -> Iterator[None]:
+def _role(reference: ImageReference, action: str, role: str, of_repository: str) -> Iterator[None]:
     """Have a denial in the block name the role that Azure would grant the action by."""
     try:
         yield
     except PermissionDenied as error:
         hint = (
             f"give the worker's identity the role {role} on the registry {reference.registry} (Container Registry"
-            " Repository Contributor where it grants by repository), and let its network rules allow the worker"
+            f" Repository {of_repository} where it grants by repository), and let its network rules allow the worker"
         )
         raise PermissionDenied(error.message, hint, action, reference.registry) from None

@@ -26,11 +26,11 @@ _NO_REPOSITORY = re.compile(rb"NAME_UNKNOWN.*Repository .*not found", re.DOTALL)
 """What it says when it is the repository that is missing, and not the image in it."""
 
 _NEEDS = {
-    "pull": ("artifactregistry.repositories.downloadArtifacts", "roles/artifactregistry.reader"),
-    _PUSH: ("artifactregistry.repositories.uploadArtifacts", "roles/artifactregistry.writer"),
+    "pull": "artifactregistry.repositories.downloadArtifacts",
+    _PUSH: "artifactregistry.repositories.uploadArtifacts",
 }
-_NEEDS_TO_DELETE = ("artifactregistry.tags.delete", "roles/artifactregistry.repoAdmin")
-"""The permission and the least role that has it: https://cloud.google.com/artifact-registry/docs/access-control."""
+_NEEDS_TO_DELETE = "artifactregistry.tags.delete"
+"""Permissions: https://cloud.google.com/artifact-registry/docs/access-control."""
 
 
 class ArtifactRegistry(OciRegistry):
@@ -102,14 +102,10 @@ class _Place:
 
     def denied(self, said: str, actions: str) -> PermissionDenied:
         """That the worker lacks a permission on the repository: the one that the registry names, if it does."""
-        needed, role = _NEEDS.get(actions, _NEEDS_TO_DELETE)
-        return PermissionDenied(
-            said,
-            f"gcloud artifacts repositories add-iam-policy-binding {self.repository} {self._flags} --role={role}"
-            " --member=serviceAccount:ADDRESS-OF-THE-WORKERS'-ACCOUNT",
-            action=permission_named(said) or needed,
-            resource=f"projects/{self.project}/locations/{self.location}/repositories/{self.repository}",
-        )
+        action = permission_named(said) or _NEEDS.get(actions, _NEEDS_TO_DELETE)
+        resource = f"projects/{self.project}/locations/{self.location}/repositories/{self.repository}"
+        hint = f"grant the workers' service account a role that has {action}: `imagemill permissions` prints those"
+        return PermissionDenied(said, hint, action, resource)
 
     @property
     def _flags(self) -> str:

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import quote, unquote
 
 from azure.core.credentials import AzureNamedKeyCredential
-from azure.core.exceptions import HttpResponseError, ResourceModifiedError, ResourceNotFoundError
+from azure.core.exceptions import AzureError, HttpResponseError, ResourceModifiedError, ResourceNotFoundError
+from azure.core.pipeline import PipelineResponse
 from azure.storage.blob import (
     BlobBlock,
     BlobClient,
@@ -33,6 +34,7 @@ from azure.storage.blob import (
 
 from imagemill.clouds.azure import CredentialChain, credentials, error_code, translated
 from imagemill.errors import TransientError, UserError
+from imagemill.retry_after import retry_after_seconds
 from imagemill.stores.objects import UPLOAD_TRIES, checked
 
 if TYPE_CHECKING:
@@ -165,6 +167,9 @@ class AzureBlobStore:
             raise TransientError(f"{self.uri(name)} was deleted while it was sent", "send it again")
 
 
+_LONGEST_WAIT = 60.0
+"""Seconds between two tries at most, whatever a server asks for."""
+
 # The waits between are 3, 5, 9, 17 and 33 seconds, each up to a second more or less.
 _TRIES: dict[str, Any] = dict.fromkeys(("retry_total", "retry_connect", "retry_read", "retry_status"), UPLOAD_TRIES - 1)
 
@@ -178,10 +183,32 @@ def _client(
         account,
         container,
         credential,
-        retry_policy=ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=0, random_jitter_range=1),
+        retry_policy=_Retry(initial_backoff=1, increment_base=2, retry_total=0, random_jitter_range=1),
+        raw_response_hook=_refuse_limited,
         max_single_get_size=BLOCK,
         max_chunk_get_size=BLOCK,
     )
+
+
+def _refuse_limited(response: PipelineResponse[Any, Any]) -> None:
+    """Make an error of a 429, which the SDK takes for a final answer, so that within an upload it is sent again."""
+    if response.http_response.status_code == 429:
+        raise HttpResponseError(response=response.http_response)
+
+
+class _Retry(ExponentialRetry):
+    """The SDK's own, which in addition waits as long as it is asked to (Retry-After), within reason."""
+
+    def increment(
+        self, settings: dict[str, Any], request: Any, response: Any = None, error: AzureError | None = None
+    ) -> bool:
+        answer = response or getattr(error, "response", None)
+        settings["wished"] = (answer and retry_after_seconds(answer.headers.get("Retry-After"))) or 0.0
+        return super().increment(settings, request, response, error)
+
+    def get_backoff_time(self, settings: dict[str, Any]) -> float:
+        wished: float = settings["wished"]
+        return max(super().get_backoff_time(settings), min(wished, _LONGEST_WAIT))
 
 
 def _shown(uri: str) -> str:

@@ -39,7 +39,7 @@ class FileStore:
 
     def exists(self, name: str) -> bool:
         """Whether the object is there, whole."""
-        with self._reached():
+        with self._reached("read"):
             return self._path(name).is_file()
 
     @contextmanager
@@ -64,14 +64,14 @@ class FileStore:
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
         """A stream to read the object from; `FileNotFoundError` if it is not there."""
-        with self._reached():
+        with self._reached("read"):
             file = self._path(name).open("rb")
         with file:
             yield file
 
     def delete(self, name: str) -> None:
         """Remove the object; no error if it is not there."""
-        with self._reached():
+        with self._reached("write"):
             self._path(name).unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:
@@ -79,7 +79,7 @@ class FileStore:
 
     def _unfinished(self) -> BinaryIO:
         """A new file, mode 0600, that does not count as an object."""
-        with self._reached():
+        with self._reached("write"):
             self._folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
             descriptor, path = tempfile.mkstemp(dir=self._folder, prefix=_UNFINISHED)
@@ -102,7 +102,8 @@ class FileStore:
             os.close(folder)
 
     @contextmanager
-    def _reached(self) -> Iterator[None]:
+    def _reached(self, action: str) -> Iterator[None]:
+        """Have a refusal in the block name the action, `read` or `write`, and the folder."""
         try:
             yield
         except (NotADirectoryError, FileExistsError) as error:
@@ -114,5 +115,7 @@ class FileStore:
                 raise
             raise PermissionDenied(
                 f"The worker may not use the context store {self._folder}: {os.strerror(error.errno)}",
-                f"let the user with the id {os.geteuid()} write to it",
+                f"let the user with the id {os.geteuid()} read and write it",
+                action,
+                str(self._folder),
             ) from error

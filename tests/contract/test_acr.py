@@ -191,17 +191,17 @@ Attempt = Callable[[AzureRegistry, ImageReference], object]
 def test_identity_without_a_role_is_told_to_get_one(front: Acr) -> None:
     front.rights = {}
     repository = ImageReference(front.address, "team/model")
-    attempts: list[Attempt] = [
-        lambda registry, image: registry.digest(image.with_tag("v1")),
-        lambda registry, image: registry.tag(image.with_digest(f"sha256:{'0' * 64}"), ("v1",)),
-        lambda registry, image: registry.credentials(image),
+    attempts: list[tuple[Attempt, str]] = [
+        (lambda registry, image: registry.digest(image.with_tag("v1")), "AcrPull"),
+        (lambda registry, image: registry.tag(image.with_digest(f"sha256:{'0' * 64}"), ("v1",)), "AcrPush"),
+        (lambda registry, image: registry.credentials(image), "AcrPush"),
     ]
-    for attempt in attempts:
+    for attempt, role in attempts:
         with pytest.raises(PermissionDenied) as raised:
             attempt(adapter(front), repository)
         error = raised.value
         assert error.message.startswith(f"{front.address} gives the worker no token: 401 UNAUTHORIZED authentication")
-        assert error.hint.startswith(f"give the worker's identity the role AcrPush on the registry {front.address}")
+        assert error.hint.startswith(f"give the worker's identity the role {role} on the registry {front.address}")
         assert error.resource == front.address
         assert error.action.startswith("Microsoft.ContainerRegistry/registries/")
 

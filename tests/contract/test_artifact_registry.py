@@ -239,8 +239,7 @@ class TestRepositories:
         assert error.action == UPLOAD
         assert error.resource == f"projects/a-project/locations/{image.registry}/repositories/images"
         assert f"403 DENIED {message[:50]}" in error.message
-        assert error.hint.startswith("gcloud artifacts repositories add-iam-policy-binding images --location=")
-        assert "--role=roles/artifactregistry.writer" in error.hint
+        assert f"a role that has {UPLOAD}" in error.hint
 
     def test_permission_that_nobody_names_is_the_one_that_it_takes(
         self, image: ImageReference, proxy: FaultyProxy
@@ -249,7 +248,7 @@ class TestRepositories:
         with pytest.raises(PermissionDenied) as raised:
             ArtifactRegistry().digest(image)
         assert raised.value.action == DOWNLOAD
-        assert "--role=roles/artifactregistry.reader" in raised.value.hint
+        assert DOWNLOAD in raised.value.hint
         with pytest.raises(PermissionDenied) as raised:
             ArtifactRegistry().delete(image)
         assert raised.value.action == "artifactregistry.tags.delete"

@@ -1,6 +1,7 @@
 """What the Kaniko builder does in a cluster: one Job a build, watched, its log handed on, and nothing left behind.
 
-The tests play the Job controller, the scheduler and the kubelet, so they run on the API server of the tests.
+The tests play the Job controller, the scheduler and the kubelet: in the API server of the tests, or through the API of
+a real cluster (`make test-cluster`), where the Job controller is its own.
 """
 
 import base64
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from api_player import own_server
 from builds import until
 from imagemill.build import State
 from imagemill.builders.kaniko import attempt, watching
@@ -40,6 +42,7 @@ def cluster(tmp_path: Path) -> Iterator[PlayedCluster]:
 # the result
 
 
+@own_server("its streams cannot be counted")
 def test_the_digest_is_what_kaniko_wrote_and_nothing_is_left(cluster: PlayedCluster) -> None:
     build = cluster.build()
     cluster.succeed()
@@ -48,6 +51,7 @@ def test_the_digest_is_what_kaniko_wrote_and_nothing_is_left(cluster: PlayedClus
     assert until(lambda: cluster.streams() == 0)
 
 
+@own_server("a pod that no node runs has no log")
 def test_a_digest_counts_only_with_exit_code_0(cluster: PlayedCluster) -> None:
     build = cluster.build()
     job, _ = cluster.run(lines=["error building image: something"])
@@ -69,6 +73,7 @@ def test_an_image_that_was_there_before_is_not_the_result_of_a_kaniko_that_wrote
     assert "wrote no digest" in error.message
 
 
+@own_server("its Jobs' controller makes no second pod")
 def test_the_digest_is_the_registrys_where_the_pod_of_a_job_that_succeeded_is_gone(
     cluster: PlayedCluster, registry: str
 ) -> None:
@@ -92,6 +97,7 @@ IMMUTABLE = (
 )
 
 
+@own_server("a pod that no node runs has no log")
 def test_an_image_that_the_registry_keeps_is_the_result_of_a_kaniko_that_could_not_replace_it(
     cluster: PlayedCluster, registry: str
 ) -> None:
@@ -105,6 +111,7 @@ def test_an_image_that_the_registry_keeps_is_the_result_of_a_kaniko_that_could_n
     assert cluster.is_empty()
 
 
+@own_server("a pod that no node runs has no log")
 def test_a_registry_that_keeps_what_it_does_not_show_fails_the_build(cluster: PlayedCluster, registry: str) -> None:
     build = cluster.build(destination=f"{registry}/team/nothing", registry=OciRegistry(Logins()))
     job, _ = cluster.run(lines=[IMMUTABLE.format(image="x")])
@@ -117,6 +124,7 @@ def test_a_registry_that_keeps_what_it_does_not_show_fails_the_build(cluster: Pl
 # the log
 
 
+@own_server("a pod that no node runs has no log")
 def test_the_log_is_followed_from_its_first_line_while_the_build_runs(cluster: PlayedCluster) -> None:
     build = cluster.build()
     job, pod = cluster.run(lines=["first", "second"])
@@ -130,6 +138,7 @@ def test_the_log_is_followed_from_its_first_line_while_the_build_runs(cluster: P
     assert [line for line in build.progress.lines if "Job" not in line] == ["first", "second", "third", "fourth"]
 
 
+@own_server("a pod that no node runs has no log")
 def test_the_build_is_pushing_once_kaniko_says_so(cluster: PlayedCluster) -> None:
     build = cluster.build()
     cluster.run(lines=['time="x" level=info msg="Pushing image to registry.example.com/team/app"'])
@@ -138,6 +147,7 @@ def test_the_build_is_pushing_once_kaniko_says_so(cluster: PlayedCluster) -> Non
     build.result()
 
 
+@own_server("what it grants is not the test's to change")
 def test_a_log_that_may_not_be_read_is_no_reason_to_fail(cluster: PlayedCluster) -> None:
     cluster.server.deny("get", "pods/log")
     build = cluster.build()
@@ -150,6 +160,7 @@ def test_a_log_that_may_not_be_read_is_no_reason_to_fail(cluster: PlayedCluster)
 # one Job, whoever begins it
 
 
+@own_server("a pod that no node runs has no log")
 def test_builds_of_one_source_end_in_one_job(cluster: PlayedCluster) -> None:
     source_hash = uuid.uuid4().hex * 2
     first = cluster.build(source_hash)
@@ -164,6 +175,7 @@ def test_builds_of_one_source_end_in_one_job(cluster: PlayedCluster) -> None:
     assert cluster.is_empty()
 
 
+@own_server("a pod that no node runs has no log")
 def test_a_job_whose_worker_gave_up_for_a_while_goes_on_and_is_adopted(cluster: PlayedCluster) -> None:
     source_hash = uuid.uuid4().hex * 2
     first = cluster.build(source_hash)
@@ -181,6 +193,7 @@ def test_a_job_whose_worker_gave_up_for_a_while_goes_on_and_is_adopted(cluster: 
     assert [line for line in second.progress.lines if "Job" not in line] == ["before", "after"]
 
 
+@own_server("a pod that no node runs has no log")
 def test_a_job_that_ended_well_while_no_worker_looked_gives_its_digest(cluster: PlayedCluster) -> None:
     source_hash = uuid.uuid4().hex * 2
     first = cluster.build(source_hash)
@@ -194,6 +207,7 @@ def test_a_job_that_ended_well_while_no_worker_looked_gives_its_digest(cluster: 
     assert cluster.is_empty()
 
 
+@own_server("a pod that no node runs has no log")
 def test_a_failure_of_the_same_build_is_its_result_when_its_message_comes_again(cluster: PlayedCluster) -> None:
     source_hash = uuid.uuid4().hex * 2
     first = cluster.build(source_hash)
@@ -208,6 +222,7 @@ def test_a_failure_of_the_same_build_is_its_result_when_its_message_comes_again(
     assert cluster.job()["metadata"]["uid"] == uid
 
 
+@own_server("a pod that no node runs has no log")
 def test_a_failure_of_an_earlier_build_is_tried_anew(cluster: PlayedCluster) -> None:
     source_hash = uuid.uuid4().hex * 2
     first = cluster.build(source_hash)
@@ -220,6 +235,7 @@ def test_a_failure_of_an_earlier_build_is_tried_anew(cluster: PlayedCluster) -> 
     assert second.result() == DIGEST
 
 
+@own_server("its streams cannot be counted")
 def test_a_job_that_is_being_deleted_is_waited_for(cluster: PlayedCluster) -> None:
     source_hash = uuid.uuid4().hex * 2
     first = cluster.build(source_hash)
@@ -262,6 +278,7 @@ def test_the_same_source_for_another_destination_has_a_job_of_its_own(cluster: P
     assert first.result() == DIGEST
 
 
+@own_server("its API server cannot be made to fail")
 def test_an_answer_that_is_lost_makes_no_second_job(cluster: PlayedCluster) -> None:
     cluster.server.lose_answers(verb="create", resource="jobs")
     build = cluster.build()
@@ -273,6 +290,7 @@ def test_an_answer_that_is_lost_makes_no_second_job(cluster: PlayedCluster) -> N
 # watching
 
 
+@own_server("its watches cannot be broken")
 def test_a_build_survives_watches_that_the_server_closes(cluster: PlayedCluster) -> None:
     build = cluster.build()
     job, _ = cluster.run()
@@ -284,6 +302,7 @@ def test_a_build_survives_watches_that_the_server_closes(cluster: PlayedCluster)
 
 
 @pytest.mark.parametrize("as_status", [False, True])
+@own_server("its watches cannot be broken")
 def test_a_build_survives_that_the_server_has_forgotten_where_its_watches_were(
     cluster: PlayedCluster, as_status: bool
 ) -> None:
@@ -297,6 +316,7 @@ def test_a_build_survives_that_the_server_has_forgotten_where_its_watches_were(
     assert build.result() == DIGEST
 
 
+@own_server("its watches cannot be broken")
 def test_a_build_whose_watches_are_told_that_they_are_too_old_begins_them_anew(cluster: PlayedCluster) -> None:
     build = cluster.build()
     job, _ = cluster.run()
@@ -305,6 +325,7 @@ def test_a_build_whose_watches_are_told_that_they_are_too_old_begins_them_anew(c
     assert build.result() == DIGEST
 
 
+@own_server("its watches cannot be broken")
 def test_a_job_that_is_seen_to_end_before_its_pod_still_has_its_digest(cluster: PlayedCluster) -> None:
     build = cluster.build()
     job, _ = cluster.run(lines=["running"])
@@ -315,6 +336,7 @@ def test_a_job_that_is_seen_to_end_before_its_pod_still_has_its_digest(cluster: 
     assert build.result() == DIGEST
 
 
+@own_server("its API server cannot be made to fail")
 def test_a_build_survives_an_api_server_that_is_away_for_a_moment(cluster: PlayedCluster) -> None:
     build = cluster.build()
     job, _ = cluster.run()
@@ -324,6 +346,7 @@ def test_a_build_survives_an_api_server_that_is_away_for_a_moment(cluster: Playe
     assert build.result() == DIGEST
 
 
+@own_server("its watches cannot be broken")
 def test_a_job_that_vanished_while_no_watch_was_open_is_found_gone(cluster: PlayedCluster) -> None:
     build = cluster.build()
     job, _ = cluster.run()
@@ -338,6 +361,7 @@ def test_a_job_that_vanished_while_no_watch_was_open_is_found_gone(cluster: Play
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("method", ["_list", "_take"])
+@own_server("its watches cannot be broken")
 def test_a_watch_that_dies_of_a_fault_stops_no_build_for_good(
     cluster: PlayedCluster, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
@@ -360,6 +384,7 @@ def test_a_watch_that_dies_of_a_fault_stops_no_build_for_good(
     assert again.result() == DIGEST
 
 
+@own_server("what it grants is not the test's to change")
 def test_a_watch_that_is_not_permitted_fails_the_build_with_the_verb(cluster: PlayedCluster) -> None:
     cluster.server.deny("watch", "pods")
     error = cluster.build().error()
@@ -367,6 +392,7 @@ def test_a_watch_that_is_not_permitted_fails_the_build_with_the_verb(cluster: Pl
     assert (error.action, error.resource) == ("watch", "pods")
 
 
+@own_server("what it grants is not the test's to change")
 def test_a_worker_that_may_not_see_events_builds_nevertheless(cluster: PlayedCluster) -> None:
     cluster.server.deny("*", "events")
     build = cluster.build()
@@ -420,6 +446,7 @@ def test_credentials_that_end_before_the_build_are_renewed_in_place(
     assert cluster.is_empty()
 
 
+@own_server("its API server cannot be made to fail")
 def test_an_adopted_job_gets_the_secret_that_its_first_worker_did_not_come_to_make(cluster: PlayedCluster) -> None:
     source_hash, registry = uuid.uuid4().hex * 2, OciRegistry(Logins(Credentials("ann", "s3cr3t")), frozenset())
     cluster.server.fail_next(503, 1, verb="create", resource="secrets")
@@ -451,6 +478,7 @@ def test_build_secrets_are_in_a_secret_of_the_job(cluster: PlayedCluster, tmp_pa
 
 
 @pytest.mark.parametrize("error", [BuildCancelled("The build was cancelled"), UserError("The build ran out of time")])
+@own_server("a pod that no node runs has no log")
 def test_a_build_that_is_stopped_leaves_nothing(cluster: PlayedCluster, error: Exception) -> None:
     build = cluster.build(registry=OciRegistry(Logins(Credentials("ann", "s3cr3t")), frozenset()))
     cluster.run(lines=["running"])
@@ -461,6 +489,7 @@ def test_a_build_that_is_stopped_leaves_nothing(cluster: PlayedCluster, error: E
     assert until(lambda: cluster.streams() == 0)
 
 
+@own_server("a pod that no node runs has no log")
 def test_a_failed_job_stays_for_its_retention_but_its_login_does_not(cluster: PlayedCluster) -> None:
     registry = OciRegistry(Logins(Credentials("ann", "s3cr3t")), frozenset())
     build = cluster.build(registry=registry, failed_job_retention=1234)
@@ -472,6 +501,7 @@ def test_a_failed_job_stays_for_its_retention_but_its_login_does_not(cluster: Pl
     assert cluster.objects(SECRETS) == []
 
 
+@own_server("its API server cannot be made to fail")
 def test_a_build_that_is_cancelled_while_the_api_server_is_away_for_a_moment_leaves_nothing(
     cluster: PlayedCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -485,6 +515,7 @@ def test_a_build_that_is_cancelled_while_the_api_server_is_away_for_a_moment_lea
     assert cluster.is_empty()
 
 
+@own_server("what it grants is not the test's to change")
 def test_a_job_that_cannot_be_deleted_takes_no_digest_away(cluster: PlayedCluster) -> None:
     cluster.server.deny("delete", "jobs")
     build = cluster.build()
@@ -581,6 +612,7 @@ def test_memory_is_doubled_up_to_the_ceiling(limit: str | None, ceiling: str, th
 # permissions
 
 
+@own_server("what it grants is not the test's to change")
 def test_permissions_that_are_missing_are_named(cluster: PlayedCluster) -> None:
     assert cluster.api.missing_permissions() == ()
     cluster.server.deny("create", "jobs")
@@ -596,6 +628,7 @@ def test_permissions_that_are_missing_are_named(cluster: PlayedCluster) -> None:
     assert [permission.needed for permission in missing] == [True, True, False, False]
 
 
+@own_server("what it grants is not the test's to change")
 def test_these_permissions_suffice(cluster: PlayedCluster) -> None:
     granted = {(permission.verb, permission.resource) for permission in PERMISSIONS}
     for resource in ("jobs", "pods", "pods/log", "secrets", "events"):

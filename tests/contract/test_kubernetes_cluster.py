@@ -1,6 +1,7 @@
 """How the Kaniko builder and a Kubernetes API get along where no pod runs: on the server of our own, or a real cluster.
 
-`make test-cluster` runs it on the cluster of KUBECONFIG. The Jobs are suspended, so nothing is started there.
+`make test-cluster` runs it on the cluster of KUBECONFIG. The Jobs are suspended, or their pods are for a scheduler that
+does not exist, so nothing is started there. The Jobs' controller is the cluster's.
 """
 
 import uuid
@@ -15,13 +16,13 @@ from kubernetes.client import Configuration
 from builds import Watched, until
 from imagemill.builders.kaniko import secrets
 from imagemill.builders.kaniko.attempt import Attempt, Ending, Task
-from imagemill.builders.kaniko.cluster import JOBS, SECRETS, Cluster
+from imagemill.builders.kaniko.cluster import JOBS, PODS, SECRETS, Cluster
 from imagemill.config.model import LocalEnvironment
-from imagemill.errors import BuildCancelled, ImagemillError, OperatorError, TransientError
+from imagemill.errors import BuildCancelled, ImagemillError, OperatorError, TransientError, UserError
 from imagemill.ports import BuildInputs, Credentials
 from imagemill.reference import ImageReference
 from imagemill.registries.oci import OciRegistry
-from kaniko_builds import DESTINATION, Logins, section
+from kaniko_builds import DESTINATION, DIGEST, Logins, Object, PlayedCluster, container, section, unscheduled_builds
 from kubernetes_server.cluster import any_cluster, fresh_namespace
 
 
@@ -133,3 +134,70 @@ def test_a_secret_is_put_in_the_place_of_an_older_one(cluster: Cluster) -> None:
 
 def test_whoever_may_do_everything_lacks_no_permission(cluster: Cluster) -> None:
     assert cluster.missing_permissions() == ()
+
+
+# what the Jobs' controller concludes from what becomes of their pods
+
+
+@pytest.fixture
+def played(kubeconfig: Path, tmp_path: Path) -> Iterator[PlayedCluster]:
+    with unscheduled_builds(kubeconfig, tmp_path) as played:
+        yield played
+
+
+def conditions(job: Object) -> list[tuple[str, str]]:
+    return [(condition["type"], condition["reason"]) for condition in job["status"]["conditions"]]
+
+
+def test_a_job_whose_pod_succeeds_is_complete_and_its_build_has_the_digest(played: PlayedCluster) -> None:
+    build = played.build()
+    job = played.succeed()
+    assert conditions(job)[0] == ("SuccessCriteriaMet", "CompletionsReached")
+    assert build.result() == DIGEST
+    assert played.is_empty()
+
+
+def test_a_job_whose_pod_is_killed_has_failed_and_the_second_one_has_more_memory(played: PlayedCluster) -> None:
+    build = played.build(kaniko_config=container(resources={"limits": {"memory": "2Gi"}}))
+    first = played.server.finish(played.run()[0], 137, reason="OOMKilled")
+    assert conditions(first)[0] == ("FailureTarget", "BackoffLimitExceeded")
+    again = played.job(2)["spec"]["template"]["spec"]
+    assert (again["schedulerName"], again["containers"][0]["resources"]["limits"]["memory"]) == ("nobody", "4Gi")
+    played.succeed(2)
+    assert build.result() == DIGEST
+
+
+def test_a_job_over_its_deadline_has_failed_and_has_no_pod(played: PlayedCluster) -> None:
+    build = played.build()
+    job, _ = played.run()
+    assert conditions(played.server.fail_job(job, "DeadlineExceeded"))[-1] == ("Failed", "DeadlineExceeded")
+    assert isinstance(build.error(), UserError)
+    assert until(lambda: played.objects(PODS) == [])
+
+
+def test_a_job_whose_pod_is_deleted_has_failed(played: PlayedCluster) -> None:
+    build = played.build()
+    job, pod = played.run()
+    played.server.delete_pod(pod)
+    assert conditions(played.server.fail_job(job))[-1] == ("Failed", "BackoffLimitExceeded")
+    assert isinstance(build.error(), TransientError)
+
+
+def test_a_job_waits_for_a_pod_that_stays(played: PlayedCluster) -> None:
+    build = played.build()
+    job, pod = played.run()
+    played.server.keep_terminating()
+    build.stop(BuildCancelled("cancelled"))
+    assert isinstance(build.error(), BuildCancelled)
+    assert until(lambda: "deletionTimestamp" in played.server.pod(pod)["metadata"])
+    assert played.server.job(job)["metadata"]["uid"] == job["metadata"]["uid"]
+    played.server.keep_terminating(False)
+    assert played.is_empty()
+
+
+def test_a_build_whose_pod_no_node_takes_fails_in_the_schedulers_words(played: PlayedCluster) -> None:
+    build = played.build(scheduling_timeout=1)
+    played.server.unschedulable(played.server.start_pod(played.job()), "0/3 nodes are available: 3 Insufficient cpu.")
+    error = build.error()
+    assert isinstance(error, OperatorError)
+    assert "3 Insufficient cpu" in error.message

@@ -1,7 +1,7 @@
 """How the failures of builds in a cluster are told apart, each from the objects that Kubernetes shows of it.
 
-The tests write what the kubelet, the scheduler and the Job's controller write, in their words, so they run on the API
-server of the tests.
+The tests write what the kubelet, the scheduler and the Job's controller write, in their words: into the API server of
+the tests, or through the API of a real cluster (`make test-cluster`), where the Job's controller is its own.
 """
 
 import uuid
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from api_player import own_server
 from imagemill.builders.kaniko import failures
 from imagemill.builders.kaniko.cluster import connect
 from imagemill.errors import (
@@ -148,6 +149,7 @@ def disrupted(reason: str, message: str) -> Object:
         ("EvictionByEvictionAPI", "Eviction API: evicting", "evicted"),
     ],
 )
+@own_server("a pod that no node runs has no node's name")
 def test_a_pod_that_is_taken_away_is_tried_again(cluster: PlayedCluster, reason: str, message: str, told: str) -> None:
     build = cluster.build()
     _, pod = cluster.run()
@@ -218,6 +220,7 @@ def test_a_quota_on_jobs_is_told_with_its_figures(cluster: PlayedCluster) -> Non
     assert "quota team is exceeded: requested: count/jobs.batch=1, used: count/jobs.batch=0" in error.message
 
 
+@own_server("its Jobs' controller makes the pod at once")
 def test_a_quota_that_keeps_the_pod_from_being_made_is_told_within_seconds(cluster: PlayedCluster) -> None:
     build = cluster.build()
     said = (
@@ -230,6 +233,7 @@ def test_a_quota_that_keeps_the_pod_from_being_made_is_told_within_seconds(clust
     assert cluster.is_empty()
 
 
+@own_server("its Jobs' controller makes the pod at once")
 def test_why_an_adopted_job_has_no_pod_is_known_from_before(cluster: PlayedCluster) -> None:
     other = cluster.build()  # so that the watches are older than the adoption
     cluster.job()
@@ -246,6 +250,7 @@ def test_why_an_adopted_job_has_no_pod_is_known_from_before(cluster: PlayedClust
     other.error()
 
 
+@own_server("its admission is not the test's to change")
 def test_a_webhook_that_does_not_admit_the_job_is_named_with_its_reason(cluster: PlayedCluster) -> None:
     cluster.server.deny_admission("policy.example.com", "images must come from registry.example.com")
     error = failed(cluster.build(), OperatorError)
@@ -269,6 +274,7 @@ def test_a_webhook_that_does_not_admit_the_job_is_named_with_its_reason(cluster:
         ("no PriorityClass with name urgent was found", "priority class urgent"),
     ],
 )
+@own_server("its Jobs' controller makes the pod at once")
 def test_what_is_not_admitted_of_the_pod_is_told_by_its_jobs_events(
     cluster: PlayedCluster, said: str, told: str
 ) -> None:
@@ -285,6 +291,7 @@ def test_a_field_that_kubernetes_does_not_accept_is_named(cluster: PlayedCluster
 
 
 @pytest.mark.parametrize("verb", ["create", "get"])
+@own_server("what it grants is not the test's to change")
 def test_a_missing_permission_is_named_with_verb_and_resource(cluster: PlayedCluster, verb: str) -> None:
     source_hash = uuid.uuid4().hex * 2
     first = cluster.build(source_hash)
@@ -297,6 +304,7 @@ def test_a_missing_permission_is_named_with_verb_and_resource(cluster: PlayedClu
     assert f'the verb "{verb}" on the resource "jobs.batch"' in error.hint
 
 
+@own_server("the test changes how the server is reached")
 def test_credentials_that_are_not_accepted_are_told(cluster: PlayedCluster) -> None:
     cluster.server.kubeconfig.write_text(cluster.server.kubeconfig.read_text().replace(cluster.server.token, "wrong"))
     error = failed(cluster.build(), PermissionDenied)
@@ -304,18 +312,21 @@ def test_credentials_that_are_not_accepted_are_told(cluster: PlayedCluster) -> N
     assert "wrong" not in error.message
 
 
+@own_server("the test changes how the server is reached")
 def test_a_namespace_that_does_not_exist_is_told(cluster: PlayedCluster) -> None:
     config = cluster.server.kubeconfig
     config.write_text(config.read_text().replace("namespace: builds", "namespace: nowhere"))
     assert "The namespace nowhere does not exist" in failed(cluster.build(), OperatorError).message
 
 
+@own_server("its API server cannot be made to fail")
 def test_an_api_server_that_fails_is_a_service_unreachable(cluster: PlayedCluster) -> None:
     cluster.server.fail_next(503, 9, verb="create", resource="jobs", retry_after=None)
     error = cluster.build().error()
     assert type(error) is ServiceUnreachable
 
 
+@own_server("its API server cannot be made to fail")
 def test_an_api_server_that_wants_to_be_left_alone_says_for_how_long(cluster: PlayedCluster) -> None:
     cluster.server.fail_next(429, 1, verb="create", resource="jobs")
     error = cluster.build().error()
@@ -323,6 +334,7 @@ def test_an_api_server_that_wants_to_be_left_alone_says_for_how_long(cluster: Pl
     assert "has too much to do" in error.message
 
 
+@own_server("its API server cannot be made to fail")
 def test_a_request_that_was_put_off_is_made_again_when_the_server_says(cluster: PlayedCluster) -> None:
     cluster.server.fail_next(429, 1, verb="create", resource="jobs", retry_after=1)
     build = cluster.build()
@@ -330,6 +342,7 @@ def test_a_request_that_was_put_off_is_made_again_when_the_server_says(cluster: 
     assert build.result()
 
 
+@own_server("the test changes how the server is reached")
 def test_an_api_server_that_is_not_there_is_a_service_unreachable(cluster: PlayedCluster) -> None:
     config = cluster.server.kubeconfig
     config.write_text(config.read_text().replace(cluster.server.url, "http://127.0.0.1:9"))
@@ -394,6 +407,7 @@ def test_a_container_that_cannot_be_started_is_told(cluster: PlayedCluster) -> N
 # the build itself
 
 
+@own_server("a pod that no node runs has no log")
 def test_the_dockerfiles_own_failure_has_its_instruction_and_exit_code(cluster: PlayedCluster) -> None:
     build = cluster.build()
     lines = [
@@ -410,6 +424,7 @@ def test_the_dockerfiles_own_failure_has_its_instruction_and_exit_code(cluster: 
     assert cluster.job()["metadata"]["name"] == job["metadata"]["name"]
 
 
+@own_server("what it grants is not the test's to change")
 def test_a_failure_whose_log_is_lost_is_told_by_its_termination_message(cluster: PlayedCluster) -> None:
     cluster.server.deny("get", "pods/log")
     build = cluster.build()
@@ -418,6 +433,7 @@ def test_a_failure_whose_log_is_lost_is_told_by_its_termination_message(cluster:
     assert "unknown instruction: RUM" in failed(build, UserError).message
 
 
+@own_server("a pod that no node runs has no log")
 def test_a_registry_that_does_not_let_the_pod_push_is_no_permission(cluster: PlayedCluster) -> None:
     build = cluster.build()
     said = (
@@ -438,6 +454,7 @@ def test_a_build_that_reaches_its_jobs_deadline_ran_out_of_time(cluster: PlayedC
     assert "ran out of time" in failed(build, UserError).message
 
 
+@own_server("its Jobs' controller makes the pod at once")
 def test_a_job_that_gets_no_pod_and_no_reason_is_told_after_a_while(
     cluster: PlayedCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

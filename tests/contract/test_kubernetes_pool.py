@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
+from api_player import own_server
 from builds import until
 from imagemill.builders.kaniko.cluster import CONNECTIONS
 from imagemill.builders.kaniko.logs import FOLLOWERS, Followers, PodLog
@@ -56,6 +57,7 @@ def own_lines(build: RunningBuild) -> list[str]:
     return [line for line in build.progress.lines if line.startswith("line")]
 
 
+@own_server("a pod that no node runs has no log")
 def test_many_builds_at_once_have_their_own_digests_and_whole_logs_over_few_connections(
     cluster: PlayedCluster,
 ) -> None:
@@ -82,6 +84,7 @@ def test_many_builds_at_once_have_their_own_digests_and_whole_logs_over_few_conn
     assert until(lambda: cluster.streams() == 0)
 
 
+@own_server("its API server cannot be made to fail")
 def test_many_builds_survive_closed_and_forgotten_watches_and_a_server_in_trouble(cluster: PlayedCluster) -> None:
     builds = start(cluster)
     jobs = by_number(cluster)
@@ -97,6 +100,7 @@ def test_many_builds_survive_closed_and_forgotten_watches_and_a_server_in_troubl
     assert [build.result() for build in builds] == [digest(number) for number in range(BUILDS)]
 
 
+@own_server("a pod that no node runs has no log")
 def test_one_connection_serves_several_logs_live_one_turn_after_the_other(cluster: PlayedCluster) -> None:
     build = cluster.build()
     job, first = cluster.run()

@@ -179,4 +179,5 @@ def test_importing_the_sources_imports_no_adapter() -> None:
     code = "import sys, imagemill.sources; print(*[m for m in sys.modules if m.startswith('imagemill.sources.')])"
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=True, text=True)
-    assert set(done.stdout.split()) == {"imagemill.sources.git_url", "imagemill.sources.options"}
+    shared = ("git_url", "host_credentials", "options")
+    assert set(done.stdout.split()) == {f"imagemill.sources.{name}" for name in shared}

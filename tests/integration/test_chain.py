@@ -35,7 +35,8 @@ def running(
     settings = {"IMAGEMILL_DOCKER_HOST": engine, "IMAGEMILL_DOCKER_CLI": docker_cli, **QUICK}
     if request.param == "embedded":
         with EmbeddedService(folder / "cache", {**settings, "IMAGEMILL_SOURCE_ROOTS": str(folder)}, {}) as started:
-            yield started.connect(), folder
+            with started.connect() as client:
+                yield client, folder
         return
     redis = request.getfixturevalue("redis_url")
     broker = redis if request.param == "redis" else request.getfixturevalue("rabbitmq_url")

@@ -2,9 +2,10 @@
 
 import base64
 import json
+import socket
 import subprocess
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,23 @@ from urllib3 import request
 
 import aws_servers
 import google_token_server
+import hardship
 import servers
 from aws_fixtures import REGION, own_client, use_keys
+from azure_fixtures import STORAGE, Certificate, Names
+from azure_token_server import OBJECT, Acr, acr
 from http_faults import FaultyProxy
 from imagemill.cli.commands import cli
 from imagemill.config import LaunchConfig, Loaded
 from imagemill.doctor import Finding, Place, Verdict, examine
+from imagemill.errors import PermissionDenied
 from imagemill.permissions import permissions
+from imagemill.reference import ImageReference
+from imagemill.registries import transport
 from imagemill.registries.docker_config import DockerConfig
+from imagemill.registries.oci import OciRegistry
+from imagemill.stores import store_for
+from servers import Server
 
 ACCOUNT = "123456789012"
 
@@ -34,19 +44,37 @@ def diagnosis(folder: Path, builder: Mapping[str, str], **environment: str) -> d
     return examined(folder, LaunchConfig.model_validate({"environment": environment, "builder": section}))
 
 
-def examined(folder: Path, config: LaunchConfig) -> dict[str, Finding]:
-    """The findings on a machine without docker and a service, by check."""
+def examined(folder: Path, config: LaunchConfig, *insecure: str) -> dict[str, Finding]:
+    """The findings on a machine without docker and a service, by check; `insecure` registries speak plain HTTP."""
     place = Place(
         config=lambda: Loaded(config),
         destination=None,
         docker_cli=None,
         docker_host=None,
         docker_config=DockerConfig(folder),
-        insecure_registries=frozenset(),
+        insecure_registries=frozenset(insecure),
         client=None,
         environment={"PATH": str(folder)},
     )
     return {finding.check: finding for finding in examine(place)}
+
+
+Leading = dict[str, str]
+
+
+@pytest.fixture
+def leading(monkeypatch: pytest.MonkeyPatch) -> Iterator[Leading]:
+    """Names of hosts, and the origin (`http://HOST:PORT`) of the server of ours that each leads to."""
+    led: Leading = {}
+    resolve = socket.getaddrinfo
+
+    def lead(host: str, port: int, *rest: Any, **options: Any) -> Any:
+        there = urlsplit(led.get(host, ""))
+        return resolve(there.hostname or host, there.port or port, *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", lead)
+    yield led
+    transport._pool.cache_clear()  # connections that are kept lead there still
 
 
 # --- AWS ---
@@ -165,9 +193,9 @@ class Guarded:
             statement
             | {"Action": [action for action in _listed(statement["Action"]) if action != without]}
             | ({} if statement["Resource"].startswith("arn:aws:s3") else {"Resource": "*"})
-            for statement in policy.data["Statement"]
+            for statement in policy.data["policy"]["Statement"]
         ]
-        document = policy.data | {"Statement": [statement for statement in statements if statement["Action"]]}
+        document = policy.data["policy"] | {"Statement": [each for each in statements if each["Action"]]}
         self.iam.put_user_policy(UserName="worker", PolicyName="printed", PolicyDocument=json.dumps(document))
 
 
@@ -280,10 +308,55 @@ def test_who_may_not_store_objects_is_told_the_permission_and_the_binding_for_hi
         found = diagnosis(tmp_path, store, type="gcp", region="europe-west1", project="a-project")["context store"]
     assert found.verdict is Verdict.FAILED
     (grant,) = found.grants
-    permission, command = grant.splitlines()
-    assert permission == "imagemillWorkerContexts.yaml: includedPermissions: [storage.objects.create]"
-    assert command.startswith(f"gcloud storage buckets add-iam-policy-binding gs://{gcs_bucket} ")
-    assert f'--member="serviceAccount:{who}"' in command
+    update, bind = grant.splitlines()
+    role = "imagemillWorkerContexts --project=a-project"
+    assert update == f"gcloud iam roles update {role} --add-permissions=storage.objects.create"
+    assert bind.startswith(f"gcloud storage buckets add-iam-policy-binding gs://{gcs_bucket} ")
+    assert f"--member=serviceAccount:{who}" in bind
+
+
+GAR = "europe-west4-docker.pkg.dev"
+
+
+@pytest.mark.parametrize(
+    ("match", "check", "permission"),
+    [
+        ("^(HEAD|GET) .*/manifests/", "registry", "artifactregistry.repositories.downloadArtifacts"),
+        ("^POST .*/blobs/uploads/", "credentials", "artifactregistry.repositories.uploadArtifacts"),
+    ],
+)
+def test_who_may_not_use_a_repository_of_google_is_told_the_permission_and_the_commands_that_grant_it(
+    service_account: google_token_server.GoogleServer,
+    registry: str,
+    leading: Leading,
+    tmp_path: Path,
+    match: str,
+    check: str,
+    permission: str,
+) -> None:
+    said = f'Permission "{permission}" denied on resource "projects/a-project/…" (or it may not exist)'
+    body = json.dumps({"errors": [{"code": "DENIED", "message": said}]}).encode()
+    environment = {"type": "gcp", "region": "europe-west4", "project": "a-project"}
+    builder = {"type": "docker", "destination": f"{GAR}/a-project/images/model"}
+    config = LaunchConfig.model_validate({"environment": environment, "builder": builder})
+    with FaultyProxy(f"http://{registry}") as proxy:
+        leading[GAR] = proxy.origin
+        proxy.fail_next(403, {"Content-Type": "application/json"}, 9, match, body)
+        findings = examined(tmp_path, config, GAR)
+    found = findings[check]
+    assert found.verdict is Verdict.FAILED
+    assert permission in found.message
+    assert "docker login" not in found.hint
+    (grant,) = found.grants
+    update, bind = grant.splitlines()
+    role = "imagemillWorkerImages"
+    assert update == f"gcloud iam roles update {role} --project=a-project --add-permissions={permission}"
+    assert bind == (
+        "gcloud artifacts repositories add-iam-policy-binding images --project=a-project --location=europe-west4"
+        f" --member=serviceAccount:{google_token_server.EMAIL} --role=projects/a-project/roles/{role}"
+    )
+    if check == "credentials":
+        assert findings["registry"].verdict is Verdict.OK
 
 
 # --- Azure ---
@@ -303,6 +376,93 @@ def test_a_container_that_is_not_there_is_named(azure_container: str, azure_clie
     found = diagnosis(tmp_path, {"build-context-store": missing}, type="azure")["context store"]
     assert found.verdict is Verdict.FAILED
     assert "no-such-container" in found.message
+
+
+def test_who_may_not_store_blobs_is_told_the_action_and_the_role_for_himself(
+    azurite: Server,
+    azure_container: str,
+    azure_client: None,
+    azure_names: Names,
+    azure_certificate: Certificate,
+    tmp_path: Path,
+) -> None:
+    code = "AuthorizationPermissionMismatch"
+    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+    with FaultyProxy(azurite.url, azure_certificate.context()) as proxy:
+        azure_names.hosts[STORAGE] = int(proxy.origin.rpartition(":")[2])
+        proxy.fail_next(403, {"x-ms-error-code": code, "Content-Type": "application/xml"}, 9, "^PUT ", body)
+        found = diagnosis(tmp_path, {"build-context-store": azure_container}, type="azure")["context store"]
+    assert found.verdict is Verdict.FAILED
+    assert "Microsoft.Storage/storageAccounts/blobServices/containers/blobs/write" in found.message
+    show = "az storage account show --name millstore --query id --output tsv"
+    assert found.grants == (
+        f'az role assignment create --assignee {OBJECT} --role "Storage Blob Data Contributor" --scope'
+        f' "$({show})/blobServices/default/containers/{azure_container.rpartition("/")[2]}"',
+    )
+
+
+def test_credentials_of_azure_that_cannot_be_used_are_found_once(
+    azure_container: str, azure_client: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "nonsense")
+    found = diagnosis(tmp_path, {"build-context-store": azure_container}, type="azure")
+    assert found["identity"].verdict is found["context store"].verdict is Verdict.FAILED
+    assert found["identity"].message.startswith("The Azure credentials cannot be used: ")
+    assert found["identity"].hint
+    assert found["context store"].message == "for the same reason as identity"
+    assert "registry" in found
+
+
+ACR = "contoso-abc123def.azurecr.io"
+PULL, PUSH = (f"Microsoft.ContainerRegistry/registries/{action}" for action in ("pull/read", "push/write"))
+
+
+@pytest.fixture
+def acr_front(tmp_path: Path, azure_client: None, leading: Leading) -> Iterator[Acr]:
+    """The registry of Azure at `ACR`."""
+    with acr(tmp_path) as front:
+        leading[ACR] = f"http://{front.address}"
+        front.address = ACR
+        with servers.docker_registry(tmp_path, auth=front.registry_auth()) as address:
+            front.register(address, tmp_path / "registry")
+            yield front
+
+
+def assignment(role: str) -> str:
+    show = "az acr show --name contoso --query id --output tsv"
+    return f'az role assignment create --assignee {OBJECT} --role "{role}" --scope "$({show})"'
+
+
+@pytest.mark.parametrize(
+    ("rights", "check", "actions", "role"),
+    [
+        ((), "registry", [PULL], "AcrPull"),
+        ((), "credentials", [PUSH], "AcrPush"),
+        (("pull",), "credentials", [PULL, PUSH], "AcrPush"),
+    ],
+)
+def test_who_may_not_use_a_registry_of_azure_is_told_the_action_and_the_role_that_grants_it(
+    acr_front: Acr, tmp_path: Path, rights: tuple[str, ...], check: str, actions: list[str], role: str
+) -> None:
+    acr_front.rights = {OBJECT: set(rights)}
+    builder = {"type": "docker", "destination": f"{ACR}/team/model"}
+    config = LaunchConfig.model_validate({"environment": {"type": "azure"}, "builder": builder})
+    findings = examined(tmp_path, config, ACR)
+    found = findings[check]
+    assert found.verdict is Verdict.FAILED
+    assert found.message.endswith(f"; it takes {', '.join(actions)}")
+    assert "docker login" not in found.hint
+    assert found.grants == (assignment(role),)
+    if rights:
+        assert findings["registry"].verdict is Verdict.OK
+
+
+def test_who_may_push_to_a_registry_of_azure_is_fine(acr_front: Acr, tmp_path: Path) -> None:
+    acr_front.rights = {OBJECT: {"pull", "push"}}
+    builder = {"type": "docker", "destination": f"{ACR}/team/model"}
+    config = LaunchConfig.model_validate({"environment": {"type": "azure"}, "builder": builder})
+    found = examined(tmp_path, config, ACR)
+    assert found["registry"].verdict is found["credentials"].verdict is Verdict.OK
 
 
 # --- Any registry ---
@@ -358,6 +518,32 @@ def test_credentials_that_are_wrong_or_missing_are_found(guarded: str, tmp_path:
     assert found.verdict is Verdict.FAILED
     assert "No permission to push" in found.message
     assert "docker login" in found.hint
+
+
+@pytest.mark.parametrize(
+    ("attempt", "actions"),
+    [
+        (lambda registry, image: registry.digest(image.with_tag("v1")), "pull"),
+        (lambda registry, image: registry.delete(image.with_tag("v1")), "pull,push,delete"),
+    ],
+)
+def test_a_registry_that_refuses_is_named_with_the_actions(
+    guarded: str, tmp_path: Path, attempt: Callable[[OciRegistry, ImageReference], object], actions: str
+) -> None:
+    image = ImageReference(guarded, "some/image")
+    with pytest.raises(PermissionDenied) as raised:
+        attempt(OciRegistry(DockerConfig(tmp_path)), image)
+    assert (raised.value.action, raised.value.resource) == (actions, image.repository)
+
+
+def test_a_folder_that_refuses_is_named_with_the_action() -> None:
+    with hardship.public_folder() as folder:
+        (folder / "contexts").mkdir(mode=0)
+        store = store_for((folder / "contexts").as_uri())
+        for attempt, action in ((store.exists, "read"), (store.delete, "write")):
+            with hardship.as_nobody(), pytest.raises(PermissionDenied) as raised:
+                attempt("name")
+            assert (raised.value.action, raised.value.resource) == (action, f"{folder}/contexts")
 
 
 @pytest.mark.parametrize(

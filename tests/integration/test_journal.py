@@ -29,8 +29,9 @@ def journal(app: Celery, redis_url: str, key_prefix: str) -> Journal:
 
 
 @pytest.fixture
-def client(redis_url: str, key_prefix: str) -> Client:
-    return Client(redis_url, key_prefix=key_prefix)
+def client(redis_url: str, key_prefix: str) -> Iterator[Client]:
+    with Client(redis_url, key_prefix=key_prefix) as client:
+        yield client
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def procfile(tmp_path: Path, environment: dict[str, str]) -> Iterator[servers.Se
         return pools == {"light", "docker", "kaniko"} and page(f"localhost:{environment['FLOWER_PORT']}/healthcheck")
 
     command = [str(BIN / "honcho"), "start", "--procfile", str(ROOT / "Procfile"), "--app-root", str(ROOT)]
-    with servers.Server("honcho", "", command, tmp_path, ready, environment) as server:
+    with client, servers.Server("honcho", "", command, tmp_path, ready, environment) as server:
         yield server
 
 

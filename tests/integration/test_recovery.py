@@ -161,8 +161,8 @@ def test_a_step_that_kills_its_workers_is_given_up(redis_service: Service, reque
 
 def test_a_broker_that_is_away_is_said_to_be(redis_url: str) -> None:
     away = f"redis://:hunter2@localhost:{servers.free_port()}/0"
-    with pytest.raises(ServiceUnreachable, match="does not answer") as raised:
-        Client(away, redis_url).submit(source="/x")
+    with Client(away, redis_url) as client, pytest.raises(ServiceUnreachable, match="does not answer") as raised:
+        client.submit(source="/x")
     assert "IMAGEMILL_BROKER" in raised.value.hint
     assert "hunter2" not in str(raised.value)
 

@@ -33,8 +33,9 @@ def redis(redis_url: str) -> Iterator[Redis]:
 
 
 @pytest.fixture
-def client(redis_url: str, key_prefix: str) -> Client:
-    return Client(redis_url, key_prefix=key_prefix)
+def client(redis_url: str, key_prefix: str) -> Iterator[Client]:
+    with Client(redis_url, key_prefix=key_prefix) as client:
+        yield client
 
 
 @pytest.fixture

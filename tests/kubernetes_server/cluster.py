@@ -43,24 +43,32 @@ class Cluster:
         return client.AuthorizationV1Api(self.api)
 
 
+def real_cluster() -> Path | None:
+    """The kubeconfig of the real cluster that the environment names, if it does."""
+    named = os.environ.get(KUBECONFIG)
+    return Path(named) if named else None
+
+
 @contextmanager
 def any_cluster(folder: Path) -> Iterator[Path]:
     """The kubeconfig of the real cluster, if one is named, else of a server of our own while the block lasts."""
-    if named := os.environ.get(KUBECONFIG):
-        yield Path(named)
+    if named := real_cluster():
+        yield named
         return
-    with KubernetesServer(folder) as server:
+    with KubernetesServer(folder, controls_jobs=True) as server:
         yield server.kubeconfig
 
 
 @contextmanager
 def fresh_namespace(kubeconfig: Path) -> Iterator[Cluster]:
-    """A namespace of its own on the cluster, with its service account; deleted with all that is in it."""
+    """A namespace of its own on the cluster, with all that a cluster puts into it; deleted with all that is in it."""
     with connected(kubeconfig) as api:
         core: Any = client.CoreV1Api(api)
         name = core.create_namespace({"metadata": {"generateName": "imagemill-test-"}}).metadata.name
         try:
-            _wait_for_service_account(core, name)
+            # Without its account no pod can be created; the other would come in the middle of a test.
+            _wait_for(core.list_namespaced_service_account, name, "default")
+            _wait_for(core.list_namespaced_config_map, name, "kube-root-ca.crt")
             yield Cluster(kubeconfig, name, api)
         finally:
             core.delete_namespace(name)
@@ -77,10 +85,9 @@ def connected(kubeconfig: Path) -> Iterator[Any]:
         api.rest_client.pool_manager.clear()
 
 
-def _wait_for_service_account(core: Any, namespace: str) -> None:
-    """Pods cannot be created before the account `default` is there."""
+def _wait_for(listing: Any, namespace: str, name: str) -> None:
+    """Wait for what a controller puts into each new namespace."""
     watching: Any = watch.Watch()  # type: ignore[no-untyped-call]
-    accounts = watching.stream(core.list_namespaced_service_account, namespace, timeout_seconds=60)
-    next(found for found in accounts if found["object"].metadata.name == "default")
-    watching.stop()
-    accounts.close()
+    found = watching.stream(listing, namespace, field_selector=f"metadata.name={name}", timeout_seconds=60)
+    next(found)
+    found.close()

@@ -112,14 +112,8 @@ class Play(Running):
         """The Job controller gives the Job up (`DeadlineExceeded` …): it deletes what runs, then the Job is Failed."""
 
         def fail() -> Object:
-            current = self._now(JOBS, job)
             words = message or dict([FAILED, DEADLINE]).get(reason, reason)
-            current = self._add_condition(current, "FailureTarget", reason, words)
-            for running in self._active(current):
-                self.api.garbage.delete(PODS, running)
-            self.api.garbage.collect()
-            failed = current["status"].get("failed", 0) + current["status"].get("active", 0)
-            return self._end_job(self._count(current, active=0, failed=failed), "Failed", reason, words)
+            return self._give_up(self._now(JOBS, job), reason, words)
 
         return self._call(fail)
 
@@ -166,7 +160,7 @@ class Play(Running):
         pods = self._pods(job["metadata"]["name"], job["metadata"]["namespace"])
         return [pod for pod in pods if pod["status"]["phase"] in ("Pending", "Running")]
 
-    def _start_pod(self, job: Object) -> Object:
+    def _start_pod(self, job: Object, finalizers: list[str] | None = None) -> Object:
         template, metadata = job["spec"]["template"], job["metadata"]
         owner = {"apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": metadata["uid"]}
         pod: Object = {
@@ -178,6 +172,7 @@ class Play(Running):
                 "namespace": metadata["namespace"],
                 "ownerReferences": [owner | {"controller": True, "blockOwnerDeletion": True}],
                 "annotations": template["metadata"].get("annotations", {}),
+                **({"finalizers": finalizers} if finalizers else {}),
             },
             "spec": template["spec"],
         }
@@ -242,6 +237,15 @@ class Play(Running):
             return job
         job = self._add_condition(job, "FailureTarget", *FAILED)
         return self._end_job(job, "Failed", *FAILED)
+
+    def _give_up(self, job: Object, reason: str, words: str) -> Object:
+        """The Job controller deletes what runs; then the Job is Failed."""
+        job = self._add_condition(job, "FailureTarget", reason, words)
+        for running in self._active(job):
+            self.api.garbage.delete(PODS, running)
+        self.api.garbage.collect()
+        failed = job["status"].get("failed", 0) + job["status"].get("active", 0)
+        return self._end_job(self._count(job, active=0, failed=failed), "Failed", reason, words)
 
     def _end_job(self, job: Object, kind: str, reason: str, message: str) -> Object:
         ended = self._add_condition(job, kind, reason, message)

@@ -22,7 +22,7 @@ from kubernetes_server.api import Api
 from kubernetes_server.control import Control
 from kubernetes_server.controllers import Controllers
 from kubernetes_server.http import Frontend
-from kubernetes_server.play import Play
+from kubernetes_server.job_controller import JobController
 from kubernetes_server.resources import NAMESPACES, Resource
 from kubernetes_server.status import Object
 from kubernetes_server.store import Store
@@ -32,13 +32,14 @@ _STARTS_WITHIN = 30.0
 _TURNS = 8
 
 
-class KubernetesServer(Play, Control):
+class KubernetesServer(JobController, Control):
     """An API server on 127.0.0.1 while the `with` block lasts; `kubeconfig` says how to reach it.
 
     It lets in one user, a service account of `namespace`, by a bearer token, and allows it everything at first.
+    With `controls_jobs` it also has the Jobs' controller of a real cluster, whose part a test plays otherwise.
     """
 
-    def __init__(self, folder: Path, namespace: str = "builds") -> None:
+    def __init__(self, folder: Path, namespace: str = "builds", *, controls_jobs: bool = False) -> None:
         self.folder, self.namespace = folder, namespace
         self.kubeconfig = folder / "kubeconfig.yaml"
         self.token = secrets.token_urlsafe(24)
@@ -49,6 +50,8 @@ class KubernetesServer(Play, Control):
         self.api = Api(self.store, self.access)
         self.controllers = Controllers(self.store)
         self.frontend = Frontend(self.api)
+        if controls_jobs:
+            self._watch_jobs()
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
         self._ready = threading.Event()

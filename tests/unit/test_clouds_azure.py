@@ -64,6 +64,43 @@ def test_wrong_secret_is_told_and_not_repeated(
 
 
 @pytest.mark.usefixtures("azure_client")
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"AZURE_TOKEN_CREDENTIALS": "nonsense"}, "Invalid value for AZURE_TOKEN_CREDENTIALS: nonsense"),
+        ({"AZURE_TENANT_ID": "not a tenant"}, "Invalid tenant ID"),
+        ({"AZURE_CLIENT_SECRET": ""}, "secret should be"),
+        ({"AZURE_AUTHORITY_HOST": "http://login.example.com"}, "must be a TLS protected"),
+        ({"AZURE_CLIENT_CERTIFICATE_PATH": "/not/there.pem"}, "No such file or directory: '/not/there.pem'"),
+        ({"AZURE_CLIENT_CERTIFICATE_PATH": __file__}, "Failed to deserialize certificate"),
+        ({"AZURE_FEDERATED_TOKEN_FILE": "/not/there"}, "No such file or directory: '/not/there'"),
+        ({"AZURE_FEDERATED_TOKEN_FILE": "/"}, "Is a directory: '/'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_credentials_that_cannot_be_used_are_told_with_what_sets_them(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], told: str
+) -> None:
+    if {"AZURE_CLIENT_CERTIFICATE_PATH", "AZURE_FEDERATED_TOKEN_FILE"} & settings.keys():
+        monkeypatch.delenv("AZURE_CLIENT_SECRET")
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    for ask in (token, azure.identity):
+        with pytest.raises(OperatorError, match=r"^The Azure credentials cannot be used: ") as raised:
+            ask()
+        assert told in raised.value.message
+        assert next(iter(settings)) in raised.value.hint
+
+
+@pytest.mark.usefixtures("azure_client")
+def test_tenant_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_TENANT_ID", "no-such-tenant")
+    with pytest.raises(OperatorError, match="/no-such-tenant") as raised:
+        token()
+    assert "check tenant" in raised.value.hint
+
+
+@pytest.mark.usefixtures("azure_client")
 @pytest.mark.parametrize("status", [429, 500, 503, 504])
 def test_entra_that_is_down_is_asked_once_and_is_no_lack_of_credentials(azure_tokens: Entra, status: int) -> None:
     azure_tokens.fault = Response(status, {"Retry-After": "9"}, b"{}")
@@ -131,11 +168,21 @@ def test_forked_process_has_a_chain_of_its_own() -> None:
         assert pool.apply(token)
 
 
-@pytest.mark.parametrize("host", ["mill.azurecr.io", "mill.azurecr.cn", "mill.azurecr.us"])
+@pytest.mark.parametrize(
+    "host", ["mill.azurecr.io", "mill.azurecr.cn", "mill.azurecr.us", "contoso-abc123def.azurecr.io"]
+)
 def test_registries_of_all_clouds_are_asked_with_a_token_for_registries(host: str, tmp_path: Path) -> None:
     registry = registry_for(ImageReference(host, "team/model"), docker_config=DockerConfig(tmp_path))
     assert isinstance(registry, AzureRegistry)
     assert SCOPE == "https://containerregistry.azure.net/.default"
+
+
+@pytest.mark.parametrize(
+    "host", ["a-b-c.azurecr.io", "a--b.azurecr.io", "mill.azurecr.io.example.com", "mill.azurecr.io:443"]
+)
+def test_host_that_only_resembles_one_of_azure_is_given_no_token(host: str, tmp_path: Path) -> None:
+    registry = registry_for(ImageReference(host, "team/model"), docker_config=DockerConfig(tmp_path))
+    assert not isinstance(registry, AzureRegistry)
 
 
 @pytest.mark.usefixtures("azure_names")

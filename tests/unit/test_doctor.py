@@ -10,8 +10,10 @@ from imagemill.cli import findings
 from imagemill.config import LaunchConfig, Loaded, load
 from imagemill.doctor import Finding, Place, Verdict, examine
 from imagemill.doctor.case import Case
+from imagemill.doctor.registry import _may_push
 from imagemill.errors import ImagemillError, OperatorError, PermissionDenied, ServiceUnreachable
 from imagemill.permissions import Use, permissions
+from imagemill.reference import ImageReference
 from imagemill.registries.docker_config import DockerConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -31,7 +33,7 @@ def place(folder: Path, config: LaunchConfig | None = None, destination: str | N
     )
 
 
-def case(name: str, folder: Path, who: str = "") -> Case:
+def case(name: str, folder: Path, **who: str) -> Case:
     config = load(CONFIGS / f"{name}.yaml").config
     return Case(place(folder, config), config, permissions(config), who)
 
@@ -47,7 +49,9 @@ DENIED = PermissionDenied("AWS refuses s3:PutObject", "allow it", "s3:PutObject"
 
 
 def test_a_missing_permission_is_found_with_the_line_that_grants_it(tmp_path: Path) -> None:
-    found = case("aws-docker", tmp_path, "arn:aws:iam::1:role/worker").checked("x", raising(DENIED), Use.KEEP_CONTEXTS)
+    found = case("aws-docker", tmp_path, aws="arn:aws:iam::1:role/worker").checked(
+        "x", raising(DENIED), Use.KEEP_CONTEXTS
+    )
     assert (found.verdict, found.message, found.hint) == (Verdict.FAILED, "AWS refuses s3:PutObject", "allow it")
     (line,) = found.grants
     assert json.loads(line) == {
@@ -57,12 +61,35 @@ def test_a_missing_permission_is_found_with_the_line_that_grants_it(tmp_path: Pa
     }
 
 
-def test_who_is_not_even_known_is_granted_nothing(tmp_path: Path) -> None:
-    assert case("aws-docker", tmp_path).checked("x", raising(DENIED), Use.KEEP_CONTEXTS).grants == ()
+@pytest.mark.parametrize("name", ["aws-docker", "coreweave-kaniko"])
+def test_a_policy_that_names_nobody_grants_also_who_is_not_known(tmp_path: Path, name: str) -> None:
+    (line,) = case(name, tmp_path).checked("x", raising(DENIED), Use.KEEP_CONTEXTS).grants
+    assert json.loads(line)["Action"] == "s3:PutObject"
 
 
-def test_where_the_environment_is_no_cloud_nobody_has_to_be_known(tmp_path: Path) -> None:
-    assert case("coreweave-kaniko", tmp_path).checked("x", raising(DENIED), Use.KEEP_CONTEXTS).grants
+def test_who_is_known_to_one_cloud_alone_is_not_taken_for_somebody_of_another(tmp_path: Path) -> None:
+    action = "Microsoft.ContainerRegistry/registries/pull/read"
+    denied = PermissionDenied("no", "", action, "registries/exampleregistry")
+    for who, assignee in ({"azure": "an-object-id"}, "an-object-id"), ({"aws": "arn:aws:iam::1:user/a"}, '"$WORKER"'):
+        found = case("azure-docker", tmp_path, **who).checked("registry", raising(denied), Use.FIND_IMAGES)
+        (line,) = found.grants
+        assert line.startswith(f'az role assignment create --assignee {assignee} --role "AcrPull" --scope ')
+        assert found.message == f"no; it takes {action}"
+
+
+def test_a_denial_in_the_words_of_the_registrys_protocol_is_told_in_the_clouds(tmp_path: Path) -> None:
+    denied = PermissionDenied("No permission to push: 401", "docker login", "pull,push", "somewhere")
+    found = case("azure-docker", tmp_path).checked("credentials", raising(denied), Use.PUSH_IMAGES)
+    assert found.message.endswith("/registries/pull/read, Microsoft.ContainerRegistry/registries/push/write")
+    assert found.hint == "grant it to the worker's identity"
+    local = case("docker-local", tmp_path).checked("credentials", raising(denied), Use.PUSH_IMAGES)
+    assert (local.message, local.hint, local.grants) == (denied.message, denied.hint, ())
+
+
+def test_what_a_push_needs_on_ecr_is_not_said_to_be_known_from_its_first_step() -> None:
+    ecr = ImageReference.parse("123456789012.dkr.ecr.eu-central-1.amazonaws.com/team/model")
+    assert _may_push(ecr).startswith("may begin a push to team/model (ecr:InitiateLayerUpload); the other actions")
+    assert _may_push(ImageReference.parse("registry.example.com/team/model")) == "may push to team/model"
 
 
 def test_the_same_reason_is_told_once(tmp_path: Path) -> None:

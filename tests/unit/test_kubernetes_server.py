@@ -3,8 +3,11 @@
 The API itself is tested in tests/contract/test_kubernetes_api.py, on this server and on real clusters.
 """
 
+import asyncio
+import gc
 import json
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -467,3 +470,19 @@ def test_the_server_stops_while_it_is_watched_and_leaves_nothing(tmp_path: Path)
     assert threading.active_count() == threads
     with socket.create_server(("127.0.0.1", int(server.url.rpartition(":")[2]))) as free:
         assert free.fileno() > 0
+
+
+def test_a_connection_that_comes_as_the_server_stops_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda told: lost.append(told.exc_value))
+    with KubernetesServer(tmp_path) as server:
+
+        def connect_and_stop() -> socket.socket:
+            """The server's loop sees both at once, when it gets to look."""
+            asyncio.get_running_loop().call_soon(server._stopping.set)
+            return socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])))
+
+        connection = server._call(connect_and_stop)
+    with connection:
+        gc.collect()
+    assert lost == []

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from imagemill.builders.kaniko.cluster import PERMISSIONS
 from imagemill.cli.commands import cli
 from imagemill.config import LaunchConfig, load
 from imagemill.permissions import Party, Permissions, Use, permissions
@@ -45,8 +46,11 @@ def data(found: Permissions, cloud: str, party: Party = Party.WORKER) -> Any:
     return policy.data
 
 
-def statements(found: Permissions, party: Party = Party.WORKER) -> dict[str, Any]:
-    return {statement["Sid"]: statement for statement in data(found, "aws", party)["Statement"]}
+def statements(found: Permissions, *, optional: bool = False) -> dict[str, Any]:
+    """The worker's statements by their names: of the least policy, or of all that are for one use each."""
+    made = data(found, "aws")
+    documents = made["optional"].values() if optional else [made["policy"]]
+    return {statement["Sid"]: statement for document in documents for statement in document["Statement"]}
 
 
 def output(*arguments: str | Path) -> str:
@@ -94,8 +98,16 @@ def test_every_block_is_what_it_is_called(path: Path) -> None:
             subprocess.run(["bash", "-n"], input=text, text=True, check=True)
 
 
+def add_programs(folder: Path) -> None:
+    """The clouds' commands, which print what they get."""
+    for program in ("gcloud", "az", "kubectl"):
+        prints = f'#!/bin/sh\ncase "$*" in *show*) echo /the/id;; *) printf "%s|" {program} "$@"; echo;; esac\n'
+        (folder / program).write_text(prints)
+        (folder / program).chmod(0o755)
+
+
 def run(script: str, programs: Path) -> list[str]:
-    """What the shell calls in a script, where the only programs are those in a folder, which print what they get."""
+    """What the shell calls in a script, where the only programs are those in a folder (`add_programs`)."""
     command = ["/bin/bash", "-eu"]
     done = subprocess.run(
         command, input=script, text=True, check=True, capture_output=True, env={"PATH": str(programs)}
@@ -105,19 +117,18 @@ def run(script: str, programs: Path) -> list[str]:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_shell_calls_what_the_json_says(path: Path, tmp_path: Path) -> None:
-    for program in ("gcloud", "az", "kubectl"):
-        prints = f'#!/bin/sh\ncase "$*" in *show*) echo /the/id;; *) printf "%s|" {program} "$@"; echo;; esac\n'
-        (tmp_path / program).write_text(prints)
-        (tmp_path / program).chmod(0o755)
+    add_programs(tmp_path)
     for policy in permissions(load(path).config).policies():
         if policy.cloud == "aws":
             continue
-        script = policy.blocks[-1].text
-        variables = [line for line in script.splitlines() if line.startswith(("WORKER=", "BUILD_POD="))]
-        called = run(script, tmp_path)
-        assert called == run("\n".join([*variables, *policy.data["commands"]]), tmp_path)
-        assert len(called) == len(policy.data["commands"])
-        assert all("$" not in line and "\\" not in line for line in called)
+        optional = policy.data["optional"].values() if policy.cloud != "kubernetes" else ()
+        scripts = [block.text for block in policy.blocks if block.title.startswith(("command", "role assignments"))]
+        for script, commands in zip(scripts, [policy.data["commands"], *optional], strict=True):
+            variables = [line for line in script.splitlines() if line.startswith(("WORKER=", "BUILD_POD="))]
+            called = run(script, tmp_path)
+            assert called == run("\n".join([*variables, *commands]), tmp_path)
+            assert len(called) == len(commands)
+            assert all("$" not in line and "\\" not in line for line in called)
 
 
 # --- The least ---
@@ -130,27 +141,55 @@ def test_the_worker_that_pushes_to_ecr_may_do_what_the_guide_of_the_agent_grants
         (f"ecr:{action}", ARN) for action in push | {"DescribeImages", "DescribeRepositories", "CreateRepository"}
     }
     assert granted(found) == expected | {("ecr:GetAuthorizationToken", "*")}
-    assert {"ecr:BatchDeleteImage", "ecr:BatchGetImage"} <= {action for action, _ in granted(found, optional=True)}
     assert set(found.grants) == {"aws"}
     assert found.notes == ()
 
 
-def test_what_only_some_builds_need_has_a_statement_of_its_own_whose_name_says_so() -> None:
-    found = statements(permissions(config()))
-    assert found["AddTags"]["Action"] == "ecr:BatchGetImage"
-    assert found["DeleteTags"]["Action"] == "ecr:BatchDeleteImage"
-    assert "AddTags is only for builds that ask for further tags (--tag)" in output_of(config())
+def test_the_least_policy_has_nothing_that_a_build_can_do_without() -> None:
+    found = permissions(config())
+    assert statements(found).keys() == {"FindImages", "MakeRepository", "Login", "PushImages"}
+    assert statements(found, optional=True).keys() == {"AddTags"}
+    assert statements(found, optional=True)["AddTags"]["Action"] == "ecr:BatchGetImage"
+    least, tags = (block for policy in found.policies() for block in policy.blocks)
+    assert (least.title, tags.title) == (
+        "IAM policy",
+        "IAM policy, only for builds that ask for further tags (--tag)",
+    )
+    assert "BatchGetImage" in tags.text
+    assert "BatchGetImage" not in least.text
 
 
-def output_of(config: LaunchConfig) -> str:
-    return "\n".join(f"{b.title}\n{b.text}" for policy in permissions(config).policies() for b in policy.blocks)
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_deleting_an_image_is_granted_nowhere(path: Path) -> None:
+    found = permissions(load(path).config)
+    actions = {action for grants in found.grants.values() for grant in grants for action in grant.actions}
+    assert not {action for action in actions if "delete" in action.lower()} - {
+        "s3:DeleteObject",
+        "storage.objects.delete",
+        "Microsoft.Storage/storageAccounts/blobServices/containers/blobs/delete",
+        "delete",  # a Job, and the Secrets of a build
+    }
+
+
+def test_further_tags_are_apart_on_google_cloud_and_on_azure() -> None:
+    google = permissions(load(ROOT / "configs/gcp-kaniko.yaml").config)
+    (added,) = data(google, "gcp")["optional"].values()
+    upload = "artifactregistry.repositories.uploadArtifacts"
+    assert upload not in data(google, "gcp")["roles"]["imagemillWorkerImages"]["includedPermissions"]
+    assert added == [
+        f"gcloud iam roles update imagemillWorkerImages --project=example-project --add-permissions={upload}"
+    ]
+    azure = data(permissions(load(ROOT / "configs/azure-kaniko.yaml").config), "azure")
+    assert not any("AcrPush" in command for command in azure["commands"])
+    assert any("AcrPush" in command for (command,) in azure["optional"].values())
 
 
 def test_sids_are_letters_and_digits_and_each_is_there_once() -> None:
-    document = data(permissions(kaniko(args=("--cache",))), "aws")
-    sids = [statement["Sid"] for statement in document["Statement"]]
-    assert all(sid.isalnum() for sid in sids)
-    assert len(sids) == len(set(sids))
+    made = data(permissions(kaniko(args=("--cache",))), "aws")
+    for document in [made["policy"], *made["optional"].values()]:
+        sids = [statement["Sid"] for statement in document["Statement"]]
+        assert all(sid.isalnum() for sid in sids)
+        assert len(sids) == len(set(sids))
 
 
 def test_the_bucket_is_listed_and_objects_are_those_below_the_path() -> None:
@@ -252,16 +291,22 @@ def test_a_pod_without_credentials_pushes_with_the_workers() -> None:
     assert "push with short-lived credentials of the worker" in found.notes[-1]
 
 
-def test_the_role_in_the_cluster_is_the_workers() -> None:
+def verbs(rules: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
+    """Verb, resource and group of all rules of a Role."""
+    return {(verb, *rule["resources"], *rule["apiGroups"]) for rule in rules for verb in rule["verbs"]}
+
+
+def test_the_role_in_the_cluster_is_the_workers_and_all_that_is_ever_asked_for() -> None:
     found = permissions(kaniko())
-    rules = data(found, "kubernetes")["role"]["rules"]
-    assert {rule["resources"][0]: (rule["apiGroups"], set(rule["verbs"])) for rule in rules} == {
-        "jobs": (["batch"], {"create", "get", "list", "watch", "delete"}),
-        "pods": ([""], {"get", "list", "watch"}),
-        "pods/log": ([""], {"get"}),
-        "secrets": ([""], {"create", "get", "delete"}),
-        "events": ([""], {"get", "list", "watch"}),
-    }
+    made = data(found, "kubernetes")
+    (only, events), *others = made["optional"].items()
+    assert verbs(made["role"]["rules"]) == {(each.verb, each.resource, each.group) for each in PERMISSIONS}
+    assert verbs(events) == {(each.verb, each.resource, each.group) for each in PERMISSIONS if not each.needed}
+    assert others == []
+    (role,) = [policy.blocks[0].text for policy in found.policies() if policy.cloud == "kubernetes"]
+    assert [line for line in role.splitlines() if "#" in line] == [
+        f'- {{apiGroups: [""], resources: [events], verbs: [list, watch]}}  # only {only}'
+    ]
     assert [policy.party for policy in found.policies() if policy.cloud == "kubernetes"] == [Party.WORKER]
     assert "kubernetes" not in permissions(config()).grants
 
@@ -277,7 +322,8 @@ def test_with_the_layer_cache_on_more_is_granted_and_marked(args: tuple[str, ...
     more = granted(found, optional=True) - granted(without, optional=True)
     assert {("ecr:BatchGetImage", CACHE), ("ecr:GetDownloadUrlForLayer", CACHE), ("ecr:PutImage", CACHE)} <= more
     assert {resource for _, resource in more} == {CACHE, "*"}
-    assert statements(found)["CacheLayers"]["Resource"] == CACHE
+    assert statements(found, optional=True)["CacheLayers"]["Resource"] == CACHE
+    assert "CacheLayers" not in statements(found)
     assert found.notes[-1] == f"ECR makes no repository for cached layers by itself: make {ECR}/cache once"
 
 
@@ -290,8 +336,13 @@ def test_layers_may_be_kept_in_a_repository_of_another_cloud() -> None:
     found = permissions(kaniko(args=("--cache", "--cache-repo=us-docker.pkg.dev/a-project/layers/all")))
     (policy,) = [policy for policy in found.policies() if policy.cloud == "gcp"]
     assert policy.party is Party.WORKER
-    assert policy.data["roles"]["imagemillWorkerImages"]["includedPermissions"] == list(policy.data["optional"])
-    assert "# only for Kaniko's layer cache (--cache)" in policy.blocks[0].text
+    assert policy.data["commands"] == []
+    (create, bind) = policy.data["optional"]["for Kaniko's layer cache (--cache)"]
+    assert create.startswith("gcloud iam roles create imagemillWorkerImages --project=a-project --title='Imagemill ")
+    assert "--permissions=artifactregistry.repositories.downloadArtifacts,artifactregistry." in create
+    assert bind.startswith("gcloud artifacts repositories add-iam-policy-binding layers --project=a-project ")
+    assert [block.title for block in policy.blocks] == ["commands, only for Kaniko's layer cache (--cache)"]
+    subprocess.run(["bash", "-n"], input=policy.blocks[0].text, text=True, check=True)
 
 
 def test_layers_may_be_kept_in_a_folder_of_the_pod() -> None:
@@ -330,7 +381,8 @@ def test_the_account_key_that_kaniko_reads_blob_storage_with_is_no_role() -> Non
             "gcp-kaniko",
             "storage.objects.create",
             Use.KEEP_CONTEXTS,
-            "imagemillWorkerContexts.yaml: includedPermissions: [storage.objects.create]\n"
+            "gcloud iam roles update imagemillWorkerContexts --project=example-project"
+            " --add-permissions=storage.objects.create\n"
             "gcloud storage buckets add-iam-policy-binding gs://example-imagemill"
             ' --member="serviceAccount:$WORKER" --role=projects/example-project/roles/imagemillWorkerContexts',
         ),
@@ -366,8 +418,31 @@ def test_an_action_is_not_found_in_a_longer_name() -> None:
     [
         ("builder@a-project.iam.gserviceaccount.com", "serviceAccount:builder@a-project.iam.gserviceaccount.com"),
         ("somebody@example.com", "user:somebody@example.com"),
+        ("o'neil@example.com", "user:o'neil@example.com"),
+        ("a federated identity", "serviceAccount:$WORKER"),
+        ("", "serviceAccount:$WORKER"),
     ],
 )
-def test_the_line_names_who_is_known(who: str, member: str) -> None:
+def test_the_line_names_who_is_known(who: str, member: str, tmp_path: Path) -> None:
     found = permissions(load(ROOT / "configs/gcp-docker.yaml").config)
-    assert f'--member="{member}"' in next(found.lines("", (Use.FIND_IMAGES,), who))
+    add_programs(tmp_path)
+    update, bind = run("WORKER='$WORKER'\n" + next(found.lines("", (Use.FIND_IMAGES,), {"gcp": who})), tmp_path)
+    assert update.startswith("gcloud|iam|roles|update|imagemillWorkerImages|--project=")
+    assert f"|--member={member}|" in bind
+
+
+@pytest.mark.parametrize("name", ["azure-docker", "azure-kaniko", "gcp-docker", "gcp-kaniko"])
+def test_every_line_is_a_command_that_can_be_run(name: str, tmp_path: Path) -> None:
+    add_programs(tmp_path)
+    found = permissions(load(ROOT / "configs" / f"{name}.yaml").config)
+    for line in found.lines("", [use for use in Use if use not in (Use.RUN_JOBS, Use.READ_EVENTS)]):
+        assert all(call.startswith(("az|role", "gcloud|")) for call in run(f"WORKER=a-worker\n{line}", tmp_path))
+        assert "a-worker" in run(f"WORKER=a-worker\n{line}", tmp_path)[-1]
+
+
+@pytest.mark.parametrize(
+    ("host", "name"), [("contoso.azurecr.io", "contoso"), ("contoso-abc123def.azurecr.io", "contoso")]
+)
+def test_a_registry_of_azure_goes_by_its_name_without_the_label_of_its_domain(host: str, name: str) -> None:
+    (line, *_) = permissions(config(f"{host}/team/model")).lines("", (Use.FIND_IMAGES,))
+    assert f"az acr show --name {name} --query id" in line
