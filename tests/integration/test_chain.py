@@ -34,9 +34,9 @@ def running(
     folder = tmp_path_factory.mktemp("chain")
     settings = {"IMAGEMILL_DOCKER_HOST": engine, "IMAGEMILL_DOCKER_CLI": docker_cli, **QUICK}
     if request.param == "embedded":
-        with EmbeddedService(folder / "cache", {**settings, "IMAGEMILL_SOURCE_ROOTS": str(folder)}, {}) as started:
-            with started.connect() as client:
-                yield client, folder
+        settings["IMAGEMILL_SOURCE_ROOTS"] = str(folder)
+        with EmbeddedService(folder / "cache", settings, {}) as started, started.connect() as client:
+            yield client, folder
         return
     redis = request.getfixturevalue("redis_url")
     broker = redis if request.param == "redis" else request.getfixturevalue("rabbitmq_url")
