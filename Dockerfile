@@ -12,6 +12,10 @@ COPY imagemill ./imagemill
 RUN pip install ".[all,monitoring]"
 
 FROM python:3.12-slim-bookworm
+# What git sources are read with.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends git git-lfs openssh-client \
+    && rm -rf /var/lib/apt/lists/*
 COPY --from=docker /usr/local/bin/docker /usr/local/bin/docker
 COPY --from=docker /usr/local/libexec/docker/cli-plugins/docker-buildx /usr/local/libexec/docker/cli-plugins/docker-buildx
 COPY --from=packages /opt/imagemill /opt/imagemill
@@ -26,10 +30,6 @@ ENV PATH=/opt/imagemill/bin:$PATH \
     PYTHONPATH=/opt/imagemill/service \
     IMAGEMILL_CONFIG_DIR=/opt/imagemill/service/configs \
     IMAGEMILL_STATE_DIR=/var/lib/imagemill
-# What git sources are read with.
-RUN apt-get update \
-    && apt-get install --yes --no-install-recommends git git-lfs openssh-client \
-    && rm -rf /var/lib/apt/lists/*
 RUN useradd --uid 1000 --no-log-init --create-home imagemill \
     && install --directory --owner imagemill --group imagemill /var/lib/imagemill
 USER imagemill

@@ -328,8 +328,6 @@ class UploadPlan(Message):
     builder: Annotated[Builder, Field(discriminator="type")]
     """The config's, without what may hold secrets."""
     region: str | None = None
-    wanted: bool = True
-    """Whether the image is still to be made."""
 
 
 class BuildFailed(ImagemillError):

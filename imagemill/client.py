@@ -165,14 +165,16 @@ class Client:
                         yield Event(position, time.time(), report=report)
                         return
 
-    def plan_upload(self, request: BuildRequest, source_hash: str | None = None) -> UploadPlan:
-        """Where the packed context of a source is to go that the workers cannot read; with its hash, whether it is
-        needed. See `imagemill.uploads`. The error of a worker that cannot say it is raised here.
+    def plan_upload(self, request: BuildRequest) -> UploadPlan:
+        """Where a source is to go that the workers cannot read; see `imagemill.uploads`.
+
+        The error of a worker that cannot say it is raised here.
         """
         with _reachable():
+            self._journal.redis.ping()  # Celery tries for long, and then tells what it has tried
             asked: AsyncResult[Any] = self.app.send_task(
                 "imagemill.plan_upload",
-                kwargs={"request": request.dump(), "source_hash": source_hash},
+                kwargs={"request": request.dump()},
                 queue=QUEUE,
                 argsrepr="()",
                 kwargsrepr=repr({"request": request}),
@@ -182,8 +184,11 @@ class Client:
                 return UploadPlan.load(asked.get(timeout=_PLAN_SECONDS))
             except CeleryTimeout:
                 raise ServiceUnreachable(
-                    f"No worker answered within {_PLAN_SECONDS:.0f} s", "see that workers of the queue imagemill run"
+                    f"No worker said within {_PLAN_SECONDS:.0f} s where contexts are stored",
+                    "see that workers of the queue imagemill run; with --no-upload they read the source themselves",
                 ) from None
+            except RuntimeError as error:  # Celery's, when it has tried often enough to reach its result backend
+                raise ConnectionError(str(error)) from None
             finally:
                 asked.forget()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from imagemill import context
-from imagemill.context import Bounds, Choice, Manifest
+from imagemill.context import Choice, Manifest
 from imagemill.ports import ContextStore, Progress, StoredContext
 from imagemill.storage import room
 
@@ -29,12 +29,6 @@ class Contexts(Protocol):
 
     def exists(self, name: str) -> bool:
         """Whether the context is there, whole."""
-
-    def manifest(self, name: str, dockerfile: str | None, bounds: Bounds, progress: Progress) -> Manifest:
-        """What a context holds that somebody else has put there; `dockerfile` is where its source had that.
-
-        `FileNotFoundError` if it is not there, `UserError` if it unpacks to more than the bounds.
-        """
 
     def add(self, name: str, root: Path, dockerfile: Choice, accept: Accept, progress: Progress) -> None:
         """Store the context of the source in `root`, unless `accept` raises over its manifest."""
@@ -82,10 +76,6 @@ class PackedContexts:
     def exists(self, name: str) -> bool:
         return self.store.exists(name)
 
-    def manifest(self, name: str, dockerfile: str | None, bounds: Bounds, progress: Progress) -> Manifest:
-        with self.store.open(name) as stream:
-            return context.packed_manifest(stream, dockerfile, bounds, progress)
-
     def add(self, name: str, root: Path, dockerfile: Choice, accept: Accept, progress: Progress) -> None:
         with self.store.create(name) as stream:
             accept(context.pack(root, dockerfile, stream, progress))
@@ -108,10 +98,6 @@ class CopiedContexts:
 
     def exists(self, name: str) -> bool:
         return (self.path / name).is_dir()
-
-    def manifest(self, name: str, dockerfile: str | None, bounds: Bounds, progress: Progress) -> Manifest:
-        """Nobody puts anything here but our own steps."""
-        raise FileNotFoundError(self.path / name)
 
     def add(self, name: str, root: Path, dockerfile: Choice, accept: Accept, progress: Progress) -> None:
         """Copied under another name first: whatever has its final name is whole."""

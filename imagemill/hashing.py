@@ -2,7 +2,7 @@
 
 import json
 
-from imagemill import context
+from imagemill import __version__, context
 from imagemill.build import BuildRequest
 from imagemill.config.model import Builder
 from imagemill.context import Manifest
@@ -26,10 +26,11 @@ def source_hash(request: BuildRequest, builder: Builder, manifest: Manifest) -> 
     )
 
 
-def inputs(request: BuildRequest, builder: Builder, pinned: str) -> str:
+def cache_key(request: BuildRequest, builder: Builder, pinned: str) -> str:
     """All that the hash depends on, as one text, where the source cannot change any more: `pinned` names it."""
-    named = {
+    inputs = {
         "format": context.FORMAT,
+        "version": __version__,  # what generates Dockerfiles changes with it
         "source": pinned,
         "dockerfile": repr(chosen(request, builder)),
         "target": request.target,
@@ -38,4 +39,4 @@ def inputs(request: BuildRequest, builder: Builder, pinned: str) -> str:
         "labels": request.labels,
         "secrets": sorted(request.secrets),
     }
-    return json.dumps(named, sort_keys=True)
+    return json.dumps(inputs, sort_keys=True)

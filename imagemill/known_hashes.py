@@ -24,5 +24,9 @@ class KnownHashes:
         """Remember what was found."""
         self._redis.set(self._key(inputs), source_hash, ex=KEEP_SECONDS)
 
+    def forget(self, inputs: str) -> None:
+        """Forget a hash that turned out to be wrong."""
+        self._redis.delete(self._key(inputs))
+
     def _key(self, inputs: str) -> str:
         return self._prefix + hashlib.sha256(inputs.encode()).hexdigest()

@@ -63,10 +63,6 @@ class Source(Protocol):
     def image(self) -> ImageReference | None:
         """The image itself where the source is one already, and so needs no build."""
 
-    @property
-    def packed(self) -> str | None:
-        """The source hash that the source goes by, where it lies packed in the context store already."""
-
     def pinned(self, progress: Progress) -> str | None:
         """A text that names the very content which the source has now, and nothing else ever; None if there is none.
 

@@ -1,60 +1,82 @@
-"""Brings a source that only we can read to workers elsewhere: packed, into their context store, under its hash.
+"""Brings a source that only we can read to workers elsewhere: as an archive in a folder of their context store.
 
-The worker that begins the build sees for itself that the hash is that of the context, so nobody has to be trusted.
+The archive's name is its digest, which the request repeats. So what is there already is not sent again, unless a build
+is forced, and nobody can put another source in its place. To the workers it is an archive in a bucket like any other.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, cast
+from urllib.parse import quote
 
-from imagemill import context, hashing
+from imagemill import context
 from imagemill.build import BuildRequest, UploadPlan
-from imagemill.context import Manifest
-from imagemill.contexts import PackedContexts
 from imagemill.dockerfiles import chosen
 from imagemill.errors import UserError
-from imagemill.ports import Progress
-from imagemill.sources.packed import packed_source
+from imagemill.ports import ContextStore, Progress
 from imagemill.stores import store_for
 
-Plan = Callable[[BuildRequest, str | None], UploadPlan]
-"""Asks the service; see `Client.plan_upload`."""
+FOLDER = "uploads"
+"""Below the context store. Whoever uploads needs to write there alone; a life cycle rule removes what is old."""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """The source of `request`, of which `plan` says where it is to go."""
+    """The source of `request`; `plan` asks the service where it is to go (`Client.plan_upload`)."""
 
     request: BuildRequest
-    plan: Plan
+    plan: Callable[[BuildRequest], UploadPlan]
     progress: Progress
 
     def bring(self, folder: Path) -> BuildRequest:
         """The request for what is in the store by then; the same request if the workers have no store to share."""
-        plan = self.plan(self.request, None)
+        plan = self.plan(self.request)
         uri = plan.builder.build_context_store
         if uri is None or uri.startswith("file:"):
             return self.request
-        manifest = context.manifest(folder, chosen(self.request, plan.builder), self.progress)
-        source_hash = hashing.source_hash(self.request, plan.builder, manifest)
-        if self.plan(self.request, source_hash).wanted:
-            self._store(folder, plan, uri, source_hash)
-        found = {} if manifest.dockerfile.generated else {"dockerfile": manifest.dockerfile.path}
-        return self.request.model_copy(update={"source": packed_source(source_hash), **found})
+        store = store_for(f"{uri}/{FOLDER}", region=plan.region)
+        dockerfile = chosen(self.request, plan.builder)
+        digest = _Digest()
+        context.bundle(folder, dockerfile, digest.stream, self.progress)
+        name = f"{digest.hex}.tar.gz"
+        if store.exists(name) and not self.request.force:
+            self.progress.log(f"The source is in {uri} already")
+        else:
+            self.progress.log(f"Uploading the source to {uri}")
+            self._store(store, name, folder, dockerfile)
+        return self.request.model_copy(update={"source": f"{quote(store.uri(name), safe=':/')}#sha256={digest.hex}"})
 
-    def _store(self, folder: Path, plan: UploadPlan, uri: str, source_hash: str) -> None:
-        contexts = PackedContexts(store_for(uri, region=plan.region))
-        name = contexts.name(source_hash, "")
-        if contexts.exists(name):
-            self.progress.log(f"The context is in {uri} already")
-            return
-
-        def accept(packed: Manifest) -> None:
-            if hashing.source_hash(self.request, plan.builder, packed) != source_hash:
+    def _store(self, store: ContextStore, name: str, folder: Path, dockerfile: context.Choice) -> None:
+        with store.create(name) as out:
+            digest = _Digest(out)
+            context.bundle(folder, dockerfile, digest.stream, self.progress)
+            if name != f"{digest.hex}.tar.gz":
                 raise UserError(
                     f"The source {self.request.source} changed while it was packed",
                     "build from a source that is at rest, or build again",
                 )
 
-        self.progress.log(f"Uploading the context to {uri}")
-        contexts.add(name, folder, chosen(self.request, plan.builder), accept, self.progress)
+
+class _Digest:
+    """The SHA-256 of what is written to a stream, which goes on to `out` if there is one."""
+
+    def __init__(self, out: BinaryIO | None = None) -> None:
+        self._sha256, self._out = hashlib.sha256(), out
+
+    @property
+    def stream(self) -> BinaryIO:
+        return cast(BinaryIO, self)
+
+    @property
+    def hex(self) -> str:
+        return self._sha256.hexdigest()
+
+    def write(self, data: bytes) -> int:
+        self._sha256.update(data)
+        return self._out.write(data) if self._out else len(data)
+
+    def flush(self) -> None:
+        if self._out:
+            self._out.flush()

@@ -17,7 +17,7 @@ def hash_source(run: Run, build: Build) -> Build:
         return build.knowing(image=str(source.image))
     destination = resolve.destination(build)
     build = build.knowing(source=source.pinned(run))
-    source_hash = source.packed or _source_hash(run, build)
+    source_hash = _source_hash(run, build)
     return build.knowing(source_hash=source_hash, image=str(destination.with_tag(source_hash)))
 
 
@@ -25,13 +25,13 @@ def _source_hash(run: Run, build: Build) -> str:
     """The hash, from memory if the source cannot have changed since it was hashed, on whichever worker."""
     if build.source is None:
         return _hashed(run, build)
-    known, inputs = resolve.known_hashes(run.setup), resolve.hashed_inputs(build, build.source)
-    if source_hash := known.find(inputs):
+    known, key = resolve.known_hashes(run.setup), resolve.hash_key(build, build.source)
+    if source_hash := known.find(key):
         run.log(f"{build.source} was hashed before")
         resolve.input_records(run.setup).note(build.id, source_hash)
         return source_hash
     source_hash = _hashed(run, build)
-    known.keep(inputs, source_hash)
+    known.keep(key, source_hash)
     return source_hash
 
 

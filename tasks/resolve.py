@@ -112,10 +112,10 @@ def source_hash(build: Build, manifest: Manifest) -> str:
     return hashing.source_hash(build.request, build.config.builder, manifest)
 
 
-def hashed_inputs(build: Build, pinned: str) -> str:
-    """All that the hash of a source that cannot change depends on."""
+def hash_key(build: Build, pinned: str) -> str:
+    """What the hash of a source that cannot change is known by."""
     assert build.config is not None
-    return hashing.inputs(build.request, build.config.builder, pinned)
+    return hashing.cache_key(build.request, build.config.builder, pinned)
 
 
 def input_record(build: Build, manifest: Manifest) -> InputRecord:
@@ -127,6 +127,12 @@ def input_record(build: Build, manifest: Manifest) -> InputRecord:
 def input_records(setup: Setup) -> InputRecords:
     """What is known of the images of all builds."""
     return InputRecords(journal().redis, setup.key_prefix)
+
+
+def forget_hash(setup: Setup, build: Build) -> None:
+    """Have a source hashed anew the next time, where its hash was known and is another one now."""
+    if build.source is not None:
+        known_hashes(setup).forget(hash_key(build, build.source))
 
 
 def known_hashes(setup: Setup) -> KnownHashes:

@@ -1,15 +1,23 @@
 """The command `dockerfile`: what a build would go by where a project has no Dockerfile, to be read or kept."""
 
+from pathlib import Path
+
 import click
 
-from imagemill.cli.options import Command, generation_options
+from imagemill.cli.options import Command, generation_options, launch_config_options
 
 
 @click.command(cls=Command, short_help="Print the Dockerfile of a project without one.")
 @click.argument("source", metavar="SRC")
 @generation_options
-@click.option("--uv", metavar="IMAGE|pip|base", help="Where uv comes from, which installs.  [default: its own image]")
-@click.option("--cache-mounts/--no-cache-mounts", default=True, help="Whether the builder has BuildKit's cache mounts.")
+@click.option("--uv", metavar="IMAGE|pip|base", help="Where uv comes from, which installs.  [default: the config's]")
+@click.option(
+    "--cache-mounts/--no-cache-mounts",
+    default=None,
+    help="Whether the builder has BuildKit's cache mounts.  [default: by the config's builder]",
+)
+@click.option("--config", metavar="FILE", help="Launch config, for its builder.")
+@launch_config_options
 def dockerfile(
     source: str,
     *,
@@ -18,7 +26,9 @@ def dockerfile(
     accelerator: str | None,
     entrypoint: tuple[str, ...] | None,
     uv: str | None,
-    cache_mounts: bool,
+    cache_mounts: bool | None,
+    config: str | None,
+    default_config: Path | None,
 ) -> None:
     """Print the Dockerfile that is generated for SRC: save it as Dockerfile to keep and change it.
 
@@ -26,8 +36,17 @@ def dockerfile(
     setup.py, setup.cfg or a script alone. A Dockerfile that SRC has already is not looked at.
     """
     from imagemill import dockerfiles
+    from imagemill.cli.requests import check_config
     from imagemill.cli.sources import fetched
 
-    wishes = dockerfiles.Wishes(python, base_image, accelerator, entrypoint, cache_mounts, uv or dockerfiles.UV)
+    builder = check_config(config, default_config).config.builder
+    wishes = dockerfiles.Wishes(
+        python,
+        base_image,
+        accelerator,
+        entrypoint,
+        cache_mounts=builder.type != "kaniko" if cache_mounts is None else cache_mounts,
+        uv=uv or builder.uv_image or dockerfiles.UV,
+    )
     with fetched(source) as folder:
         click.echo(dockerfiles.generate(folder, wishes), nl=False)

@@ -91,13 +91,14 @@ def _inputs(source: str, section: "KanikoBuilder", *, secrets: dict[str, Path | 
     from imagemill import hashing
     from imagemill.builders.labels import labels
     from imagemill.cli.checkout import Checkout, checkout
-    from imagemill.cli.sources import hashed
+    from imagemill.cli.sources import hashed, pinned
     from imagemill.ports import BuildInputs
     from imagemill.reference import ImageReference
+    from imagemill.sources import origin
 
     request, _, source_hash = hashed(source, section, secrets=secrets, **fields)
     place = Path(request.source)
-    known = checkout(place) if place.is_dir() else Checkout()
+    known = checkout(place) if place.is_dir() else Checkout(*origin(pinned(request.source)))
     return BuildInputs(
         image=ImageReference.parse_destination(request.destination or section.destination).with_tag(source_hash),
         target=request.target,

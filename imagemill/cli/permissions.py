@@ -24,7 +24,7 @@ def permissions(*, config: str | None, default_config: Path | None, as_json: boo
     """Print policies that grant what builds with this launch config need, and nothing else.
 
     No cloud is asked: `imagemill doctor` tries what has been granted. With --json, a policy is found by its cloud and
-    its party, such as .aws.worker.
+    its party, such as .aws.worker.policy.
     """
     from imagemill.cli import showing
     from imagemill.cli.requests import check_config

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from imagemill import context, hashing
 from imagemill.build import BuildRequest
@@ -39,6 +40,12 @@ def fetched(source: str, wanted: str = "files") -> Iterator[Path]:
         yield opened.fetch(Path(folder) / "source", Quiet())
 
 
+def pinned(source: str) -> str:
+    """The source, named so that it cannot become another one, where that can be."""
+    with tempfile.TemporaryDirectory(prefix="imagemill-") as folder:
+        return open_source(source, options(Path(folder))).pinned(Quiet()) or source
+
+
 class Hashed(NamedTuple):
     """A source that was read and hashed here, as a worker would."""
 
@@ -62,10 +69,17 @@ def uploaded(client: "Client", request: BuildRequest, say: Callable[[str], None]
     """
     from imagemill.uploads import Upload
 
-    if _KIND.match(request.source) or is_git(request.source) or not Path(request.source).exists():
+    if not _is_here(request.source):
         return request
+    say("Asking the workers where they want the source")
     with fetched(request.source) as folder:
         return Upload(request, client.plan_upload, _Saying(say)).bring(folder)
+
+
+def _is_here(source: str) -> bool:
+    if source.startswith("file:///"):
+        source = unquote(urlsplit(source).path)
+    return not (_KIND.match(source) or is_git(source)) and Path(source).exists()
 
 
 class _Saying(Quiet):

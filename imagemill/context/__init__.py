@@ -6,7 +6,6 @@ manifests differ. Both read a file once, by its open descriptor, and follow no l
 
 import hashlib
 import os
-import posixpath
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +15,8 @@ from typing import BinaryIO, Protocol
 from imagemill.context import tarball
 from imagemill.context.copying import Copier
 from imagemill.context.digests import Digests
-from imagemill.context.dockerfile import Choice, Generated, Generator, find
+from imagemill.context.dockerfile import Choice, Generated, Generator, Recipe, find
 from imagemill.context.manifest import FORMAT, Dockerfile, Entry, Kind, Manifest, source_hash
-from imagemill.context.recording import Bounds, Recorder
 from imagemill.context.walk import Found, Walk, changed, reading_failed
 from imagemill.errors import UserError
 from imagemill.ports import Progress
@@ -28,16 +26,15 @@ __all__ = [
     "CONTEXT",
     "DOCKERFILE",
     "FORMAT",
-    "Bounds",
     "Choice",
     "Entry",
     "Generated",
     "Generator",
     "Manifest",
+    "bundle",
     "copy",
     "manifest",
     "pack",
-    "packed_manifest",
     "source_hash",
     "unpack",
 ]
@@ -93,14 +90,29 @@ def unpack(stream: BinaryIO, folder: Path, progress: Progress) -> None:
             tarball.unpack(stream, tree, progress)
 
 
-def packed_manifest(stream: BinaryIO, dockerfile: str | None, bounds: Bounds, progress: Progress) -> Manifest:
-    """The manifest of a packed context, of which nothing is believed; `dockerfile` is where its source had that.
+def bundle(root: Path, dockerfile: Choice, out: BinaryIO, progress: Progress) -> Manifest:
+    """Pack the source into `out` as a `.tar.gz` that is a source itself, of the same manifest, which is returned.
 
-    `OperatorError` if it is not what `pack` writes, `UserError` if it is larger than the bounds.
+    Besides what a build can see it has the Dockerfile and the ignore file, where they are hidden from the build.
+    Errors are those of `manifest`, and those of `out`.
     """
-    recorder = Recorder(bounds)
-    tarball.unpack(stream, recorder, progress)
-    return recorder.manifest(posixpath.normpath(dockerfile or DOCKERFILE))
+    with tarball.Writer(out, top="") as writer:
+        bundled = _Bundle(writer)
+        manifest, recipe = _read_all(root, dockerfile, bundled, progress)
+        there = {entry.path for entry in manifest.entries}
+        for path, content in recipe.files.items():
+            if path not in there:
+                writer.file(path, False, len(content), content)
+    return manifest
+
+
+class _Bundle:
+    """The sink of a source that is packed as one: the Dockerfile comes at its own place."""
+
+    def __init__(self, writer: tarball.Writer) -> None:
+        self.folder, self.link, self.file, self.write = writer.folder, writer.link, writer.file, writer.write
+
+    def dockerfile(self, content: bytes) -> None: ...
 
 
 class _Sink(Protocol):
@@ -124,6 +136,10 @@ class _Nowhere:
 
 
 def _read(root: Path, dockerfile: Choice, sink: _Sink, progress: Progress) -> Manifest:
+    return _read_all(root, dockerfile, sink, progress)[0]
+
+
+def _read_all(root: Path, dockerfile: Choice, sink: _Sink, progress: Progress) -> tuple[Manifest, Recipe]:
     real = os.path.realpath(os.fsencode(root))
     with _opened(real) as top, Digests() as digests:
         recipe = find(real, top, dockerfile)
@@ -132,10 +148,11 @@ def _read(root: Path, dockerfile: Choice, sink: _Sink, progress: Progress) -> Ma
         for found in Walk(recipe.ignore, progress).entries(top):
             entries.append(_file(found, sink, digests, progress) if found.is_file else _other(found, sink))
         sha256s = digests.sha256s()
-    return Manifest(
+    manifest = Manifest(
         Dockerfile(recipe.path, hashlib.sha256(recipe.dockerfile).hexdigest(), recipe.dockerfile, recipe.generated),
         tuple(entry if isinstance(entry, Entry) else Entry(*entry, next(sha256s)) for entry in entries),
     )
+    return manifest, recipe
 
 
 @contextmanager

@@ -6,10 +6,12 @@ wins over `.dockerignore` at the top, and where there is no `Dockerfile`, `docke
 
 import os
 import posixpath
+from collections.abc import Mapping
 from contextlib import suppress
 from difflib import SequenceMatcher, get_close_matches
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from imagemill.context.dockerignore import DockerIgnore
@@ -33,6 +35,8 @@ class Recipe(NamedTuple):
     ignore: DockerIgnore
     generated: bool = False
     """Whether the source has no Dockerfile, and it was generated."""
+    files: Mapping[bytes, bytes] = MappingProxyType({})
+    """What was read of the source for it, by its real path, and so has to be there to find the same again."""
 
 
 class Generated(NamedTuple):
@@ -66,25 +70,25 @@ def find(root: bytes, top: int, dockerfile: Choice) -> Recipe:
     meant, a generator makes one.
     """
     path, generator = (dockerfile, None) if isinstance(dockerfile, str) else (_DEFAULT, dockerfile)
-    path = _inside(path)
-    content = _read(root, top, path)
+    path, read = _inside(path), _Reader(root, top)
+    content = read.file(path)
     if content is None and posixpath.basename(path) == _DEFAULT:
-        content = _read(root, top, posixpath.join(posixpath.dirname(path), _DEFAULT.lower()))
+        content = read.file(posixpath.join(posixpath.dirname(path), _DEFAULT.lower()))
     if content is not None:
         if generator and generator.named:
             raise _for_nothing(path, generator.named)
-        return Recipe(path, content, _ignore(root, top, path))
+        return Recipe(path, content, _ignore(read, path), files=read.found)
     candidates = _candidates(top, path)
     if generator is None or candidates:
         raise _missing(path, candidates)
     made = generator.generated(Path(os.fsdecode(root)))
-    return Recipe(path, made.dockerfile, _ignore(root, top, path, made.ignore), generated=True)
+    return Recipe(path, made.dockerfile, _ignore(read, path, made.ignore), generated=True, files=read.found)
 
 
-def _ignore(root: bytes, top: int, path: str, default: bytes = b"") -> DockerIgnore:
+def _ignore(read: "_Reader", path: str, default: bytes = b"") -> DockerIgnore:
     """What is to be ignored, by the ignore file that goes with the Dockerfile at `path`, or the `default`."""
     for name in (f"{path}.dockerignore", ".dockerignore"):
-        patterns = _read(root, top, name)
+        patterns = read.file(name)
         if patterns is not None:
             return DockerIgnore.parse(patterns, name)
     return DockerIgnore.parse(default, ".dockerignore")
@@ -106,22 +110,31 @@ def _inside(path: str) -> str:
     return normal
 
 
-def _read(root: bytes, top: int, path: str) -> bytes | None:
-    """The content of a file in the source, followed through links that stay in it; `None` if there is no such file."""
-    real = os.path.realpath(posixpath.join(root, os.fsencode(path)))
-    inside = posixpath.relpath(real, root)
-    if inside.split(b"/")[0] == b"..":
-        raise UserError(f"{path!r} is a link that leaves the source", "put the file itself in its place")
-    try:
-        with open_below(top, inside) as file:
-            content = file.read(_MAX_SIZE + 1)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        reading_failed(os.fsencode(path), error)
-    if len(content) > _MAX_SIZE:
-        raise UserError(f"{path!r} is larger than {_MAX_SIZE >> 20} MiB", "name the file that is meant")
-    return content
+class _Reader:
+    """Reads small files of the source, whose real path is `root`, by their paths in it."""
+
+    def __init__(self, root: bytes, top: int) -> None:
+        self._root, self._top = root, top
+        self.found: dict[bytes, bytes] = {}
+        """Real path in the source → content."""
+
+    def file(self, path: str) -> bytes | None:
+        """The content of a file, followed through links that stay in the source; `None` if there is no such file."""
+        real = os.path.realpath(posixpath.join(self._root, os.fsencode(path)))
+        inside = posixpath.relpath(real, self._root)
+        if inside.split(b"/")[0] == b"..":
+            raise UserError(f"{path!r} is a link that leaves the source", "put the file itself in its place")
+        try:
+            with open_below(self._top, inside) as file:
+                content = file.read(_MAX_SIZE + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            reading_failed(os.fsencode(path), error)
+        if len(content) > _MAX_SIZE:
+            raise UserError(f"{path!r} is larger than {_MAX_SIZE >> 20} MiB", "name the file that is meant")
+        self.found[inside] = content
+        return content
 
 
 def _missing(path: str, candidates: list[str]) -> UserError:

@@ -13,15 +13,15 @@ but not its compression.
 
 import gzip
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
-from typing import BinaryIO, Protocol, Self
+from typing import BinaryIO, Self
 
 from isal import igzip_threaded, isal_zlib
 
 from imagemill.errors import OperatorError
 from imagemill.ports import Progress
-from imagemill.storage import UnsafePathError, leads_out
+from imagemill.storage import Tree, UnsafePathError, leads_out
 
 DOCKERFILE, CONTEXT = "Dockerfile", "context"
 """Where the Dockerfile and the build context are, once unpacked."""
@@ -40,7 +40,8 @@ _MAX_LONG_NAME = 1 << 16
 class Writer:
     """Packs a context into a stream, entry by entry."""
 
-    def __init__(self, out: BinaryIO) -> None:
+    def __init__(self, out: BinaryIO, top: str = f"{CONTEXT}/") -> None:
+        self._top = top
         self._gzip = igzip_threaded.open(  # type: ignore[no-untyped-call]
             out, "wb", compresslevel=1, threads=1, block_size=_BLOCK
         )
@@ -65,14 +66,17 @@ class Writer:
         self._add(CONTEXT, tarfile.DIRTYPE, 0o755)
 
     def folder(self, path: bytes) -> None:
-        self._add(_in_context(path), tarfile.DIRTYPE, 0o755)
+        self._add(self._below(path), tarfile.DIRTYPE, 0o755)
 
     def link(self, path: bytes, target: bytes) -> None:
-        self._add(_in_context(path), tarfile.SYMTYPE, 0o777, target=target.decode(*_ENCODING))
+        self._add(self._below(path), tarfile.SYMTYPE, 0o777, target=target.decode(*_ENCODING))
 
     def file(self, path: bytes, executable: bool, size: int, content: bytes) -> None:
         """Begin a file of `size` bytes, of which `content` are the first; `write` must bring the others."""
-        self._add(_in_context(path), tarfile.REGTYPE, 0o755 if executable else 0o644, size, content=content)
+        self._add(self._below(path), tarfile.REGTYPE, 0o755 if executable else 0o644, size, content=content)
+
+    def _below(self, path: bytes) -> str:
+        return f"{self._top}{path.decode(*_ENCODING)}"
 
     def write(self, data: bytes) -> None:
         self._buffer += data
@@ -88,19 +92,7 @@ class Writer:
         self._padding = -size % tarfile.BLOCKSIZE
 
 
-def _in_context(path: bytes) -> str:
-    return f"{CONTEXT}/{path.decode(*_ENCODING)}"
-
-
-class Taker(Protocol):
-    """Where the members of a packed context go: `storage.Tree` is one."""
-
-    def folder(self, path: bytes) -> None: ...
-    def link(self, path: bytes, target: bytes) -> None: ...
-    def file(self, path: bytes, executable: bool, content: Iterable[bytes]) -> None: ...
-
-
-def unpack(stream: BinaryIO, tree: Taker, progress: Progress) -> None:
+def unpack(stream: BinaryIO, tree: Tree, progress: Progress) -> None:
     """Unpack what `Writer` has packed; `OperatorError` if it is damaged, or holds what a `Writer` never writes."""
     try:
         with igzip_threaded.open(stream, "rb", threads=1) as archive:  # type: ignore[no-untyped-call]
@@ -115,7 +107,7 @@ def unpack(stream: BinaryIO, tree: Taker, progress: Progress) -> None:
         ) from error
 
 
-def _unpack_member(info: tarfile.TarInfo, archive: BinaryIO, tree: Taker) -> None:
+def _unpack_member(info: tarfile.TarInfo, archive: BinaryIO, tree: Tree) -> None:
     path = info.name.encode(*_ENCODING)
     if info.type == tarfile.DIRTYPE:
         tree.folder(path)

@@ -18,7 +18,6 @@ SOURCES: Mapping[str, Adapter] = MappingProxyType(
         "file": Adapter("imagemill.sources.local", "LocalSource"),
         **dict.fromkeys(("https", "http", "s3", "gs"), Adapter("imagemill.sources.artifact", "ArtifactSource")),
         "git": Adapter("imagemill.sources.git", "GitSource"),
-        "context": Adapter("imagemill.sources.packed", "PackedSource"),
         "docker-image": Adapter("imagemill.sources.image", "ImageSource"),
     }
 )
@@ -28,8 +27,8 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 def open_source(text: str, options: SourceOptions) -> Source:
     """The source that `text` names: an absolute path or `file://` URI of a folder or an archive, a git repository as
-    in `imagemill.sources.git_url`, an archive elsewhere as in `imagemill.sources.artifact_url`, `context://SOURCE_HASH`,
-    or `docker-image://REFERENCE`.
+    in `imagemill.sources.git_url`, an archive elsewhere as in `imagemill.sources.artifact_url`, or
+    `docker-image://REFERENCE`.
 
     Nothing is read yet. `UserError` if the scheme is not known, or what follows is not right for it.
     """

@@ -40,7 +40,6 @@ class ArtifactSource:
     """
 
     image: ImageReference | None = None
-    packed: str | None = None
 
     def __init__(self, text: str, options: SourceOptions, *, resolve: Resolve = system_addresses) -> None:
         self.url: ArtifactUrl = parse(text)

@@ -32,7 +32,6 @@ class GitSource:
     """A commit of a git repository, in the spelling of `imagemill.sources.git_url`."""
 
     image: ImageReference | None = None
-    packed: str | None = None
 
     def __init__(self, text: str, options: SourceOptions) -> None:
         self.url: GitUrl = parse(text)

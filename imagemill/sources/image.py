@@ -11,8 +11,6 @@ from imagemill.sources.options import SourceOptions
 class ImageSource:
     """`docker-image://REFERENCE`, as `docker buildx build --build-context` spells it."""
 
-    packed: str | None = None
-
     def __init__(self, text: str, options: SourceOptions) -> None:
         self.image: ImageReference = ImageReference.parse(text.partition("://")[2])
 

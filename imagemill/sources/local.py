@@ -23,7 +23,6 @@ class LocalSource:
     """A folder, which is read where it is, or an archive, which is unpacked (see `imagemill.sources.archive`)."""
 
     image: ImageReference | None = None
-    packed: str | None = None
 
     def __init__(self, text: str, options: SourceOptions) -> None:
         self._path, self._sha256 = _path(text)
@@ -32,7 +31,10 @@ class LocalSource:
 
     def pinned(self, progress: Progress) -> str | None:
         """See `Source.pinned`: what is on a disk may change, unless its digest is given."""
-        return f"{self._path.as_uri()}#sha256={self._sha256}" if self._sha256 else None
+        if not self._sha256:
+            return None
+        self._allowed()  # also where its content is known, and so is not read again
+        return f"{self._path.as_uri()}#sha256={self._sha256}"
 
     def fetch(self, scratch: Path, progress: Progress) -> Path:
         """The folder itself, or `scratch` with the archive unpacked in it.

@@ -1,7 +1,7 @@
 """Folders that only the caller can read, on workers elsewhere: the store is all that they share."""
 
-import io
 import json
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +11,14 @@ import pytest
 
 import aws_fixtures
 import aws_servers
+import servers
 import trees
 from command_line import CommandLine, command_line
 from http_faults import FaultyProxy
-from imagemill import context
-from imagemill.build import BuildReport
-from imagemill.ports import Quiet
-from imagemill.stores import store_for
+from imagemill import client
+from imagemill.build import BuildReport, BuildRequest
+from imagemill.client import Client
+from imagemill.errors import ServiceUnreachable
 from service import Service, service
 
 CONFIG = """\
@@ -108,60 +109,53 @@ def sent(proxy: FaultyProxy) -> int:
     return sum(method in ("PUT", "POST") for method, _ in proxy.requests)
 
 
+def uploads(s3_admin: Any, bucket: str) -> list[str]:
+    listed = s3_admin.list_objects_v2(Bucket=bucket).get("Contents", [])
+    return [item["Key"] for item in listed]
+
+
 def test_a_folder_is_brought_to_workers_that_share_no_disk_with_us(
-    cli: CommandLine, proxy: FaultyProxy, project: Path, store: str
+    cli: CommandLine, proxy: FaultyProxy, project: Path, s3_admin: Any, s3_bucket: str
 ) -> None:
     first = report(cli, project, "--file", "docker/Dockerfile")
     assert first.built
     assert first.source_hash == cli.run("hash", project, "--file", "docker/Dockerfile").stdout.strip()
     assert sent(proxy) > 0
+    (kept,) = uploads(s3_admin, s3_bucket)
+    assert kept.startswith("contexts/uploads/")
     proxy.requests.clear()
     second = report(cli, project, "--file", "docker/Dockerfile")
     assert not second.built
     assert second.digest == first.digest
     assert sent(proxy) == 0
-    assert not store_for(store, region=aws_fixtures.REGION).exists(f"{first.source_hash}.tar.gz")
 
 
-def test_a_context_that_is_there_already_is_not_sent_again(
-    cli: CommandLine, proxy: FaultyProxy, project: Path, store: str, running: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source_hash = cli.run("hash", project, "--file", "docker/Dockerfile").stdout.strip()
-    key, secret = aws_servers.ADMIN
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", running.settings["AWS_ENDPOINT_URL_S3"])
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
-    with store_for(store, region=aws_fixtures.REGION).create(f"{source_hash}.tar.gz") as stream:
-        context.pack(project, "docker/Dockerfile", stream, Quiet())
-    assert report(cli, project, "--file", "docker/Dockerfile").built
+def test_what_is_in_the_store_already_is_not_sent_again(cli: CommandLine, proxy: FaultyProxy, project: Path) -> None:
+    report(cli, project, "--file", "docker/Dockerfile")
+    proxy.requests.clear()
+    again = report(cli, project, "--file", "docker/Dockerfile", "--label", "team=search")
+    assert again.built
     assert sent(proxy) == 0
 
 
-def test_a_context_that_is_not_what_its_hash_says_is_not_built(
-    running: Service, project: Path, store: str, monkeypatch: pytest.MonkeyPatch
+def test_what_somebody_else_puts_in_its_place_is_not_built(
+    cli: CommandLine, running: Service, project: Path, s3_admin: Any, s3_bucket: str
 ) -> None:
-    key, secret = aws_servers.ADMIN
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", running.settings["AWS_ENDPOINT_URL_S3"])
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
-    wrong = "a" * 64
-    packed = io.BytesIO()
-    context.pack(project, "docker/Dockerfile", packed, Quiet())
-    with store_for(store, region=aws_fixtures.REGION).create(f"{wrong}.tar.gz") as stream:
-        stream.write(packed.getvalue())
-    build = running.client.submit(source=f"context://{wrong}", dockerfile="docker/Dockerfile")
-    failure = running.client.wait(build, timeout=60).error
-    assert failure is not None
-    assert failure.kind == "UserError"
-    assert "is not what its hash says" in failure.message
+    report(cli, project, "--file", "docker/Dockerfile")
+    (kept,) = uploads(s3_admin, s3_bucket)
+    s3_admin.put_object(Bucket=s3_bucket, Key=kept, Body=b"another", ChecksumAlgorithm="CRC32")
+    fields = ("--file", "docker/Dockerfile", "--build-arg", f"A={uuid.uuid4().hex}")
+    shutil.rmtree(running.folder / "state/sources")  # else the node has what was there before
+    refused = report(cli, project, *fields)
+    assert refused.error is not None
+    assert "SHA-256" in refused.error.message
+    assert report(cli, project, *fields, "--force").built
 
 
-def test_a_context_that_is_not_there_is_told(running: Service) -> None:
-    build = running.client.submit(source=f"context://{'b' * 64}")
-    failure = running.client.wait(build, timeout=60).error
-    assert failure is not None
-    assert "is not in the context store" in failure.message
-    assert "build again" in failure.hint
+def test_a_project_without_a_dockerfile_goes_the_same_way(cli: CommandLine, tmp_path: Path, proxy: FaultyProxy) -> None:
+    folder = trees.make(tmp_path / "plain", {"train.py": uuid.uuid4().hex, "x/__pycache__/y.pyc": ""})
+    failed = report(cli, folder, "--base", "localhost:1/none")
+    assert failed.source_hash == cli.run("hash", folder, "--base", "localhost:1/none").stdout.strip()
 
 
 def test_a_config_that_is_wrong_is_told_before_anything_is_packed(
@@ -179,11 +173,18 @@ def test_without_uploading_workers_have_to_read_the_folder_themselves(cli: Comma
     assert "may not read sources" in done.stderr
 
 
-def test_a_registry_that_is_away_for_a_moment_is_asked_again(
-    cli: CommandLine, project: Path, registry: str, running: Service
+def test_without_workers_it_is_said_how_to_go_on(
+    cli: CommandLine, project: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with FaultyProxy(f"http://{registry}") as away:
-        away.fail_next(503, match="/manifests/")
-        destination = f"localhost:{away.url.rpartition(':')[2]}/uploads/{uuid.uuid4().hex}"
-        assert report(cli, project, "--file", "docker/Dockerfile", "--destination", destination).built
-    assert "Retry" in running.log
+    with Client(redis_url, key_prefix=f"{uuid.uuid4().hex}:") as nobody:
+        monkeypatch.setattr(client, "_PLAN_SECONDS", 0.2)
+        with pytest.raises(ServiceUnreachable, match="No worker said") as raised:
+            nobody.plan_upload(BuildRequest(source=str(project)))
+    assert "--no-upload" in raised.value.hint
+
+
+def test_a_broker_that_is_away_is_said_to_be(cli: CommandLine, project: Path) -> None:
+    away = cli.run("build", project, IMAGEMILL_BROKER=f"redis://:pa55@127.0.0.1:{servers.free_port()}/0")
+    assert away.returncode == 3
+    assert "does not answer" in away.stderr
+    assert "pa55" not in away.stderr
