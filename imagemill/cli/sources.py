@@ -95,6 +95,7 @@ class _Saying(Quiet):
 
 def options(scratch: Path) -> SourceOptions:
     """What a person's own variables and git config say."""
-    config = Path.home() / ".gitconfig"
-    given = {"git_config": config} if config.is_file() else {}
-    return SourceOptions.from_environment(everything(), roots=(Path("/"),), scratch=scratch, **given)
+    variables = everything()
+    if (git := Path.home() / ".gitconfig").is_file():
+        variables.setdefault("IMAGEMILL_GIT_CONFIG", str(git))
+    return SourceOptions.from_environment(variables, roots=(Path("/"),), scratch=scratch)

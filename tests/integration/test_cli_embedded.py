@@ -11,6 +11,7 @@ import pytest
 
 from builds import SHELL, PushedImage
 from command_line import CommandLine, Running, command_line
+from git_fixtures import Repository
 from imagemill.build import BuildReport
 from imagemill.reference import ImageReference
 
@@ -46,6 +47,20 @@ def destination(registry: str) -> str:
 
 
 # --- Builds that succeed ---
+
+
+def test_a_commit_is_built_with_the_users_own_git_config(
+    cli: CommandLine, repository: Repository, destination: str
+) -> None:
+    commit = repository.commit({"Dockerfile": "FROM scratch\nCOPY a /a\n", "a": uuid.uuid4().hex})
+    source = f"git+file://{repository.path}@main"
+    built = cli.run("build", source, "-d", destination)
+    assert built.returncode == 0, built.stderr
+    assert cli.run("hash", f"{source.removesuffix('main')}{commit}").stdout.strip() in built.stdout
+    (cli.folder / "home/.gitconfig").write_text("no config\n")
+    refused = cli.run("build", source, "-d", destination)
+    assert refused.returncode == 1
+    assert ".gitconfig" in refused.stderr
 
 
 def test_a_build_is_reported_and_the_second_time_nothing_is_built(
