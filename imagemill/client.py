@@ -36,9 +36,6 @@ QUEUE = "imagemill"
 _READ_SECONDS = 1.0
 """How long one read of a journal waits for something new."""
 
-_PLAN_SECONDS = 60.0
-"""How long a worker may take to answer; it may be busy with other steps."""
-
 _BACKEND_CHECK_SECONDS = 5.0
 """How often who waits asks the result backend too, in case that a build ended without a report."""
 
@@ -165,10 +162,11 @@ class Client:
                         yield Event(position, time.time(), report=report)
                         return
 
-    def plan_upload(self, request: BuildRequest) -> UploadPlan:
+    def plan_upload(self, request: BuildRequest, timeout: float | None = None) -> UploadPlan:
         """Where a source is to go that the workers cannot read; see `imagemill.uploads`.
 
-        The error of a worker that cannot say it is raised here.
+        Like a build, the question waits until a worker takes it; `ServiceUnreachable` if none has for `timeout`
+        seconds. The error of a worker that cannot say it is raised here.
         """
         with _reachable():
             self._journal.redis.ping()  # Celery tries for long, and then tells what it has tried
@@ -178,13 +176,12 @@ class Client:
                 queue=QUEUE,
                 argsrepr="()",
                 kwargsrepr=repr({"request": request}),
-                expires=_PLAN_SECONDS,
             )
             try:
-                return UploadPlan.load(asked.get(timeout=_PLAN_SECONDS))
+                return UploadPlan.load(asked.get(timeout=timeout))
             except CeleryTimeout:
                 raise ServiceUnreachable(
-                    f"No worker said within {_PLAN_SECONDS:.0f} s where contexts are stored",
+                    f"No worker said within {timeout} s where sources are to be put",
                     "see that workers of the queue imagemill run; with --no-upload they read the source themselves",
                 ) from None
             except RuntimeError as error:  # Celery's, when it has tried often enough to reach its result backend

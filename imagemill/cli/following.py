@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from imagemill.build import BuildReport, BuildRequest, Failure, State
@@ -72,8 +72,7 @@ def follow(client: Client, build: str, view: View, *, embedded: bool = False) ->
     service has one, which may be starting.
     """
     report = None
-    idle = threading.Timer(IDLE_SECONDS, _tell_if_nobody_works, (client, view))
-    idle.daemon = True
+    idle = _idle(client, view.note)
     if not embedded:
         idle.start()
     try:
@@ -88,13 +87,30 @@ def follow(client: Client, build: str, view: View, *, embedded: bool = False) ->
     return report
 
 
-def _tell_if_nobody_works(client: Client, view: View) -> None:
+@contextmanager
+def waiting(client: Client, note: Callable[[str], None]) -> Iterator[None]:
+    """While the block waits for a worker, tell if there is none."""
+    idle = _idle(client, note)
+    idle.start()
+    try:
+        yield
+    finally:
+        idle.cancel()
+
+
+def _idle(client: Client, note: Callable[[str], None]) -> threading.Timer:
+    timer = threading.Timer(IDLE_SECONDS, _tell_if_nobody_works, (client, note))
+    timer.daemon = True
+    return timer
+
+
+def _tell_if_nobody_works(client: Client, note: Callable[[str], None]) -> None:
     try:
         workers = client.workers()
     except ImagemillError:
         return  # whoever follows the build finds out too
     if not any(QUEUE in queues for queues in workers.values()):
-        view.note(f"no worker answers that serves the queue {QUEUE}; see `imagemill doctor`")
+        note(f"no worker answers that serves the queue {QUEUE}; see `imagemill doctor`")
 
 
 @contextmanager

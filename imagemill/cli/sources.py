@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from imagemill import context, hashing
-from imagemill.build import BuildRequest
+from imagemill.build import BuildRequest, UploadPlan
 from imagemill.cli.environment import everything
 from imagemill.cli.requests import checked, located
 from imagemill.config.model import Builder
@@ -67,13 +67,18 @@ def uploaded(client: "Client", request: BuildRequest, say: Callable[[str], None]
 
     Where the workers have no store that they share with us, the request stays as it is: they may share the disk.
     """
+    from imagemill.cli.following import waiting
     from imagemill.uploads import Upload
 
     if not _is_here(request.source):
         return request
-    say("Asking the workers where they want the source")
+
+    def plan(request: BuildRequest) -> UploadPlan:
+        with waiting(client, say):
+            return client.plan_upload(request)
+
     with fetched(request.source) as folder:
-        return Upload(request, client.plan_upload, _Saying(say)).bring(folder)
+        return Upload(request, plan, _Saying(say)).bring(folder)
 
 
 def _is_here(source: str) -> bool:

@@ -215,7 +215,6 @@ def test_a_broken_config_on_the_worker_is_exit_code_2(cli: CommandLine, running:
     (running.folder / "configs/broken.yaml").write_text("builder: {typ: docker}\n")
     done = cli.run("build", source, "--config", "broken")
     assert done.returncode == 2
-    assert "error: load config: " in done.stderr
     assert "broken.yaml:1: builder.typ" in done.stderr
 
 
@@ -254,7 +253,7 @@ def test_a_service_that_goes_away_is_exit_code_3_and_says_how_to_go_on(
     tmp_path: Path, source: Path, destination: str
 ) -> None:
     with servers.redis(tmp_path) as redis, command_line(IMAGEMILL_BROKER=redis.url) as cli:
-        with cli.started("build", source, "-d", destination) as command:
+        with cli.started("build", source, "-d", destination, "--no-upload") as command:
             command.until("[QUEUED]")
             redis.kill()
             assert command.end() == 3
