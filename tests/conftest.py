@@ -27,8 +27,12 @@ pytest_plugins = ["aws_fixtures", "azure_fixtures", "gcp_fixtures", "git_fixture
 
 
 def pytest_configure() -> None:
-    """A terminated session ends as an interrupted one does, so that it still stops its servers."""
+    """A terminated session ends as an interrupted one does, so that it still stops its servers.
+
+    And what tests start can be interrupted: a shell's background job, as CI may be, is begun with SIGINT ignored.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
