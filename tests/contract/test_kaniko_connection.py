@@ -15,22 +15,22 @@ from web import Response, Web, serve
 
 
 @pytest.fixture
-def api(git_certificate: Path) -> Iterator[Web]:
+def api(certificate: Path) -> Iterator[Web]:
     """An API server that has whatever Job it is asked for, over TLS."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(git_certificate)
+    tls.load_cert_chain(certificate)
     with serve(lambda _: Response(body=b'{"kind": "Job"}'), tls) as web:
         yield web
 
 
 @pytest.fixture
-def account(tmp_path: Path, git_certificate: Path) -> Path:
+def account(tmp_path: Path, certificate: Path) -> Path:
     """The folder of a service account, as the kubelet mounts it."""
     folder = tmp_path / "serviceaccount"
     folder.mkdir()
     (folder / "token").write_text("first")
     (folder / "namespace").write_text("builds\n")
-    (folder / "ca.crt").write_bytes(git_certificate.read_bytes())
+    (folder / "ca.crt").write_bytes(certificate.read_bytes())
     return folder
 
 
