@@ -15,6 +15,10 @@ _DIGEST = re.compile(r"(?P<tag>\S+): digest: (?P<digest>sha256:[0-9a-f]{64}) siz
 _UNDERWAY = re.compile(r"[0-9a-f]+: (?:Preparing|Waiting)$")
 _NO_TAG = re.compile(r"tag does not exist|does not exist locally|No such image", re.IGNORECASE)
 
+# As distribution says it of a layer whose record another push to the repository writes at that moment, or that its
+# garbage collection has taken; seen with distribution 2.8 on a filesystem.
+_LAYER_GONE = re.compile(r"manifest blob unknown|blob unknown to registry|digest invalid|provided digest did not match")
+
 
 class PushLog:
     """What `docker push` has said: the `digest` if it is done, and its `last` word."""
@@ -51,6 +55,13 @@ def push_failure(text: str, image: ImageReference, host: str) -> ImagemillError:
         return TransientError(
             f"Other builds took the tag {image} away from the Docker engine, again and again",
             "build the same image once at a time",
+        )
+    if _LAYER_GONE.search(text):
+        return TransientError(
+            f"Pushing to {image.repository} failed: {image.registry} does not find a layer that it was just given"
+            f" ({shortened(text)})",
+            "see the log of the registry: other pushes to the repository or its garbage collection may have been in the"
+            " way",
         )
     return (
         engine_failure(text, host)

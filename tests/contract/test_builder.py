@@ -19,7 +19,7 @@ from imagemill.build import State
 from imagemill.builders import Workplace
 from imagemill.builders.docker import PUSH_TRIES, DockerBuilder
 from imagemill.builders.labels import SOURCE_HASH, labels
-from imagemill.errors import BuildCancelled, PermissionDenied, ServiceUnreachable, UserError
+from imagemill.errors import BuildCancelled, PermissionDenied, ServiceUnreachable, TransientError, UserError
 from imagemill.ports import Builder, BuildInputs, Credentials, Registry
 from imagemill.reference import ImageReference
 from imagemill.registries.docker_config import DockerConfig
@@ -216,8 +216,12 @@ def test_builds_of_one_image_at_once_do_not_disturb_each_other(
 
     def build(_: int) -> str:
         barrier.wait()
-        context = packed(f"{SHELL}RUN echo {image.path} > /name\n", {"busybox": busybox})
-        return builder.build(BuildInputs(image), context, open_registry, Watched())
+        while True:  # as the step does: a registry's files may be read while another push writes them
+            context = packed(f"{SHELL}RUN echo {image.path} > /name\n", {"busybox": busybox})
+            try:
+                return builder.build(BuildInputs(image), context, open_registry, Watched())
+            except TransientError as error:
+                assert error.message.startswith(f"Pushing to {image.repository} failed: ")
 
     with ThreadPoolExecutor(4) as pool:
         digests = set(pool.map(build, range(4)))

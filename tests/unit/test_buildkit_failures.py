@@ -251,6 +251,7 @@ def test_a_failed_build_is_told_by_who_can_mend_it(case: Case) -> None:
         ('Get "https://r.example/v2/": http: server gave HTTP response to HTTPS client', OperatorError, "TLS"),
         ('Get "https://r.example/v2/": x509: certificate signed by unknown authority', OperatorError, "x509"),
         ("toomanyrequests: retry later", TransientError, "limits how often"),
+        ("manifest blob unknown: blob unknown to registry", TransientError, "does not find a layer"),
         ("manifest invalid: something", OperatorError, "manifest invalid: something"),
         ("error during connect: Post ...: EOF", ServiceUnreachable, "does not answer"),
         ("name unknown: The repository with name 'team/app' does not exist", OperatorError, "name unknown"),
