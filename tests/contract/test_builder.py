@@ -221,7 +221,8 @@ def test_builds_of_one_image_at_once_do_not_disturb_each_other(
             try:
                 return builder.build(BuildInputs(image), context, open_registry, Watched())
             except TransientError as error:
-                assert error.message.startswith(f"Pushing to {image.repository} failed: ")
+                if not error.message.startswith(f"Pushing to {image.repository} failed: "):
+                    raise
 
     with ThreadPoolExecutor(4) as pool:
         digests = set(pool.map(build, range(4)))
