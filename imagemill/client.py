@@ -193,7 +193,7 @@ class Client:
         """The hash of what the build makes its image from, once it is known; `UserError` if the build has none."""
         with _reachable():
             report = self._report(build)
-            found = self._inputs.source_hash(build) or (report and report.source_hash)
+            found = report.source_hash if report else self._shown(build).get("source_hash")
             if found:
                 return found
             state = "has ended" if report else f"is {self._known(build)[-1].state}"
@@ -255,6 +255,11 @@ class Client:
         if state == "FAILURE":
             return BuildReport(id=build, status="failed", error=_failure(value))
         return None
+
+    def _shown(self, build: str) -> dict[str, Any]:
+        """What the result backend says of a build that runs (`Journal.enter`)."""
+        shown = AsyncResult(build, app=self.app).info
+        return shown if isinstance(shown, dict) else {}
 
     @staticmethod
     def _patience(follow: bool, end: float | None) -> float:

@@ -7,7 +7,7 @@ from imagemill.journal import KEEP_SECONDS
 
 
 class InputRecords:
-    """Source hash → the record of the inputs that it stands for, and build → source hash.
+    """Source hash → the record of the inputs that it stands for.
 
     A record is kept for `journal.KEEP_SECONDS` after it was last used, as the journal of a build is.
     """
@@ -25,20 +25,9 @@ class InputRecords:
         found = self._redis.getex(self._record(source_hash), ex=KEEP_SECONDS)
         return InputRecord.load(found) if isinstance(found, bytes) else None
 
-    def note(self, build: str, source_hash: str) -> bool:
-        """Note that the build has this hash, which uses its record; False if there is no record (any more)."""
-        pipeline = self._redis.pipeline(transaction=False)
-        pipeline.set(self._hash(build), source_hash, ex=KEEP_SECONDS)
-        pipeline.expire(self._record(source_hash), KEEP_SECONDS)
-        return bool(pipeline.execute()[1])
-
-    def source_hash(self, build: str) -> str | None:
-        """The source hash of the build; None if it is not noted (any more)."""
-        found = self._redis.get(self._hash(build))
-        return found.decode() if isinstance(found, bytes) else None
+    def use(self, source_hash: str) -> bool:
+        """Note that the record is used; False if there is none (any more)."""
+        return bool(self._redis.expire(self._record(source_hash), KEEP_SECONDS))
 
     def _record(self, source_hash: str) -> str:
         return f"{self._prefix}inputs:{source_hash}"
-
-    def _hash(self, build: str) -> str:
-        return f"{self._prefix}build:{build}:source-hash"

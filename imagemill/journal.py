@@ -57,10 +57,21 @@ def connect(url: str, *, patience: int = 6) -> Redis:
 
 @dataclass(frozen=True)
 class Entered:
-    """What `Journal.enter` answers: the times of all states of the build so far, and whether it is to be cancelled."""
+    """What `Journal.enter` answers; `cancelled` says whether the build is to be cancelled."""
 
-    steps: tuple[StepTime, ...]
+    _entries: list[bytes]
     cancelled: bool
+
+    @property
+    def steps(self) -> tuple[StepTime, ...]:
+        """The times of all states of the build so far; the last one has not ended."""
+        return _times(self._entries)
+
+    @property
+    def again(self) -> bool:
+        """Whether the build was in this state before: a retry, or a wait."""
+        states = [entry.split()[0] for entry in self._entries[-2:]]
+        return len(states) == 2 and states[0] == states[1]
 
 
 class Journal:
@@ -91,7 +102,7 @@ class Journal:
         pipeline.lrange(states, 0, -1)
         pipeline.exists(self._key(build, "cancel"))
         *_, times, cancelled = pipeline.execute()
-        return Entered(_times(times), bool(cancelled))
+        return Entered(times, bool(cancelled))
 
     def show(self, build: str, state: State, at: float, **more: Any) -> None:
         """Show `state`, with `more`, in the build's result alone."""

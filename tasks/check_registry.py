@@ -26,6 +26,6 @@ def check_registry(run: Run, build: Build) -> Build | Signature:
 
 
 def _wait(run: Run, build: Build, holder: str) -> Signature:
-    if not run.again:
+    if not run.entered.again:
         run.log(f"Waiting for build {holder}, which is making the same image")
     return pipeline.wait(build, run.setup.wait_interval)

@@ -3,7 +3,7 @@
 from imagemill import context
 from imagemill.build import Build, State
 from tasks import resolve
-from tasks.noting import note_inputs
+from tasks.noting import note_inputs, use_inputs
 from tasks.step import Run, step
 
 
@@ -28,7 +28,7 @@ def _source_hash(run: Run, build: Build) -> str:
     known, key = resolve.known_hashes(run.setup), resolve.hash_key(build, build.source)
     if source_hash := known.find(key):
         run.log(f"{build.source} was hashed before")
-        resolve.input_records(run.setup).note(build.id, source_hash)
+        use_inputs(run.setup, source_hash)
         return source_hash
     source_hash = _hashed(run, build)
     known.keep(key, source_hash)

@@ -19,7 +19,7 @@ from tasks.step import Run, step
 )
 def report(run: Run, build: Build) -> BuildReport:
     """The build's result."""
-    done = _report(build, run.steps)
+    done = _report(build, run.entered.steps)
     run.flush()
     journal().end(build.id, done)
     clean_up(run.setup, build)

@@ -64,4 +64,5 @@ def _journal(backend: str, prefix: str) -> Journal:
 
 def journal() -> Journal:
     """The journal of this worker's Redis; one client, with its connection pool, per process."""
-    return _journal(setup().backend, setup().key_prefix)
+    place = setup()
+    return _journal(place.backend, place.key_prefix)

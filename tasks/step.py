@@ -16,7 +16,7 @@ from celery import Task, shared_task
 from celery.canvas import Signature
 from celery.exceptions import Ignore, Reject
 
-from imagemill.build import Build, Message, State, StepTime
+from imagemill.build import Build, Message, State
 from imagemill.errors import (
     BuildCancelled,
     ImagemillError,
@@ -25,7 +25,7 @@ from imagemill.errors import (
     TransientError,
     UserError,
 )
-from imagemill.journal import LOST
+from imagemill.journal import LOST, Entered
 from imagemill.single_flight import ImageLock
 from tasks.giving_way import Replaceable
 from tasks.leaving import clean_up, discard
@@ -44,20 +44,20 @@ StepFunction = Callable[["Run", Build], Message | Signature]
 class Run:
     """One run of one step: what the step and its adapters may ask of the chain (a `ports.Progress`).
 
-    `steps` are the times of the build's states so far; `again` says that the build was in this state before (a retry,
-    a wait); `worker` is the name of the worker.
+    `entered` is what the journal answered when the step began; `worker` is the name of the worker.
     """
 
-    def __init__(self, task: Task[Any, Any], build: Build, state: State, timeout: float) -> None:
-        self.setup: Setup = setup()
+    entered: Entered
+
+    def __init__(self, task: Task[Any, Any], build: Build, state: State, setup: Setup, timeout: float) -> None:
+        self.setup = setup
         self.worker: str = task.request.hostname or ""
         self.build_id = build.id
+        self._shown = {"worker": self.worker, "source_hash": build.source_hash}
         self._journal = journal()
         self._build_deadline = build.deadline or time.time() + self.setup.build_timeout
         self._deadline = min(time.time() + timeout, self._build_deadline)
         self.state = state
-        self.steps: tuple[StepTime, ...] = ()
-        self.again = False
         self.warnings: list[str] = []
         self._lock: ImageLock | None = None
         self._unsent: deque[str] = deque(maxlen=_UNSENT_LINES)
@@ -67,12 +67,9 @@ class Run:
         """Note the state, unless the build has been cancelled or its time is up."""
         self.state = state
         self.flush()
-        now = time.time()
-        entered = self._journal.enter(self.build_id, state, now, worker=self.worker)
+        self.entered = self._journal.enter(self.build_id, state, time.time(), **self._shown)
         self._checked = time.monotonic()
-        self.steps = entered.steps
-        self.again = entered.steps[-1].started < now
-        if entered.cancelled:
+        if self.entered.cancelled:
             raise _cancelled()
         self.check()
 
@@ -126,7 +123,7 @@ class Run:
         self.flush()
         retry = {"error": error.message, "attempt": attempt, "seconds": wait}
         with suppress(*LOST):
-            self._journal.show(self.build_id, self.state, time.time(), worker=self.worker, retry=retry)
+            self._journal.show(self.build_id, self.state, time.time(), **self._shown, retry=retry)
 
     def _check_cancelled(self) -> None:
         try:
@@ -174,7 +171,9 @@ def step(
             with bound(build=build.id, step=function.__name__):
                 if (self.request.delivery_info or {}).get("redelivered"):
                     build = _redelivered(self, build)
-                outcome = _run(self, function, Run(self, build, state, getattr(setup(), timeout)), build)
+                limits = setup()
+                run = Run(self, build, state, limits, getattr(limits, timeout))
+                outcome = _run(self, function, run, build)
             if isinstance(outcome, Message):
                 return outcome.dump()
             self.give_way(outcome)

@@ -61,14 +61,15 @@ def test_states_lines_and_report_come_in_order(journal: Journal, client: Client)
 
 
 def test_a_state_ends_when_the_next_begins(journal: Journal) -> None:
-    journal.enter("b", State.LOADING, 1.0)
-    journal.enter("b", State.HASHING, 2.5)
-    steps = journal.enter("b", State.HASHING, 3.0).steps
+    first = journal.enter("b", State.LOADING, 1.0)
+    second = journal.enter("b", State.HASHING, 2.5)
+    entered = journal.enter("b", State.HASHING, 3.0)
 
-    assert [(step.state, step.started, step.ended) for step in steps] == [
+    assert [(step.state, step.started, step.ended) for step in entered.steps] == [
         (State.LOADING, 1.0, 2.5),
         (State.HASHING, 2.5, None),
     ]
+    assert [first.again, second.again, entered.again] == [False, False, True]
 
 
 def test_celery_shows_the_state_of_a_running_build(journal: Journal, app: Celery) -> None:

@@ -89,7 +89,6 @@ def built(source: Path, journal: Journal, records: InputRecords, **given: str) -
     manifest = context.manifest(source, None, Quiet())
     source_hash = hashing.source_hash(request, builder, manifest)
     records.keep(source_hash, record(request, builder, manifest))
-    records.note(build, source_hash)
     journal.enter(build, State.LOADING, time.time())
     journal.end(build, BuildReport(id=build, status="succeeded", source_hash=source_hash))
     return build
@@ -222,13 +221,11 @@ def test_a_source_hash_stands_for_its_image(
     assert (done.returncode, done.stdout) == (1, EXPECTED), done.stderr
 
 
-def test_a_build_that_runs_can_be_asked_once_its_source_is_hashed(
-    journal: Journal, records: InputRecords, client: Client
-) -> None:
-    journal.enter("b", State.LOADING, time.time())
+def test_a_build_that_runs_can_be_asked_once_its_source_is_hashed(journal: Journal, client: Client) -> None:
+    journal.enter("b", State.LOADING, time.time(), source_hash=None)
     with pytest.raises(UserError, match="is LOADING, and has no source hash"):
         client.source_hash("b")
-    records.note("b", "1" * 64)
+    journal.enter("b", State.CHECKING, time.time(), source_hash="1" * 64)
     assert client.source_hash("b") == "1" * 64
 
 
@@ -277,17 +274,15 @@ def test_a_service_that_does_not_answer_is_no_difference(project: Path) -> None:
 def test_a_record_is_kept_as_long_as_it_is_used(records: InputRecords, redis: Redis, key_prefix: str) -> None:
     records.keep("h", RECORD)
     (key,) = redis.keys(f"{key_prefix}imagemill:inputs:*")
-    for use in (lambda: records.find("h"), lambda: records.note("b", "h")):
+    for use in (lambda: records.find("h"), lambda: records.use("h")):
         redis.expire(key, 60)
         use()
         assert KEEP_SECONDS - 60 < redis.ttl(key) <= KEEP_SECONDS
     assert records.find("h") == RECORD
 
 
-def test_noting_a_hash_says_whether_there_is_a_record(records: InputRecords) -> None:
-    assert not records.note("b", "h")
+def test_using_a_record_says_whether_there_is_one(records: InputRecords) -> None:
+    assert not records.use("h")
     records.keep("h", RECORD)
-    assert records.note("b", "h")
-    assert records.source_hash("b") == "h"
+    assert records.use("h")
     assert records.find("other") is None
-    assert records.source_hash("other") is None
