@@ -28,9 +28,10 @@ demo: .venv/installed
 	scripts/services install --for demo
 	scripts/services run engine registry -- scripts/demo
 
+# Two processes, each with servers of its own: most tests wait for something, and more of them wait for each other.
 test: setup
 	scripts/services install --for test
-	python -m pytest
+	python -m pytest --numprocesses 2 --dist loadfile
 
 # Only this names a real cluster to the tests: a plain `make test` never touches one.
 test-cluster: export IMAGEMILL_TEST_KUBECONFIG := $(or $(IMAGEMILL_TEST_KUBECONFIG),$(KUBECONFIG))

@@ -133,7 +133,6 @@ def test_what_is_ignored_does_not_count(tmp_path: Path) -> None:
         lambda source: [(source / "link").unlink(), (source / "link").write_text("a/b")],
         lambda source: (source / "Dockerfile").write_text("FROM scratch\n"),
     ],
-    ids=str,
 )
 def test_each_change_of_the_source_counts(source: Path, change: Any) -> None:
     before = hashed(source)
