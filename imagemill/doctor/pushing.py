@@ -12,7 +12,7 @@ from imagemill.ports import Credentials, Registry
 from imagemill.reference import ImageReference
 from imagemill.registries.authorization import Authorizations
 from imagemill.registries.failures import failure, says_absent
-from imagemill.registries.oci import denial_named, endpoint
+from imagemill.registries.oci import endpoint
 from imagemill.registries.transport import Answer, is_loopback, origin, request, speaks_http
 
 _ACTIONS = "pull,push"
@@ -29,14 +29,13 @@ def may_push(repository: ImageReference, registry: Registry, insecure: frozenset
     url = f"{'http' if plain else 'https'}://{endpoint(host)}/v2/{repository.path}/blobs/uploads/"
     answer = request("POST", url, {}, b"")
     login: dict[str, str] = {}
-    with denial_named(repository, _ACTIONS):
-        if answer.status == 401:
-            login = authorizations.renew(answer, repository, _ACTIONS)
-            answer = request("POST", url, login, b"")
-        if says_absent(answer):
-            return False
-        if answer.status != 202:
-            raise failure(answer, repository, _ACTIONS)
+    if answer.status == 401:
+        login = authorizations.renew(answer, repository, _ACTIONS)
+        answer = request("POST", url, login, b"")
+    if says_absent(answer):
+        return False
+    if answer.status != 202:
+        raise failure(answer, repository, _ACTIONS)
     _cancel(url, answer, login)
     return True
 

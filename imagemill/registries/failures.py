@@ -34,6 +34,8 @@ def denied(reference: ImageReference, actions: str, reason: str) -> PermissionDe
         f"No permission to {_VERBS[actions]} {reference.repository}: {reason}",
         f"give the workers credentials for {reference.registry} that may {actions} {reference.path}:"
         " docker login, or a credential helper in docker's config.json",
+        action=actions,
+        resource=reference.repository,
     )
 
 

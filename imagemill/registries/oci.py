@@ -5,10 +5,8 @@ The API: https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md
 """
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from imagemill.errors import OperatorError, PermissionDenied, ServiceUnreachable, TransientError
+from imagemill.errors import OperatorError, ServiceUnreachable, TransientError
 from imagemill.ports import Credentials
 from imagemill.reference import DOCKER_HUB, ImageReference, is_digest
 from imagemill.registries.authorization import Authorizations, CredentialSource
@@ -42,15 +40,14 @@ class OciRegistry:
     def digest(self, reference: ImageReference) -> str | None:
         """See `Registry.digest`; with neither tag nor digest it is that of the tag `latest`."""
         name = reference.digest or reference.tag or "latest"
-        with denial_named(reference, _PULL):
-            head = self._ask("HEAD", reference, name, _PULL)
-            if head.status == 200 and _DIGEST in head.headers:
-                return _checked(head.headers[_DIGEST], reference)
-            if head.status == 429 or head.status >= 500:
-                raise failure(head, reference, _PULL)
-            # A HEAD has no words. Only a GET tells an absent image from a server that is no registry, or why it is
-            # denied.
-            manifest = self._get(reference, name, _PULL)
+        head = self._ask("HEAD", reference, name, _PULL)
+        if head.status == 200 and _DIGEST in head.headers:
+            return _checked(head.headers[_DIGEST], reference)
+        if head.status == 429 or head.status >= 500:
+            raise failure(head, reference, _PULL)
+        # A HEAD has no words. Only a GET tells an absent image from a server that is no registry, or why it is
+        # denied.
+        manifest = self._get(reference, name, _PULL)
         return _digest_of(manifest, reference) if manifest else None
 
     def tag(self, reference: ImageReference, tags: tuple[str, ...]) -> None:
@@ -64,13 +61,12 @@ class OciRegistry:
         missing = [target for target in targets if self.digest(target) != reference.digest]
         if not missing:
             return
-        with denial_named(reference, _PUSH):
-            manifest = self._get(reference, reference.digest, _PUSH)
-            if manifest is None:
-                raise TransientError(f"{reference} is not in the registry any more", "build it again")
-            _digest_of(manifest, reference)
-            for target in missing:
-                self._put(target, manifest, reference.digest)
+        manifest = self._get(reference, reference.digest, _PUSH)
+        if manifest is None:
+            raise TransientError(f"{reference} is not in the registry any more", "build it again")
+        _digest_of(manifest, reference)
+        for target in missing:
+            self._put(target, manifest, reference.digest)
 
     def credentials(self, repository: ImageReference) -> Credentials | None:
         """See `Registry.credentials`."""
@@ -86,15 +82,14 @@ class OciRegistry:
         """
         if reference.tag is None:
             raise ValueError(f"{reference} has no tag")
-        with denial_named(reference, _DELETE):
-            answer = self._ask("DELETE", reference, reference.tag, _DELETE)
-            if answer.status in (400, 405):
-                raise OperatorError(
-                    f"{reference.registry} cannot delete tags: it answers {answer.status} for {reference}",
-                    "delete it with the registry's own tools, or let the registry allow it",
-                )
-            if answer.status != 202 and not says_absent(answer):
-                raise failure(answer, reference, _DELETE)
+        answer = self._ask("DELETE", reference, reference.tag, _DELETE)
+        if answer.status in (400, 405):
+            raise OperatorError(
+                f"{reference.registry} cannot delete tags: it answers {answer.status} for {reference}",
+                "delete it with the registry's own tools, or let the registry allow it",
+            )
+        if answer.status != 202 and not says_absent(answer):
+            raise failure(answer, reference, _DELETE)
 
     def _get(self, reference: ImageReference, name: str, actions: str) -> Answer | None:
         """The manifest `name`; None if the registry says that it has none."""
@@ -133,17 +128,6 @@ class OciRegistry:
             self._plain.add(host)
         scheme = "http" if host in self._plain else "https"
         return f"{scheme}://{endpoint(host)}"
-
-
-@contextmanager
-def denial_named(reference: ImageReference, actions: str) -> Iterator[None]:
-    """Have a denial in the block name the actions, as a token's scope has them, and the repository."""
-    try:
-        yield
-    except PermissionDenied as error:
-        error.action = error.action or actions
-        error.resource = error.resource or reference.repository
-        raise
 
 
 def endpoint(registry: str) -> str:
