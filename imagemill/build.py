@@ -323,7 +323,7 @@ class BuildReport(Message):
 
 
 class UploadPlan(Message):
-    """What a service says to whoever is about to upload a context; see `imagemill.uploads`."""
+    """What a service says to whoever is about to upload a source; see `imagemill.uploads`."""
 
     builder: Annotated[Builder, Field(discriminator="type")]
     """The config's, without what may hold secrets."""

@@ -5,7 +5,6 @@ is forced, and nobody can put another source in its place. To the workers it is 
 """
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -24,20 +23,24 @@ FOLDER = "uploads"
 
 @dataclass(frozen=True)
 class Upload:
-    """The source of `request`; `plan` asks the service where it is to go (`Client.plan_upload`)."""
+    """The source of `request`, which goes where the service's `plan` says (`Client.plan_upload`)."""
 
     request: BuildRequest
-    plan: Callable[[BuildRequest], UploadPlan]
+    plan: UploadPlan
     progress: Progress
 
+    @property
+    def store_uri(self) -> str | None:
+        """The context store of the workers; None if they have none that others reach as well."""
+        uri = self.plan.builder.build_context_store
+        return None if uri is None or uri.startswith("file:") else uri
+
     def bring(self, folder: Path) -> BuildRequest:
-        """The request for what is in the store by then; the same request if the workers have no store to share."""
-        plan = self.plan(self.request)
-        uri = plan.builder.build_context_store
-        if uri is None or uri.startswith("file:"):
-            return self.request
-        store = store_for(f"{uri}/{FOLDER}", region=plan.region)
-        dockerfile = chosen(self.request, plan.builder)
+        """The request for the source, which is in the store by then; `folder` is its top, where it is here."""
+        uri = self.store_uri
+        assert uri is not None
+        store = store_for(f"{uri}/{FOLDER}", region=self.plan.region)
+        dockerfile = chosen(self.request, self.plan.builder)
         digest = _Digest()
         context.bundle(folder, dockerfile, digest.stream, self.progress)
         name = f"{digest.hex}.tar.gz"

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from imagemill.cli.environment import variable
+from imagemill.cli.environment import git_config
 from imagemill.cli.options import (
     Command,
     Connection,
@@ -126,9 +126,7 @@ def _files(secrets: dict[str, Path | None]) -> dict[str, Path]:
 def _environment(config: str | None, timeout: float | None) -> dict[str, str]:
     """Variables for the embedded worker: its builds may take as long as is asked for, and its git is the user's own."""
     variables = {"IMAGEMILL_CONFIG": str(Path(config).absolute())} if config else {}
-    if (git := Path.home() / ".gitconfig").is_file() and not variable("IMAGEMILL_GIT_CONFIG"):
-        variables["IMAGEMILL_GIT_CONFIG"] = str(git)
-    return variables | ({"IMAGEMILL_BUILD_TIMEOUT": str(timeout)} if timeout and timeout > 0 else {})
+    return variables | git_config() | ({"IMAGEMILL_BUILD_TIMEOUT": str(timeout)} if timeout and timeout > 0 else {})
 
 
 def _cache(home: Path | None) -> Path:

@@ -1,6 +1,7 @@
 """Environment variables that no option stands for: those that the caller names, and what docker is started with."""
 
 import os
+from pathlib import Path
 
 
 def variable(name: str) -> str | None:
@@ -11,3 +12,10 @@ def variable(name: str) -> str | None:
 def everything() -> dict[str, str]:
     """All variables, for a command that is started with them."""
     return dict(os.environ)
+
+
+def git_config() -> dict[str, str]:
+    """The variable that names git's config: as it is set, else the user's own config, as git at a terminal has it."""
+    given, own = variable("IMAGEMILL_GIT_CONFIG"), Path.home() / ".gitconfig"
+    path = given or (str(own) if own.is_file() else None)
+    return {"IMAGEMILL_GIT_CONFIG": path} if path else {}

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from imagemill import context, hashing
-from imagemill.build import BuildRequest, UploadPlan
-from imagemill.cli.environment import everything
+from imagemill.build import BuildRequest
+from imagemill.cli.environment import everything, git_config
 from imagemill.cli.requests import checked, located
 from imagemill.config.model import Builder
 from imagemill.context import Manifest
@@ -73,12 +73,12 @@ def uploaded(client: "Client", request: BuildRequest, say: Callable[[str], None]
     if not _is_here(request.source):
         return request
 
-    def plan(request: BuildRequest) -> UploadPlan:
-        with waiting(client, say):
-            return client.plan_upload(request)
-
+    with waiting(client, say):
+        upload = Upload(request, client.plan_upload(request), _Saying(say))
+    if upload.store_uri is None:
+        return request
     with fetched(request.source) as folder:
-        return Upload(request, plan, _Saying(say)).bring(folder)
+        return upload.bring(folder)
 
 
 def _is_here(source: str) -> bool:
@@ -100,7 +100,4 @@ class _Saying(Quiet):
 
 def options(scratch: Path) -> SourceOptions:
     """What a person's own variables and git config say."""
-    variables = everything()
-    if (git := Path.home() / ".gitconfig").is_file():
-        variables.setdefault("IMAGEMILL_GIT_CONFIG", str(git))
-    return SourceOptions.from_environment(variables, roots=(Path("/"),), scratch=scratch)
+    return SourceOptions.from_environment(everything() | git_config(), roots=(Path("/"),), scratch=scratch)
