@@ -1,36 +1,31 @@
-"""Kubernetes: the Role with which a worker runs Kaniko's Jobs in one namespace.
-
-Verbs: https://kubernetes.io/docs/reference/access-authn-authz/authorization/#determine-the-request-verb.
-"""
+"""Kubernetes: the Role with which a worker runs Kaniko's Jobs in one namespace."""
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import yaml
 
+from imagemill.builders.kaniko.permissions import PERMISSIONS
 from imagemill.config import LaunchConfig
 from imagemill.permissions.needs import Need, Party, Use
 from imagemill.permissions.policy import Block, Grant, Policy, optional
 
 _NAME = "imagemill-worker"
-_RULES: Mapping[Use, Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        Use.RUN_JOBS: {
-            "batch/jobs": ("create", "get", "list", "watch", "delete"),
-            "/pods": ("list", "watch"),
-            "/pods/log": ("get",),
-            "/secrets": ("create", "delete"),
-        },
-        Use.READ_EVENTS: {"/events": ("list", "watch")},
-    }
-)
-"""Use → API group and resource → verbs: all that `builders.kaniko.cluster` ever asks for."""
 
 
 def grants(needs: Sequence[Need], config: LaunchConfig) -> tuple[Grant, ...]:
     """What has to be granted in the cluster."""
-    return tuple(Grant(need, verbs, resource) for need in needs for resource, verbs in _RULES.get(need.use, {}).items())
+    return tuple(Grant(need, verbs, resource) for need in needs for resource, verbs in _verbs(need.use).items())
+
+
+def _verbs(use: Use) -> Mapping[str, tuple[str, ...]]:
+    """API group and resource → the verbs on it that are for this use."""
+    verbs: dict[str, tuple[str, ...]] = {}
+    for permission in PERMISSIONS:
+        if use is (Use.RUN_JOBS if permission.needed else Use.READ_EVENTS):
+            resource = f"{permission.group}/{permission.resource}"
+            verbs[resource] = (*verbs.get(resource, ()), permission.verb)
+    return verbs
 
 
 def policy(party: Party, grants: Sequence[Grant]) -> Policy:

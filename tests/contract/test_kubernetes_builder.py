@@ -18,7 +18,8 @@ from builds import until
 from imagemill.build import State
 from imagemill.builders.kaniko import attempt, watching
 from imagemill.builders.kaniko.builder import more_memory
-from imagemill.builders.kaniko.cluster import JOBS, PERMISSIONS, PODS, SECRETS
+from imagemill.builders.kaniko.cluster import JOBS, PODS, SECRETS
+from imagemill.builders.kaniko.permissions import PERMISSIONS
 from imagemill.errors import (
     BuildCancelled,
     OperatorError,

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from imagemill.builders.kaniko.cluster import PERMISSIONS
+from imagemill.builders.kaniko.permissions import PERMISSIONS
 from imagemill.cli.commands import cli
 from imagemill.config import LaunchConfig, load
 from imagemill.permissions import Party, Permissions, Use, permissions

@@ -23,6 +23,7 @@ from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
 
+from imagemill.builders.kaniko.permissions import PERMISSIONS, Permission
 from imagemill.builders.kaniko.refusals import Question, reason, refusal
 from imagemill.errors import ImagemillError, OperatorError, ServiceUnreachable
 from imagemill.retry_after import retry_after_seconds
@@ -88,29 +89,6 @@ SECRETS = Resource("api/v1", "secrets")
 EVENTS = Resource("api/v1", "events")
 _LOGS = Resource("api/v1", "pods/log")
 _REVIEWS = "apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-
-
-class Permission(NamedTuple):
-    """A verb on a resource that the worker needs in its namespace."""
-
-    verb: str
-    resource: str
-    group: str = ""
-    needed: bool = True
-    """False: builds work without it, but are told less."""
-
-    def __str__(self) -> str:
-        return f"{self.verb} {self.resource}{self.group and f'.{self.group}'}"
-
-
-PERMISSIONS = (
-    *(Permission(verb, "jobs", "batch") for verb in ("create", "get", "list", "watch", "delete")),
-    *(Permission(verb, "pods") for verb in ("list", "watch")),
-    Permission("get", "pods/log"),
-    *(Permission(verb, "secrets") for verb in ("create", "delete")),
-    *(Permission(verb, "events", needed=False) for verb in ("list", "watch")),
-)
-"""All that is ever asked for, in this order."""
 
 
 class Expired(Exception):  # noqa: N818 (the API's own name for it)
