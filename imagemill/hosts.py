@@ -16,6 +16,9 @@ A registry's name has letters and digits alone; after a hyphen comes the label t
 with: https://learn.microsoft.com/azure/container-registry/container-registry-get-started-portal ("Domain name label").
 """
 
+AZURE_BLOB = re.compile(r"[a-z0-9]{3,24}\.blob\.core\.(?:windows\.net|chinacloudapi\.cn|usgovcloudapi\.net)")
+"""A storage account's, of the public and of the sovereign clouds."""
+
 _VIRTUAL_ONLY = re.compile(r"(?:.+\.)?(?:cwobject|cwlota)\.com")
 """CoreWeave's object storage."""
 

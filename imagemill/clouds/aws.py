@@ -27,6 +27,7 @@ from imagemill.errors import (
     TransientError,
     UserError,
 )
+from imagemill.hosts import wants_virtual_hosts
 from imagemill.retry_after import retry_after_seconds
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 10, 60
@@ -111,22 +112,29 @@ _lock = threading.Lock()
 # --- Clients ---
 
 
-def client(service: str, region: str | None, *, addressing: Addressing | None = None, fips: bool | None = None) -> Any:
+def client(service: str, region: str | None, *, fips: bool | None = None) -> Any:
     """The client of a service, the same one each time in this process; threads may share it. It sends a request once.
 
     `region` None: what the SDK's own configuration says. Call it within `translated`.
     """
     with _lock:  # a session makes one client at a time
-        return _client(os.getpid(), service, region, addressing, fips)
+        return _client(os.getpid(), service, region, None, fips)
 
 
-def upload_client(region: str | None, tries: int, *, addressing: Addressing | None = None) -> Any:
+def s3_client(region: str | None) -> Any:
+    """The client of S3, or of what speaks its protocol; see `client`."""
+    addressing = _addressing(region)
+    with _lock:
+        return _client(os.getpid(), "s3", region, addressing, None)
+
+
+def upload_client(region: str | None, tries: int) -> Any:
     """A client of S3 for one upload, to be closed after it; call it within `translated`.
 
     It sends a request up to `tries` times, as long as time may mend why it fails. The SDK takes these tries from a
     stock that each client has, and that only success refills: of a client that is kept, an outage would leave none.
     """
-    config = Config(retries=_retries(tries), s3=_placed(addressing))
+    config = Config(retries=_retries(tries), s3=_placed(_addressing(region)))
     with _lock:
         made = _made(os.getpid(), "s3", region, config)
     made.meta.events.register("needs-retry.s3", _note_tries)
@@ -169,6 +177,16 @@ def _made(process: int, service: str, region: str | None, config: Config) -> Any
 
 def _retries(tries: int) -> Any:
     return {"total_max_attempts": tries, "mode": "standard"}
+
+
+def _addressing(region: str | None) -> Addressing | None:
+    """Where the server wants the bucket's name; None: where the SDK puts it.
+
+    At endpoints other than Amazon's own that is the path, unless its configuration says otherwise.
+    """
+    meta = client("s3", region).meta
+    told = "addressing_style" in (meta.config.s3 or {})
+    return "virtual" if wants_virtual_hosts(meta.endpoint_url) and not told else None
 
 
 def _placed(addressing: Addressing | None) -> Any:

@@ -21,13 +21,14 @@ from pydantic import (
 from imagemill.config.faults import Fault, fault_error, mismatch
 from imagemill.config.kaniko_job import job_faults
 from imagemill.errors import UserError
+from imagemill.hosts import AZURE_BLOB
 from imagemill.reference import DOCKER_HUB, ImageReference
 
 _WITHIN = r"(/[^?#\x00-\x1f]*)?"
 _STORES = re.compile(
     rf"s3://[a-z0-9][a-z0-9.-]{{1,61}}[a-z0-9]{_WITHIN}"
     rf"|gs://[a-z0-9][a-z0-9._-]{{1,220}}[a-z0-9]{_WITHIN}"
-    rf"|https://[a-z0-9]{{3,24}}\.blob\.core\.(windows\.net|chinacloudapi\.cn|usgovcloudapi\.net)/[a-z0-9](-?[a-z0-9]){{2,62}}{_WITHIN}"
+    rf"|https://{AZURE_BLOB.pattern}/[a-z0-9](-?[a-z0-9]){{2,62}}{_WITHIN}"
     r"|file:///[^/?#\x00-\x1f][^?#\x00-\x1f]*",
     re.ASCII,
 )

@@ -2,12 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import botocore.exceptions as sdk
 
 from imagemill.clouds import aws
-from imagemill.hosts import wants_virtual_hosts
 from imagemill.sources.artifact_bucket import CHUNK, ChangedError, MissingError, StoredObject
 from imagemill.sources.artifact_url import ArtifactUrl
 
@@ -24,14 +22,14 @@ class S3Bucket:
     def version(self, key: str) -> str:
         """See `Bucket.version`; needs `s3:GetObject`."""
         with self._asked("s3:GetObject", key):
-            etag: str = _client().head_object(Bucket=self._bucket, Key=key)["ETag"]
+            etag: str = aws.s3_client(None).head_object(Bucket=self._bucket, Key=key)["ETag"]
         return etag.strip('"')
 
     def read(self, key: str, version: str, write: Callable[[bytes], object]) -> None:
         """See `Bucket.read`; needs `s3:GetObject`. S3's own checksum is compared at the end, where there is one."""
         condition = {"IfMatch": f'"{version}"'} if version else {}
         with self._asked("s3:GetObject", key):
-            body = _client().get_object(Bucket=self._bucket, Key=key, **condition)["Body"]
+            body = aws.s3_client(None).get_object(Bucket=self._bucket, Key=key, **condition)["Body"]
             with body:
                 for chunk in body.iter_chunks(CHUNK):
                     write(chunk)
@@ -39,7 +37,7 @@ class S3Bucket:
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """See `Bucket.list`; needs `s3:ListBucket`."""
         with self._asked("s3:ListBucket", ""):
-            pages = _client().get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+            pages = aws.s3_client(None).get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
             for page in pages:
                 for entry in page.get("Contents", ()):
                     key, size = entry["Key"], entry["Size"]
@@ -58,11 +56,3 @@ class S3Bucket:
                 if details.get("Code") in _CHANGED:
                     raise ChangedError from None
                 raise
-
-
-def _client() -> Any:
-    """A client that puts the bucket's name where the server wants it (see `imagemill.stores.s3`)."""
-    client = aws.client("s3", None)
-    if wants_virtual_hosts(client.meta.endpoint_url) and "addressing_style" not in (client.meta.config.s3 or {}):
-        return aws.client("s3", None, addressing="virtual")
-    return client

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote, urljoin
 
 from imagemill.errors import UserError
+from imagemill.hosts import AZURE_BLOB
 
 DEFAULT_PORTS: Mapping[str, int] = MappingProxyType({"https": 443, "http": 80})
 
@@ -34,7 +35,6 @@ _BUCKETS = MappingProxyType(
         "azure": re.compile(r"\$(?:root|web)|[a-z0-9](?:-?[a-z0-9]){2,62}"),
     }
 )
-_AZURE = re.compile(r"[a-z0-9]{3,24}\.blob\.core\.(?:windows\.net|chinacloudapi\.cn|usgovcloudapi\.net)")
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.I)
 _VERSION = re.compile(r"[\x21-\x7e]{1,200}")
 _ENCODED_SAFE = "%/~!$&'()*+,;=:@._-"
@@ -173,7 +173,7 @@ def _located(head: str) -> ArtifactUrl:
     if scheme in _BUCKETS:
         return _in_bucket(scheme, "", _bare(parts["authority"]), path[1:])
     server = server_of(head)
-    if server.scheme == "https" and _AZURE.fullmatch(server.address):
+    if server.scheme == "https" and AZURE_BLOB.fullmatch(server.address):
         container, _, key = path[1:].partition("/")
         return _in_bucket("azure", server.address, container, key)
     return ArtifactUrl(server.scheme, server.address, "", _path(path))

@@ -34,6 +34,7 @@ from azure.storage.blob import (
 
 from imagemill.clouds.azure import CredentialChain, credentials, error_code, translated
 from imagemill.errors import TransientError, UserError
+from imagemill.hosts import AZURE_BLOB
 from imagemill.retry_after import retry_after_seconds
 from imagemill.stores.objects import UPLOAD_TRIES, checked
 
@@ -53,7 +54,7 @@ READ, WRITE, DELETE = (
 """The data actions that a store needs, as roles name them."""
 
 _URI = re.compile(
-    r"(?P<account>https://[a-z0-9]{3,24}\.blob\.core\.(?:windows\.net|chinacloudapi\.cn|usgovcloudapi\.net))"
+    rf"(?P<account>https://{AZURE_BLOB.pattern})"
     r"/(?P<container>[a-z0-9](?:-?[a-z0-9]){2,62})(?:/(?P<prefix>[^?#]*))?"
 )
 

@@ -21,7 +21,6 @@ from s3transfer.subscribers import BaseSubscriber
 
 from imagemill.clouds import aws
 from imagemill.errors import UserError
-from imagemill.hosts import wants_virtual_hosts
 from imagemill.stores.objects import UPLOAD_TRIES, checked
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -56,7 +55,7 @@ class S3Store:
         """
         key = self._key(name)
         with aws.translated("s3:ListBucket", self._arn()):
-            client = self._client()
+            client = aws.s3_client(self._region)
             found = client.list_objects_v2(Bucket=self._bucket, Prefix=key, MaxKeys=1)
         there = any(entry["Key"] == key for entry in found.get("Contents", ()))
         return there and (not _keeps_checksums(client) or self._has_checksum(client, key))
@@ -70,7 +69,7 @@ class S3Store:
         key = self._key(name)
         uploading = aws.translated("s3:PutObject", self._arn(key), tries=UPLOAD_TRIES)
         with aws.translated("s3:PutObject", self._arn(key)):
-            client = aws.upload_client(self._region, UPLOAD_TRIES, addressing=self._addressing())
+            client = aws.upload_client(self._region, UPLOAD_TRIES)
         with closing(client), TransferManager(client, _TRANSFER) as manager:
             upload = _Upload(manager, client, self._bucket, key)
             try:
@@ -94,7 +93,7 @@ class S3Store:
         key = self._key(name)
         with aws.translated("s3:GetObject", self._arn(key)):
             try:
-                body = self._client().get_object(Bucket=self._bucket, Key=key)["Body"]
+                body = aws.s3_client(self._region).get_object(Bucket=self._bucket, Key=key)["Body"]
             except sdk.ClientError as error:
                 if error.response["Error"].get("Code") != "NoSuchKey":
                     raise
@@ -106,7 +105,7 @@ class S3Store:
         """Remove the object; no error if it is not there."""
         key = self._key(name)
         with aws.translated("s3:DeleteObject", self._arn(key)):
-            self._client().delete_object(Bucket=self._bucket, Key=key)
+            aws.s3_client(self._region).delete_object(Bucket=self._bucket, Key=key)
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{checked(name)}" if self._prefix else checked(name)
@@ -125,18 +124,6 @@ class S3Store:
                 return False  # somebody has deleted it just now
         checksum = found.get("ChecksumCRC32", "-")
         return "-" not in checksum  # as in one over the checksums of parts, with which nothing can be compared
-
-    def _client(self) -> Any:
-        return aws.client("s3", self._region, addressing=self._addressing())
-
-    def _addressing(self) -> aws.Addressing | None:
-        """Where the server wants the bucket's name.
-
-        At endpoints other than Amazon's own the SDK puts it into the path, unless its configuration says otherwise.
-        """
-        meta = aws.client("s3", self._region).meta
-        told = "addressing_style" in (meta.config.s3 or {})
-        return "virtual" if wants_virtual_hosts(meta.endpoint_url) and not told else None
 
 
 def _keeps_checksums(client: Any) -> bool:
