@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 from azure.core.credentials import AzureNamedKeyCredential
 from azure.storage.blob import ContainerClient
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 import azure_servers
-from azure_token_server import CLIENT, ENTRA, SECRET, TENANT, Entra, entra, write_certificate
+from azure_token_server import CLIENT, ENTRA, SECRET, TENANT, Entra, entra
+from certificates import new_key, write_certificate
 from imagemill.clouds import azure
 from imagemill.stores.azure_blob import AzureBlobStore
 from servers import Server
@@ -62,9 +62,9 @@ class Names:
 def azure_certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     folder = tmp_path_factory.mktemp("azure")
     made = Certificate(folder / "certificate.pem", folder / "key.pem")
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = new_key()
     made.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    write_certificate(made.certificate, key, [ENTRA, STORAGE])
+    write_certificate(made.certificate, key, ENTRA, STORAGE)
     return made
 
 

@@ -7,7 +7,6 @@ and what an Azure container registry has beside the distribution API
 """
 
 import base64
-import datetime
 import http.client
 import json
 import shutil
@@ -26,8 +25,9 @@ from urllib.parse import parse_qs, urlsplit
 import jwt
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
+
+from certificates import new_key, write_certificate
 
 ENTRA = "login.microsoftonline.com"
 TENANT = "409520d4-8100-4d1d-ad47-72432ddcc120"
@@ -242,7 +242,7 @@ class Acr:
     """The answer to each exchange of a token, if it is set."""
     _registry: str = ""
     _folder: Path = Path()
-    _key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
+    _key: ec.EllipticCurvePrivateKey = field(default_factory=new_key)
 
     def registry_auth(self) -> dict[str, str]:
         """The parameters of `auth.token` in the registry's config."""
@@ -343,7 +343,7 @@ class Acr:
 def acr(folder: Path) -> Iterator[Acr]:
     """The front of a registry for the length of the block."""
     front = Acr(folder / "acr.pem")
-    write_certificate(front.certificate, front._key, ["acr"])
+    write_certificate(front.certificate, front._key, "acr")
     with _serve(front.answer) as port:
         front.address = f"127.0.0.1:{port}"
         yield front
@@ -352,15 +352,3 @@ def acr(folder: Path) -> Iterator[Acr]:
 def _unauthorized() -> Response:
     words = "authentication required, visit https://aka.ms/acr/authorization for more information."
     return _json(401, {"errors": [{"code": "UNAUTHORIZED", "message": words, "detail": None}]})
-
-
-def write_certificate(path: Path, key: ec.EllipticCurvePrivateKey, names: list[str]) -> None:
-    """A certificate of the key for these hosts, signed by itself, as PEM."""
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0])])
-    now = datetime.datetime.now(datetime.UTC)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    builder = builder.not_valid_before(now - datetime.timedelta(days=1))
-    builder = builder.not_valid_after(now + datetime.timedelta(days=1))
-    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(host) for host in names]), critical=False)
-    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    path.write_bytes(builder.sign(key, SHA256()).public_bytes(Encoding.PEM))

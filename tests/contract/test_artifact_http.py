@@ -16,12 +16,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from urllib3 import Timeout
 
 import web
-from azure_token_server import write_certificate
+from certificates import write_with_key
 from http_faults import FaultyProxy
 from imagemill.errors import (
     BuildCancelled,
@@ -92,12 +90,9 @@ HERE = [["127.0.0.1"]]
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A key, and a certificate of it for the names of the tests."""
-    key, folder = ec.generate_private_key(ec.SECP256R1()), tmp_path_factory.mktemp("tls")
-    write_certificate(folder / "server.pem", key, ["archives.test", "mirror.test", "inner.test"])
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    with (folder / "server.pem").open("ab") as file:
-        file.write(private)
-    return folder / "server.pem"
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    write_with_key(path, "archives.test", "mirror.test", "inner.test")
+    return path
 
 
 @pytest.fixture

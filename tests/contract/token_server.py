@@ -5,7 +5,6 @@ everything, one that may only read, and lets everybody read what is below `publi
 """
 
 import base64
-import datetime
 import json
 import time
 import uuid
@@ -17,9 +16,9 @@ from pathlib import Path
 import jwt
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from certificates import new_key, write_certificate
 from web import Request, Response, Web, serve
 
 SERVICE = "registry of the tests"  # the space must survive the challenge
@@ -35,7 +34,7 @@ class TokenServer:
     certificate: Path
     expires_in: int | None = 300
     web: Web = field(init=False)
-    _key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
+    _key: ec.EllipticCurvePrivateKey = field(default_factory=new_key)
 
     def registry_auth(self) -> dict[str, str]:
         """The parameters of `auth.token` in a registry's config."""
@@ -57,12 +56,7 @@ class TokenServer:
 
     def write_certificate(self) -> None:
         """The certificate of the key that signs, signed by itself."""
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, ISSUER)])
-        now = datetime.datetime.now(datetime.UTC)
-        builder = x509.CertificateBuilder(name, name, self._key.public_key(), x509.random_serial_number())
-        builder = builder.not_valid_before(now - datetime.timedelta(days=1))
-        builder = builder.not_valid_after(now + datetime.timedelta(days=1))
-        self.certificate.write_bytes(builder.sign(self._key, SHA256()).public_bytes(Encoding.PEM))
+        write_certificate(self.certificate, self._key, ISSUER)
 
     def answer(self, request: Request) -> Response:
         if request.method == "POST":

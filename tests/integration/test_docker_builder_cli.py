@@ -8,17 +8,14 @@ import sys
 import tracemalloc
 import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 import servers
 from builds import Watched, packed, processes, until
+from certificates import new_key, write_certificate
 from imagemill.builders import Workplace, builder_for, detect, docker_cli
 from imagemill.builders.docker import DockerBuilder
 from imagemill.builders.docker_cli import Cli, Endpoint, find_cli, find_endpoint, reaches_engine, run
@@ -100,17 +97,8 @@ def test_the_engine_of_the_current_context_is_found(docker_cli: str, tmp_path: P
     use_context(tmp_path, "far", "tcp://far.example:2376")
     certificates = tmp_path / "contexts/tls" / hashlib.sha256(b"far").hexdigest() / "docker"
     certificates.mkdir(parents=True)
-    (certificates / "ca.pem").write_text(certificate())  # docker reads it
+    write_certificate(certificates / "ca.pem", new_key(), "far.example")  # docker reads it
     assert find_endpoint(docker_cli, None, ENVIRONMENT, tmp_path) == Endpoint("tcp://far.example:2376", certificates)
-
-
-def certificate() -> str:
-    """A certificate that signs itself, as PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    now = datetime.now(UTC)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
-    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
 
 
 def use_context(docker_config: Path, name: str, host: str) -> None:
