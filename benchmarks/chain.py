@@ -17,7 +17,7 @@ BUILDS = 100
 STEPS = 5
 """Tasks of a build whose image exists: build_image, load_config, hash_source, check_registry, report."""
 
-ROUNDS = 15
+ROUNDS = 30
 POLL = 0.005
 SINGLE = 50
 

@@ -32,6 +32,19 @@ LOST = (RedisConnectionError, RedisTimeoutError)
 """What redis-py raises when the server is away."""
 
 
+_ENTER = """
+local events, states, cancel, result = unpack(KEYS)
+local state, entry, shown, keep, most = unpack(ARGV)
+redis.call('XADD', events, 'MAXLEN', '~', most, '*', 'state', state)
+if redis.call('RPUSH', states, entry) == 1 then
+    redis.call('EXPIRE', events, keep)
+    redis.call('EXPIRE', states, keep)
+end
+redis.call('SET', result, shown, 'EX', keep)
+return {redis.call('LRANGE', states, 0, -1), redis.call('EXISTS', cancel)}
+"""
+
+
 @dataclass(frozen=True)
 class Event:
     """One entry of a build's journal; exactly one of `state`, `line` and `report` is set."""
@@ -84,24 +97,20 @@ class Journal:
         self.redis = redis
         self._prefix = f"{prefix}imagemill:build:"
         self._result_key = result_key
+        self._enter = redis.register_script(_ENTER)
 
     def enter(self, build: str, state: State, at: float, **more: Any) -> Entered:
         """Note that the build came to `state` at the time `at`: in its journal and, with `more`, in its result.
 
-        One round trip, since each step does it: what Celery's own `update_state` would do takes two more. It may
-        overwrite a result of Celery's that is final, so a build that has ended must not be entered again.
+        One command, since each step does it: what Celery's own `update_state` would do takes three. It may overwrite a
+        result of Celery's that is final, so a build that has ended must not be entered again.
         """
-        events, states = self._key(build, "events"), self._key(build, "states")
-        pipeline = self.redis.pipeline(transaction=False)
-        pipeline.xadd(events, {"state": state.value}, maxlen=MAX_EVENTS, approximate=True)
-        pipeline.rpush(states, f"{state.value} {at}")
-        if state in (State.QUEUED, State.LOADING):  # the first that is noted
-            pipeline.expire(events, KEEP_SECONDS)
-            pipeline.expire(states, KEEP_SECONDS)
-        pipeline.set(self._result_key(build), _result(build, state, at, more), ex=KEEP_SECONDS)
-        pipeline.lrange(states, 0, -1)
-        pipeline.exists(self._key(build, "cancel"))
-        *_, times, cancelled = pipeline.execute()
+        keys: list[bytes | str] = [
+            *(self._key(build, what) for what in ("events", "states", "cancel")),
+            self._result_key(build),
+        ]
+        noted: list[Any] = [state.value, f"{state.value} {at}", _result(build, state, at, more)]
+        times, cancelled = cast("list[Any]", self._enter(keys, [*noted, KEEP_SECONDS, MAX_EVENTS]))
         return Entered(times, bool(cancelled))
 
     def show(self, build: str, state: State, at: float, **more: Any) -> None:

@@ -15,7 +15,7 @@ from tasks.step import Run, step
     Request="tasks.events:ReportRequest",
     # Its id is the entry's, whose beginning and arguments Flower is to go on showing.
     send_events=False,
-    resultrepr_maxsize=1000,
+    resultrepr_maxsize=400,  # for Flower: up to the image, its tags and its hash
 )
 def report(run: Run, build: Build) -> BuildReport:
     """The build's result."""
