@@ -41,7 +41,7 @@ def worker(
 ) -> Iterator[int]:
     """The process id of a worker that takes tasks; `settings` are environment variables.
 
-    Its `concurrency` is the number of CPUs, if it is not given.
+    Its `concurrency` is a worker's default (worker/celeryconfig.py), if it is not given.
     """
     environment = {
         "PATH": os.environ["PATH"],
@@ -52,7 +52,7 @@ def worker(
     }
     name = f"{pool}@benchmark"
     command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-I", "benchmarks.empty", "-n", name]
-    command += ["-Q", queues, "-P", pool, "-c", str(concurrency or os.cpu_count() or 2)]
+    command += ["-Q", queues, "-P", pool, "-c", str(concurrency)]
     log, client = folder / f"{pool}.log", Client(broker)
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -1,5 +1,6 @@
 """Every Celery setting, with the reason for it."""
 
+import os
 from typing import Any
 
 from tasks.pipeline import LIGHT
@@ -99,6 +100,9 @@ def _processes(settings: Settings) -> dict[str, Any]:
     return {
         # The step ends by its own deadline; this is for one that hangs where it cannot look at the clock.
         "task_time_limit": settings.build_timeout + 60,
+        # Of the light pool, whose steps wait for Redis, registries and clouds about as long as they compute; the
+        # others, started with --concurrency, take as many builds as their engine or cluster bears.
+        "worker_concurrency": 2 * (os.cpu_count() or 1),
         # For Flower.
         "worker_send_task_events": True,
         "worker_hijack_root_logger": False,
