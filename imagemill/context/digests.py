@@ -1,13 +1,16 @@
-"""Digests of many small files, made in a thread of their own while the next files are read.
+"""Digests of files, made in a thread of their own while the next bytes are read, and written to where they go.
 
-Handing over files one by one would cost more than it gains, since the two threads would wait for the interpreter's
-lock all the time. In batches, and with next to no Python between two digests, reading and hashing overlap.
+Handing over small files one by one would cost more than it gains, since the two threads would wait for the
+interpreter's lock all the time. In batches, and with next to no Python between two digests, reading and hashing
+overlap. Of a large file each chunk is a batch.
 """
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -20,6 +23,9 @@ _BATCH_LENGTH = 2_000
 _MOST_WAITING = 2
 """How many batches may wait to be hashed, which bounds the memory."""
 
+Update = Callable[[bytes], None]
+"""Takes the next bytes of a file."""
+
 
 class Digests:
     """Takes contents, one by one, and gives their digests, in the same order."""
@@ -29,6 +35,7 @@ class Digests:
         self._batch: list[bytes] = []
         self._size = 0
         self._waiting: deque[Future[list[str]]] = deque()
+        """Of what is handed over; the thread does one after the other."""
         self._done: list[str] = []
 
     def __enter__(self) -> Self:
@@ -44,7 +51,20 @@ class Digests:
         self._batch.append(content)
         self._size += len(content)
         if self._size >= _BATCH_SIZE or len(self._batch) >= _BATCH_LENGTH:
-            self._hand_over()
+            self._flush()
+
+    @contextmanager
+    def large(self) -> Iterator[Update]:
+        """Take one more content, chunk by chunk while the block runs."""
+        self._flush()
+        digest = hashlib.sha256()
+
+        def update(chunk: bytes) -> list[str]:
+            digest.update(chunk)
+            return []
+
+        yield lambda chunk: self._hand_over(partial(update, chunk))
+        self._hand_over(lambda: [digest.hexdigest()])
 
     def sha256s(self) -> Iterator[str]:
         """The digests, in hex, of all contents so far."""
@@ -52,15 +72,22 @@ class Digests:
         last = _sha256s(self._batch)
         self._batch, self._size = [], 0
         while self._waiting:
-            self._done += self._waiting.popleft().result()
+            self._collect()
         self._done += last
         return iter(self._done)
 
-    def _hand_over(self) -> None:
-        self._waiting.append(self._thread.submit(_sha256s, self._batch))
-        self._batch, self._size = [], 0
+    def _flush(self) -> None:
+        if self._batch:
+            self._hand_over(partial(_sha256s, self._batch))
+            self._batch, self._size = [], 0
+
+    def _hand_over(self, job: Callable[[], list[str]]) -> None:
+        self._waiting.append(self._thread.submit(job))
         if len(self._waiting) > _MOST_WAITING:
-            self._done += self._waiting.popleft().result()
+            self._collect()
+
+    def _collect(self) -> None:
+        self._done += self._waiting.popleft().result()
 
 
 def _sha256s(contents: list[bytes]) -> list[str]:

@@ -39,6 +39,31 @@ def test_digests_are_those_of_the_contents_in_order(contents: list[bytes]) -> No
     assert made(contents) == expected(contents)
 
 
+def test_large_content_comes_in_chunks_between_others_of_any_size() -> None:
+    whole = [b"small", bytes(3 * MIB), b"", b"x" * (5 * MIB), b"last"]
+    with Digests() as some:
+        for content in whole:
+            if len(content) < MIB:
+                some.add(content)
+                continue
+            with some.large() as update:
+                for start in range(0, len(content), MIB):
+                    update(content[start : start + MIB])
+        assert list(some.sha256s()) == expected(whole)
+
+
+def test_large_content_that_cannot_be_read_to_its_end_has_no_digest() -> None:
+    def fail(some: Digests) -> None:
+        with some.large() as update:
+            update(b"first")
+            raise KeyError
+
+    with Digests() as some:
+        with pytest.raises(KeyError):
+            fail(some)
+        assert list(some.sha256s()) == []
+
+
 @settings(deadline=None)
 @given(st.lists(st.binary(max_size=5), max_size=30))
 def test_size_of_the_batches_does_not_matter(contents: list[bytes]) -> None:
