@@ -185,17 +185,16 @@ def _file(found: Found, sink: _Sink, digests: Digests, progress: Progress) -> _U
         kind: Kind = "exec" if executable else "file"
         # One byte more is asked for than there should be, so that a file that has grown shows.
         content = os.read(descriptor, size + 1 if size < _CHUNK else _CHUNK)
+        sink.file(path, executable, size, content)
         if len(content) == size < _CHUNK:
             digests.add(content)
-            sink.file(path, executable, size, content)
-            return kind, path, size
-        with digests.large() as update:
-            update(content)
-            sink.file(path, executable, size, content)
-            for chunk in _rest(path, descriptor, size - len(content)):
-                progress.check()
-                update(chunk)
-                sink.write(chunk)
+        else:
+            with digests.large() as update:
+                update(content)
+                for chunk in _rest(path, descriptor, size - len(content)):
+                    progress.check()
+                    update(chunk)
+                    sink.write(chunk)
         return kind, path, size
     finally:
         os.close(descriptor)
