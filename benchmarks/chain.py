@@ -15,7 +15,9 @@ from imagemill.client import Client
 
 BUILDS = 100
 STEPS = 5
-"""Tasks of a build whose image exists: build_image, load_config, hash_source, check_registry, report."""
+"""Tasks of a build whose image exists: build_image, load_config, hash_source, check_registry,
+report.
+"""
 
 ROUNDS = 30
 POLL = 0.005
@@ -27,7 +29,10 @@ def measure() -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder, service(Path(folder)) as running:
         client, request = running.client, _small_project(Path(folder), running.registry)
         client.wait(client.submit(**request), timeout=120).raise_for_status()
-        rounds = [(_rate(lambda: _submit(client, request)), _rate(lambda: _bare(client))) for _ in range(ROUNDS + 1)]
+        rounds = [
+            (_rate(lambda: _submit(client, request)), _rate(lambda: _bare(client)))
+            for _ in range(ROUNDS + 1)
+        ]
         return {
             # The first round warms up the worker's processes.
             "chain_vs_bare": statistics.median(ours / bare for ours, bare in rounds[1:]),
@@ -46,7 +51,8 @@ def _rate(start: Callable[[], AsyncResult[Any]]) -> float:
     """How many chains end per second, of BUILDS that are started at once."""
     begun = time.perf_counter()
     for result in [start() for _ in range(BUILDS)]:
-        # Asked for, not listened to: what Celery publishes is lost at times, and then costs seconds.
+        # Asked for, not listened to: what Celery publishes is lost at times, and then costs
+        # seconds.
         while not result.ready():
             time.sleep(POLL)
     return BUILDS / (time.perf_counter() - begun)
@@ -58,7 +64,9 @@ def _submit(client: Client, request: dict[str, Any]) -> AsyncResult[Any]:
 
 def _bare(client: Client) -> AsyncResult[Any]:
     signature = client.app.signature("benchmarks.empty", queue="imagemill")
-    return chain(signature.clone(args=(1,)), *(signature.clone() for _ in range(STEPS - 1))).apply_async()
+    return chain(
+        signature.clone(args=(1,)), *(signature.clone() for _ in range(STEPS - 1))
+    ).apply_async()
 
 
 def _single(client: Client, request: dict[str, Any]) -> float:

@@ -1,7 +1,8 @@
 """Hashing and packing a build context: against sha256 itself, and against `tar | pigz -1`.
 
-The two sides of a ratio take turns, and each counts with its quickest turn: what else the machine does only ever
-adds time. Both read from the page cache and write to `/dev/null`, so that it is not the disk that is measured.
+The two sides of a ratio take turns, and each counts with its quickest turn: what else the machine
+does only ever adds time. Both read from the page cache and write to `/dev/null`, so that it is not
+the disk that is measured.
 """
 
 import hashlib
@@ -14,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from imagemill import context
+from imagemill.objects import store_for
 from imagemill.ports import Quiet
-from imagemill.stores import store_for
 
 ROUNDS = 5
 FILES, BYTES = 20_000, 500_000_000
@@ -28,14 +29,19 @@ def measure() -> dict[str, float]:
     """`hash_vs_sha256` and `pack_vs_tar_pigz`: ratios of times; `pack_rss_mb`: MiB."""
     with tempfile.TemporaryDirectory() as folder:
         source = generate(Path(folder) / "source", FILES, BYTES)
-        figures = {"hash_vs_sha256": hash_vs_sha256(source), "pack_vs_tar_pigz": pack_vs_tar_pigz(source)}
+        figures = {
+            "hash_vs_sha256": hash_vs_sha256(source),
+            "pack_vs_tar_pigz": pack_vs_tar_pigz(source),
+        }
     with tempfile.TemporaryDirectory() as folder:
         source = generate(Path(folder) / "source", LARGE_FILES, LARGE_BYTES)
         return {**figures, "pack_rss_mb": pack_rss_mb(source, Path(folder) / "contexts")}
 
 
 def hash_vs_sha256(source: Path) -> float:
-    """Time from a folder to its source hash ÷ time of the digests of its files, which are in memory already."""
+    """Time from a folder to its source hash ÷ time of the digests of its files, which are in memory
+    already.
+    """
     contents = [path.read_bytes() for path in source.rglob("*") if path.is_file()]
 
     def digests() -> None:
@@ -71,9 +77,13 @@ def seconds(action: Callable[[], object]) -> float:
 
 
 def pack_rss_mb(source: Path, contexts: Path) -> float:
-    """The most memory that a process of its own has had, in MiB, after it has packed `source` into a file store."""
+    """The most memory that a process of its own has had, in MiB, after it has packed `source` into
+    a file store.
+    """
     command = [sys.executable, "-m", "benchmarks.context", str(source), contexts.as_uri()]
-    done = subprocess.run(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True, check=True
+    )
     return float(done.stdout)
 
 
@@ -89,9 +99,14 @@ def store(source: Path, uri: str) -> float:
 
 
 def generate(source: Path, files: int, size: int) -> Path:
-    """A project with that many files and about as many bytes: a few large and many small ones, most of them text."""
+    """A project with that many files and about as many bytes: a few large and many small ones, most
+    of them text.
+    """
     chance = random.Random(files)
-    words = [bytes(chance.choices(b"etaoinshrdlucmfwypvbgkjqxz_", k=chance.randrange(2, 11))) for _ in range(5_000)]
+    words = [
+        bytes(chance.choices(b"etaoinshrdlucmfwypvbgkjqxz_", k=chance.randrange(2, 11)))
+        for _ in range(5_000)
+    ]
     text, noise = b" ".join(chance.choices(words, k=800_000)), chance.randbytes(4 * MIB)
     weights = [chance.lognormvariate(0, 1.2) for _ in range(files)]
     total = sum(weights)

@@ -1,11 +1,13 @@
-"""A cold build and push of a 100 MB context: what we add to `docker build` and `docker push` by hand.
+"""A cold build and push of a 100 MB context: what we add to `docker build` and `docker push` by
+hand.
 
-Both sides get a tree of the same shape and size, but never the same bytes, so that neither the engine's cache nor
-the registry has any of it. They take turns, and the figure is the ratio of their medians.
+Both sides get a tree of the same shape and size, but never the same bytes, so that neither the
+engine's cache nor the registry has any of it. They take turns, and the figure is the ratio of their
+medians.
 
-A virtual machine may get each page of its memory from its host only when it is first written, and give it back soon
-after it was freed: then a write takes ten times as long as on a node whose memory is in use. So memory is touched
-before each of them.
+A virtual machine may get each page of its memory from its host only when it is first written, and
+give it back soon after it was freed: then a write takes ten times as long as on a node whose memory
+is in use. So memory is touched before each of them.
 """
 
 import mmap
@@ -40,16 +42,21 @@ def measure() -> dict[str, float]:
         place, registry = Path(folder), running.registry
         ours, by_hand = through_the_chain(running.client), command_line(running.engine)
         cold(ours, place, registry)  # the worker's first build, which imports what it needs
-        rounds = [(cold(ours, place, registry), cold(by_hand, place, registry)) for _ in range(ROUNDS)]
+        rounds = [
+            (cold(ours, place, registry), cold(by_hand, place, registry)) for _ in range(ROUNDS)
+        ]
         return {
-            "docker_vs_cli": statistics.median(one for one, _ in rounds) / statistics.median(two for _, two in rounds)
+            "docker_vs_cli": statistics.median(one for one, _ in rounds)
+            / statistics.median(two for _, two in rounds)
         }
 
 
 def cold(deliver: Deliver, place: Path, registry: str) -> float:
-    """Seconds for a context that nobody has seen before; what is still to be written to disk is written first.
+    """Seconds for a context that nobody has seen before; what is still to be written to disk is
+    written first.
 
-    The project stays until the end: ext4 is slow to create files for some seconds after many were deleted.
+    The project stays until the end: ext4 is slow to create files for some seconds after many were
+    deleted.
     """
     project = subfolder(place, f"project{uuid.uuid4().hex}")
     generate(project, project.name)
@@ -68,7 +75,9 @@ def touch_memory() -> None:
 
 
 def generate(project: Path, seed: str) -> None:
-    """A model to serve: 6 MB of source files that compress well, and 94 MB of weights that do not."""
+    """A model to serve: 6 MB of source files that compress well, and 94 MB of weights that do
+    not.
+    """
     source = random.Random(seed)
     (project / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
     for number in range(MODULES):
@@ -95,7 +104,9 @@ def through_the_chain(client: Client) -> Deliver:
 
     def deliver(project: Path, reference: str) -> None:
         destination = reference.rpartition(":")[0]
-        client.wait(client.submit(source=str(project), destination=destination), timeout=300).raise_for_status()
+        client.wait(
+            client.submit(source=str(project), destination=destination), timeout=300
+        ).raise_for_status()
 
     return deliver
 

@@ -1,8 +1,9 @@
-"""What builds in a cluster take: from a Job's end to its build's report, and 200 builds on one worker.
+"""What builds in a cluster take: from a Job's end to its build's report, and 200 builds on one
+worker.
 
-The whole chain runs: a light worker and one for Kaniko, Redis, a registry, and the API server of the tests, in whose
-cluster this process plays the Job's controller, the kubelet and Kaniko. Each build writes as many lines as a real one
-does in a few minutes.
+The whole chain runs: a light worker and one for Kaniko, Redis, a registry, and the API server of
+the tests, in whose cluster this process plays the Job's controller, the kubelet and Kaniko. Each
+build writes as many lines as a real one does in a few minutes.
 """
 
 import statistics
@@ -49,7 +50,9 @@ IMAGE = "dev.imagemill/image"
 
 @dataclass
 class Running:
-    """A service whose Kaniko worker has as many threads as there are builds, and the cluster that it builds in."""
+    """A service whose Kaniko worker has as many threads as there are builds, and the cluster that
+    it builds in.
+    """
 
     folder: Path
     client: Client
@@ -73,7 +76,13 @@ class Running:
         pods = [self.cluster.run_pod(self.cluster.start_pod(job)) for job in jobs]
         for batch in range(0, LINES, BATCH):
             for pod in pods:
-                self.cluster.log(pod, [f"line {batch + line} of a build that says something" for line in range(BATCH)])
+                self.cluster.log(
+                    pod,
+                    [
+                        f"line {batch + line} of a build that says something"
+                        for line in range(BATCH)
+                    ],
+                )
 
     def lines(self, build: str) -> int:
         """How many lines of Kaniko's are in the build's log."""
@@ -81,10 +90,12 @@ class Running:
 
 
 def measure() -> dict[str, float]:
-    """`kaniko_end_to_report_ms`: a median, from a Job's end to the build's report, and `kaniko_pool_200_…`.
+    """`kaniko_end_to_report_ms`: a median, from a Job's end to the build's report, and
+    `kaniko_pool_200_…`.
 
-    Of the pool, of the worker's process: peak memory in MB and most connections to the API server and to Redis; and
-    seconds from the first request to the last report, and from the first Job's end to the last report.
+    Of the pool, of the worker's process: peak memory in MB and most connections to the API server
+    and to Redis; and seconds from the first request to the last report, and from the first Job's
+    end to the last report.
     """
     with _running(1) as running:
         ends = [_end_to_report(running, number) for number in range(SINGLE + 1)]
@@ -144,11 +155,15 @@ def _running(builds: int) -> Iterator[Running]:
             KubernetesServer(subfolder(folder, "cluster")) as cluster,
         ):
             config = folder / "launch-config.yaml"
-            config.write_text(CONFIG.format(registry=registry, store=(folder / "contexts").as_uri()))
+            config.write_text(
+                CONFIG.format(registry=registry, store=(folder / "contexts").as_uri())
+            )
             settings = {"IMAGEMILL_CONFIG": str(config), "KUBECONFIG": str(cluster.kubeconfig)}
             with (
                 worker(folder, redis, "imagemill", settings),
-                worker(folder, redis, "imagemill.kaniko", settings, pool="threads", concurrency=builds) as pid,
+                worker(
+                    folder, redis, "imagemill.kaniko", settings, pool="threads", concurrency=builds
+                ) as pid,
                 observed(pid, connections=cluster.url, redis_connections=redis) as seen,
             ):
                 yield Running(folder, Client(redis), cluster, seen)
@@ -163,7 +178,11 @@ class Observed:
     most: dict[str, float] = field(default_factory=dict)
 
     def look(self) -> None:
-        peers = [each.raddr.port for each in self.process.net_connections("tcp") if each.status == "ESTABLISHED"]
+        peers = [
+            each.raddr.port
+            for each in self.process.net_connections("tcp")
+            if each.status == "ESTABLISHED"
+        ]
         now = {"rss_mb": self.process.memory_info().rss / (1 << 20)}
         now |= {name: float(peers.count(port)) for name, port in self.ports.items()}
         self.most = {name: max(value, self.most.get(name, 0.0)) for name, value in now.items()}
@@ -172,7 +191,9 @@ class Observed:
 @contextmanager
 def observed(pid: int, **urls: str) -> Iterator[Observed]:
     """Look at a process again and again: at its memory and its connections to each URL."""
-    seen = Observed(psutil.Process(pid), {name: urlsplit(url).port or 0 for name, url in urls.items()})
+    seen = Observed(
+        psutil.Process(pid), {name: urlsplit(url).port or 0 for name, url in urls.items()}
+    )
     over = threading.Event()
 
     def look() -> None:

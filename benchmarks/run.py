@@ -1,8 +1,9 @@
-"""What `make bench` runs: every `measure()` in this folder, a table against the targets, and results.json.
+"""What `make bench` runs: every `measure()` in this folder, a table against the targets, and
+results.json.
 
-A figure is a ratio of two things measured in the same run wherever that can be: absolute times are noise on shared
-machines. Modules are measured one after another, each in a process of its own, so that none inherits another's
-memory, connections or warm caches.
+A figure is a ratio of two things measured in the same run wherever that can be: absolute times are
+noise on shared machines. Modules are measured one after another, each in a process of its own, so
+that none inherits another's memory, connections or warm caches.
 
     python benchmarks/run.py            all
     python benchmarks/run.py context    benchmarks/context.py alone; the other figures are kept as they are
@@ -35,7 +36,9 @@ class Target:
     at_least: float | None = None
 
     def met(self, value: float) -> bool:
-        return (self.at_most is None or value <= self.at_most) and (self.at_least is None or value >= self.at_least)
+        return (self.at_most is None or value <= self.at_most) and (
+            self.at_least is None or value >= self.at_least
+        )
 
     def verdict(self, value: float) -> str:
         """Whether the bound is kept, in a word; none where there is no bound."""
@@ -53,9 +56,13 @@ TARGETS: Mapping[str, Target] = {
     "hash_vs_sha256": Target("hashing a tree ÷ sha256 of the same bytes in memory", at_most=2.0),
     "pack_vs_tar_pigz": Target("packing a tree ÷ tar | pigz -1", at_most=0.6),
     "pack_rss_mb": Target("peak memory of packing and storing 2 GB, in MB", at_most=150),
-    "chain_vs_bare": Target("builds/s of existing images ÷ chains/s of as many empty tasks", at_least=0.8),
+    "chain_vs_bare": Target(
+        "builds/s of existing images ÷ chains/s of as many empty tasks", at_least=0.8
+    ),
     "cached_ms": Target("median ms from submit to report where the image exists"),
-    "upload_vs_sdk": Target("storing a 2 GB context ÷ the SDK's own upload of the file", at_most=1.1),
+    "upload_vs_sdk": Target(
+        "storing a 2 GB context ÷ the SDK's own upload of the file", at_most=1.1
+    ),
     "upload_rss_mb": Target("peak memory of storing a 2 GB context, in MB", at_most=160),
     "kaniko_end_to_report_ms": Target(
         "median ms from a Job's end to its build's report, through the chain", at_most=500
@@ -63,17 +70,28 @@ TARGETS: Mapping[str, Target] = {
     "kaniko_pool_200_rss_mb": Target("peak memory of the worker for Kaniko with 200 builds, in MB"),
     "kaniko_pool_200_connections": Target("its connections to the API server, at most"),
     "kaniko_pool_200_redis_connections": Target("its connections to Redis, at most"),
-    "kaniko_pool_200_seconds": Target("seconds from the first request to the last report, cluster and Kaniko played"),
+    "kaniko_pool_200_seconds": Target(
+        "seconds from the first request to the last report, cluster and Kaniko played"
+    ),
     "kaniko_pool_200_ends_seconds": Target("seconds from the first Job's end to the last report"),
-    "docker_vs_cli": Target("cold build and push of 100 MB ÷ docker build and docker push", at_most=1.10),
+    "docker_vs_cli": Target(
+        "cold build and push of 100 MB ÷ docker build and docker push", at_most=1.10
+    ),
 }
 
 
 def main(names: Sequence[str]) -> int:
     """Measure, print and write; exit status 1 if a bound is not kept."""
-    modules = sorted(path.stem for path in HERE.glob("*.py") if path != Path(__file__).resolve() and has_measure(path))
+    modules = sorted(
+        path.stem
+        for path in HERE.glob("*.py")
+        if path != Path(__file__).resolve() and has_measure(path)
+    )
     if unknown := set(names) - set(modules):
-        print(f"No such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(modules)}", file=sys.stderr)
+        print(
+            f"No such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(modules)}",
+            file=sys.stderr,
+        )
         return 2
     figures = dict(known_figures()) if names else {}
     for name in names or modules:
@@ -81,7 +99,9 @@ def main(names: Sequence[str]) -> int:
         figures |= measured(name)
     RESULTS.write_text(json.dumps({"figures": figures, "machine": machine()}, indent=2) + "\n")
     show(figures)
-    return 0 if all(TARGETS[key].met(value) for key, value in figures.items() if key in TARGETS) else 1
+    return (
+        0 if all(TARGETS[key].met(value) for key, value in figures.items() if key in TARGETS) else 1
+    )
 
 
 def has_measure(path: Path) -> bool:
@@ -97,7 +117,9 @@ def known_figures() -> Mapping[str, float]:
 
 
 def measured(name: str) -> dict[str, float]:
-    """The figures of one module, from a fresh process; what it prints besides goes to standard error."""
+    """The figures of one module, from a fresh process; what it prints besides goes to standard
+    error.
+    """
     command = [sys.executable, __file__, "--measure", name]
     done = subprocess.run(command, cwd=HERE.parent, stdout=subprocess.PIPE, text=True, check=True)
     return cast(dict[str, float], json.loads(done.stdout.splitlines()[-1]))
@@ -114,7 +136,9 @@ def measure_here(name: str) -> None:
 def machine() -> dict[str, str | int]:
     """What the figures were measured on."""
     return {
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count() or 1,
         "python": platform.python_version(),
         "system": platform.platform(),
     }

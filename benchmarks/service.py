@@ -37,7 +37,13 @@ def service(folder: Path) -> Iterator[Service]:
 
 @contextmanager
 def worker(
-    folder: Path, broker: str, queues: str, settings: Mapping[str, str], *, pool: str = "prefork", concurrency: int = 0
+    folder: Path,
+    broker: str,
+    queues: str,
+    settings: Mapping[str, str],
+    *,
+    pool: str = "prefork",
+    concurrency: int = 0,
 ) -> Iterator[int]:
     """The process id of a worker that takes tasks; `settings` are environment variables.
 
@@ -51,7 +57,18 @@ def worker(
         **settings,
     }
     name = f"{pool}@benchmark"
-    command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-I", "benchmarks.empty", "-n", name]
+    command = [
+        sys.executable,
+        "-m",
+        "celery",
+        "-A",
+        "worker.app",
+        "worker",
+        "-I",
+        "benchmarks.empty",
+        "-n",
+        name,
+    ]
     command += ["-Q", queues, "-P", pool, "-c", str(concurrency)]
     log, client = folder / f"{pool}.log", Client(broker)
     with log.open("wb") as output:

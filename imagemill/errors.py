@@ -9,15 +9,17 @@
     │   └── ServiceUnreachable  broker, result backend, registry, engine or store does not answer
     └── BuildCancelled          somebody asked for it
 
-Every error has a `message` (what happened, and where) and a `hint` (what to do next). Both travel through
-Celery's JSON results, so an error is made of positional text arguments only, and neither ever holds a secret.
+Every error has a `message` (what happened, and where) and a `hint` (what to do next). Both travel
+through Celery's JSON results, so an error is made of positional text arguments only, and neither
+ever holds a secret.
 """
 
 
 class ImagemillError(Exception):
     """Base of all expected failures.
 
-    `message` says what happened and where, in one sentence or a few lines; `hint` says what to do about it.
+    `message` says what happened and where, in one sentence or a few lines; `hint` says what to do
+    about it.
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -49,8 +51,8 @@ class OperatorError(ImagemillError):
 class PermissionDenied(OperatorError):
     """An authority refused an action; the message names the action and the resource.
 
-    `action` and `resource` are what the authority itself calls them (`s3:PutObject`, an ARN), where it has such names:
-    `imagemill doctor` prints the line of policy that grants them.
+    `action` and `resource` are what the authority itself calls them (`s3:PutObject`, an ARN), where
+    it has such names: `imagemill doctor` prints the line of policy that grants them.
     """
 
     def __init__(self, message: str, hint: str = "", action: str = "", resource: str = "") -> None:
@@ -62,12 +64,18 @@ class PermissionDenied(OperatorError):
 class TransientError(ImagemillError):
     """A failure that time can mend.
 
-    `retry_after` is the number of seconds that the other side asked us to wait (HTTP Retry-After), if it did.
-    `exhausted` says that it has been tried often enough below already, so that the step does not try it again.
+    `retry_after` is the number of seconds that the other side asked us to wait (HTTP Retry-After),
+    if it did. `exhausted` says that it has been tried often enough below already, so that the step
+    does not try it again.
     """
 
     def __init__(
-        self, message: str, hint: str = "", retry_after: float | None = None, *, exhausted: bool = False
+        self,
+        message: str,
+        hint: str = "",
+        retry_after: float | None = None,
+        *,
+        exhausted: bool = False,
     ) -> None:
         super().__init__(message, hint)
         self.retry_after = retry_after

@@ -1,8 +1,8 @@
 """The four ports of the domain, and what their adapters may use of the step that runs them.
 
-Each port has one package (`sources`, `stores`, `registries`, `builders`) whose `__init__` holds the table of
-adapters; an adapter is one module. Adapters translate the errors they know into `imagemill.errors` at their edge
-and let anything else through as it is.
+Each port has one package (`sources`, `stores`, `registries`, `builders`) whose `__init__` holds the
+table of adapters; an adapter is one module. Adapters translate the errors they know into
+`imagemill.errors` at their edge and let anything else through as it is.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from imagemill.build import State
+from imagemill.messages import State
 from imagemill.reference import ImageReference
 
 
@@ -25,7 +25,9 @@ class Progress(Protocol):
         """Add one line to the build's log, and to the warnings in its report."""
 
     def check(self) -> None:
-        """Raise if the build has been cancelled or its time is up; cheap, call it at least once a second."""
+        """Raise if the build has been cancelled or its time is up; cheap, call it at least once a
+        second.
+        """
 
     def enter(self, state: State) -> None:
         """Say that the build has come to another state within this step."""
@@ -64,7 +66,8 @@ class Source(Protocol):
         """The image itself where the source is one already, and so needs no build."""
 
     def pinned(self, progress: Progress) -> str | None:
-        """A text that names the very content which the source has now, and nothing else ever; None if there is none.
+        """A text that names the very content which the source has now, and nothing else ever; None
+        if there is none.
 
         The source of that text, on any worker, has that content, or cannot be read any more.
         """
@@ -72,7 +75,8 @@ class Source(Protocol):
     def fetch(self, scratch: Path, progress: Progress) -> Path:
         """Bring the source onto this node and return its top folder, to be read only.
 
-        `scratch` is the path of a folder for what has to be unpacked; made if it is needed, removed by the caller.
+        `scratch` is the path of a folder for what has to be unpacked; made if it is needed, removed
+        by the caller.
         """
 
 
@@ -80,7 +84,9 @@ class ContextStore(Protocol):
     """Where packed contexts lie between the step that packs and the step that builds."""
 
     def create(self, name: str) -> AbstractContextManager[BinaryIO]:
-        """A writable stream for the object `name`; stored when the block ends, dropped when it raises."""
+        """A writable stream for the object `name`; stored when the block ends, dropped when it
+        raises.
+        """
 
     def uri(self, name: str) -> str:
         """Where the object `name` is, or would be."""
@@ -110,8 +116,9 @@ class Registry(Protocol):
     """The registry that a destination lies in."""
 
     def digest(self, reference: ImageReference) -> str | None:
-        """The digest (`sha256:…`) of the tag or digest in `reference`; `None` only if the registry says there is
-        no such thing. A question that could not be asked is an error (`ServiceUnreachable`, `PermissionDenied`).
+        """The digest (`sha256:…`) of the tag or digest in `reference`; `None` only if the registry
+        says there is no such thing. A question that could not be asked is an error
+        (`ServiceUnreachable`, `PermissionDenied`).
         """
 
     def tag(self, reference: ImageReference, tags: tuple[str, ...]) -> None:
@@ -124,7 +131,9 @@ class Registry(Protocol):
         """
 
     def prepare(self, repository: ImageReference) -> None:
-        """Make sure that one can push to the repository: create it where the registry wants that and lets us."""
+        """Make sure that one can push to the repository: create it where the registry wants that
+        and lets us.
+        """
 
     def delete(self, reference: ImageReference) -> None:
         """Remove the tag in `reference`; no error if it is not there."""
@@ -152,23 +161,29 @@ class StoredContext(Protocol):
 
     @property
     def uri(self) -> str | None:
-        """Where the packed context lies in its store; None if it is in none, but on this machine."""
+        """Where the packed context lies in its store; None if it is in none, but on this
+        machine.
+        """
 
     def folder(self, scratch: Path, progress: Progress) -> Path:
         """A folder with the Dockerfile and the context in it, to be read only.
 
-        `scratch` is the path of a folder to unpack into; made if it is needed, removed by the caller.
+        `scratch` is the path of a folder to unpack into; made if it is needed, removed by the
+        caller.
         """
 
 
 class Builder(Protocol):
     """What turns a context into an image in a registry."""
 
-    def build(self, inputs: BuildInputs, context: StoredContext, registry: Registry, progress: Progress) -> str:
+    def build(
+        self, inputs: BuildInputs, context: StoredContext, registry: Registry, progress: Progress
+    ) -> str:
         """Build from the context, push, and return the pushed digest."""
 
     def discard(self, build: str) -> None:
-        """Remove what the build with this id may have left elsewhere, running or done, when its worker died.
+        """Remove what the build with this id may have left elsewhere, running or done, when its
+        worker died.
 
         What has failed may stay for a while, to be looked at.
         """

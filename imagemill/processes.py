@@ -31,11 +31,12 @@ def run(
     stdin: IO[bytes] | int = subprocess.DEVNULL,
     grace: float = 0.0,
 ) -> int:
-    """Run a command and return its exit code; without `err`, standard error is among what `out` gets.
+    """Run a command and return its exit code; without `err`, standard error is among what `out`
+    gets.
 
-    `check` is called with the process's id at least every `TICK` seconds. If it or a reader raises, the command and all
-    that it started, which is in one process group, is ended: by SIGTERM if that is given `grace`, in seconds, and
-    killed at the end of it.
+    `check` is called with the process's id at least every `TICK` seconds. If it or a reader raises,
+    the command and all that it started, which is in one process group, is ended: by SIGTERM if that
+    is given `grace`, in seconds, and killed at the end of it.
     """
     try:
         process = subprocess.Popen(
@@ -58,7 +59,9 @@ def run(
             raise
 
 
-def _hand_on(process: "subprocess.Popen[bytes]", check: Callable[[int], None], out: Read, err: Read | None) -> None:
+def _hand_on(
+    process: "subprocess.Popen[bytes]", check: Callable[[int], None], out: Read, err: Read | None
+) -> None:
     """Read what the process writes until it has closed its outputs."""
     with selectors.DefaultSelector() as selector:
         for stream, read in ((process.stdout, out), (process.stderr, err)):

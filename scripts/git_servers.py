@@ -1,7 +1,8 @@
-"""Real git servers, of the repositories in a folder: `git http-backend` with basic auth, `git daemon` and an sshd.
+"""Real git servers, of the repositories in a folder: `git http-backend` with basic auth, `git
+daemon` and an sshd.
 
-The HTTP server keeps what it was asked and can be told to misbehave, so that tests see what goes over the wire. It
-serves Git LFS too, since git itself has no server for that.
+The HTTP server keeps what it was asked and can be told to misbehave, so that tests see what goes
+over the wire. It serves Git LFS too, since git itself has no server for that.
 """
 
 import base64
@@ -73,7 +74,9 @@ class GitHttp:
 
 @contextlib.contextmanager
 def http(root: Path, tls: ssl.SSLContext | None = None) -> Iterator[GitHttp]:
-    """Serve the repositories below `root` on a free port of 127.0.0.1 for the length of the block."""
+    """Serve the repositories below `root` on a free port of 127.0.0.1 for the length of the
+    block.
+    """
     served = GitHttp("")
 
     class Handler(_Handler):
@@ -127,7 +130,10 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def _may_read(self, authorization: str) -> bool:
-        known = {base64.b64encode(f"{user}:{word}".encode()).decode() for user, word in self.git.users.items()}
+        known = {
+            base64.b64encode(f"{user}:{word}".encode()).decode()
+            for user, word in self.git.users.items()
+        }
         return not known or authorization.removeprefix("Basic ") in known
 
     def _body(self) -> bytes:
@@ -177,14 +183,20 @@ class _Handler(BaseHTTPRequestHandler):
             "REMOTE_ADDR": self.client_address[0],
         }
         done = subprocess.run(
-            [program("git"), "http-backend"], env=environment, input=body, capture_output=True, check=False
+            [program("git"), "http-backend"],
+            env=environment,
+            input=body,
+            capture_output=True,
+            check=False,
         )
         head, _, content = done.stdout.partition(b"\r\n\r\n")
         headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
         self._send(int(headers.pop("Status", "200").split()[0]), headers, content)
 
     def _lfs(self, body: bytes) -> None:
-        """https://github.com/git-lfs/git-lfs/blob/main/docs/api/batch.md, for downloads of what lies in `lfs`."""
+        """https://github.com/git-lfs/git-lfs/blob/main/docs/api/batch.md, for downloads of what
+        lies in `lfs`.
+        """
         if self.command == "GET":
             self._send(200, {}, (self.folder / "lfs" / Path(self.path).name).read_bytes())
             return
@@ -271,7 +283,18 @@ PidFile none
 
 def new_key(path: Path) -> Path:
     """Make a key pair without a passphrase: `path`, and `path` with `.pub` behind it."""
-    command = [program("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-C", path.name, "-f", str(path)]
+    command = [
+        program("ssh-keygen"),
+        "-q",
+        "-t",
+        "ed25519",
+        "-N",
+        "",
+        "-C",
+        path.name,
+        "-f",
+        str(path),
+    ]
     subprocess.run(command, check=True)
     return path
 

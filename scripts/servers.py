@@ -1,8 +1,10 @@
-"""Real servers for tests, benchmarks and the demo: Redis, RabbitMQ, a Docker engine and an OCI registry.
+"""Real servers for tests, benchmarks and the demo: Redis, RabbitMQ, a Docker engine and an OCI
+registry.
 
-Each runs on free ports and in a private folder (made if missing), is ready when it answers in its own protocol, and
-leaves nothing behind when its block ends: no process, no socket, no network interface. Standard library only, so
-that `scripts/services` can use it before anything is installed.
+Each runs on free ports and in a private folder (made if missing), is ready when it answers in its
+own protocol, and leaves nothing behind when its block ends: no process, no socket, no network
+interface. Standard library only, so that `scripts/services` can use it before anything is
+installed.
 
     with redis_server(folder) as url: ...           # most tests want the address alone
     with redis(folder) as server: server.kill()     # some want a broker that dies and comes back
@@ -80,7 +82,9 @@ def program(name: str) -> str:
     """The path of a program; `ServerError` tells how to get it."""
     found = find(name)
     if found is None:
-        raise ServerError(f"{name} is not installed: run `scripts/services install` (Debian: {PACKAGES[name]})")
+        raise ServerError(
+            f"{name} is not installed: run `scripts/services install` (Debian: {PACKAGES[name]})"
+        )
     return found
 
 
@@ -88,7 +92,9 @@ def busybox() -> Path:
     """A statically linked busybox: the base of images that are built without a network."""
     found = program("busybox")
     if _is_dynamic(found):
-        raise ServerError(f"{found} is not linked statically: run `scripts/services install` (Debian: busybox-static)")
+        raise ServerError(
+            f"{found} is not linked statically: run `scripts/services install` (Debian: busybox-static)"
+        )
     return Path(found)
 
 
@@ -104,7 +110,14 @@ def missing(purpose: str) -> list[str]:
         wanted |= {"dockerd", "docker-registry", "ip"}
         wanted |= {"apparmor_parser"} if Path("/sys/module/apparmor").exists() else set()
     if purpose == "test":
-        wanted |= {"busybox", "docker-registry", "htpasswd", "pigz", "rabbitmq-server", "redis-server"}
+        wanted |= {
+            "busybox",
+            "docker-registry",
+            "htpasswd",
+            "pigz",
+            "rabbitmq-server",
+            "redis-server",
+        }
         wanted |= {"git", "git-lfs", "sshd", "ssh-keygen"}
         wanted |= {"node"} if azurite_folder().exists() else {"node", "npm"}
     return sorted(name for name in wanted if not _usable(name))
@@ -120,18 +133,24 @@ def _is_dynamic(path: str) -> bool:
 
 
 def docker_cli() -> str:
-    """The first `docker` on PATH that speaks BuildKit: built in before 23.0, the buildx plugin since."""
+    """The first `docker` on PATH that speaks BuildKit: built in before 23.0, the buildx plugin
+    since.
+    """
     folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
     for cli in filter(None, (shutil.which("docker", path=folder) for folder in folders)):
         if _speaks_buildkit(cli):
             return cli
-    raise ServerError("No docker CLI on PATH speaks BuildKit: run `scripts/services install`, or install docker-buildx")
+    raise ServerError(
+        "No docker CLI on PATH speaks BuildKit: run `scripts/services install`, or install docker-buildx"
+    )
 
 
 def _speaks_buildkit(cli: str) -> bool:
     version = _output(cli, "--version") or ""  # Docker version 20.10.24+dfsg1, build 297e128
     major = version.removeprefix("Docker version ").split(".")[0]
-    return major.isdigit() and (18 < int(major) < 23 or _output(cli, "buildx", "version") is not None)
+    return major.isdigit() and (
+        18 < int(major) < 23 or _output(cli, "buildx", "version") is not None
+    )
 
 
 def existing_engine() -> str | None:
@@ -139,7 +158,9 @@ def existing_engine() -> str | None:
     cli = shutil.which("docker")
     if cli is None:
         return None
-    host = os.environ.get("DOCKER_HOST") or _output(cli, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
+    host = os.environ.get("DOCKER_HOST") or _output(
+        cli, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"
+    )
     if host and _output(cli, "--host", host, "version", "--format", "{{.Server.Version}}"):
         return host
     return None
@@ -158,9 +179,11 @@ def _output(*command: str) -> str | None:
 
 
 class Server:
-    """A process that serves at `url`; starts with the block and ends with it, with all its descendants.
+    """A process that serves at `url`; starts with the block and ends with it, with all its
+    descendants.
 
-    `ready` asks the server in its own protocol, and may raise `OSError` or `HTTPException` while it is starting.
+    `ready` asks the server in its own protocol, and may raise `OSError` or `HTTPException` while it
+    is starting.
     """
 
     def __init__(
@@ -194,9 +217,15 @@ class Server:
         return self._process.pid
 
     def processes(self) -> list[int]:
-        """All living processes of the server, whatever session or parent they moved to; none without /proc."""
+        """All living processes of the server, whatever session or parent they moved to; none
+        without /proc.
+        """
         wanted = f"{MARK}={self._mark}".encode()
-        return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/environ") if wanted in _bytes(path)]
+        return [
+            int(path.parent.name)
+            for path in Path("/proc").glob("[0-9]*/environ")
+            if wanted in _bytes(path)
+        ]
 
     def become(self) -> NoReturn:
         """Run the server in place of this process."""
@@ -224,9 +253,13 @@ class Server:
         deadline = time.monotonic() + START
         while not _answers(self._ready):
             if process.poll() is not None:
-                raise ServerError(f"{self._name} ended with status {process.returncode}{self._log_end()}")
+                raise ServerError(
+                    f"{self._name} ended with status {process.returncode}{self._log_end()}"
+                )
             if time.monotonic() > deadline:
-                raise ServerError(f"{self._name} does not answer after {START:.0f} s{self._log_end()}")
+                raise ServerError(
+                    f"{self._name} does not answer after {START:.0f} s{self._log_end()}"
+                )
             time.sleep(POLL)
 
     def _log_end(self) -> str:
@@ -234,7 +267,9 @@ class Server:
         return "\n  ".join([f"; the end of {self.log}:", *lines])
 
     def stop(self) -> None:
-        """Ask the server to end, and kill what is still there after `STOP` seconds; no error if it is not running."""
+        """Ask the server to end, and kill what is still there after `STOP` seconds; no error if it
+        is not running.
+        """
         if self._process is None:
             return
         self.resume()
@@ -286,9 +321,11 @@ def _bytes(path: Path) -> bytes:
 
 
 def free_port() -> int:
-    """A port that nothing listens on, below the range from which the kernel takes ports for outgoing connections.
+    """A port that nothing listens on, below the range from which the kernel takes ports for
+    outgoing connections.
 
-    A client that tries again and again to reach a dead server within that range ends up connected to itself.
+    A client that tries again and again to reach a dead server within that range ends up connected
+    to itself.
     """
     while True:
         port = random.randrange(20000, 32000)
@@ -301,11 +338,21 @@ def free_port() -> int:
 
 
 def redis(folder: Path, *, password: str | None = None, port: int | None = None) -> Server:
-    """A Redis that keeps every write in an append-only file, so that a restart after a kill loses nothing."""
+    """A Redis that keeps every write in an append-only file, so that a restart after a kill loses
+    nothing.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
     login = f"AUTH {json.dumps(password)}\r\n" if password else ""
-    command = [program("redis-server"), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)]
+    command = [
+        program("redis-server"),
+        "--bind",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--dir",
+        str(folder),
+    ]
     command += ["--save", "", "--appendonly", "yes", "--appendfsync", "always"]
     command += ["--set-proc-title", "no"]  # it would overwrite the mark by which we know it
     if password:
@@ -321,7 +368,9 @@ def redis(folder: Path, *, password: str | None = None, port: int | None = None)
 
 
 def _says(port: int, question: bytes, answer: bytes) -> bool:
-    """Whether a server on this machine gives the answer before it closes the connection or falls silent."""
+    """Whether a server on this machine gives the answer before it closes the connection or falls
+    silent.
+    """
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         connection.sendall(question)
         said = b""
@@ -337,10 +386,13 @@ def _says(port: int, question: bytes, answer: bytes) -> bool:
 
 
 def rabbitmq(folder: Path) -> Server:
-    """A RabbitMQ of its own, with its own port mapper (epmd), whoever runs it and whatever else runs on the machine."""
+    """A RabbitMQ of its own, with its own port mapper (epmd), whoever runs it and whatever else
+    runs on the machine.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    # Debian's /usr/sbin/rabbitmq-server would change to the user rabbitmq, who cannot write to our folder.
+    # Debian's /usr/sbin/rabbitmq-server would change to the user rabbitmq, who cannot write to our
+    # folder.
     debian = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
     command = str(debian) if debian.exists() else program("rabbitmq-server")
     plugins = folder / "enabled_plugins"
@@ -361,10 +413,13 @@ def rabbitmq(folder: Path) -> Server:
     }
 
     def ready() -> bool:
-        # The header of AMQP 0-9-1 (section 4.2.2 there) is answered with Connection.Start, which lists the mechanisms.
+        # The header of AMQP 0-9-1 (section 4.2.2 there) is answered with Connection.Start, which
+        # lists the mechanisms.
         return _says(port, b"AMQP\x00\x00\x09\x01", b"PLAIN")
 
-    return Server("rabbitmq", f"amqp://guest:guest@127.0.0.1:{port}//", [command], folder, ready, env)
+    return Server(
+        "rabbitmq", f"amqp://guest:guest@127.0.0.1:{port}//", [command], folder, ready, env
+    )
 
 
 # --- The Docker engine ---
@@ -372,25 +427,45 @@ def rabbitmq(folder: Path) -> Server:
 
 @contextlib.contextmanager
 def engine(folder: Path, *, storage_driver: str | None = None) -> Iterator[Server]:
-    """A Docker engine of its own, with its own socket, data and bridge; it changes no firewall rule. Wants root.
+    """A Docker engine of its own, with its own socket, data and bridge; it changes no firewall
+    rule. Wants root.
 
-    Its sockets lie in a short folder of their own: the path of a unix socket has at most 107 bytes. Its data is
-    removed at the end, since it may be large.
+    Its sockets lie in a short folder of their own: the path of a unix socket has at most 107 bytes.
+    Its data is removed at the end, since it may be large.
     """
     dockerd, data = program("dockerd"), folder / "docker"
     if os.geteuid() != 0:
-        raise ServerError("No Docker engine answers, and only root can start one: start Docker, or set DOCKER_HOST")
+        raise ServerError(
+            "No Docker engine answers, and only root can start one: start Docker, or set DOCKER_HOST"
+        )
     data.mkdir(parents=True)
     with (
         tempfile.TemporaryDirectory(prefix="im-", dir="/tmp") as run,
         _removed(data),
         _bridge(Path(run).name) as bridge,
     ):
-        command = [dockerd, "--host", f"unix://{run}/sock", "--data-root", str(data), "--exec-root", f"{run}/exec"]
-        command += ["--pidfile", f"{run}/pid", "--bridge", bridge, "--iptables=false", "--ip6tables=false"]
+        command = [
+            dockerd,
+            "--host",
+            f"unix://{run}/sock",
+            "--data-root",
+            str(data),
+            "--exec-root",
+            f"{run}/exec",
+        ]
+        command += [
+            "--pidfile",
+            f"{run}/pid",
+            "--bridge",
+            bridge,
+            "--iptables=false",
+            "--ip6tables=false",
+        ]
         command += ["--ip-masq=false", "--ip-forward=false", "--shutdown-timeout", "3"]
         command += ["--storage-driver", storage_driver] if storage_driver else []
-        with Server("dockerd", f"unix://{run}/sock", command, folder, lambda: _ping(f"{run}/sock")) as server:
+        with Server(
+            "dockerd", f"unix://{run}/sock", command, folder, lambda: _ping(f"{run}/sock")
+        ) as server:
             try:
                 yield server
             finally:
@@ -408,7 +483,9 @@ def _removed(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _bridge(name: str) -> Iterator[str]:
-    """A network bridge for the block, so that engines do not share docker0; its name has at most 15 characters."""
+    """A network bridge for the block, so that engines do not share docker0; its name has at most 15
+    characters.
+    """
     subprocess.run([program("ip"), "link", "add", "name", name, "type", "bridge"], check=True)
     try:
         yield name
@@ -437,19 +514,26 @@ def _unmount_below(*folders: Path) -> None:
 
 
 def registry(
-    folder: Path, *, auth: Path | Mapping[str, str] | None = None, port: int | None = None, engine: str | None = None
+    folder: Path,
+    *,
+    auth: Path | Mapping[str, str] | None = None,
+    port: int | None = None,
+    engine: str | None = None,
 ) -> Server:
     """An OCI registry over HTTP; `url` is `localhost:PORT`, as it stands in an image reference.
 
-    `auth` is an htpasswd file (bcrypt), or the parameters of token authentication (realm, service, issuer,
-    rootcertbundle). Where the program is missing, an open registry runs as a container on `engine`.
+    `auth` is an htpasswd file (bcrypt), or the parameters of token authentication (realm, service,
+    issuer, rootcertbundle). Where the program is missing, an open registry runs as a container on
+    `engine`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
     address = f"localhost:{port}"
 
     def ready() -> bool:
-        with contextlib.closing(http.client.HTTPConnection("localhost", port, timeout=5)) as connection:
+        with contextlib.closing(
+            http.client.HTTPConnection("localhost", port, timeout=5)
+        ) as connection:
             connection.request("GET", "/v2/")
             return connection.getresponse().status in (200, 401)
 
@@ -461,11 +545,16 @@ def registry(
     return Server("registry", address, command, folder, ready)
 
 
-def _registry_config(folder: Path, port: int, auth: Path | Mapping[str, str] | None) -> dict[str, Any]:
+def _registry_config(
+    folder: Path, port: int, auth: Path | Mapping[str, str] | None
+) -> dict[str, Any]:
     config: dict[str, Any] = {
         "version": "0.1",
         "log": {"level": "warn"},
-        "storage": {"filesystem": {"rootdirectory": str(folder / "registry")}, "delete": {"enabled": True}},
+        "storage": {
+            "filesystem": {"rootdirectory": str(folder / "registry")},
+            "delete": {"enabled": True},
+        },
         "http": {"addr": f"127.0.0.1:{port}"},
     }
     if isinstance(auth, Path):
@@ -476,7 +565,9 @@ def _registry_config(folder: Path, port: int, auth: Path | Mapping[str, str] | N
 
 
 def _registry_container(engine: str, port: int) -> list[str]:
-    """The command that serves until it is told to end: `docker run` in the foreground hands the signal on."""
+    """The command that serves until it is told to end: `docker run` in the foreground hands the
+    signal on.
+    """
     command = [docker_cli(), "--host", engine, "run", "--rm", "--publish", f"127.0.0.1:{port}:5000"]
     return [*command, "--env", "REGISTRY_STORAGE_DELETE_ENABLED=true", REGISTRY_IMAGE]
 
@@ -500,9 +591,15 @@ def rabbitmq_server(folder: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def docker_registry(
-    folder: Path, *, auth: Path | Mapping[str, str] | None = None, port: int | None = None, engine: str | None = None
+    folder: Path,
+    *,
+    auth: Path | Mapping[str, str] | None = None,
+    port: int | None = None,
+    engine: str | None = None,
 ) -> Iterator[str]:
-    """A registry for the length of the block; gives `localhost:PORT`. See `registry` for the parameters."""
+    """A registry for the length of the block; gives `localhost:PORT`. See `registry` for the
+    parameters.
+    """
     with registry(folder, auth=auth, port=port, engine=engine) as server:
         yield server.url
 
@@ -522,7 +619,9 @@ def docker_engine(folder: Path) -> Iterator[str]:
 
 
 def _own_engine(folder: Path, stack: contextlib.ExitStack) -> Server:
-    """An engine with the storage driver of its choice, or, where the kernel refuses that, the one that always works."""
+    """An engine with the storage driver of its choice, or, where the kernel refuses that, the one
+    that always works.
+    """
     try:
         return stack.enter_context(engine(folder))
     except ServerError as error:

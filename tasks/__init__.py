@@ -1,1 +1,3 @@
-"""The chain: one Celery task per step, in the steps' own names. `pipeline` wires them, `step` decorates them."""
+"""The chain: one Celery task per step, in the steps' own names. `pipeline` wires them, `step`
+decorates them.
+"""

@@ -1,14 +1,16 @@
-"""The entry: the only task that other services call. Its id is the build's id, its result the report."""
+"""The entry: the only task that other services call. Its id is the build's id, its result the
+report.
+"""
 
 import time
 from typing import Any
 
 from celery import shared_task
 
-from imagemill.build import Build, BuildRequest
 from imagemill.errors import ImagemillError, UserError
+from imagemill.messages import Build, BuildRequest
 from tasks import pipeline
-from tasks.giving_way import Replaceable
+from tasks.replaceable import Replaceable
 from tasks.report_failure import fail
 
 
@@ -16,7 +18,9 @@ class _Entry(Replaceable):
     """Called by others, who wait for the result of its id."""
 
     def apply_async(self, *args: Any, **options: Any) -> Any:
-        """Leave to the worker, as callers by name do, whether the result is stored: the caller waits for the report."""
+        """Leave to the worker, as callers by name do, whether the result is stored: the caller
+        waits for the report.
+        """
         options.setdefault("ignore_result", None)
         return super().apply_async(*args, **options)
 
@@ -32,7 +36,8 @@ class _Entry(Replaceable):
 def build_image(self: _Entry, request: dict[str, Any]) -> None:
     """Build an image. `request` is a `BuildRequest` as JSON (docs/schema/build-request.json).
 
-    The result is a `BuildReport` as JSON (docs/schema/build-report.json); a build that fails raises its error.
+    The result is a `BuildReport` as JSON (docs/schema/build-report.json); a build that fails raises
+    its error.
     """
     try:
         parsed = BuildRequest.parse(request)

@@ -1,8 +1,10 @@
-"""What those who watch the workers (Flower) are told of a build, beside Celery's own events of its tasks.
+"""What those who watch the workers (Flower) are told of a build, beside Celery's own events of its
+tasks.
 
-Celery's events are of one task each, and a build's id is that of its first and of its last task. Here each step says,
-as an event of that id, which state the build has come to: `task-hashing`, `task-building` and so on, which Flower
-shows as the task's state. It does so in the worker's main process, which sends events in batches.
+Celery's events are of one task each, and a build's id is that of its first and of its last task.
+Here each step says, as an event of that id, which state the build has come to: `task-hashing`,
+`task-building` and so on, which Flower shows as the task's state. It does so in the worker's main
+process, which sends events in batches.
 """
 
 import logging
@@ -36,11 +38,15 @@ class StepRequest(Request):
         task: Any = self.task
         if type == "task-started" and task.announced and self.eventer and self.eventer.enabled:
             build = self.args[0]["id"]
-            self.eventer.send(f"task-{task.state.lower()}", uuid=build, name=ENTRY, args=f"({build})")
+            self.eventer.send(
+                f"task-{task.state.lower()}", uuid=build, name=ENTRY, args=f"({build})"
+            )
 
 
 class ReportRequest(Request):
-    """The report's: when it is there, the build has succeeded, and has taken all the time since it began."""
+    """The report's: when it is there, the build has succeeded, and has taken all the time since it
+    began.
+    """
 
     def send_event(self, type: str, **fields: Any) -> None:
         """Only that, under the name and with the arguments of the entry."""
@@ -50,7 +56,8 @@ class ReportRequest(Request):
 
 
 def failed(build: str, error: str, worker: str | None) -> None:
-    """Tell of the end of a build of which a step has failed; where nobody can be told, the build goes without.
+    """Tell of the end of a build of which a step has failed; where nobody can be told, the build
+    goes without.
 
     `worker` is the name of the worker that the step was on.
     """

@@ -1,9 +1,9 @@
 """Second step: the hash of everything that the image is made of, which becomes its tag."""
 
 from imagemill import context
-from imagemill.build import Build, State
-from tasks import resolve
-from tasks.noting import note_inputs, use_inputs
+from imagemill.messages import Build, State
+from tasks import workspace
+from tasks.input_records import note_inputs, use_inputs
 from tasks.step import Run, step
 
 
@@ -12,20 +12,22 @@ def hash_source(run: Run, build: Build) -> Build:
     """Learn `source_hash` and `image`; a source that is an image already is its own `image`."""
     if build.image is not None:
         return build
-    source = resolve.source(run.setup, build)
+    source = workspace.source(run.setup, build)
     if source.image is not None:
         return build.knowing(image=str(source.image))
-    destination = resolve.destination(build)
+    destination = workspace.destination(build)
     build = build.knowing(source=source.pinned(run))
     source_hash = _source_hash(run, build)
     return build.knowing(source_hash=source_hash, image=str(destination.with_tag(source_hash)))
 
 
 def _source_hash(run: Run, build: Build) -> str:
-    """The hash, from memory if the source cannot have changed since it was hashed, on whichever worker."""
+    """The hash, from memory if the source cannot have changed since it was hashed, on whichever
+    worker.
+    """
     if build.source is None:
         return _hashed(run, build)
-    known, key = resolve.known_hashes(run.setup), resolve.hash_key(build, build.source)
+    known, key = workspace.known_hashes(run.setup), workspace.hash_key(build, build.source)
     if source_hash := known.find(key):
         run.log(f"{build.source} was hashed before")
         use_inputs(run.setup, source_hash)
@@ -36,10 +38,12 @@ def _source_hash(run: Run, build: Build) -> str:
 
 
 def _hashed(run: Run, build: Build) -> str:
-    with resolve.fetched(run.setup, build, run) as folder:
-        manifest = context.manifest(folder, resolve.dockerfile(build), run)
+    with workspace.fetched(run.setup, build, run) as folder:
+        manifest = context.manifest(folder, workspace.dockerfile(build), run)
     if manifest.dockerfile.generated:
-        run.log("The source has no Dockerfile: it is built by a generated one (`imagemill dockerfile SRC` shows it)")
-    source_hash = resolve.source_hash(build, manifest)
+        run.log(
+            "The source has no Dockerfile: it is built by a generated one (`imagemill dockerfile SRC` shows it)"
+        )
+    source_hash = workspace.source_hash(build, manifest)
     note_inputs(run.setup, build, manifest, source_hash)
     return source_hash

@@ -2,9 +2,9 @@
 
 import time
 
-from imagemill.build import Build, State
 from imagemill.errors import UserError
-from tasks import resolve
+from imagemill.messages import Build, State
+from tasks import workspace
 from tasks.step import Run, step
 
 
@@ -13,7 +13,7 @@ def load_config(run: Run, build: Build) -> Build:
     """Learn `config` and `deadline`."""
     if build.config is not None:
         return build
-    loaded = resolve.launch_config(run.setup, build.request)
+    loaded = workspace.launch_config(run.setup, build.request)
     return build.knowing(
         config=loaded.config,
         deadline=time.time() + _timeout(build.request.timeout, run.setup.build_timeout),

@@ -5,9 +5,9 @@
                                               ⇒ upload_context | build | push   where the image has to be built
                                               ⇒ check_registry, a bit later     where another build is making it
 
-`⇒` is `Task.replace`: a step gives way to others, and what was to follow it follows them. So `report` is always last,
-and has the id of the caller's task: the build's id stays the same, and its result is the report. Steps are named, not
-imported, since the wiring knows nothing of their work.
+`⇒` is `Task.replace`: a step gives way to others, and what was to follow it follows them. So
+`report` is always last, and has the id of the caller's task: the build's id stays the same, and its
+result is the report. Steps are named, not imported, since the wiring knows nothing of their work.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from celery import chain, current_app
 from celery.canvas import Signature
 
-from imagemill.build import Build
+from imagemill.messages import Build
 
 ENTRY = "imagemill.build_image"
 """The task that other services call."""
@@ -34,7 +34,9 @@ def start(build: Build) -> Signature:
     steps = [_step(name, build) for name in ("hash_source", "check_registry")]
     # With the entry's id it also has the entry's name in logs and in Flower.
     report = _step("report", build).set(shadow=ENTRY)
-    return chain(_first("load_config", build), *steps, report).on_error(_step("report_failure", build))
+    return chain(_first("load_config", build), *steps, report).on_error(
+        _step("report_failure", build)
+    )
 
 
 def make(build: Build, builder: str) -> Signature:
@@ -60,11 +62,15 @@ def wait(build: Build, seconds: float) -> Signature:
 
 
 def _first(name: str, build: Build, queue: str = LIGHT) -> Signature:
-    """The first step of a chain gets the message; each other one gets what the one before it returns."""
+    """The first step of a chain gets the message; each other one gets what the one before it
+    returns.
+    """
     return _step(name, build, queue).clone(args=(build.dump(),))
 
 
 def _step(name: str, build: Build, queue: str = LIGHT) -> Signature:
-    """A signature whose description in logs and in Flower is the build's id, never the message itself."""
+    """A signature whose description in logs and in Flower is the build's id, never the message
+    itself.
+    """
     options: dict[str, Any] = {"queue": queue, "argsrepr": f"({build.id})", "kwargsrepr": "{}"}
     return current_app.signature(f"imagemill.{name}", **options)

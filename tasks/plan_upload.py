@@ -4,17 +4,19 @@ from typing import Any
 
 from celery import shared_task
 
-from imagemill.build import BuildRequest, UploadPlan
 from imagemill.config.model import KanikoBuilder
 from imagemill.errors import ImagemillError
-from tasks import resolve
-from tasks.setup import setup
+from imagemill.messages import BuildRequest, UploadPlan
+from tasks import workspace
+from tasks.settings import setup
 
 
-@shared_task(name="imagemill.plan_upload", throws=(ImagemillError,), acks_late=False)  # nobody waits for long
+@shared_task(
+    name="imagemill.plan_upload", throws=(ImagemillError,), acks_late=False
+)  # nobody waits for long
 def plan_upload(request: dict[str, Any]) -> dict[str, Any]:
     """What the config of the request says."""
-    config = resolve.launch_config(setup(), BuildRequest.parse(request)).config
+    config = workspace.launch_config(setup(), BuildRequest.parse(request)).config
     builder = config.builder
     if isinstance(builder, KanikoBuilder):  # people put secrets into its environment variables
         builder = builder.model_copy(update={"kaniko_config": {}})

@@ -1,9 +1,9 @@
 """Sixth step: see that the registry has what was pushed, and add the further tags there."""
 
-from imagemill.build import Build, State
 from imagemill.errors import TransientError
+from imagemill.messages import Build, State
 from imagemill.reference import ImageReference
-from tasks import resolve
+from tasks import workspace
 from tasks.step import Run, step
 
 
@@ -12,7 +12,7 @@ def push(run: Run, build: Build) -> Build:
     """Learn nothing more: make sure that `digest` is true, and tag it."""
     assert build.image is not None
     image = ImageReference.parse(build.image)
-    registry = resolve.registry(run.setup, image)
+    registry = workspace.registry(run.setup, image)
     found = registry.digest(image)
     if found != build.digest:
         raise TransientError(

@@ -2,10 +2,10 @@
 
 import time
 
-from imagemill.build import Build, BuildReport, State, StepTime
+from imagemill.messages import Build, BuildReport, State, StepTime
 from imagemill.reference import ImageReference
-from tasks.leaving import clean_up
-from tasks.setup import journal
+from tasks.cleanup import clean_up
+from tasks.settings import journal
 from tasks.step import Run, step
 
 

@@ -6,13 +6,13 @@ from typing import Any, Protocol
 
 from celery import shared_task
 
-from imagemill.build import Build, BuildReport, Failure
 from imagemill.errors import BuildCancelled, ImagemillError
+from imagemill.messages import Build, BuildReport, Failure
 from tasks import events
-from tasks.leaving import clean_up, discard
+from tasks.cleanup import clean_up, discard
 from tasks.log_context import bound
 from tasks.report import ended
-from tasks.setup import journal, setup
+from tasks.settings import journal, setup
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,9 @@ def report_failure(request: FailedTask, error: Exception, traceback: object) -> 
 
 
 def fail(build: Build, error: Exception, worker: str | None) -> None:
-    """Note the report of a failed build in its journal; `worker` is the name of the worker that it failed on."""
+    """Note the report of a failed build in its journal; `worker` is the name of the worker that it
+    failed on.
+    """
     records = journal()
     now = time.time()
     steps = ended(records.steps(build.id), now)
@@ -61,8 +63,12 @@ def fail(build: Build, error: Exception, worker: str | None) -> None:
 
 
 def _expected(error: Exception) -> ImagemillError:
-    """The error in our own words; of one that nobody expected only the class, since its text may hold anything."""
+    """The error in our own words; of one that nobody expected only the class, since its text may
+    hold anything.
+    """
     if isinstance(error, ImagemillError):
         return error
     log.error("A step failed unexpectedly", exc_info=error)
-    return ImagemillError(f"The step failed with an unexpected {type(error).__name__}", "see the worker's log")
+    return ImagemillError(
+        f"The step failed with an unexpected {type(error).__name__}", "see the worker's log"
+    )

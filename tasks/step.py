@@ -1,7 +1,9 @@
-"""The one decorator of all steps: state, log context, deadline, cancel, retries, bounded redelivery.
+"""The one decorator of all steps: state, log context, deadline, cancel, retries, bounded
+redelivery.
 
-A step is a function `(run, build) -> Build | Signature`: it returns what it learned as a copy of the message, or
-what the chain is to go on with instead of what was planned. The last step returns the report.
+A step is a function `(run, build) -> Build | Signature`: it returns what it learned as a copy of
+the message, or what the chain is to go on with instead of what was planned. The last step returns
+the report.
 """
 
 import logging
@@ -16,7 +18,6 @@ from celery import Task, shared_task
 from celery.canvas import Signature
 from celery.exceptions import Ignore, Reject
 
-from imagemill.build import Build, Message, State
 from imagemill.errors import (
     BuildCancelled,
     ImagemillError,
@@ -25,12 +26,13 @@ from imagemill.errors import (
     TransientError,
     UserError,
 )
-from imagemill.journal import LOST, Entered
-from imagemill.single_flight import ImageLock
-from tasks.giving_way import Replaceable
-from tasks.leaving import clean_up, discard
+from imagemill.messages import Build, Message, State
+from imagemill.state.journal import LOST, Entered
+from imagemill.state.lock import ImageLock
+from tasks.cleanup import clean_up, discard
 from tasks.log_context import bound
-from tasks.setup import Setup, journal, setup
+from tasks.replaceable import Replaceable
+from tasks.settings import Setup, journal, setup
 
 log = logging.getLogger(__name__)
 
@@ -42,14 +44,17 @@ StepFunction = Callable[["Run", Build], Message | Signature]
 
 
 class Run:
-    """One run of one step: what the step and its adapters may ask of the chain (a `ports.Progress`).
+    """One run of one step: what the step and its adapters may ask of the chain (a
+    `ports.Progress`).
 
     `entered` is what the journal answered when the step began; `worker` is the name of the worker.
     """
 
     entered: Entered
 
-    def __init__(self, task: Task[Any, Any], build: Build, state: State, setup: Setup, timeout: float) -> None:
+    def __init__(
+        self, task: Task[Any, Any], build: Build, state: State, setup: Setup, timeout: float
+    ) -> None:
         self.setup = setup
         self.worker: str = task.request.hostname or ""
         self.build_id = build.id
@@ -94,13 +99,17 @@ class Run:
             self.flush()
             self._check_cancelled()
         if self._lock and self._lock.lost:
-            raise TransientError("The build lost its lock on the image", "its worker was stopped for too long")
+            raise TransientError(
+                "The build lost its lock on the image", "its worker was stopped for too long"
+            )
 
     def remaining(self) -> float:
         return max(0.0, self._deadline - time.time())
 
     def flush(self) -> None:
-        """Send the log lines that have gathered; they wait where Redis is away, since a build outlives that."""
+        """Send the log lines that have gathered; they wait where Redis is away, since a build
+        outlives that.
+        """
         self._flushed = time.monotonic()
         if not self._unsent:
             return
@@ -119,7 +128,9 @@ class Run:
     def retrying(self, error: TransientError, attempt: int, wait: float) -> None:
         """Say in the log and in the state that the step will be tried again."""
         log.warning("%s; try %d of %d in %.1f s", error, attempt, self.setup.max_retries, wait)
-        self.log(f"{error.message}; trying again in {wait:.1f} s ({attempt} of {self.setup.max_retries})")
+        self.log(
+            f"{error.message}; trying again in {wait:.1f} s ({attempt} of {self.setup.max_retries})"
+        )
         self.flush()
         retry = {"error": error.message, "attempt": attempt, "seconds": wait}
         with suppress(*LOST):
@@ -184,31 +195,41 @@ def step(
     return decorate
 
 
-def _run(task: Task[Any, Any], function: StepFunction, run: Run, build: Build) -> Message | Signature:
+def _run(
+    task: Task[Any, Any], function: StepFunction, run: Run, build: Build
+) -> Message | Signature:
     try:
         run.enter(run.state)
         return function(run, build)
     except TransientError as error:
         raise _retry(task, run, error) from error
     except LOST as error:
-        lost = ServiceUnreachable(f"Redis went away: {error}", "see that the server of IMAGEMILL_BACKEND is up")
+        lost = ServiceUnreachable(
+            f"Redis went away: {error}", "see that the server of IMAGEMILL_BACKEND is up"
+        )
         raise _retry(task, run, lost) from error
     finally:
         run.flush()
 
 
 def _redelivered(task: Task[Any, Any], build: Build) -> Build:
-    """The message of a worker that died: with its time anew, but not of one that kills each worker that takes it."""
+    """The message of a worker that died: with its time anew, but not of one that kills each worker
+    that takes it.
+    """
     request, limits = task.request, setup()
     try:
         ended = journal().report(build.id) is not None
-        deliveries = 0 if ended else journal().deliveries(f"{request.id}:{task.name}:{request.retries}")
+        deliveries = (
+            0 if ended else journal().deliveries(f"{request.id}:{task.name}:{request.retries}")
+        )
     except LOST as error:
         log.warning("Redelivered, but Redis went away: %s", error)
         # Back into the queue, where it stays what it is: a message that was delivered before.
         raise Reject(f"Redis went away: {error}", requeue=True) from error
     if ended:
-        log.info("Redelivered, but the build has ended already: its worker may have died before it had cleaned up")
+        log.info(
+            "Redelivered, but the build has ended already: its worker may have died before it had cleaned up"
+        )
         if task.name == "imagemill.build":
             discard(limits, build)
         clean_up(limits, build)
@@ -223,11 +244,15 @@ def _redelivered(task: Task[Any, Any], build: Build) -> Build:
 
 
 def _retry(task: Task[Any, Any], run: Run, error: TransientError) -> Exception:
-    """The exception that makes Celery try again later; the error itself once the tries or the time are used up."""
+    """The exception that makes Celery try again later; the error itself once the tries or the time
+    are used up.
+    """
     tried, limit = task.request.retries, run.setup.max_retries
     wait = error.retry_after
     if wait is None:
-        wait = random.uniform(0, min(run.setup.retry_backoff_max, run.setup.retry_backoff * 2**tried))
+        wait = random.uniform(
+            0, min(run.setup.retry_backoff_max, run.setup.retry_backoff * 2**tried)
+        )
     if error.exhausted or tried >= limit or wait >= run.remaining():
         return error
     run.retrying(error, tried + 1, wait)

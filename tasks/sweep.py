@@ -5,9 +5,9 @@ import time
 
 from celery import shared_task
 
-from imagemill import folders
+from imagemill.files import folders
 from imagemill.ports import Quiet
-from tasks.setup import setup
+from tasks.settings import setup
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +24,6 @@ def sweep() -> None:
         for path in (here.state_dir / folder).glob("*"):
             if path.lstat().st_mtime < old:
                 log.info("Removing %s, left behind by a worker that died", path)
-                folders.remove(path, Quiet()) if path.is_dir() and not path.is_symlink() else path.unlink(
-                    missing_ok=True
-                )
+                folders.remove(
+                    path, Quiet()
+                ) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)

@@ -1,18 +1,18 @@
 """Fourth step: pack the context and put it where the builder finds it."""
 
-from imagemill.build import Build, State
 from imagemill.context import Manifest
-from imagemill.contexts import Contexts
+from imagemill.context.handover import Contexts
 from imagemill.errors import UserError
-from tasks import resolve
-from tasks.noting import note_inputs
+from imagemill.messages import Build, State
+from tasks import workspace
+from tasks.input_records import note_inputs
 from tasks.step import Run, step
 
 
 @step(State.UPLOADING, timeout="upload_timeout", announced=True)
 def upload_context(run: Run, build: Build) -> Build:
     """Learn `context`. What is stored already is not stored again."""
-    contexts = resolve.contexts(run.setup, build)
+    contexts = workspace.contexts(run.setup, build)
     assert build.source_hash is not None
     name = contexts.name(build.source_hash, build.id)
     if not contexts.exists(name):
@@ -21,17 +21,19 @@ def upload_context(run: Run, build: Build) -> Build:
 
 
 def store(contexts: Contexts, name: str, run: Run, build: Build) -> None:
-    """Store what was hashed; a source that has another hash by now is a `UserError`, and not stored."""
+    """Store what was hashed; a source that has another hash by now is a `UserError`, and not
+    stored.
+    """
 
     def accept(manifest: Manifest) -> None:
-        found = resolve.source_hash(build, manifest)
+        found = workspace.source_hash(build, manifest)
         if found != build.source_hash:
-            resolve.forget_hash(run.setup, build)
+            workspace.forget_hash(run.setup, build)
             raise UserError(
                 f"The source {build.request.source} changed between being hashed and being packed",
                 "build from a source that is at rest, or build again",
             )
         note_inputs(run.setup, build, manifest, found)
 
-    with resolve.fetched(run.setup, build, run) as folder:
-        contexts.add(name, folder, resolve.dockerfile(build), accept, run)
+    with workspace.fetched(run.setup, build, run) as folder:
+        contexts.add(name, folder, workspace.dockerfile(build), accept, run)

@@ -1,9 +1,11 @@
-"""Plays what becomes of Jobs' pods through the API of a cluster, with the methods by which KubernetesServer is played.
+"""Plays what becomes of Jobs' pods through the API of a cluster, with the methods by which
+KubernetesServer is played.
 
-The pods are for a scheduler that does not exist, so that no node runs them: their states are written in their kubelet's
-place. Their Jobs are the cluster's own controller's, which draws its own conclusions; so where the API server of the
-tests is told what becomes of a Job, here that is waited for. What an API cannot be made to do from outside, break a
-connection or hand out a log without a node, is not here: tests that need it are `own_server`'s.
+The pods are for a scheduler that does not exist, so that no node runs them: their states are
+written in their kubelet's place. Their Jobs are the cluster's own controller's, which draws its own
+conclusions; so where the API server of the tests is told what becomes of a Job, here that is waited
+for. What an API cannot be made to do from outside, break a connection or hand out a log without a
+node, is not here: tests that need it are `own_server`'s.
 """
 
 import json
@@ -37,7 +39,9 @@ _PATIENCE = 60.0
 
 
 def own_server(why: str) -> pytest.MarkDecorator:
-    """Mark a test that only the API server of the tests can be played for: a real cluster leaves it out."""
+    """Mark a test that only the API server of the tests can be played for: a real cluster leaves it
+    out.
+    """
     reason = f"not on a real cluster: {why}"
     return pytest.mark.skipif(real_cluster() is not None, reason=reason)
 
@@ -50,7 +54,8 @@ def api_player(kubeconfig: Path, folder: Path) -> Iterator["ApiPlayer"]:
 
 
 class ApiPlayer:
-    """What becomes of the Jobs and pods of one namespace. A Job or pod is given by its name, or as the object itself.
+    """What becomes of the Jobs and pods of one namespace. A Job or pod is given by its name, or as
+    the object itself.
 
     What is returned is as it was just after the call; the cluster may have gone on since.
     """
@@ -70,7 +75,9 @@ class ApiPlayer:
     def pods(self, job: str | Object) -> list[Object]:
         """The pods of a Job, in the order in which they were created."""
         selector = f"batch.kubernetes.io/job-name={_name(job)}"
-        pods = _items(self._ask(self._core.list_namespaced_pod, label_selector=selector), "Pod", "v1")
+        pods = _items(
+            self._ask(self._core.list_namespaced_pod, label_selector=selector), "Pod", "v1"
+        )
         return sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
 
     def pod(self, name: str | Object) -> Object:
@@ -89,8 +96,12 @@ class ApiPlayer:
     def run_pod(self, pod: str | Object) -> Object:
         """Let the pod's containers run."""
         state = {"running": {"startedAt": _now()}}
-        conditions = [_condition(kind, "True") for kind in ("PodScheduled", "ContainersReady", "Ready")]
-        return self._containers(pod, state, phase="Running", startTime=_now(), conditions=conditions)
+        conditions = [
+            _condition(kind, "True") for kind in ("PodScheduled", "ContainersReady", "Ready")
+        ]
+        return self._containers(
+            pod, state, phase="Running", startTime=_now(), conditions=conditions
+        )
 
     def wait_in(self, pod: str | Object, reason: str, message: str = "") -> Object:
         """The pod's containers wait: `ImagePullBackOff`, `CreateContainerConfigError` …"""
@@ -100,13 +111,18 @@ class ApiPlayer:
     def unschedulable(self, pod: str | Object, message: str) -> Object:
         """The scheduler has found no node: the pod's condition and event."""
         self.event(self.pod(pod), "FailedScheduling", message, "Warning")
-        condition = _condition("PodScheduled", "False") | {"reason": "Unschedulable", "message": message}
+        condition = _condition("PodScheduled", "False") | {
+            "reason": "Unschedulable",
+            "message": message,
+        }
         return self.pod_status(pod, {"conditions": [condition]})
 
     def pod_status(self, pod: str | Object, patch: Object) -> Object:
         """Merge into the pod's status (RFC 7396: lists are replaced)."""
         body = {"status": patch}
-        return self._ask(self._core.patch_namespaced_pod_status, _name(pod), body=body, _content_type=_MERGE)
+        return self._ask(
+            self._core.patch_namespaced_pod_status, _name(pod), body=body, _content_type=_MERGE
+        )
 
     def event(self, involved: Object, reason: str, message: str, type: str = "Normal") -> Object:
         """An event about an object, as the kubelet, the scheduler or a controller records it."""
@@ -128,16 +144,27 @@ class ApiPlayer:
     def log(self, pod: str | Object, lines: list[str]) -> None:
         """Nothing, if there are no lines: without a node there is no log."""
         if lines:
-            raise NotImplementedError("a pod that no node runs has no log: mark the test with own_server")
+            raise NotImplementedError(
+                "a pod that no node runs has no log: mark the test with own_server"
+            )
 
-    def finish_pod(self, pod: str | Object, exit_code: int = 0, message: str = "", reason: str = "") -> Object:
+    def finish_pod(
+        self, pod: str | Object, exit_code: int = 0, message: str = "", reason: str = ""
+    ) -> Object:
         """End a pod's containers."""
         ended = {"exitCode": exit_code, "reason": reason or ("Error" if exit_code else "Completed")}
-        ended |= {"startedAt": _now(), "finishedAt": _now()} | ({"message": message} if message else {})
-        return self._containers(pod, {"terminated": ended}, phase="Failed" if exit_code else "Succeeded")
+        ended |= {"startedAt": _now(), "finishedAt": _now()} | (
+            {"message": message} if message else {}
+        )
+        return self._containers(
+            pod, {"terminated": ended}, phase="Failed" if exit_code else "Succeeded"
+        )
 
-    def finish(self, job: str | Object, exit_code: int = 0, message: str = "", reason: str = "") -> Object:
-        """End the containers of the Job's newest pod; returns the Job, once its controller has drawn its conclusions.
+    def finish(
+        self, job: str | Object, exit_code: int = 0, message: str = "", reason: str = ""
+    ) -> Object:
+        """End the containers of the Job's newest pod; returns the Job, once its controller has
+        drawn its conclusions.
 
         `message` is the termination message. `reason` is `OOMKilled`, or what the exit code says.
         """
@@ -146,7 +173,9 @@ class ApiPlayer:
         return self._concluded(before)
 
     def fail_job(self, job: str | Object, reason: str = "BackoffLimitExceeded") -> Object:
-        """Have the Job's controller give it up: it does by itself where a pod has failed, or for `DeadlineExceeded`."""
+        """Have the Job's controller give it up: it does by itself where a pod has failed, or for
+        `DeadlineExceeded`.
+        """
         before = self.job(job)
         if reason == "DeadlineExceeded":
             body = {"spec": {"activeDeadlineSeconds": 1}}
@@ -164,19 +193,28 @@ class ApiPlayer:
         self._wait_until_gone(self.job, job)
 
     def keep_terminating(self, kept: bool = True) -> None:
-        """Whether the pods that there are now stay `Terminating` when they are deleted, as on a node that is lost."""
+        """Whether the pods that there are now stay `Terminating` when they are deleted, as on a
+        node that is lost.
+        """
         for pod in self._ask(self._core.list_namespaced_pod)["items"]:
             others = [name for name in pod["metadata"].get("finalizers", []) if name != HOLD]
             body = {"metadata": {"finalizers": [*others, HOLD] if kept else others}}
             self._ask(self._core.patch_namespaced_pod, _name(pod), body=body, _content_type=_MERGE)
 
     def set_quota(self, name: str, hard: dict[str, int]) -> None:
-        """A ResourceQuota that counts: how many there may be of `pods`, `count/jobs.batch` and the like."""
-        quota = {"metadata": {"name": name}, "spec": {"hard": {key: str(count) for key, count in hard.items()}}}
+        """A ResourceQuota that counts: how many there may be of `pods`, `count/jobs.batch` and the
+        like.
+        """
+        quota = {
+            "metadata": {"name": name},
+            "spec": {"hard": {key: str(count) for key, count in hard.items()}},
+        }
         self._ask(self._core.create_namespaced_resource_quota, body=quota)
 
         def counts() -> bool:
-            return "used" in self._ask(self._core.read_namespaced_resource_quota, name).get("status", {})
+            return "used" in self._ask(self._core.read_namespaced_resource_quota, name).get(
+                "status", {}
+            )
 
         assert until(counts, _PATIENCE), f"the quota {name} does not count"
 
@@ -185,13 +223,22 @@ class ApiPlayer:
         runs = "running" in state
         statuses = [
             {key: container[key] for key in ("name", "image")}
-            | {"imageID": "", "ready": runs, "started": runs, "restartCount": 0, "state": state, "lastState": {}}
+            | {
+                "imageID": "",
+                "ready": runs,
+                "started": runs,
+                "restartCount": 0,
+                "state": state,
+                "lastState": {},
+            }
             for container in self.pod(pod)["spec"]["containers"]
         ]
         return self.pod_status(pod, status | {"containerStatuses": statuses})
 
     def _concluded(self, job: Object) -> Object:
-        """The Job, from this state on, once it has ended; or its last state, if it was deleted meanwhile."""
+        """The Job, from this state on, once it has ended; or its last state, if it was deleted
+        meanwhile.
+        """
         metadata = job["metadata"]
         watching: Any = watch.Watch()  # type: ignore[no-untyped-call]
         stream = watching.stream(
@@ -210,7 +257,9 @@ class ApiPlayer:
             stream.close()
         raise AssertionError(f"the Job {metadata['name']} has not ended")
 
-    def _wait_until_gone(self, read: Callable[[str | Object], Object], doomed: str | Object) -> None:
+    def _wait_until_gone(
+        self, read: Callable[[str | Object], Object], doomed: str | Object
+    ) -> None:
         def is_gone() -> bool:
             try:
                 read(doomed)
@@ -224,16 +273,24 @@ class ApiPlayer:
 
     def _ask(self, act: Callable[..., Any], *name: str, **options: Any) -> Object:
         """The answer as JSON: the client's models do not have it as the API writes it."""
-        answer: Object = json.loads(act(*name, namespace=self.namespace, _preload_content=False, **options).data)
+        answer: Object = json.loads(
+            act(*name, namespace=self.namespace, _preload_content=False, **options).data
+        )
         return answer
 
 
 def kubeconfig_of(cluster: Cluster, path: Path) -> Path:
     """A copy of the cluster's kubeconfig, in which the namespace is the default."""
     config = yaml.safe_load(cluster.kubeconfig.read_text())
-    parts = [each["cluster"] for each in config["clusters"]] + [each["user"] for each in config["users"]]
+    parts = [each["cluster"] for each in config["clusters"]] + [
+        each["user"] for each in config["users"]
+    ]
     for part in parts:
-        part |= {key: str(cluster.kubeconfig.resolve().parent / part[key]) for key in _FILES if key in part}
+        part |= {
+            key: str(cluster.kubeconfig.resolve().parent / part[key])
+            for key in _FILES
+            if key in part
+        }
     for each in config["contexts"]:
         each["context"]["namespace"] = cluster.namespace
     path.touch(mode=0o600)
@@ -243,7 +300,9 @@ def kubeconfig_of(cluster: Cluster, path: Path) -> Path:
 
 def _has_ended(job: Object) -> bool:
     conditions = job.get("status", {}).get("conditions", [])
-    return any(condition["type"] in _ENDS and condition["status"] == "True" for condition in conditions)
+    return any(
+        condition["type"] in _ENDS and condition["status"] == "True" for condition in conditions
+    )
 
 
 def _items(listed: Object, kind: str, api_version: str) -> list[Object]:

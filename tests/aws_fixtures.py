@@ -12,11 +12,17 @@ from botocore.session import Session
 import aws_servers
 from http_faults import FaultyProxy
 from imagemill.clouds import aws
+from imagemill.objects import store_for
 from imagemill.ports import ContextStore
-from imagemill.stores import store_for
 
 REGION = "eu-central-1"
-_VARIABLES = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL")
+_VARIABLES = (
+    "AWS_PROFILE",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL",
+)
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +40,9 @@ def moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def aws_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
+def aws_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[pytest.MonkeyPatch]:
     """An environment in which the SDK finds nothing but what the test sets."""
     for name in _VARIABLES:
         monkeypatch.delenv(name, raising=False)
@@ -103,7 +111,9 @@ def use_keys(environment: pytest.MonkeyPatch, key: str, secret: str) -> None:
 
 
 def own_client(service: str, url: str, keys: tuple[str, str], **options: Any) -> Any:
-    """A client that owes nothing to the environment, for looking behind an adapter's back; with the SDK's `options`."""
+    """A client that owes nothing to the environment, for looking behind an adapter's back; with the
+    SDK's `options`.
+    """
     return Session().create_client(
         service,
         REGION,

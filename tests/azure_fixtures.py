@@ -1,7 +1,9 @@
-"""Azure's servers and stores for tests: Blob storage, Microsoft Entra ID and the metadata of a machine.
+"""Azure's servers and stores for tests: Blob storage, Microsoft Entra ID and the metadata of a
+machine.
 
-Clients use Azure's own host names. Like behind the proxy of a company, `HTTPS_PROXY` leads them to a proxy, and
-`REQUESTS_CA_BUNDLE` names the authority whose certificates they meet there; the proxy takes them to our servers.
+Clients use Azure's own host names. Like behind the proxy of a company, `HTTPS_PROXY` leads them to
+a proxy, and `REQUESTS_CA_BUNDLE` names the authority whose certificates they meet there; the proxy
+takes them to our servers.
 """
 
 import contextlib
@@ -23,7 +25,7 @@ import azure_servers
 from azure_token_server import CLIENT, ENTRA, SECRET, TENANT, Entra, entra
 from certificates import new_key, write_certificate
 from imagemill.clouds import azure
-from imagemill.stores.azure_blob import AzureBlobStore
+from imagemill.objects.azure import AzureBlobStore
 from servers import Server
 
 STORAGE = f"{azure_servers.ACCOUNT}.blob.core.windows.net"
@@ -31,8 +33,20 @@ KEY = AzureNamedKeyCredential(azure_servers.ACCOUNT, azure_servers.KEY)
 
 _VARIABLES = (
     *("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_FEDERATED_TOKEN_FILE"),
-    *("AZURE_AUTHORITY_HOST", "AZURE_POD_IDENTITY_AUTHORITY_HOST", "IDENTITY_ENDPOINT", "MSI_ENDPOINT", "NO_PROXY"),
-    *("AZURE_TOKEN_CREDENTIALS", "AZURE_USERNAME", "AZURE_CLIENT_CERTIFICATE_PATH", "HTTPS_PROXY", "https_proxy"),
+    *(
+        "AZURE_AUTHORITY_HOST",
+        "AZURE_POD_IDENTITY_AUTHORITY_HOST",
+        "IDENTITY_ENDPOINT",
+        "MSI_ENDPOINT",
+        "NO_PROXY",
+    ),
+    *(
+        "AZURE_TOKEN_CREDENTIALS",
+        "AZURE_USERNAME",
+        "AZURE_CLIENT_CERTIFICATE_PATH",
+        "HTTPS_PROXY",
+        "https_proxy",
+    ),
 )
 
 
@@ -52,7 +66,9 @@ class Certificate:
 
 @dataclass
 class Names:
-    """A proxy (the method CONNECT of RFC 9110) that takes each of its `hosts` to a port of this machine."""
+    """A proxy (the method CONNECT of RFC 9110) that takes each of its `hosts` to a port of this
+    machine.
+    """
 
     hosts: dict[str, int] = field(default_factory=dict)
     url: str = ""
@@ -69,10 +85,14 @@ def azure_certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 
 @pytest.fixture(scope="session")
-def azurite(tmp_path_factory: pytest.TempPathFactory, azure_certificate: Certificate) -> Iterator[Server]:
+def azurite(
+    tmp_path_factory: pytest.TempPathFactory, azure_certificate: Certificate
+) -> Iterator[Server]:
     """Blob storage with the account `azure_servers.ACCOUNT`."""
     folder = tmp_path_factory.mktemp("azurite")
-    with azure_servers.azurite(folder, azure_certificate.certificate, azure_certificate.key) as server:
+    with azure_servers.azurite(
+        folder, azure_certificate.certificate, azure_certificate.key
+    ) as server:
         yield server
 
 
@@ -101,7 +121,9 @@ def azure_names(
         nobody.bind(("127.0.0.1", 0))  # and does not listen
         monkeypatch.setenv("HTTPS_PROXY", names.url)
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(azure_certificate.certificate))
-        monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        monkeypatch.setenv(
+            "AZURE_POD_IDENTITY_AUTHORITY_HOST", f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        )
         azure._credentials.cache_clear()
         yield names
         azure._credentials.cache_clear()

@@ -1,9 +1,13 @@
-"""Azure's servers of tokens, as far as its SDK and ACR's clients ask them, written from Microsoft's references.
+"""Azure's servers of tokens, as far as its SDK and ACR's clients ask them, written from Microsoft's
+references.
 
-Microsoft Entra ID (https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow), a virtual
-machine's metadata (https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token),
+Microsoft Entra ID
+(https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow), a virtual
+machine's metadata
+(https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token),
 and what an Azure container registry has beside the distribution API
-(https://github.com/Azure/acr/blob/main/docs/AAD-OAuth.md, https://learn.microsoft.com/rest/api/containerregistry/tag).
+(https://github.com/Azure/acr/blob/main/docs/AAD-OAuth.md,
+https://learn.microsoft.com/rest/api/containerregistry/tag).
 """
 
 import base64
@@ -67,7 +71,9 @@ class Request:
     def fields(self) -> dict[str, list[str]]:
         """The query's parameters, and those of a form."""
         form = self.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
-        return parse_qs(urlsplit(self.target).query) | (parse_qs(self.body.decode()) if form else {})
+        return parse_qs(urlsplit(self.target).query) | (
+            parse_qs(self.body.decode()) if form else {}
+        )
 
     def field(self, name: str) -> str:
         return self.fields.get(name, [""])[0]
@@ -86,7 +92,9 @@ def _json(status: int, answer: Mapping[str, Any], **headers: str) -> Response:
 
 
 @contextmanager
-def _serve(answer: Callable[[Request], Response], tls: ssl.SSLContext | None = None) -> Iterator[int]:
+def _serve(
+    answer: Callable[[Request], Response], tls: ssl.SSLContext | None = None
+) -> Iterator[int]:
     """Serve on a free port of 127.0.0.1, which is given, for the length of the block."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -98,7 +106,10 @@ def _serve(answer: Callable[[Request], Response], tls: ssl.SSLContext | None = N
             headers = {name.lower(): value for name, value in self.headers.items()}
             response = answer(Request(self.command, self.path, headers, body))
             self.send_response_only(response.status)
-            for name, value in {"Content-Length": str(len(response.body)), **response.headers}.items():
+            for name, value in {
+                "Content-Length": str(len(response.body)),
+                **response.headers,
+            }.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(b"" if self.command == "HEAD" else response.body)
@@ -131,7 +142,9 @@ def _serve(answer: Callable[[Request], Response], tls: ssl.SSLContext | None = N
 
 @dataclass
 class Entra:
-    """One tenant with one client, which has a secret and a federated credential, and one machine with an identity."""
+    """One tenant with one client, which has a secret and a federated credential, and one machine
+    with an identity.
+    """
 
     port: int = 0
     lifetime: int = 3600
@@ -147,10 +160,21 @@ class Entra:
         return [request for request in self.requests if request.path.endswith(path)]
 
     def token(self, holder: str, audience: str, lifetime: int | None = None) -> str:
-        """An access token (https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference)."""
+        """An access token
+        (https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference).
+        """
         now = int(time.time())
-        claims = {"aud": audience, "iss": f"https://sts.windows.net/{TENANT}/", "tid": TENANT, "oid": holder}
-        times = {"iat": now - 5, "nbf": now - 5, "exp": now + (self.lifetime if lifetime is None else lifetime)}
+        claims = {
+            "aud": audience,
+            "iss": f"https://sts.windows.net/{TENANT}/",
+            "tid": TENANT,
+            "oid": holder,
+        }
+        times = {
+            "iat": now - 5,
+            "nbf": now - 5,
+            "exp": now + (self.lifetime if lifetime is None else lifetime),
+        }
         return jwt.encode({**claims, "appid": CLIENT, "sub": holder, **times}, _KEY, "HS256")
 
     def answer(self, request: Request) -> Response:
@@ -169,23 +193,40 @@ class Entra:
         asked = request.field
         resource, suffix = asked("scope").rpartition("/")[::2]
         if asked("grant_type") != "client_credentials" or suffix != ".default":
-            return _json(400, _refusal("invalid_request", "AADSTS900144: The request body is wrong."))
+            return _json(
+                400, _refusal("invalid_request", "AADSTS900144: The request body is wrong.")
+            )
         if asked("client_id") != CLIENT:
             words = "AADSTS700016: Application with identifier was not found in the directory."
             return _json(400, _refusal("unauthorized_client", words))
-        federated = asked("client_assertion_type") == "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-        if asked("client_secret") != SECRET and not (federated and asked("client_assertion") == FEDERATED_TOKEN):
+        federated = (
+            asked("client_assertion_type")
+            == "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+        )
+        if asked("client_secret") != SECRET and not (
+            federated and asked("client_assertion") == FEDERATED_TOKEN
+        ):
             words = "AADSTS7000215: Invalid client secret provided. Ensure it is the secret value, not its id."
             return _json(401, _refusal("invalid_client", words))
         return _json(200, self._granted(OBJECT, resource))
 
     def _of_machine(self, request: Request) -> Response:
         if request.headers.get("metadata") != "true":
-            return _json(400, {"error": "invalid_request", "error_description": "Required metadata header missing"})
+            return _json(
+                400,
+                {
+                    "error": "invalid_request",
+                    "error_description": "Required metadata header missing",
+                },
+            )
         if not self.machine:
-            return _json(400, {"error": "invalid_request", "error_description": "Identity not found"})
+            return _json(
+                400, {"error": "invalid_request", "error_description": "Identity not found"}
+            )
         granted = self._granted(MACHINE, request.field("resource"))
-        numbers = {name: str(value) if isinstance(value, int) else value for name, value in granted.items()}
+        numbers = {
+            name: str(value) if isinstance(value, int) else value for name, value in granted.items()
+        }
         return _json(200, numbers | {"resource": request.field("resource"), "client_id": CLIENT})
 
     def _granted(self, holder: str, resource: str) -> dict[str, Any]:
@@ -195,7 +236,9 @@ class Entra:
 
 @contextmanager
 def entra(tls: ssl.SSLContext | None) -> Iterator[Entra]:
-    """Microsoft Entra ID if there is TLS, else the metadata of a machine, for the length of the block."""
+    """Microsoft Entra ID if there is TLS, else the metadata of a machine, for the length of the
+    block.
+    """
     server = Entra()
     with _serve(server.answer, tls) as server.port:
         yield server
@@ -210,7 +253,9 @@ def _openid_url() -> str:
 
 def _openid() -> dict[str, Any]:
     base = f"https://{ENTRA}/{TENANT}"
-    endpoints = {f"{name}_endpoint": f"{base}/oauth2/v2.0/{path}" for name, path in _ENDPOINTS.items()}
+    endpoints = {
+        f"{name}_endpoint": f"{base}/oauth2/v2.0/{path}" for name, path in _ENDPOINTS.items()
+    }
     return {"issuer": f"{base}/v2.0", **endpoints}
 
 
@@ -227,7 +272,8 @@ def _refusal(code: str, words: str) -> dict[str, Any]:
 
 @dataclass
 class Acr:
-    """What Azure has in front of a registry, at `address`; `rights` are what each object id may do there.
+    """What Azure has in front of a registry, at `address`; `rights` are what each object id may do
+    there.
 
     `register` says where the registry itself is and in which folder it keeps its data.
     """
@@ -271,12 +317,24 @@ class Acr:
         asked = request.field
         known = asked("grant_type") == "access_token" and asked("service") == self.address
         try:
-            claims = jwt.decode(asked("access_token"), _KEY, ["HS256"], audience="https://containerregistry.azure.net")
+            claims = jwt.decode(
+                asked("access_token"),
+                _KEY,
+                ["HS256"],
+                audience="https://containerregistry.azure.net",
+            )
         except jwt.PyJWTError:
             known = False
         if not known or asked("tenant") not in ("", TENANT) or not self.rights.get(claims["oid"]):
             return _unauthorized()
-        return _json(200, {"refresh_token": self._signed(claims["oid"], self.lifetime, grant_type="refresh_token")})
+        return _json(
+            200,
+            {
+                "refresh_token": self._signed(
+                    claims["oid"], self.lifetime, grant_type="refresh_token"
+                )
+            },
+        )
 
     def _token(self, request: Request) -> Response:
         if request.method == "POST" and request.field("grant_type") == "refresh_token":
@@ -290,7 +348,10 @@ class Acr:
             return _unauthorized()
         scopes = [scope for value in request.fields.get("scope", []) for scope in value.split()]
         access = [granted for scope in scopes if (granted := self._granted(holder, scope))]
-        return _json(200, {"access_token": self._signed(holder, 4500, grant_type="access_token", access=access)})
+        return _json(
+            200,
+            {"access_token": self._signed(holder, 4500, grant_type="access_token", access=access)},
+        )
 
     def _granted(self, holder: str, scope: str) -> dict[str, Any] | None:
         kind, name, actions = scope.split(":")
@@ -301,33 +362,59 @@ class Acr:
         name, tag = request.path.removeprefix("/acr/v1/").split("/_tags/")
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         wanted = {"type": "repository", "name": name, "actions": ["delete"]}
-        if self._holder(token, "access_token") is None or wanted not in self._claims(token)["access"]:
+        if (
+            self._holder(token, "access_token") is None
+            or wanted not in self._claims(token)["access"]
+        ):
             return _unauthorized()
         link = self._folder / "docker/registry/v2/repositories" / name / "_manifests/tags" / tag
         if not link.exists():
             words = "the specified tag does not exist"
-            return _json(404, {"errors": [{"code": "TAG_UNKNOWN", "message": words, "detail": {"name": tag}}]})
+            return _json(
+                404,
+                {"errors": [{"code": "TAG_UNKNOWN", "message": words, "detail": {"name": tag}}]},
+            )
         shutil.rmtree(link)
         return Response(202, {}, b"")
 
     def _forward(self, request: Request) -> Response:
         """Hand the request on to the registry, which goes by the name of its front."""
         with closing(http.client.HTTPConnection(self._registry, timeout=30)) as connection:
-            headers = {name: value for name, value in request.headers.items() if name != "connection"}
+            headers = {
+                name: value for name, value in request.headers.items() if name != "connection"
+            }
             connection.request(request.method, request.target, request.body, headers)
             answer = connection.getresponse()
-            kept = {name: value for name, value in answer.getheaders() if name.lower() != "transfer-encoding"}
+            kept = {
+                name: value
+                for name, value in answer.getheaders()
+                if name.lower() != "transfer-encoding"
+            }
             return Response(answer.status, kept, answer.read())
 
     def _signed(self, holder: str, lifetime: int, **claims: object) -> str:
         now = int(time.time())
-        who = {"iss": "Azure Container Registry", "sub": holder, "aud": self.address, "jti": uuid.uuid4().hex}
-        der = x509.load_pem_x509_certificate(self.certificate.read_bytes()).public_bytes(Encoding.DER)
+        who = {
+            "iss": "Azure Container Registry",
+            "sub": holder,
+            "aud": self.address,
+            "jti": uuid.uuid4().hex,
+        }
+        der = x509.load_pem_x509_certificate(self.certificate.read_bytes()).public_bytes(
+            Encoding.DER
+        )
         times = {"iat": now, "nbf": now - 5, "exp": now + lifetime}
-        return jwt.encode({**who, **times, **claims}, self._key, "ES256", {"x5c": [base64.b64encode(der).decode()]})
+        return jwt.encode(
+            {**who, **times, **claims},
+            self._key,
+            "ES256",
+            {"x5c": [base64.b64encode(der).decode()]},
+        )
 
     def _claims(self, token: str) -> dict[str, Any]:
-        found: dict[str, Any] = jwt.decode(token, self._key.public_key(), ["ES256"], audience=self.address)
+        found: dict[str, Any] = jwt.decode(
+            token, self._key.public_key(), ["ES256"], audience=self.address
+        )
         return found
 
     def _holder(self, token: str, kind: str) -> str | None:

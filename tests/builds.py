@@ -1,4 +1,6 @@
-"""What tests of builders need: packed contexts, images as a registry has them, and a step that is told to stop."""
+"""What tests of builders need: packed contexts, images as a registry has them, and a step that is
+told to stop.
+"""
 
 import gzip
 import io
@@ -11,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from imagemill.build import State
-from imagemill.contexts import Packed
+from imagemill.context.handover import Packed
 from imagemill.errors import BuildCancelled
+from imagemill.messages import State
 from imagemill.reference import ImageReference
 
 SHELL = """\
@@ -27,7 +29,9 @@ MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
 
 def packed(dockerfile: str, files: Mapping[str, bytes | Path]) -> Packed:
-    """A packed context, laid out as docs/adr/0001-the-packed-context.md says; a `Path` is a program to be copied."""
+    """A packed context, laid out as docs/adr/0001-the-packed-context.md says; a `Path` is a program
+    to be copied.
+    """
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1) as archive:
         _add(archive, "Dockerfile", dockerfile.encode())
@@ -37,7 +41,12 @@ def packed(dockerfile: str, files: Mapping[str, bytes | Path]) -> Packed:
         archive.addfile(folder)
         for name, content in files.items():
             program = isinstance(content, Path)
-            _add(archive, f"context/{name}", content.read_bytes() if isinstance(content, Path) else content, program)
+            _add(
+                archive,
+                f"context/{name}",
+                content.read_bytes() if isinstance(content, Path) else content,
+                program,
+            )
     stream.seek(0)
     return Packed(lambda: stream)
 
@@ -64,7 +73,9 @@ class PushedImage:
     @property
     def config(self) -> dict[str, Any]:
         """The image's config blob."""
-        document: dict[str, Any] = json.loads(self._get(f"blobs/{self.manifest['config']['digest']}"))
+        document: dict[str, Any] = json.loads(
+            self._get(f"blobs/{self.manifest['config']['digest']}")
+        )
         return document
 
     @property
@@ -101,7 +112,9 @@ class PushedImage:
 
 @dataclass
 class Watched:
-    """A `Progress` that keeps everything; from the moment that `stop_at` is in the log, it tells to stop."""
+    """A `Progress` that keeps everything; from the moment that `stop_at` is in the log, it tells to
+    stop.
+    """
 
     stop_at: str | None = None
     lines: list[str] = field(default_factory=list)

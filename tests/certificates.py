@@ -35,7 +35,9 @@ def _certificate(key: ec.EllipticCurvePrivateKey, hosts: tuple[str, ...]) -> byt
     now = datetime.datetime.now(datetime.UTC)
     serial = x509.random_serial_number()
     builder = x509.CertificateBuilder(name, name, key.public_key(), serial, now - DAY, now + DAY)
-    builder = builder.add_extension(x509.SubjectAlternativeName([_named(host) for host in hosts]), critical=False)
+    builder = builder.add_extension(
+        x509.SubjectAlternativeName([_named(host) for host in hosts]), critical=False
+    )
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
     return builder.sign(key, SHA256()).public_bytes(Encoding.PEM)
 

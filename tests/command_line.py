@@ -1,4 +1,6 @@
-"""The command line as a user runs it: a process of its own, in an environment of its own, and what it leaves behind."""
+"""The command line as a user runs it: a process of its own, in an environment of its own, and what
+it leaves behind.
+"""
 
 import os
 import pty
@@ -22,7 +24,9 @@ MARK = "IMAGEMILL_TEST_MARK"
 
 @dataclass
 class CommandLine:
-    """Runs `imagemill` with its home, cache and temporary files in `folder`; `variables` are added to nothing else."""
+    """Runs `imagemill` with its home, cache and temporary files in `folder`; `variables` are added
+    to nothing else.
+    """
 
     folder: Path
     variables: dict[str, str] = field(default_factory=dict)
@@ -77,7 +81,9 @@ class CommandLine:
             process.wait()
 
     def in_terminal(self, *arguments: str | Path, **variables: str) -> tuple[int, str]:
-        """Run the command in a terminal of 100 columns; its exit code, and all that it wrote there."""
+        """Run the command in a terminal of 100 columns; its exit code, and all that it wrote
+        there.
+        """
         ours, its = pty.openpty()
         size = {"COLUMNS": "100", "LINES": "30", "TERM": "xterm"}
         process = subprocess.Popen(
@@ -140,7 +146,11 @@ class Running:
 
     def until(self, text: str) -> None:
         """Wait until it has written this."""
-        until(lambda: text in self.text or self.process.poll() is not None, repr(text), lambda: self.text)
+        until(
+            lambda: text in self.text or self.process.poll() is not None,
+            repr(text),
+            lambda: self.text,
+        )
         assert text in self.text
 
     def interrupt(self) -> None:
@@ -153,7 +163,9 @@ class Running:
 
 
 def _until_closed(terminal: IO[bytes]) -> Iterator[bytes]:
-    """What is written to a terminal until nobody has its other end any more, which Linux tells by an error."""
+    """What is written to a terminal until nobody has its other end any more, which Linux tells by
+    an error.
+    """
     with suppress(OSError):
         while chunk := terminal.read(65536):
             yield chunk

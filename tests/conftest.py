@@ -1,6 +1,7 @@
 """Real servers for all tests, each started once in a session and only if a test asks for it.
 
-A server that is missing is an error, never a skipped test: `scripts/services install` brings what is needed.
+A server that is missing is an error, never a skipped test: `scripts/services install` brings what
+is needed.
 """
 
 import signal
@@ -24,7 +25,8 @@ pytest_plugins = ["aws_fixtures", "azure_fixtures", "gcp_fixtures", "git_fixture
 def pytest_configure() -> None:
     """A terminated session ends as an interrupted one does, so that it still stops its servers.
 
-    And what tests start can be interrupted: a shell's background job, as CI may be, is begun with SIGINT ignored.
+    And what tests start can be interrupted: a shell's background job, as CI may be, is begun with
+    SIGINT ignored.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -12,8 +12,8 @@ from gcp_servers import fake_gcs
 from google_token_server import GoogleServer, google_server
 from http_faults import FaultyProxy
 from imagemill.clouds import gcp
+from imagemill.objects import gcs, store_for
 from imagemill.ports import ContextStore
-from imagemill.stores import gcs, store_for
 
 
 @pytest.fixture(scope="session")
@@ -59,8 +59,12 @@ def gcs_store(gcs_emulator: None, gcs_bucket: str) -> ContextStore:
 
 
 @pytest.fixture
-def gcs_proxy(gcs_server: str, fresh_google: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    """What Google's SDK talks to, in front of the storage server; it does not wait long between its tries."""
+def gcs_proxy(
+    gcs_server: str, fresh_google: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FaultyProxy]:
+    """What Google's SDK talks to, in front of the storage server; it does not wait long between its
+    tries.
+    """
     monkeypatch.setattr(gcs, "UPLOAD_WAITS", (0.001, 0.01))
     with FaultyProxy(gcs_server) as proxy:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)

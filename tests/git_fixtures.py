@@ -34,20 +34,42 @@ class Repository:
         self.work = root / f"{name}-work"
         self.work.mkdir()
         subprocess.run(
-            ["git", "init", "-q", "--bare", "-b", "main", f"--object-format={object_format}", self.path], check=True
+            [
+                "git",
+                "init",
+                "-q",
+                "--bare",
+                "-b",
+                "main",
+                f"--object-format={object_format}",
+                self.path,
+            ],
+            check=True,
         )
         self.git("config", "uploadpack.allowFilter", "true")
 
     def git(self, *arguments: str | Path, stdin: bytes = b"") -> str:
         """Run git on the repository and return what it prints."""
-        environment = {**os.environ, **_ENVIRONMENT, "GIT_DIR": str(self.path), "GIT_WORK_TREE": str(self.work)}
+        environment = {
+            **os.environ,
+            **_ENVIRONMENT,
+            "GIT_DIR": str(self.path),
+            "GIT_WORK_TREE": str(self.work),
+        }
         done = subprocess.run(
-            ["git", *arguments], cwd=self.work, env=environment, input=stdin, capture_output=True, check=True
+            ["git", *arguments],
+            cwd=self.work,
+            env=environment,
+            input=stdin,
+            capture_output=True,
+            check=True,
         )
         return done.stdout.decode().strip()
 
     def commit(self, entries: Mapping[Any, str | bytes | None], branch: str = "main") -> str:
-        """Commit the entries (see `trees.make`) besides what is there, and return the commit's id."""
+        """Commit the entries (see `trees.make`) besides what is there, and return the commit's
+        id.
+        """
         trees.make(self.work, entries)
         self.git("add", "--all")
         return self._commit(self.git("write-tree"), branch)
@@ -60,14 +82,17 @@ class Repository:
 
     def commit_tree(self, *entries: tuple[str, str, str]) -> str:
         """Commit a tree of these entries alone, however wrong: mode, object and name."""
-        content = b"".join(f"{mode} {path}".encode() + b"\0" + bytes.fromhex(name) for mode, name, path in entries)
+        content = b"".join(
+            f"{mode} {path}".encode() + b"\0" + bytes.fromhex(name) for mode, name, path in entries
+        )
         tree = self.git("hash-object", "-t", "tree", "-w", "--literally", "--stdin", stdin=content)
         return self._commit(tree, "main")
 
     def tree(self, *entries: tuple[str, str, str]) -> str:
         """Write a tree: mode, object and name."""
         lines = "".join(
-            f"{mode} {'tree' if mode == '040000' else 'blob'} {name}\t{path}\n" for mode, name, path in entries
+            f"{mode} {'tree' if mode == '040000' else 'blob'} {name}\t{path}\n"
+            for mode, name, path in entries
         )
         return self.git("mktree", stdin=lines.encode())
 
@@ -138,7 +163,11 @@ def worker(tmp_path: Path, git_root: Path) -> Callable[..., SourceOptions]:
     def options(**changed: Any) -> SourceOptions:
         home = tmp_path / "home"
         home.mkdir(exist_ok=True)
-        environment = {"PATH": os.environ["PATH"], "HOME": str(home), **changed.pop("environment", {})}
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            **changed.pop("environment", {}),
+        }
         allowed: dict[str, Any] = {
             "insecure_hosts": frozenset({"127.0.0.1"}),
             "roots": (git_root,),

@@ -1,8 +1,10 @@
-"""Google's OAuth2 token endpoint and the metadata server of its machines, written from their references.
+"""Google's OAuth2 token endpoint and the metadata server of its machines, written from their
+references.
 
-https://developers.google.com/identity/protocols/oauth2/service-account#httprest (the grant, its claims, the answers)
-and https://cloud.google.com/compute/docs/metadata/predefined-metadata-keys (the paths), with
-https://cloud.google.com/compute/docs/metadata/querying-metadata (the header, without which nothing is answered).
+https://developers.google.com/identity/protocols/oauth2/service-account#httprest (the grant, its
+claims, the answers) and https://cloud.google.com/compute/docs/metadata/predefined-metadata-keys
+(the paths), with https://cloud.google.com/compute/docs/metadata/querying-metadata (the header,
+without which nothing is answered).
 """
 
 import json
@@ -32,10 +34,12 @@ _ACCOUNT = "/computeMetadata/v1/instance/service-accounts/default/"
 
 @dataclass
 class GoogleServer:
-    """Gives access tokens to the owner of a service account's key, and to whoever asks the metadata server.
+    """Gives access tokens to the owner of a service account's key, and to whoever asks the metadata
+    server.
 
-    `lifetime` is that of the tokens it gives, in seconds; `account` whether the machine has a service account. The
-    next answers of the token endpoint may be given as `failures`: status, headers, body.
+    `lifetime` is that of the tokens it gives, in seconds; `account` whether the machine has a
+    service account. The next answers of the token endpoint may be given as `failures`: status,
+    headers, body.
     """
 
     address: str = ""
@@ -55,7 +59,9 @@ class GoogleServer:
 
     def key_file(self, key: rsa.RSAPrivateKey | None = None) -> dict[str, str]:
         """The content of the service account's key file, or of one with another's key in it."""
-        private = (key or self._key).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        private = (key or self._key).private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+        )
         return {
             "type": "service_account",
             "project_id": PROJECT,
@@ -74,7 +80,9 @@ class GoogleServer:
         """No token that was given is good any more."""
         self._tokens.clear()
 
-    def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], str]:
+    def answer(
+        self, method: str, path: str, headers: dict[str, str], body: bytes
+    ) -> tuple[int, dict[str, str], str]:
         """Status, headers and body."""
         self.requests.append(f"{method} {path}")
         if method == "POST" and path == "/token":
@@ -85,7 +93,9 @@ class GoogleServer:
 
     def _grant(self, form: dict[str, list[str]]) -> tuple[int, dict[str, str], str]:
         if form.get("grant_type") != [_GRANT]:
-            return _json(400, {"error": "unsupported_grant_type", "error_description": "Invalid grant_type"})
+            return _json(
+                400, {"error": "unsupported_grant_type", "error_description": "Invalid grant_type"}
+            )
         try:
             claims = jwt.decode(
                 form["assertion"][0],
@@ -96,11 +106,17 @@ class GoogleServer:
                 options={"require": ["iss", "aud", "exp", "iat"]},
             )
         except jwt.InvalidSignatureError:
-            return _json(400, {"error": "invalid_grant", "error_description": "Invalid JWT Signature."})
+            return _json(
+                400, {"error": "invalid_grant", "error_description": "Invalid JWT Signature."}
+            )
         except jwt.InvalidTokenError as error:
-            return _json(400, {"error": "invalid_grant", "error_description": f"Invalid JWT: {error}"})
+            return _json(
+                400, {"error": "invalid_grant", "error_description": f"Invalid JWT: {error}"}
+            )
         if SCOPE not in claims.get("scope", "").split():
-            return _json(400, {"error": "invalid_scope", "error_description": "Invalid OAuth scope"})
+            return _json(
+                400, {"error": "invalid_scope", "error_description": "Invalid OAuth scope"}
+            )
         return _json(200, self._token())
 
     def _metadata(self, path: str) -> tuple[int, dict[str, str], str]:
@@ -124,7 +140,11 @@ class GoogleServer:
 
 
 def _json(status: int, content: dict[str, Any]) -> tuple[int, dict[str, str], str]:
-    return status, {"Content-Type": "application/json", "Metadata-Flavor": "Google"}, json.dumps(content)
+    return (
+        status,
+        {"Content-Type": "application/json", "Metadata-Flavor": "Google"},
+        json.dumps(content),
+    )
 
 
 def _text(status: int, content: str) -> tuple[int, dict[str, str], str]:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 @contextmanager
 def small_disk(folder: Path, kib: int = 256) -> Iterator[Path]:
-    """`folder`, created, with room for no more than `kib` KiB in one file: a file system of that size where the tests
-    run as root, elsewhere a limit on the size of files.
+    """`folder`, created, with room for no more than `kib` KiB in one file: a file system of that
+    size where the tests run as root, elsewhere a limit on the size of files.
     """
     folder.mkdir()
     with _mounted(folder, kib) if os.geteuid() == 0 else _limited(kib):

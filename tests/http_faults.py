@@ -1,7 +1,8 @@
-"""A proxy in front of an HTTP server that fails, resets, corrupts and delays what a test tells it to.
+"""A proxy in front of an HTTP server that fails, resets, corrupts and delays what a test tells it
+to.
 
-Clients are pointed at its `url` in place of the server's. The `Host` header goes through as it came, so signatures
-over it hold.
+Clients are pointed at its `url` in place of the server's. The `Host` header goes through as it
+came, so signatures over it hold.
 
     with FaultyProxy("http://127.0.0.1:8333") as proxy:
         proxy.fail_next(503, times=2, match="^PUT ")
@@ -22,7 +23,9 @@ from typing import NoReturn, Self
 from urllib.parse import urlsplit
 
 _BLOCK = 64 * 1024
-_OF_THE_CONNECTION = frozenset({"connection", "expect", "keep-alive", "proxy-connection", "te", "transfer-encoding"})
+_OF_THE_CONNECTION = frozenset(
+    {"connection", "expect", "keep-alive", "proxy-connection", "te", "transfer-encoding"}
+)
 """Headers that concern one connection, and so are not handed on."""
 
 
@@ -40,10 +43,12 @@ class _Fault:
 
 
 class FaultyProxy:
-    """Hands requests on to `upstream` (`http://HOST:PORT[/PATH]`, or https, whose certificate is not checked).
+    """Hands requests on to `upstream` (`http://HOST:PORT[/PATH]`, or https, whose certificate is
+    not checked).
 
-    `tls` makes the proxy itself speak TLS. Faults are used up in the order in which they were asked for; `match` is a
-    regular expression that is searched for in `METHOD PATH?QUERY`, and fits all requests if it is not given.
+    `tls` makes the proxy itself speak TLS. Faults are used up in the order in which they were asked
+    for; `match` is a regular expression that is searched for in `METHOD PATH?QUERY`, and fits all
+    requests if it is not given.
     """
 
     def __init__(self, upstream: str, tls: ssl.SSLContext | None = None) -> None:
@@ -58,7 +63,9 @@ class FaultyProxy:
         self._scheme = "https" if tls else "http"
         if tls:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.01}
+        )
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -92,11 +99,15 @@ class FaultyProxy:
         match: str = "",
         body: bytes = b"",
     ) -> None:
-        """Answer the next requests with `status` in place of the server, after they have been read."""
+        """Answer the next requests with `status` in place of the server, after they have been
+        read.
+        """
         self._faults.append(_Fault(times, re.compile(match), status, headers or {}, body))
 
     def reset_next(self, after_bytes: int = 0, times: int = 1, match: str = "") -> None:
-        """Reset the connection after so many bytes of the request's body and then of the answer's have gone through."""
+        """Reset the connection after so many bytes of the request's body and then of the answer's
+        have gone through.
+        """
         self._faults.append(_Fault(times, re.compile(match), reset_after=after_bytes))
 
     def corrupt_next(self, times: int = 1, match: str = "") -> None:
@@ -127,7 +138,9 @@ class FaultyProxy:
     def _connect(self) -> http.client.HTTPConnection:
         host, port = self._upstream.hostname or "", self._upstream.port
         if self._upstream.scheme == "https":
-            return http.client.HTTPSConnection(host, port, timeout=60, context=ssl._create_unverified_context())
+            return http.client.HTTPSConnection(
+                host, port, timeout=60, context=ssl._create_unverified_context()
+            )
         return http.client.HTTPConnection(host, port, timeout=60)
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
@@ -146,7 +159,9 @@ class FaultyProxy:
                     self.forward(connection, body)
 
             def forward(self, connection: http.client.HTTPConnection, body: "_Body") -> None:
-                connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+                connection.putrequest(
+                    self.command, self.path, skip_host=True, skip_accept_encoding=True
+                )
                 for name, value in self.headers.items():
                     if name.lower() not in _OF_THE_CONNECTION:
                         connection.putheader(name, value)
@@ -163,7 +178,9 @@ class FaultyProxy:
 
             def ours(self, value: str) -> str:
                 """A header's value, with our own address where it has the server's."""
-                return value.replace(f"{proxy._upstream.scheme}://{proxy._upstream.netloc}", proxy.origin)
+                return value.replace(
+                    f"{proxy._upstream.scheme}://{proxy._upstream.netloc}", proxy.origin
+                )
 
         return Handler
 
@@ -182,7 +199,8 @@ class _Handler(BaseHTTPRequestHandler):
     def serve(self) -> None:
         raise NotImplementedError
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_PATCH = do_OPTIONS = lambda self: self.serve()  # noqa: N815
+    do_GET = do_HEAD = do_PUT = do_POST = lambda self: self.serve()  # noqa: N815
+    do_DELETE = do_PATCH = do_OPTIONS = do_GET  # noqa: N815
 
     def handle_expect_100(self) -> bool:
         """Have the client send its body; without the flush it would wait in vain before it does."""
@@ -194,7 +212,9 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
-    def reply(self, status: int, headers: Mapping[str, str], blocks: "Iterator[bytes] | list[bytes]") -> None:
+    def reply(
+        self, status: int, headers: Mapping[str, str], blocks: "Iterator[bytes] | list[bytes]"
+    ) -> None:
         self.send_response_only(status)
         for name, value in headers.items():
             if name.lower() not in _OF_THE_CONNECTION:
@@ -220,7 +240,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class _Body:
-    """The bytes of one request and its answer on their way through, with the fault that happens to them."""
+    """The bytes of one request and its answer on their way through, with the fault that happens to
+    them.
+    """
 
     def __init__(self, handler: _Handler, fault: _Fault | None) -> None:
         self._handler = handler

@@ -11,11 +11,11 @@ from typing import Any, cast
 from api_player import NOBODY, api_player
 from builds import Watched, until
 from imagemill.builders import Workplace
+from imagemill.builders.kaniko.api import JOBS, PODS, SECRETS, Cluster, Resource, connect
 from imagemill.builders.kaniko.builder import KanikoBuilder
-from imagemill.builders.kaniko.cluster import JOBS, PODS, SECRETS, Cluster, Resource, connect
 from imagemill.builders.kaniko.overlay import lay
 from imagemill.config.model import KanikoBuilder as Section
-from imagemill.contexts import Packed
+from imagemill.context.handover import Packed
 from imagemill.errors import ImagemillError
 from imagemill.ports import BuildInputs, Credentials, Registry
 from imagemill.reference import ImageReference
@@ -31,7 +31,9 @@ DESTINATION = "registry.example.com/team/app"
 
 
 class Logins:
-    """A source of credentials that hands out, or raises, one after the other, and then the last one again."""
+    """A source of credentials that hands out, or raises, one after the other, and then the last one
+    again.
+    """
 
     def __init__(self, *answers: Credentials | ImagemillError) -> None:
         self._answers = list(answers)
@@ -47,7 +49,11 @@ class Logins:
 
 def section(**settings: Any) -> Section:
     """A config's builder section."""
-    given = {"type": "kaniko", "destination": DESTINATION, "build-context-store": "s3://bucket/contexts"}
+    given = {
+        "type": "kaniko",
+        "destination": DESTINATION,
+        "build-context-store": "s3://bucket/contexts",
+    }
     return Section.model_validate(given | settings)
 
 
@@ -120,16 +126,26 @@ class PlayedCluster:
         """Start a build; of a source of its own, if no hash is given."""
         source_hash = source_hash or uuid.uuid4().hex * 2
         image = ImageReference.parse(f"{destination}:{source_hash}")
-        inputs = BuildInputs(image, source_hash=source_hash, build_id=build_id, secrets=secrets or {})
-        return RunningBuild(self.builder(**settings), inputs, registry or OciRegistry(Logins(), frozenset()))
+        inputs = BuildInputs(
+            image, source_hash=source_hash, build_id=build_id, secrets=secrets or {}
+        )
+        return RunningBuild(
+            self.builder(**settings), inputs, registry or OciRegistry(Logins(), frozenset())
+        )
 
     def job(self, number: int = 1) -> Object:
-        """The only Job there is, once it is there; or the only one of the attempt with this number."""
+        """The only Job there is, once it is there; or the only one of the attempt with this
+        number.
+        """
         found: list[Object] = []
 
         def look() -> bool:
             suffix = f"-{number}"
-            found[:] = [job for job in self.server.jobs() if number == 1 or job["metadata"]["name"].endswith(suffix)]
+            found[:] = [
+                job
+                for job in self.server.jobs()
+                if number == 1 or job["metadata"]["name"].endswith(suffix)
+            ]
             return len(found) == 1
 
         assert until(look), self.server.jobs()

@@ -65,16 +65,43 @@ class Service:
         """What all workers have logged."""
         return "".join(path.read_text() for path in sorted(self.folder.glob("worker-*.log")))
 
-    def start(self, name: str = "all", *, queues: str = QUEUES, pool: str = "prefork", concurrency: int = 2) -> int:
+    def start(
+        self,
+        name: str = "all",
+        *,
+        queues: str = QUEUES,
+        pool: str = "prefork",
+        concurrency: int = 2,
+    ) -> int:
         """Start a worker and wait until it takes tasks; returns its process id."""
-        command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-n", f"{name}@test", "-Q", queues]
+        command = [
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            "worker.app",
+            "worker",
+            "-n",
+            f"{name}@test",
+            "-Q",
+            queues,
+        ]
         command += ["--pool", pool, "-c", str(concurrency), "-E"]
         with (self.folder / f"worker-{name}.log").open("ab") as log:
             worker = subprocess.Popen(
-                command, cwd=ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True
+                command,
+                cwd=ROOT,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         self.workers.append(worker)
-        until(lambda: f"{name}@test" in self.client.workers(timeout=0.5), f"worker {name}", lambda: self.log)
+        until(
+            lambda: f"{name}@test" in self.client.workers(timeout=0.5),
+            f"worker {name}",
+            lambda: self.log,
+        )
         return worker.pid
 
     def kill(self, pid: int) -> None:
@@ -88,7 +115,9 @@ class Service:
         seen: list[dict[str, Any]] = []
         with self.client.app.connection_for_read() as connection:
             receiver = self.client.app.events.Receiver(connection, handlers={"*": seen.append})
-            thread = threading.Thread(target=receiver.capture, kwargs={"limit": None, "timeout": None}, daemon=True)
+            thread = threading.Thread(
+                target=receiver.capture, kwargs={"limit": None, "timeout": None}, daemon=True
+            )
             thread.start()
             until(lambda: bool(seen), "a sign of life of the worker")
             try:
@@ -106,8 +135,12 @@ class Service:
 
 
 @contextmanager
-def service(broker: str, backend: str, prefix: str, folder: Path, **settings: str) -> Iterator[Service]:
-    """A service without workers yet; its workers are gone at the end. `settings` are environment variables."""
+def service(
+    broker: str, backend: str, prefix: str, folder: Path, **settings: str
+) -> Iterator[Service]:
+    """A service without workers yet; its workers are gone at the end. `settings` are environment
+    variables.
+    """
     running = Service(broker, backend, prefix, folder, settings)
     try:
         yield running
@@ -115,7 +148,12 @@ def service(broker: str, backend: str, prefix: str, folder: Path, **settings: st
         running.stop()
 
 
-def until(condition: Callable[[], bool], what: str, explain: Callable[[], object] = str, seconds: float = 60) -> None:
+def until(
+    condition: Callable[[], bool],
+    what: str,
+    explain: Callable[[], object] = str,
+    seconds: float = 60,
+) -> None:
     """Poll until the condition holds."""
     end = time.monotonic() + seconds
     while not condition():

@@ -11,8 +11,8 @@ DOCKERFILE = "FROM scratch\nCOPY . /context/\n"
 def make(top: Path, entries: Mapping[Any, str | bytes | None]) -> Path:
     """Create what `entries` says, path → content, both text or bytes, below `top`, and return that.
 
-    A path that ends with `/` is a folder, whatever its content; one that ends with `@` a symbolic link to its
-    content, one that ends with `*` an executable file.
+    A path that ends with `/` is a folder, whatever its content; one that ends with `@` a symbolic
+    link to its content, one that ends with `*` an executable file.
     """
     top.mkdir(parents=True, exist_ok=True)
     for path, content in entries.items():

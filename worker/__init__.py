@@ -1,1 +1,3 @@
-"""The worker process: the Celery application and its settings. Nothing imports this but the process itself."""
+"""The worker process: the Celery application and its settings. Nothing imports this but the process
+itself.
+"""

@@ -20,7 +20,9 @@ def create(settings: Settings) -> Celery:
 
 
 def __getattr__(name: str) -> Any:
-    """`app`, made when Celery first asks for it, so that importing this module reads no environment."""
+    """`app`, made when Celery first asks for it, so that importing this module reads no
+    environment.
+    """
     if name not in ("app", "celery"):
         raise AttributeError(name)
     settings = from_environment()

@@ -30,7 +30,9 @@ def is_redis(broker: str) -> bool:
 
 
 def _is_tcp(url: str) -> bool:
-    """Whether there is a TCP connection to be kept alive; Celery fails if it is to do so on a unix socket."""
+    """Whether there is a TCP connection to be kept alive; Celery fails if it is to do so on a unix
+    socket.
+    """
     return url.startswith(("redis://", "rediss://"))
 
 
@@ -49,31 +51,39 @@ def _messages() -> dict[str, Any]:
 def _delivery(settings: Settings) -> dict[str, Any]:
     redis = is_redis(settings.broker)
     return {
-        # A message is acknowledged when its step has ended, so that one whose worker dies is delivered again.
+        # A message is acknowledged when its step has ended, so that one whose worker dies is
+        # delivered again.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
-        # A worker takes what it can run: builds are long, and a message taken in advance waits behind one.
+        # A worker takes what it can run: builds are long, and a message taken in advance waits
+        # behind one.
         "worker_prefetch_multiplier": 1,
         "broker_connection_retry_on_startup": True,
-        # A step that has ended waits for a broker that is away (about ten minutes), rather than lose the next step.
+        # A step that has ended waits for a broker that is away (about ten minutes), rather than
+        # lose the next step.
         "task_publish_retry_policy": {
             "max_retries": 120,
             "interval_start": 0.1,
             "interval_step": 0.5,
             "interval_max": 5,
         },
-        # RabbitMQ redelivers at once what a lost connection held, so the step that runs is ended. With Redis a worker
-        # that is connected again goes on renewing its messages, so the step may finish.
+        # RabbitMQ redelivers at once what a lost connection held, so the step that runs is ended.
+        # With Redis a worker that is connected again goes on renewing its messages, so the step may
+        # finish.
         "worker_cancel_long_running_tasks_on_connection_loss": not redis,
-        "broker_transport_options": _redis_transport(settings) if redis else {"confirm_publish": True},
+        "broker_transport_options": _redis_transport(settings)
+        if redis
+        else {"confirm_publish": True},
     }
 
 
 def _redis_transport(settings: Settings) -> dict[str, Any]:
     return {
-        # Short, since living workers renew their messages (worker/redelivery.py): also a long build runs once.
+        # Short, since living workers renew their messages (worker/redelivery.py): also a long build
+        # runs once.
         "visibility_timeout": settings.redelivery_seconds,
-        # Kombu looks for messages to restore every interval times throttle seconds; its defaults make that 100 s.
+        # Kombu looks for messages to restore every interval times throttle seconds; its defaults
+        # make that 100 s.
         "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,
         # Pub/sub is not scoped to a database, so a prefix it is that keeps two installations apart.
@@ -87,8 +97,8 @@ def _results(settings: Settings) -> dict[str, Any]:
     return {
         "result_expires": RESULT_SECONDS,
         "result_backend_transport_options": {"global_keyprefix": settings.key_prefix},
-        # The intermediate steps ignore their results, but a failure in one must reach the build's id: without this
-        # the caller waits for ever.
+        # The intermediate steps ignore their results, but a failure in one must reach the build's
+        # id: without this the caller waits for ever.
         "task_store_errors_even_if_ignored": True,
         "redis_backend_health_check_interval": 30,
         "redis_socket_keepalive": _is_tcp(settings.backend),
@@ -98,16 +108,22 @@ def _results(settings: Settings) -> dict[str, Any]:
 
 def _processes(settings: Settings) -> dict[str, Any]:
     return {
-        # The step ends by its own deadline; this is for one that hangs where it cannot look at the clock.
+        # The step ends by its own deadline; this is for one that hangs where it cannot look at the
+        # clock.
         "task_time_limit": settings.build_timeout + 60,
-        # Of the light pool, whose steps wait for Redis, registries and clouds about as long as they compute; the
-        # others, started with --concurrency, take as many builds as their engine or cluster bears.
+        # Of the light pool, whose steps wait for Redis, registries and clouds about as long as they
+        # compute; the others, started with --concurrency, take as many builds as their engine or
+        # cluster bears.
         "worker_concurrency": 2 * (os.cpu_count() or 1),
         # For Flower.
         "worker_send_task_events": True,
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
         "beat_schedule": {
-            "sweep": {"task": "imagemill.sweep", "schedule": 3600, "options": {"queue": LIGHT, "expires": 3600}}
+            "sweep": {
+                "task": "imagemill.sweep",
+                "schedule": 3600,
+                "options": {"queue": LIGHT, "expires": 3600},
+            }
         },
     }

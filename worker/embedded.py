@@ -1,9 +1,9 @@
 """The worker of the command line's own service: `python -m worker.embedded VALKEY RUN STATE`.
 
-`imagemill.embedded` starts it with the program of Valkey and two folders, writes variables for its environment to its
-standard input as a line of JSON, and holds that pipe open for as long as it lives. When the pipe ends, builds that
-still run are cancelled, and the worker, its Valkey and both folders go away. Celery is imported late, so that Valkey
-starts meanwhile.
+`imagemill.embedded` starts it with the program of Valkey and two folders, writes variables for its
+environment to its standard input as a line of JSON, and holds that pipe open for as long as it
+lives. When the pipe ends, builds that still run are cancelled, and the worker, its Valkey and both
+folders go away. Celery is imported late, so that Valkey starts meanwhile.
 """
 
 import json
@@ -41,7 +41,8 @@ class Premises:
     def leave(self, *, clear: bool) -> NoReturn:
         """End this process and all that it started.
 
-        `clear` says to remove the folders too: not while the command line lives, which wants to read the log.
+        `clear` says to remove the folders too: not while the command line lives, which wants to
+        read the log.
         """
         self._leaving.acquire()  # for good: one thread leaves, any other waits here for its end
         kill_descendants()
@@ -68,8 +69,10 @@ class Builds:
         self._running.discard(task_id)
 
     def cancel(self) -> None:
-        """Cancel the builds that have not ended, and wait until all have, for at most `END_SECONDS`."""
-        from imagemill.journal import LOST
+        """Cancel the builds that have not ended, and wait until all have, for at most
+        `END_SECONDS`.
+        """
+        from imagemill.state.journal import LOST
 
         deadline = time.monotonic() + END_SECONDS
         with suppress(*LOST):
@@ -80,7 +83,7 @@ class Builds:
         """Ask the builds without a report to stop; whether there are any."""
         if not self._begun:
             return False
-        from tasks.setup import journal
+        from tasks.settings import journal
 
         still_open = [build for build in list(self._begun) if journal().report(build) is None]
         for build in still_open:
@@ -117,7 +120,10 @@ def _start_valkey(program: Path, folder: Path) -> "subprocess.Popen[bytes]":
     """A Valkey on a socket that only we may use, without a port, with everything in memory."""
     command = [str(program), "--port", "0", "--unixsocket", SOCKET, "--unixsocketperm", "700"]
     command += ["--dir", str(folder), "--save", "", "--appendonly", "no", "--loglevel", "warning"]
-    command += ["--set-proc-title", "no"]  # it would overwrite the environment, by which what is ours is known
+    command += [
+        "--set-proc-title",
+        "no",
+    ]  # it would overwrite the environment, by which what is ours is known
     return subprocess.Popen(command)
 
 

@@ -16,7 +16,9 @@ class WithContext(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         context = current()
-        record.__dict__.update(context=context, suffix="".join(f" {key}={value}" for key, value in context.items()))
+        record.__dict__.update(
+            context=context, suffix="".join(f" {key}={value}" for key, value in context.items())
+        )
         return True
 
 

@@ -1,9 +1,11 @@
-"""Quick redelivery on Redis: a worker's messages are its own for as long as it lives, and no longer.
+"""Quick redelivery on Redis: a worker's messages are its own for as long as it lives, and no
+longer.
 
-Kombu's Redis transport gives a message to another worker when it has not been acknowledged for the visibility
-timeout. With that alone, the timeout has to exceed the longest build, and the build of a worker that died lies still
-for as long. Here the timeout is short, and each worker renews the time stamps of the messages that it holds, in the
-sorted set of kombu's documented option `unacked_index_key`. See docs/adr/0007-quick-redelivery-on-redis.md.
+Kombu's Redis transport gives a message to another worker when it has not been acknowledged for the
+visibility timeout. With that alone, the timeout has to exceed the longest build, and the build of a
+worker that died lies still for as long. Here the timeout is short, and each worker renews the time
+stamps of the messages that it holds, in the sorted set of kombu's documented option
+`unacked_index_key`. See docs/adr/0007-quick-redelivery-on-redis.md.
 """
 
 import time
@@ -17,7 +19,9 @@ RENEWALS = 4
 
 
 class KeepMessages(bootsteps.StartStopStep):
-    """Part of a worker's consumer: renews the messages of all tasks that it runs, or will run after a wait."""
+    """Part of a worker's consumer: renews the messages of all tasks that it runs, or will run after
+    a wait.
+    """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -40,4 +44,8 @@ def _renew(consumer: Any) -> None:
     channel = consumer.task_consumer.channel
     with channel.conn_or_acquire() as client:
         # xx: what has been acknowledged meanwhile stays so.
-        client.zadd(channel.unacked_index_key, {request.message.delivery_tag: now for request in requests}, xx=True)
+        client.zadd(
+            channel.unacked_index_key,
+            {request.message.delivery_tag: now for request in requests},
+            xx=True,
+        )

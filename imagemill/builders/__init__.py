@@ -1,7 +1,7 @@
 """Builders: what turns a packed context into an image in a registry.
 
-An adapter is a class made from the worker's `Workplace` and the `builder` section of the launch config. To add one,
-write its module and a line here.
+An adapter is a class made from the worker's `Workplace` and the `builder` section of the launch
+config. To add one, write its module and a line here.
 """
 
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from types import MappingProxyType
 from typing import Literal, Protocol
 
 from imagemill.adapters import Adapter, load
-from imagemill.builders import docker_cli as cli
+from imagemill.builders.docker import cli as cli
 from imagemill.config.model import Environment, LocalEnvironment
 from imagemill.ports import Builder
 from imagemill.registries.docker_config import DockerConfig
 
 ADAPTERS: Mapping[str, Adapter] = MappingProxyType(
     {
-        "docker": Adapter("imagemill.builders.docker", "DockerBuilder"),
+        "docker": Adapter("imagemill.builders.docker.builder", "DockerBuilder"),
         "kaniko": Adapter("imagemill.builders.kaniko.builder", "KanikoBuilder", "kaniko"),
         "noop": Adapter("imagemill.builders.noop", "NoopBuilder"),
     }
@@ -47,7 +47,9 @@ class Workplace:
     insecure_registries: frozenset[str] = frozenset()
     """Hosts of registries that speak plain HTTP."""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """What docker and its credential helpers may see of the worker's environment: PATH, HOME, a cloud's variables."""
+    """What docker and its credential helpers may see of the worker's environment: PATH, HOME, a
+    cloud's variables.
+    """
     cloud: Environment = field(default_factory=LocalEnvironment)
     """The cloud that the launch config names."""
 
@@ -63,7 +65,9 @@ def builder_for(
     environment: Mapping[str, str] | None = None,
     cloud: Environment | None = None,
 ) -> Builder:
-    """The builder that the config's `builder` section names, at this worker; see `Workplace` for the parameters."""
+    """The builder that the config's `builder` section names, at this worker; see `Workplace` for
+    the parameters.
+    """
     place = Workplace(
         scratch,
         docker_config,
@@ -83,7 +87,8 @@ def detect(
     docker_config: DockerConfig | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Literal["docker", "noop"]:
-    """The builder where the config names none: `docker` where a docker CLI reaches an engine, else `noop`.
+    """The builder where the config names none: `docker` where a docker CLI reaches an engine, else
+    `noop`.
 
     It is an error, and no `noop`, if an engine that was named in `docker_host` does not answer.
     """
@@ -91,4 +96,8 @@ def detect(
     found = cli.choose(docker_cli, cli.path_of(environment or {}), config.folder)
     if found is None:
         return "noop"
-    return "docker" if cli.reaches_engine(found.path, docker_host, environment or {}, config.folder) else "noop"
+    return (
+        "docker"
+        if cli.reaches_engine(found.path, docker_host, environment or {}, config.folder)
+        else "noop"
+    )

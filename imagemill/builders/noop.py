@@ -1,4 +1,6 @@
-"""The builder where none is set and no engine was found, or building is turned off: images that exist are used."""
+"""The builder where none is set and no engine was found, or building is turned off: images that
+exist are used.
+"""
 
 from imagemill.errors import UserError
 from imagemill.ports import BuildInputs, Progress, Registry, StoredContext
@@ -10,7 +12,9 @@ class NoopBuilder:
     def __init__(self, *_: object) -> None:
         """Needs nothing of its worker, nor of the config."""
 
-    def build(self, inputs: BuildInputs, context: StoredContext, registry: Registry, progress: Progress) -> str:
+    def build(
+        self, inputs: BuildInputs, context: StoredContext, registry: Registry, progress: Progress
+    ) -> str:
         """Never builds: a `UserError` says how building is turned on."""
         # Both readers are meant: the section that we are made of is the same for them.
         raise UserError(

@@ -19,7 +19,8 @@ findings     what the doctor finds
 differing    what differs between two images
 terminal     other people's text, and errors
 
-Celery, pydantic and rich take a while to import, so commands import what they need when they are called.
+Celery, pydantic and rich take a while to import, so commands import what they need when they are
+called.
 """
 
 from imagemill.cli.commands import cli, main

@@ -22,24 +22,42 @@ from imagemill.cli.services import service_for
 
 @click.command(cls=Command, short_help="Build an image.")
 @click.argument("source", metavar="SRC")
-@click.option("--destination", "-d", metavar="REPOSITORY", help="Where to push.  [default: the config's]")
-@click.option("--tag", "-t", "tags", multiple=True, metavar="TAG", help="Tag to add beside the source hash.")
-@click.option("--config", metavar="FILE", help="Launch config; with a broker, the name of one on the workers.")
+@click.option(
+    "--destination", "-d", metavar="REPOSITORY", help="Where to push.  [default: the config's]"
+)
+@click.option(
+    "--tag", "-t", "tags", multiple=True, metavar="TAG", help="Tag to add beside the source hash."
+)
+@click.option(
+    "--config", metavar="FILE", help="Launch config; with a broker, the name of one on the workers."
+)
 @image_options
 @generation_options
 @click.option("--force", is_flag=True, help="Build even if the image is there.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="How long the build may take.")
-@click.option("--revision", metavar="TEXT", help="Revision of the source, for a label.  [default: from git]")
-@click.option("--source-url", metavar="URL", help="Where the source is published, for a label.  [default: from git]")
+@click.option(
+    "--revision", metavar="TEXT", help="Revision of the source, for a label.  [default: from git]"
+)
+@click.option(
+    "--source-url",
+    metavar="URL",
+    help="Where the source is published, for a label.  [default: from git]",
+)
 @json_option
-@click.option("--detach", is_flag=True, help="Print the build's id and leave it running; needs a broker.")
-@click.option("--verbose", "-v", is_flag=True, help="With --json: show the progress on standard error.")
+@click.option(
+    "--detach", is_flag=True, help="Print the build's id and leave it running; needs a broker."
+)
+@click.option(
+    "--verbose", "-v", is_flag=True, help="With --json: show the progress on standard error."
+)
 @click.option(
     "--upload/--no-upload",
     default=True,
     help="With a broker: pack a SRC that is here into the workers' context store.  [default: if they have one]",
 )
-@click.option("--state-dir", envvar="IMAGEMILL_STATE_DIR", type=click.Path(path_type=Path), hidden=True)
+@click.option(
+    "--state-dir", envvar="IMAGEMILL_STATE_DIR", type=click.Path(path_type=Path), hidden=True
+)
 @click.option("--cache-home", envvar="XDG_CACHE_HOME", type=click.Path(path_type=Path), hidden=True)
 @launch_config_options
 @connection_options()
@@ -60,17 +78,21 @@ def build(
     cache_home: Path | None,
     **fields: Any,
 ) -> int:
-    """Build an image from SRC: a folder, an archive (.tar, .tar.gz, .zip), git+https://HOST/PATH@REF or
-    docker-image://REFERENCE.
+    """Build an image from SRC: a folder, an archive (.tar, .tar.gz, .zip),
+    git+https://HOST/PATH@REF or docker-image://REFERENCE.
 
-    The image is pushed to the destination under its source hash; if it is there already, nothing is built. A source
-    without a Dockerfile is built by a generated one, which `imagemill dockerfile` shows. Ctrl-C cancels the build.
+    The image is pushed to the destination under its source hash; if it is there already, nothing is
+    built. A source without a Dockerfile is built by a generated one, which `imagemill dockerfile`
+    shows. Ctrl-C cancels the build.
     """
     if connection.broker:
         _check_for_remote(config, secrets)
         fields["config"] = config
     elif detach:
-        raise Misuse("--detach needs a broker: without one a build ends with its command", "set IMAGEMILL_BROKER")
+        raise Misuse(
+            "--detach needs a broker: without one a build ends with its command",
+            "set IMAGEMILL_BROKER",
+        )
     service = service_for(
         connection,
         state_dir or _cache(cache_home),
@@ -79,7 +101,7 @@ def build(
     )
     with service:
         # The embedded service starts while we import and ask git.
-        from imagemill.cli.following import attend
+        from imagemill.cli.follow import attend
         from imagemill.cli.requests import check_config, request
 
         if not connection.broker:
@@ -116,7 +138,10 @@ def _files(secrets: dict[str, Path | None]) -> dict[str, Path]:
     files = {name: path for name, path in secrets.items() if path}
     if files and len(files) < len(secrets):
         without = ", ".join(name for name, path in secrets.items() if not path)
-        raise Misuse(f"--secret without src beside others with src: {without}", "give src for each, or for none")
+        raise Misuse(
+            f"--secret without src beside others with src: {without}",
+            "give src for each, or for none",
+        )
     for path in files.values():
         if not path.exists() or path.is_dir():
             raise click.BadParameter(f"there is no file {path}", param_hint="--secret")
@@ -124,9 +149,15 @@ def _files(secrets: dict[str, Path | None]) -> dict[str, Path]:
 
 
 def _environment(config: str | None, timeout: float | None) -> dict[str, str]:
-    """Variables for the embedded worker: its builds may take as long as is asked for, and its git is the user's own."""
+    """Variables for the embedded worker: its builds may take as long as is asked for, and its git
+    is the user's own.
+    """
     variables = {"IMAGEMILL_CONFIG": str(Path(config).absolute())} if config else {}
-    return variables | git_config() | ({"IMAGEMILL_BUILD_TIMEOUT": str(timeout)} if timeout and timeout > 0 else {})
+    return (
+        variables
+        | git_config()
+        | ({"IMAGEMILL_BUILD_TIMEOUT": str(timeout)} if timeout and timeout > 0 else {})
+    )
 
 
 def _cache(home: Path | None) -> Path:

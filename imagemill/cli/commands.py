@@ -10,13 +10,13 @@ import click
 from imagemill import __version__
 from imagemill.cli import interrupts
 from imagemill.cli.build import build
-from imagemill.cli.builds import cancel, logs, status, wait
 from imagemill.cli.dockerfile import dockerfile
 from imagemill.cli.doctor import doctor
 from imagemill.cli.kaniko import kaniko
 from imagemill.cli.local import config, hash_
 from imagemill.cli.options import INTERRUPTED, UNREACHABLE, USAGE, connection_options
 from imagemill.cli.permissions import permissions
+from imagemill.cli.service_commands import cancel, logs, status, wait
 from imagemill.cli.why import why
 from imagemill.errors import ImagemillError, UserError
 
@@ -28,20 +28,36 @@ class Commands(click.Group):
         return list(self.commands)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(__version__, message="%(prog)s %(version)s")
 @connection_options(hidden=False)
 def cli() -> None:
     """Turn source code into container images, and never build the same thing twice.
 
-    Builds run on the service whose broker is given, or, without one, on an embedded service that lives as long as
-    the command.
+    Builds run on the service whose broker is given, or, without one, on an embedded service that
+    lives as long as the command.
 
-    Exit codes: 0 done, 1 the build failed, 2 usage or config, 3 the service could not be reached, 130 interrupted.
+    Exit codes: 0 done, 1 the build failed, 2 usage or config, 3 the service could not be reached,
+    130 interrupted.
     """
 
 
-for command in (build, status, wait, logs, cancel, hash_, why, dockerfile, config, permissions, kaniko, doctor):
+for command in (
+    build,
+    status,
+    wait,
+    logs,
+    cancel,
+    hash_,
+    why,
+    dockerfile,
+    config,
+    permissions,
+    kaniko,
+    doctor,
+):
     cli.add_command(command)
 
 
@@ -82,4 +98,7 @@ def _say(message: str, hint: str, log: tuple[str, ...] = ()) -> None:
 
 def _usage_hint(error: click.ClickException) -> str:
     context = error.ctx if isinstance(error, click.UsageError) else None
-    return getattr(error, "hint", "") or f"see `{context.command_path if context else 'imagemill'} --help`"
+    return (
+        getattr(error, "hint", "")
+        or f"see `{context.command_path if context else 'imagemill'} --help`"
+    )

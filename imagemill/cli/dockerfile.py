@@ -1,4 +1,6 @@
-"""The command `dockerfile`: what a build would go by where a project has no Dockerfile, to be read or kept."""
+"""The command `dockerfile`: what a build would go by where a project has no Dockerfile, to be read
+or kept.
+"""
 
 from pathlib import Path
 
@@ -10,7 +12,11 @@ from imagemill.cli.options import Command, generation_options, launch_config_opt
 @click.command(cls=Command, short_help="Print the Dockerfile of a project without one.")
 @click.argument("source", metavar="SRC")
 @generation_options
-@click.option("--uv", metavar="IMAGE|pip|base", help="Where uv comes from, which installs.  [default: the config's]")
+@click.option(
+    "--uv",
+    metavar="IMAGE|pip|base",
+    help="Where uv comes from, which installs.  [default: the config's]",
+)
 @click.option(
     "--cache-mounts/--no-cache-mounts",
     default=None,
@@ -32,21 +38,22 @@ def dockerfile(
 ) -> None:
     """Print the Dockerfile that is generated for SRC: save it as Dockerfile to keep and change it.
 
-    It comes from what the project has: uv.lock, poetry.lock, environment.yml, requirements.txt, pyproject.toml,
-    setup.py, setup.cfg or a script alone. A Dockerfile that SRC has already is not looked at.
+    It comes from what the project has: uv.lock, poetry.lock, environment.yml, requirements.txt,
+    pyproject.toml, setup.py, setup.cfg or a script alone. A Dockerfile that SRC has already is not
+    looked at.
     """
-    from imagemill import dockerfiles
     from imagemill.cli.requests import check_config
     from imagemill.cli.sources import fetched
+    from imagemill.dockerfile import generate
 
     builder = check_config(config, default_config).config.builder
-    wishes = dockerfiles.Wishes(
+    wishes = generate.Wishes(
         python,
         base_image,
         accelerator,
         entrypoint,
         cache_mounts=builder.type != "kaniko" if cache_mounts is None else cache_mounts,
-        uv=uv or builder.uv_image or dockerfiles.UV,
+        uv=uv or builder.uv_image or generate.UV,
     )
     with fetched(source) as folder:
-        click.echo(dockerfiles.generate(folder, wishes), nl=False)
+        click.echo(generate.generate(folder, wishes), nl=False)

@@ -5,14 +5,24 @@ from pathlib import Path
 import click
 
 from imagemill.cli.environment import everything
-from imagemill.cli.options import FAILED, Connection, connection_options, json_option, launch_config_options
+from imagemill.cli.options import (
+    FAILED,
+    Connection,
+    connection_options,
+    json_option,
+    launch_config_options,
+)
 from imagemill.cli.services import client_of
 
 
 @click.command(short_help="See whether everything is there that a build needs.")
 @click.option("--config", metavar="FILE", help="Launch config to look at.")
-@click.option("--destination", "-d", metavar="REPOSITORY", help="Where to push.  [default: the config's]")
-@click.option("--docker-cli", envvar="IMAGEMILL_DOCKER_CLI", type=click.Path(path_type=Path), hidden=True)
+@click.option(
+    "--destination", "-d", metavar="REPOSITORY", help="Where to push.  [default: the config's]"
+)
+@click.option(
+    "--docker-cli", envvar="IMAGEMILL_DOCKER_CLI", type=click.Path(path_type=Path), hidden=True
+)
 @click.option("--docker-host", envvar=["IMAGEMILL_DOCKER_HOST", "DOCKER_HOST"], hidden=True)
 @click.option(
     "--docker-config",
@@ -21,7 +31,9 @@ from imagemill.cli.services import client_of
     default=lambda: Path.home() / ".docker",
     hidden=True,
 )
-@click.option("--insecure-registries", envvar="IMAGEMILL_INSECURE_REGISTRIES", default="", hidden=True)
+@click.option(
+    "--insecure-registries", envvar="IMAGEMILL_INSECURE_REGISTRIES", default="", hidden=True
+)
 @json_option
 @launch_config_options
 @connection_options()
@@ -41,17 +53,19 @@ def doctor(
 ) -> int:
     """Check all that builds with a launch config need, and say what to do about what is missing.
 
-    Credentials, context store, registry, builder and service are tried for real. Nothing is left behind, and nothing
-    is made. Exit code 1 if anything has failed.
+    Credentials, context store, registry, builder and service are tried for real. Nothing is left
+    behind, and nothing is made. Exit code 1 if anything has failed.
     """
     import logging
 
-    from imagemill.cli import findings
+    from imagemill.cli import render_findings
     from imagemill.cli.requests import check_config
     from imagemill.doctor import Place, examine
     from imagemill.registries.docker_config import DockerConfig
 
-    logging.getLogger().addHandler(logging.NullHandler())  # what SDKs would say besides is told by the findings
+    logging.getLogger().addHandler(
+        logging.NullHandler()
+    )  # what SDKs would say besides is told by the findings
     place = Place(
         config=lambda: check_config(config, default_config),
         destination=destination,
@@ -62,4 +76,4 @@ def doctor(
         client=client_of(connection) if connection.broker else None,
         environment=everything(),
     )
-    return 0 if findings.show(examine(place), as_json=as_json) else FAILED
+    return 0 if render_findings.show(examine(place), as_json=as_json) else FAILED

@@ -1,4 +1,6 @@
-"""Environment variables that no option stands for: those that the caller names, and what docker is started with."""
+"""Environment variables that no option stands for: those that the caller names, and what docker is
+started with.
+"""
 
 import os
 from pathlib import Path
@@ -15,7 +17,9 @@ def everything() -> dict[str, str]:
 
 
 def git_config() -> dict[str, str]:
-    """The variable that names git's config: as it is set, else the user's own config, as git at a terminal has it."""
+    """The variable that names git's config: as it is set, else the user's own config, as git at a
+    terminal has it.
+    """
     given, own = variable("IMAGEMILL_GIT_CONFIG"), Path.home() / ".gitconfig"
     path = given or (str(own) if own.is_file() else None)
     return {"IMAGEMILL_GIT_CONFIG": path} if path else {}

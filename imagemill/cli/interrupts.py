@@ -1,8 +1,8 @@
 """Ctrl-C, so that it is never lost.
 
-Python drops a `KeyboardInterrupt` that comes while it finalises an object; so until there is a build to cancel, each
-one is remembered as well as raised. Where the caller has us ignore the signal, as shells do for background jobs, it
-stays ignored.
+Python drops a `KeyboardInterrupt` that comes while it finalises an object; so until there is a
+build to cancel, each one is remembered as well as raised. Where the caller has us ignore the
+signal, as shells do for background jobs, it stays ignored.
 """
 
 import signal
@@ -29,7 +29,8 @@ def remembered() -> Iterator[None]:
 
 @contextmanager
 def calling(act: Callable[[], None]) -> Iterator[threading.Event]:
-    """While the block runs, the first interrupt calls `act` in a thread, the second is raised as `KeyboardInterrupt`.
+    """While the block runs, the first interrupt calls `act` in a thread, the second is raised as
+    `KeyboardInterrupt`.
 
     One that was dropped before counts as the first. The event says whether there was one.
     """

@@ -25,11 +25,21 @@ def kaniko() -> None:
 @kaniko.command(short_help="Print the Kubernetes Job of a build.")
 @click.argument("source", metavar="SRC")
 @click.option("--config", metavar="FILE", help="Launch config with builder.type kaniko.")
-@click.option("--destination", "-d", metavar="REPOSITORY", help="Where to push.  [default: the config's]")
+@click.option(
+    "--destination", "-d", metavar="REPOSITORY", help="Where to push.  [default: the config's]"
+)
 @image_options
 @generation_options
-@click.option("--timeout", type=float, metavar="SECONDS", default=_BUILD_TIMEOUT, help="How long the build may take.")
-@click.option("--insecure-registries", envvar="IMAGEMILL_INSECURE_REGISTRIES", default="", hidden=True)
+@click.option(
+    "--timeout",
+    type=float,
+    metavar="SECONDS",
+    default=_BUILD_TIMEOUT,
+    help="How long the build may take.",
+)
+@click.option(
+    "--insecure-registries", envvar="IMAGEMILL_INSECURE_REGISTRIES", default="", hidden=True
+)
 @launch_config_options
 def job(
     source: str,
@@ -40,17 +50,18 @@ def job(
     insecure_registries: str,
     **given: Any,
 ) -> None:
-    """Print the Job that a build of SRC would run as, as YAML. Nothing is created, and no cluster is asked.
+    """Print the Job that a build of SRC would run as, as YAML. Nothing is created, and no cluster
+    is asked.
 
-    Secrets are in it by their names only. It is the Job of workers with this environment, that have a login for the
-    registry.
+    Secrets are in it by their names only. It is the Job of workers with this environment, that have
+    a login for the registry.
     """
     import yaml
 
     from imagemill.adapters import Adapter, load
-    from imagemill.builders.kaniko.contexts import endpoint
-    from imagemill.builders.kaniko.credentials import needs_docker_secret
+    from imagemill.builders.kaniko.context_access import endpoint
     from imagemill.builders.kaniko.job import circumstances_of
+    from imagemill.builders.kaniko.pod_credentials import needs_docker_secret
     from imagemill.cli.requests import check_config
 
     loaded = check_config(config, default_config)
@@ -64,13 +75,19 @@ def job(
         has_login=needs_docker_secret(section, environment, inputs.image),
         remaining=timeout,
         endpoint=endpoint(uri, variable),
-        insecure_registries={host for text in insecure_registries.split(",") if (host := text.strip())},
+        insecure_registries={
+            host for text in insecure_registries.split(",") if (host := text.strip())
+        },
     )
     # By the table's way, since Kubernetes' client may not be installed.
     valid_job = load(
-        {"kaniko": Adapter("imagemill.builders.kaniko.validation", "valid_job", "kaniko")}, "kaniko", "builder"
+        {"kaniko": Adapter("imagemill.builders.kaniko.validation", "valid_job", "kaniko")},
+        "kaniko",
+        "builder",
     )
-    yaml.safe_dump(valid_job(section, inputs, uri, facts), sys.stdout, sort_keys=False, width=sys.maxsize)
+    yaml.safe_dump(
+        valid_job(section, inputs, uri, facts), sys.stdout, sort_keys=False, width=sys.maxsize
+    )
 
 
 def _section(loaded: "Loaded") -> "KanikoBuilder":
@@ -82,16 +99,19 @@ def _section(loaded: "Loaded") -> "KanikoBuilder":
         return builder
     where = f"In {loaded.path}" if loaded.path else "Without a launch config"
     raise UserError(
-        f"{where}, builder.type is {builder.type}, which makes no Job", "give --config FILE, with builder.type kaniko"
+        f"{where}, builder.type is {builder.type}, which makes no Job",
+        "give --config FILE, with builder.type kaniko",
     )
 
 
-def _inputs(source: str, section: "KanikoBuilder", *, secrets: dict[str, Path | None], **fields: Any) -> "BuildInputs":
+def _inputs(
+    source: str, section: "KanikoBuilder", *, secrets: dict[str, Path | None], **fields: Any
+) -> "BuildInputs":
     """What the builder would be told by the steps before it."""
-    from imagemill import hashing
     from imagemill.builders.labels import labels
-    from imagemill.cli.checkout import Checkout, checkout
+    from imagemill.cli.git_info import Checkout, checkout
     from imagemill.cli.sources import hashed, pinned
+    from imagemill.context import hashing
     from imagemill.ports import BuildInputs
     from imagemill.reference import ImageReference
     from imagemill.sources import origin
@@ -100,7 +120,9 @@ def _inputs(source: str, section: "KanikoBuilder", *, secrets: dict[str, Path | 
     place = Path(request.source)
     known = checkout(place) if place.is_dir() else Checkout(*origin(pinned(request.source)))
     return BuildInputs(
-        image=ImageReference.parse_destination(request.destination or section.destination).with_tag(source_hash),
+        image=ImageReference.parse_destination(request.destination or section.destination).with_tag(
+            source_hash
+        ),
         target=request.target,
         platform=hashing.platform(request, section),
         build_args=request.build_args,

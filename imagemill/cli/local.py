@@ -5,12 +5,23 @@ from typing import Any
 
 import click
 
-from imagemill.cli.options import Command, generation_options, image_options, json_option, launch_config_options
+from imagemill.cli.options import (
+    Command,
+    generation_options,
+    image_options,
+    json_option,
+    launch_config_options,
+)
 
 
 @click.command("hash", cls=Command, short_help="Print the source hash.")
 @click.argument("source", metavar="SRC")
-@click.option("--manifest", "with_manifest", is_flag=True, help="Print what it covers of the source, line by line.")
+@click.option(
+    "--manifest",
+    "with_manifest",
+    is_flag=True,
+    help="Print what it covers of the source, line by line.",
+)
 @click.option("--config", metavar="FILE", help="Launch config, for its platform and builder.")
 @image_options
 @generation_options
@@ -42,9 +53,11 @@ def config() -> None:
 @json_option
 @launch_config_options
 def check(file: str | None, *, default_config: Path | None, as_json: bool) -> None:
-    """Load a launch config, FILE or the one that holds here, and print where it came from and all its values."""
-    from imagemill.cli import showing
+    """Load a launch config, FILE or the one that holds here, and print where it came from and all
+    its values.
+    """
+    from imagemill.cli import render
     from imagemill.cli.requests import check_config
     from imagemill.config import describe
 
-    showing.launch_config(describe(check_config(file, default_config)), as_json=as_json)
+    render.launch_config(describe(check_config(file, default_config)), as_json=as_json)

@@ -1,4 +1,6 @@
-"""What several commands take (where the service is, what an image is made of), and how all of them end."""
+"""What several commands take (where the service is, what an image is made of), and how all of them
+end.
+"""
 
 import shlex
 from collections.abc import Callable
@@ -11,13 +13,17 @@ import click
 from imagemill.cli.environment import variable
 
 FAILED, USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
-"""Exit codes: the build failed; usage or config is wrong; the service could not be reached; somebody pressed Ctrl-C."""
+"""Exit codes: the build failed; usage or config is wrong; the service could not be reached;
+somebody pressed Ctrl-C.
+"""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Command(click.Command):
-    """A command whose usage errors all point to its own help; click's own forget it when an option has no value."""
+    """A command whose usage errors all point to its own help; click's own forget it when an option
+    has no value.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -47,7 +53,8 @@ class Connection:
 def connection_options(*, hidden: bool = True) -> Callable[[Function], Function]:
     """`--broker`, `--backend`, `--key-prefix`, into the context's `Connection`.
 
-    They belong to the group, which also reads their variables, and are understood behind a command's name too.
+    They belong to the group, which also reads their variables, and are understood behind a
+    command's name too.
     """
 
     def remember(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
@@ -82,7 +89,13 @@ def image_options(function: Function) -> Function:
     """What an image is made of beside its source, and so is part of the source hash."""
     for add in reversed(
         (
-            click.option("--file", "-f", "dockerfile", metavar="PATH", help="The Dockerfile, within the source."),
+            click.option(
+                "--file",
+                "-f",
+                "dockerfile",
+                metavar="PATH",
+                help="The Dockerfile, within the source.",
+            ),
             click.option("--target", metavar="STAGE", help="Stage of the Dockerfile to build."),
             click.option(
                 "--build-arg",
@@ -100,7 +113,9 @@ def image_options(function: Function) -> Function:
                 callback=_labels,
                 help="Label of the image.",
             ),
-            click.option("--platform", metavar="OS/ARCH", help="Target platform.  [default: the config's]"),
+            click.option(
+                "--platform", metavar="OS/ARCH", help="Target platform.  [default: the config's]"
+            ),
             click.option(
                 "--secret",
                 "secrets",
@@ -119,9 +134,20 @@ def generation_options(function: Function) -> Function:
     """What is asked of the Dockerfile that is generated for a source without one."""
     for add in reversed(
         (
-            click.option("--python", metavar="VERSION", help="Version of Python.  [default: the project's]"),
-            click.option("--base", "base_image", metavar="IMAGE", help="Base image.  [default: python:VERSION-slim]"),
-            click.option("--accelerator", metavar="NAME|IMAGE", help="cuda, cuda12.4 …, or a base image for it."),
+            click.option(
+                "--python", metavar="VERSION", help="Version of Python.  [default: the project's]"
+            ),
+            click.option(
+                "--base",
+                "base_image",
+                metavar="IMAGE",
+                help="Base image.  [default: python:VERSION-slim]",
+            ),
+            click.option(
+                "--accelerator",
+                metavar="NAME|IMAGE",
+                help="cuda, cuda12.4 …, or a base image for it.",
+            ),
             click.option(
                 "--entrypoint",
                 metavar="COMMAND",
@@ -134,12 +160,15 @@ def generation_options(function: Function) -> Function:
     return function
 
 
-def _words(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+def _words(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[str, ...] | None:
     try:
         return None if value is None else tuple(shlex.split(value))
     except ValueError:
         raise Misuse(
-            f"A quotation in {value!r} has no end", "quote the whole once: --entrypoint 'python x.py'"
+            f"A quotation in {value!r} has no end",
+            "quote the whole once: --entrypoint 'python x.py'",
         ) from None
 
 
@@ -158,18 +187,23 @@ def json_option(function: Function) -> Function:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
 
 
-def _build_args(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+def _build_args(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
     arguments = {}
     for key, separator, value in (text.partition("=") for text in values):
         _check_key(key, "build argument")
-        # As with docker build: the variables that the caller names, and what is not set is not given.
+        # As with docker build: the variables that the caller names, and what is not set is not
+        # given.
         given = value if separator else variable(key)
         if given is not None:
             arguments[key] = given
     return arguments
 
 
-def _labels(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+def _labels(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
     labels = {}
     for key, separator, value in (text.partition("=") for text in values):
         _check_key(key, "label")
@@ -184,7 +218,9 @@ def _check_key(key: str, what: str) -> None:
         raise click.BadParameter(f"a {what} needs a name: KEY=VALUE")
 
 
-def _secrets(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Path | None]:
+def _secrets(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, Path | None]:
     return dict(map(_secret, values))
 
 

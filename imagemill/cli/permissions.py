@@ -23,16 +23,16 @@ _WIDTH = 98
 def permissions(*, config: str | None, default_config: Path | None, as_json: bool) -> None:
     """Print policies that grant what builds with this launch config need, and nothing else.
 
-    No cloud is asked: `imagemill doctor` tries what has been granted. With --json, a policy is found by its cloud and
-    its party, such as .aws.worker.policy.
+    No cloud is asked: `imagemill doctor` tries what has been granted. With --json, a policy is
+    found by its cloud and its party, such as .aws.worker.policy.
     """
-    from imagemill.cli import showing
+    from imagemill.cli import render
     from imagemill.cli.requests import check_config
     from imagemill.permissions import permissions as needed
 
     found = needed(check_config(config, default_config).config)
     if as_json:
-        showing.json_(_by_cloud(found))
+        render.json_(_by_cloud(found))
     else:
         _show(found)
 
@@ -53,7 +53,9 @@ def _show(found: "Permissions") -> None:
     out = console()
     sections = [section for policy in found.policies() for section in _sections(policy)]
     sections += [(_comment(note), "") for note in found.notes]
-    for number, (comment, text) in enumerate(sections or [(_comment("Nothing has to be granted"), "")]):
+    for number, (comment, text) in enumerate(
+        sections or [(_comment("Nothing has to be granted"), "")]
+    ):
         if number:
             out.print()
         out.print(Text(printable(comment), "dim"))
@@ -70,5 +72,9 @@ def _sections(policy: "Policy") -> Iterator[tuple[str, str]]:
 
 
 def _comment(text: str) -> str:
-    lines = [wrapped for line in text.splitlines() for wrapped in textwrap.wrap(line, _WIDTH, break_on_hyphens=False)]
+    lines = [
+        wrapped
+        for line in text.splitlines()
+        for wrapped in textwrap.wrap(line, _WIDTH, break_on_hyphens=False)
+    ]
     return "\n".join(f"# {line}" for line in lines)

@@ -4,13 +4,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from imagemill.build import BuildRequest
-from imagemill.cli.checkout import Checkout, checkout
+from imagemill.cli.git_info import Checkout, checkout
 from imagemill.cli.options import Misuse
 from imagemill.config import Loaded, load_found
 from imagemill.errors import UserError
+from imagemill.messages import BuildRequest
 from imagemill.reference import ImageReference
-from imagemill.sources.git_url import is_git
+from imagemill.sources.git.url import is_git
 
 NAMES = {name: f"--{name.replace('_', '-')}" for name in BuildRequest.model_fields} | {
     "source": "SRC",
@@ -25,7 +25,8 @@ NAMES = {name: f"--{name.replace('_', '-')}" for name in BuildRequest.model_fiel
 
 
 def request(source: str, *, remote: bool, **fields: Any) -> BuildRequest:
-    """The request, with what git knows of the source where nothing else was said; `UserError` if it is not valid.
+    """The request, with what git knows of the source where nothing else was said; `UserError` if it
+    is not valid.
 
     `remote` says that the workers are elsewhere, and so may have a source that is not here.
     """
@@ -43,28 +44,38 @@ def checked(**fields: Any) -> BuildRequest:
 
 
 def _check_destination(text: str) -> None:
-    """A tag is an option of its own here; what else may be wrong is found with the rest of the request."""
+    """A tag is an option of its own here; what else may be wrong is found with the rest of the
+    request.
+    """
     repository, _, tag = text.rpartition(":")
     with suppress(UserError):
         # `localhost:5000` alone is rather a registry without a repository.
         if ImageReference.parse(text).tag == tag and ("/" in repository or not tag.isdigit()):
-            raise Misuse(f"The destination {text!r} has a tag", f"give --destination {repository} --tag {tag}")
+            raise Misuse(
+                f"The destination {text!r} has a tag",
+                f"give --destination {repository} --tag {tag}",
+            )
 
 
 def located(source: str, *, remote: bool = False) -> str:
-    """The source with an absolute path; it means the same to a worker that runs in another folder."""
+    """The source with an absolute path; it means the same to a worker that runs in another
+    folder.
+    """
     if "://" in source or is_git(source):
         return source
     path = Path(source)
     if not path.exists() and not (remote and path.is_absolute()):
         raise Misuse(
-            f"There is no folder or file {source}", "SRC is a folder, an archive, git+https://HOST/PATH@REF or an image"
+            f"There is no folder or file {source}",
+            "SRC is a folder, an archive, git+https://HOST/PATH@REF or an image",
         )
     return str(path.resolve() if ".." in path.parts else path.absolute())
 
 
 def check_config(config: str | None, default: Path | None) -> Loaded:
-    """Load the launch config that holds on this machine; `ConfigError` says what is wrong with it."""
+    """Load the launch config that holds on this machine; `ConfigError` says what is wrong with
+    it.
+    """
     return load_found(
         explicit=Path(config) if config else None,
         name=None,

@@ -1,4 +1,6 @@
-"""The service that a build runs on: one behind a broker, or an embedded one for as long as the command lasts."""
+"""The service that a build runs on: one behind a broker, or an embedded one for as long as the
+command lasts.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +32,9 @@ class RemoteService:
 
     def explain(self, error: ServiceUnreachable, build: str) -> ServiceUnreachable:
         """What it means for a build that the service does not answer any more: nobody can say."""
-        hint = f"{error.hint}; the build may go on: `imagemill wait {build}`" if build else error.hint
+        hint = (
+            f"{error.hint}; the build may go on: `imagemill wait {build}`" if build else error.hint
+        )
         return ServiceUnreachable(error.message, hint)
 
     def abandon(self, build: str) -> None:
@@ -38,7 +42,10 @@ class RemoteService:
         from imagemill.cli import terminal
 
         if build:
-            terminal.error("Nobody waits for the build any more, but it may go on", f"`imagemill status {build}` tells")
+            terminal.error(
+                "Nobody waits for the build any more, but it may go on",
+                f"`imagemill status {build}` tells",
+            )
 
     def worker_log(self) -> tuple[str, ...]:
         """What the workers wrote: that is theirs."""
@@ -78,5 +85,11 @@ def client_of(connection: Connection) -> "Client":
 def service_for(
     connection: Connection, cache: Path, environment: Mapping[str, str], secrets: Mapping[str, Path]
 ) -> Service:
-    """The service behind the broker, if there is one; else an embedded one with these variables and build secrets."""
-    return RemoteService(connection) if connection.broker else LocalService(cache, environment, secrets)
+    """The service behind the broker, if there is one; else an embedded one with these variables and
+    build secrets.
+    """
+    return (
+        RemoteService(connection)
+        if connection.broker
+        else LocalService(cache, environment, secrets)
+    )

@@ -1,4 +1,6 @@
-"""Sources as they are read here, by whoever sits at the terminal: what that person may read, a command may."""
+"""Sources as they are read here, by whoever sits at the terminal: what that person may read, a
+command may.
+"""
 
 import re
 import tempfile
@@ -8,17 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from imagemill import context, hashing
-from imagemill.build import BuildRequest
+from imagemill import context
 from imagemill.cli.environment import everything, git_config
 from imagemill.cli.requests import checked, located
 from imagemill.config.model import Builder
-from imagemill.context import Manifest
-from imagemill.dockerfiles import chosen
+from imagemill.context import Manifest, hashing
+from imagemill.dockerfile.generate import chosen
 from imagemill.errors import UserError
+from imagemill.messages import BuildRequest
 from imagemill.ports import Quiet
 from imagemill.sources import open_source
-from imagemill.sources.git_url import is_git
+from imagemill.sources.git.url import is_git
 from imagemill.sources.options import SourceOptions
 
 if TYPE_CHECKING:
@@ -36,7 +38,10 @@ def fetched(source: str, wanted: str = "files") -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="imagemill-") as folder:
         opened = open_source(located(source), options(Path(folder)))
         if opened.image is not None:
-            raise UserError(f"{source} is an image, which has no {wanted}", "give a folder, an archive or a repository")
+            raise UserError(
+                f"{source} is an image, which has no {wanted}",
+                "give a folder, an archive or a repository",
+            )
         yield opened.fetch(Path(folder) / "source", Quiet())
 
 
@@ -65,10 +70,11 @@ def hashed(source: str, builder: Builder, *, secrets: Iterable[str] = (), **fiel
 def uploaded(client: "Client", request: BuildRequest, say: Callable[[str], None]) -> BuildRequest:
     """The request for a source that is here, brought to where workers elsewhere can read it.
 
-    Where the workers have no store that they share with us, the request stays as it is: they may share the disk.
+    Where the workers have no store that they share with us, the request stays as it is: they may
+    share the disk.
     """
-    from imagemill.cli.following import waiting
-    from imagemill.uploads import Upload
+    from imagemill.cli.follow import waiting
+    from imagemill.context.uploads import Upload
 
     if not _is_here(request.source):
         return request
@@ -100,4 +106,6 @@ class _Saying(Quiet):
 
 def options(scratch: Path) -> SourceOptions:
     """What a person's own variables and git config say."""
-    return SourceOptions.from_environment(everything() | git_config(), roots=(Path("/"),), scratch=scratch)
+    return SourceOptions.from_environment(
+        everything() | git_config(), roots=(Path("/"),), scratch=scratch
+    )

@@ -1,7 +1,8 @@
 """Text on a terminal or in a file, among it other people's.
 
-What others have written (log lines, file names, messages of servers) may hold control sequences that would change the
-terminal: it passes `printable` before it is shown, and is never read as rich's markup.
+What others have written (log lines, file names, messages of servers) may hold control sequences
+that would change the terminal: it passes `printable` before it is shown, and is never read as
+rich's markup.
 """
 
 import re
@@ -16,7 +17,9 @@ _ESCAPE_SEQUENCES = re.compile(
     r"|\x1b[ -/]*[0-~]?",
     re.DOTALL,
 )
-_CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_CONTROL_CHARACTERS = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
 """C0 but tab and newline, C1, and what changes the direction of text."""
 
 
@@ -50,7 +53,9 @@ def show_log(lines: Iterable[str]) -> None:
 
 
 def error(message: str, hint: str = "", log: Iterable[str] = ()) -> None:
-    """Say on standard error what went wrong, after the log lines that lead to it, and what to do about it."""
+    """Say on standard error what went wrong, after the log lines that lead to it, and what to do
+    about it.
+    """
     show_log(log)
     out = console(stderr=True)
     out.print(Text.assemble(("error: ", "bold red"), printable(message)))

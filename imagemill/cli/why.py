@@ -21,7 +21,7 @@ from imagemill.cli.services import client_of
 
 if TYPE_CHECKING:
     from imagemill.config.model import Builder
-    from imagemill.inputs import InputRecord
+    from imagemill.why.record import InputRecord
 
 _SOURCE_HASH = re.compile(r"[0-9a-f]{64}")
 _BUILD = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -50,16 +50,18 @@ def why(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Print what differs between what A and B are made from: why the one is not the image of the other.
+    """Print what differs between what A and B are made from: why the one is not the image of the
+    other.
 
-    A and B are each the id of a build, a source hash (an image's tag), or a source: a folder, an archive or
-    git+https://HOST/PATH@REF. The options say how an image would be made from a source; a build has its own.
+    A and B are each the id of a build, a source hash (an image's tag), or a source: a folder, an
+    archive or git+https://HOST/PATH@REF. The options say how an image would be made from a source;
+    a build has its own.
 
     Exit codes: 0 the same, 1 different.
     """
-    from imagemill.cli.differing import Side, tell
+    from imagemill.cli.render_differences import Side, tell
     from imagemill.cli.requests import check_config
-    from imagemill.differences import Differences, find
+    from imagemill.why.differences import Differences, find
 
     def image(text: str) -> "_Kept | _Read":
         if _SOURCE_HASH.fullmatch(text) or _BUILD.fullmatch(text):
@@ -96,7 +98,7 @@ class _Read:
         self.source_hash = self._hashed.source_hash
 
     def record(self) -> "InputRecord":
-        from imagemill import inputs
+        from imagemill.why import record as inputs
 
         return inputs.record(self._hashed.request, self._builder, self._hashed.manifest)
 

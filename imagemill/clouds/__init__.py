@@ -1,4 +1,5 @@
-"""The clouds' default credential chains, a module each: what a cloud's store and its registry share.
+"""The clouds' default credential chains, a module each: what a cloud's store and its registry
+share.
 
 Each says who we are there, and translates the errors of its SDK once, at the edge.
 """

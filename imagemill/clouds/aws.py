@@ -1,7 +1,9 @@
-"""Amazon Web Services: boto3's default chain of credentials, its clients, and its errors as our own.
+"""Amazon Web Services: boto3's default chain of credentials, its clients, and its errors as our
+own.
 
-Where keys, regions and endpoints come from is the SDK's own affair (`AWS_*`, `~/.aws`, roles): nothing of it is read
-here. A call is sent once, and tried again by the step that made it; only the parts of an upload are tried again here.
+Where keys, regions and endpoints come from is the SDK's own affair (`AWS_*`, `~/.aws`, roles):
+nothing of it is read here. A call is sent once, and tried again by the step that made it; only the
+parts of an upload are tried again here.
 """
 
 import os
@@ -19,6 +21,7 @@ from botocore.parsers import ResponseParserError
 from botocore.session import Session
 
 from imagemill.clouds import Identity
+from imagemill.clouds.hosts import wants_virtual_hosts
 from imagemill.errors import (
     ImagemillError,
     OperatorError,
@@ -27,7 +30,6 @@ from imagemill.errors import (
     TransientError,
     UserError,
 )
-from imagemill.hosts import wants_virtual_hosts
 from imagemill.retry_after import retry_after_seconds
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 10, 60
@@ -55,7 +57,9 @@ _SOURCES: Mapping[str, str] = MappingProxyType(
 )
 """botocore's name of each source of credentials → where that is."""
 
-_DENIED = frozenset({"AccessDenied", "AccessDeniedException", "AllAccessDisabled", "UnauthorizedOperation"})
+_DENIED = frozenset(
+    {"AccessDenied", "AccessDeniedException", "AllAccessDisabled", "UnauthorizedOperation"}
+)
 _WRONG_KEY = frozenset(
     {
         "AuthFailure",
@@ -72,7 +76,9 @@ _WRONG_KEY = frozenset(
     }
 )
 _WRONG_CLOCK = frozenset({"RequestTimeTooSkewed", "RequestInTheFuture"})
-_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"})
+_EXPIRED = frozenset(
+    {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
+)
 _THROTTLED = frozenset(
     {
         "BandwidthLimitExceeded",
@@ -86,13 +92,31 @@ _THROTTLED = frozenset(
         "TooManyRequestsException",
     }
 )
-_DOWN = frozenset({"InternalError", "OperationAborted", "RequestTimeout", "RequestTimeoutException", "ServerException"})
-_DAMAGED = frozenset({"BadDigest", "IncompleteBody", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"})
-_LOST = (sdk.ConnectionError, sdk.HTTPClientError, sdk.IncompleteReadError, sdk.ResponseStreamingError)
+_DOWN = frozenset(
+    {
+        "InternalError",
+        "OperationAborted",
+        "RequestTimeout",
+        "RequestTimeoutException",
+        "ServerException",
+    }
+)
+_DAMAGED = frozenset(
+    {"BadDigest", "IncompleteBody", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
+)
+_LOST = (
+    sdk.ConnectionError,
+    sdk.HTTPClientError,
+    sdk.IncompleteReadError,
+    sdk.ResponseStreamingError,
+)
 _NO_BUCKET = frozenset({"InvalidBucketName", "NoSuchBucket"})
-_ELSEWHERE = frozenset({"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"})
+_ELSEWHERE = frozenset(
+    {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
+)
 
-# User: arn:aws:iam::123456789012:user/mill is not authorized to perform: ecr:DescribeImages on resource: arn:… because
+# User: arn:aws:iam::123456789012:user/mill is not authorized to perform: ecr:DescribeImages on
+# resource: arn:… because
 _REFUSAL = re.compile(
     r"(?:User: (?P<user>\S+) is )?not authorized to perform:? (?P<action>[a-z0-9-]+:\w+)"
     r"(?: on resource: (?P<resource>\S+))?",
@@ -113,7 +137,8 @@ _lock = threading.Lock()
 
 
 def client(service: str, region: str | None, *, fips: bool | None = None) -> Any:
-    """The client of a service, the same one each time in this process; threads may share it. It sends a request once.
+    """The client of a service, the same one each time in this process; threads may share it. It
+    sends a request once.
 
     `region` None: what the SDK's own configuration says. Call it within `translated`.
     """
@@ -131,8 +156,9 @@ def s3_client(region: str | None) -> Any:
 def upload_client(region: str | None, tries: int) -> Any:
     """A client of S3 for one upload, to be closed after it; call it within `translated`.
 
-    It sends a request up to `tries` times, as long as time may mend why it fails. The SDK takes these tries from a
-    stock that each client has, and that only success refills: of a client that is kept, an outage would leave none.
+    It sends a request up to `tries` times, as long as time may mend why it fails. The SDK takes
+    these tries from a stock that each client has, and that only success refills: of a client that
+    is kept, an outage would leave none.
     """
     config = Config(retries=_retries(tries), s3=_placed(_addressing(region)))
     with _lock:
@@ -142,14 +168,18 @@ def upload_client(region: str | None, tries: int) -> Any:
 
 
 def forget() -> None:
-    """Look for credentials anew with the next client: those there are have ended, or were changed."""
+    """Look for credentials anew with the next client: those there are have ended, or were
+    changed.
+    """
     _session.cache_clear()
     _client.cache_clear()
 
 
 @lru_cache(maxsize=4)
 def _session(process: int) -> Session:
-    """What makes clients; its own ones, with which it gets credentials (STS, SSO), send a request once as well."""
+    """What makes clients; its own ones, with which it gets credentials (STS, SSO), send a request
+    once as well.
+    """
     session = Session()
     session.set_default_client_config(
         Config(connect_timeout=CONNECT_TIMEOUT, read_timeout=READ_TIMEOUT, retries=_retries(1))
@@ -158,7 +188,9 @@ def _session(process: int) -> Session:
 
 
 @lru_cache(maxsize=32)
-def _client(process: int, service: str, region: str | None, addressing: Addressing | None, fips: bool | None) -> Any:
+def _client(
+    process: int, service: str, region: str | None, addressing: Addressing | None, fips: bool | None
+) -> Any:
     """A client; the process is part of the key, since connections do not survive a fork."""
     return _made(process, service, region, Config(s3=_placed(addressing), use_fips_endpoint=fips))
 
@@ -194,7 +226,9 @@ def _placed(addressing: Addressing | None) -> Any:
 
 
 def _note_tries(attempts: int, caught_exception: Exception | None, **_: object) -> None:
-    """Have an exception tell how often its request was sent, as the SDK has it in its answers (`RetryAttempts`)."""
+    """Have an exception tell how often its request was sent, as the SDK has it in its answers
+    (`RetryAttempts`).
+    """
     if isinstance(caught_exception, sdk.BotoCoreError):
         caught_exception.kwargs = {**caught_exception.kwargs, _SENT: attempts}
 
@@ -205,7 +239,8 @@ def _note_tries(attempts: int, caught_exception: Exception | None, **_: object) 
 def identity(region: str | None = None) -> Identity:
     """Whom AWS takes us for, as an ARN, and where the credentials were found; needs no permission.
 
-    Raises what `translated` raises: without credentials, an `OperatorError` that lists what was tried.
+    Raises what `translated` raises: without credentials, an `OperatorError` that lists what was
+    tried.
     """
     with translated("sts:GetCallerIdentity", "*"):
         session = _session(os.getpid())
@@ -220,7 +255,9 @@ def identity(region: str | None = None) -> Identity:
 def partition(region: str | None) -> str:
     """The part of AWS that a region is in, as ARNs name it."""
     names = {"cn": "aws-cn", "us-gov": "aws-us-gov"}
-    return next((name for prefix, name in names.items() if (region or "").startswith(f"{prefix}-")), "aws")
+    return next(
+        (name for prefix, name in names.items() if (region or "").startswith(f"{prefix}-")), "aws"
+    )
 
 
 def _no_credentials() -> OperatorError:
@@ -240,9 +277,10 @@ def _no_credentials() -> OperatorError:
 def translated(action: str, resource: str, *, tries: int = 1) -> Iterator[None]:
     """Raise the SDK's errors as our own, as far as they are known; others go through as they are.
 
-    `action` and `resource` say what is tried, as a policy would (`s3:PutObject`, an ARN); a refusal that names others
-    is believed. `tries` is how often the client sends a request; one that was sent so often is not for the step to
-    try again, and what the SDK gave up earlier, or never tries again, is.
+    `action` and `resource` say what is tried, as a policy would (`s3:PutObject`, an ARN); a refusal
+    that names others is believed. `tries` is how often the client sends a request; one that was
+    sent so often is not for the step to try again, and what the SDK gave up earlier, or never tries
+    again, is.
     """
     try:
         yield
@@ -258,29 +296,43 @@ def translated(action: str, resource: str, *, tries: int = 1) -> Iterator[None]:
             raise
         raise known from error
     except ResponseParserError:  # its words are the answer, which may hold keys
-        raise _unreachable(f"{resource}: the answer cannot be read", None, exhausted=False) from None
+        raise _unreachable(
+            f"{resource}: the answer cannot be read", None, exhausted=False
+        ) from None
 
 
-def _answered(error: sdk.ClientError, action: str, resource: str, exhausted: bool) -> ImagemillError | None:
+def _answered(
+    error: sdk.ClientError, action: str, resource: str, exhausted: bool
+) -> ImagemillError | None:
     """The error for an answer that says no."""
-    code, said, status = _code(error), _said(error), error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
+    code, said, status = (
+        _code(error),
+        _said(error),
+        error.response["ResponseMetadata"].get("HTTPStatusCode", 0),
+    )
     if code in _EXPIRED:
         forget()
         return TransientError(
-            f"The AWS credentials have ended: {said}", "give the workers a role, whose credentials renew themselves"
+            f"The AWS credentials have ended: {said}",
+            "give the workers a role, whose credentials renew themselves",
         )
     if code in _WRONG_CLOCK:
-        return OperatorError(f"AWS refuses the time of the request: {said}", "set the worker's clock, by NTP")
+        return OperatorError(
+            f"AWS refuses the time of the request: {said}", "set the worker's clock, by NTP"
+        )
     if code in _WRONG_KEY:
         return _wrong_key(said, action, resource)
     if code in _NO_BUCKET:
         return UserError(
-            f"There is no bucket {_bucket(resource)}: {said}", "make it, or mend builder.build-context-store"
+            f"There is no bucket {_bucket(resource)}: {said}",
+            "make it, or mend builder.build-context-store",
         )
     if code in _ELSEWHERE:
         return _elsewhere(error, resource)
     if code in _DAMAGED or code == "NoSuchUpload":
-        return TransientError(f"What was sent to {resource} did not arrive: {said}", "see what is between")
+        return TransientError(
+            f"What was sent to {resource} did not arrive: {said}", "see what is between"
+        )
     if code in _THROTTLED or status == 429:
         return TransientError(
             f"AWS has had too many requests for {action}: {said}",
@@ -289,7 +341,9 @@ def _answered(error: sdk.ClientError, action: str, resource: str, exhausted: boo
             exhausted=exhausted,
         )
     if code in _DOWN or status >= 500 or status == 408:
-        return _unreachable(f"{resource}: the server answers {said}", _retry_after(error), exhausted)
+        return _unreachable(
+            f"{resource}: the server answers {said}", _retry_after(error), exhausted
+        )
     return _denied(error, action, resource) if code in _DENIED or status == 403 else None
 
 
@@ -298,7 +352,10 @@ def _failed(error: sdk.BotoCoreError, resource: str, exhausted: bool) -> Imagemi
     if isinstance(error, sdk.NoCredentialsError):
         return _no_credentials()
     if isinstance(error, sdk.NoRegionError | sdk.InvalidRegionError):
-        return UserError(f"There is no such AWS region: {error}", "set environment.region, for example to eu-central-1")
+        return UserError(
+            f"There is no such AWS region: {error}",
+            "set environment.region, for example to eu-central-1",
+        )
     if isinstance(error, sdk.FlexibleChecksumError | sdk.ChecksumError):
         return TransientError(
             f"What was read of {resource} is not what was stored there: {error}",
@@ -315,14 +372,23 @@ def _failed(error: sdk.BotoCoreError, resource: str, exhausted: bool) -> Imagemi
 
 
 def _no_such_region(error: sdk.BotoCoreError) -> UserError | None:
-    """The error for a host that is not there since its region is not; only then, as the SDK may not know the newest."""
-    session, named = _session(os.getpid()), _REGION.search(str(error.kwargs.get("endpoint_url", "")))
+    """The error for a host that is not there since its region is not; only then, as the SDK may not
+    know the newest.
+    """
+    session, named = (
+        _session(os.getpid()),
+        _REGION.search(str(error.kwargs.get("endpoint_url", ""))),
+    )
     if not named or not isinstance(error, sdk.EndpointConnectionError):
         return None
-    known = (session.get_available_regions("s3", each) for each in session.get_available_partitions())
+    known = (
+        session.get_available_regions("s3", each) for each in session.get_available_partitions()
+    )
     if any(named["region"] in regions for regions in known):
         return None
-    return UserError(f"There is no AWS region {named['region']}: {error}", "mend environment.region")
+    return UserError(
+        f"There is no AWS region {named['region']}: {error}", "mend environment.region"
+    )
 
 
 def _unusable(error: sdk.BotoCoreError) -> OperatorError | None:
@@ -341,7 +407,10 @@ def _unusable(error: sdk.BotoCoreError) -> OperatorError | None:
     if not isinstance(error, kinds):
         return None
     # What a program printed may be anything.
-    secret = isinstance(error, sdk.CredentialRetrievalError) and error.kwargs.get("provider") == "custom-process"
+    secret = (
+        isinstance(error, sdk.CredentialRetrievalError)
+        and error.kwargs.get("provider") == "custom-process"
+    )
     return OperatorError(
         f"The AWS credentials cannot be used: {'the credential_process of the profile failed' if secret else error}",
         "try `aws sts get-caller-identity` as the user that the worker runs as",
@@ -351,7 +420,10 @@ def _unusable(error: sdk.BotoCoreError) -> OperatorError | None:
 def _denied(error: sdk.ClientError, action: str, resource: str) -> PermissionDenied:
     refusal = _REFUSAL.search(error.response["Error"].get("Message") or "")
     named = refusal.groupdict() if refusal else {}
-    action, resource = named.get("action") or action, (named.get("resource") or resource).rstrip(".,")
+    action, resource = (
+        named.get("action") or action,
+        (named.get("resource") or resource).rstrip(".,"),
+    )
     return PermissionDenied(
         f"AWS refuses {action} on {resource}: {_said(error)}",
         f"allow {action} on {resource} to {named.get('user') or 'the identity of the workers'}",
@@ -380,7 +452,9 @@ def _elsewhere(error: sdk.ClientError, resource: str) -> UserError:
 
 def _unreachable(what: str, retry_after: float | None, exhausted: bool) -> ServiceUnreachable:
     hint = "see whether the service and the network are up, and whether there is such a region or endpoint"
-    return ServiceUnreachable(f"AWS cannot be reached for {what}", hint, retry_after, exhausted=exhausted)
+    return ServiceUnreachable(
+        f"AWS cannot be reached for {what}", hint, retry_after, exhausted=exhausted
+    )
 
 
 def _code(error: sdk.ClientError) -> str:
@@ -399,4 +473,6 @@ def _bucket(resource: str) -> str:
 
 
 def _retry_after(error: sdk.ClientError) -> float | None:
-    return retry_after_seconds(error.response["ResponseMetadata"].get("HTTPHeaders", {}).get("retry-after"))
+    return retry_after_seconds(
+        error.response["ResponseMetadata"].get("HTTPHeaders", {}).get("retry-after")
+    )

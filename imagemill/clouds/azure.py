@@ -1,4 +1,5 @@
-"""Azure: the default credential chain, who we are there, and the errors of its SDK as errors of ours.
+"""Azure: the default credential chain, who we are there, and the errors of its SDK as errors of
+ours.
 
 A call is sent once; whoever called it tries again (docs/adr/0011-one-layer-retries.md).
 """
@@ -54,10 +55,13 @@ _UNUSABLE = (ValueError, OSError)
 
 _TOLD = 300
 
-# "A transient error", says https://learn.microsoft.com/entra/identity-platform/reference-error-codes of these.
+# "A transient error", says
+# https://learn.microsoft.com/entra/identity-platform/reference-error-codes of these.
 _ENTRA_TRANSIENT = re.compile(r"AADSTS(90033|90024|90006|50033)\b|temporarily_unavailable")
 
-_WRONG_CREDENTIALS = frozenset({"AuthenticationFailed", "InvalidAuthenticationInfo", "NoAuthenticationInformation"})
+_WRONG_CREDENTIALS = frozenset(
+    {"AuthenticationFailed", "InvalidAuthenticationInfo", "NoAuthenticationInformation"}
+)
 _NO_CONTAINER = frozenset({"ContainerNotFound", "ContainerBeingDeleted"})
 
 _DAMAGED = re.compile(r"Md5Mismatch|contentMD5 doesn't match")
@@ -76,11 +80,14 @@ class _Attempt(NamedTuple):
 
 
 class _Source:
-    """One source of the chain, which notes how it went: of the errors the chain itself keeps nothing but text."""
+    """One source of the chain, which notes how it went: of the errors the chain itself keeps
+    nothing but text.
+    """
 
     def __init__(self, source: TokenCredential, chain: "CredentialChain") -> None:
         self._source, self._chain = source, chain
-        # A source that could not be made has a stand-in, which has its name here; the SDK's log tells it too.
+        # A source that could not be made has a stand-in, which has its name here; the SDK's log
+        # tells it too.
         self._credential_name: str = getattr(source, "_credential_name", type(source).__name__)
 
     def get_token(self, *scopes: str, **options: Any) -> AccessToken:
@@ -94,7 +101,8 @@ class _Source:
 
 
 class CredentialChain:
-    """`DefaultAzureCredential()`, whose failures are errors of ours: a credential for the SDK. Threads may share it.
+    """`DefaultAzureCredential()`, whose failures are errors of ours: a credential for the SDK.
+    Threads may share it.
 
     `OperatorError` if it cannot be made of the settings in the environment.
     """
@@ -112,7 +120,9 @@ class CredentialChain:
         self._chain.credentials = tuple(_Source(source, self) for source in self._chain.credentials)  # type: ignore[arg-type]
 
     def get_token(self, *scopes: str, **options: Any) -> AccessToken:
-        """A token, kept by the SDK while it is valid; `OperatorError` lists the sources if there are no credentials."""
+        """A token, kept by the SDK while it is valid; `OperatorError` lists the sources if there
+        are no credentials.
+        """
         with self._lock:
             self.attempts.clear()
             try:
@@ -123,7 +133,9 @@ class CredentialChain:
             return token
 
     def _note(self, response: PipelineResponse[Any, Any]) -> None:
-        """Keep an answer that says no: of those without Entra's own words for it the SDK tells nothing."""
+        """Keep an answer that says no: of those without Entra's own words for it the SDK tells
+        nothing.
+        """
         if response.http_response.status_code >= 400:
             self._refusal = response.http_response
 
@@ -133,10 +145,17 @@ class CredentialChain:
             return _unusable(error)
         told = _told(error.message)
         if not isinstance(error, CredentialUnavailableError):
-            return _busy(self._refusal, f"Microsoft Entra ID (for {source})", told) or _refused(source, error)
+            return _busy(self._refusal, f"Microsoft Entra ID (for {source})", told) or _refused(
+                source, error
+            )
         if self.answered:  # it has given tokens before, so it is not the setting up that is wrong
-            return TransientError(f"{source} gives no more tokens: {told}", "check that it is healthy")
-        tried = "\n".join(f"- {name}: {_told(str(error).removeprefix(f'{name} '))}" for name, error in self.attempts)
+            return TransientError(
+                f"{source} gives no more tokens: {told}", "check that it is healthy"
+            )
+        tried = "\n".join(
+            f"- {name}: {_told(str(error).removeprefix(f'{name} '))}"
+            for name, error in self.attempts
+        )
         words = f"No Azure credentials were found. These were tried, in this order:\n{tried}"
         return OperatorError(words, _SOURCES_HINT)
 
@@ -158,19 +177,25 @@ def claims(token: str) -> dict[str, Any]:
 
 
 def identity(region: str | None = None) -> Identity:
-    """Whom Azure takes the worker for, and which source of the chain said so; a token is asked for to find out.
+    """Whom Azure takes the worker for, and which source of the chain said so; a token is asked for
+    to find out.
 
-    The name is a user's principal name, or else the object id of the service principal or managed identity.
+    The name is a user's principal name, or else the object id of the service principal or managed
+    identity.
     """
     chain = credentials()
     found = claims(chain.get_token(STORAGE_SCOPE).token)
-    name = next(found[claim] for claim in ("upn", "unique_name", "oid", "appid", "sub") if claim in found)
+    name = next(
+        found[claim] for claim in ("upn", "unique_name", "oid", "appid", "sub") if claim in found
+    )
     return Identity(name, chain.answered)
 
 
 def _unusable(error: ValueError | OSError) -> OperatorError:
     """That the settings of the credentials are wrong."""
-    return OperatorError(f"The Azure credentials cannot be used: {_told(str(error))}", _SETTINGS_HINT)
+    return OperatorError(
+        f"The Azure credentials cannot be used: {_told(str(error))}", _SETTINGS_HINT
+    )
 
 
 def _refused(source: str, error: AzureError) -> ImagemillError:
@@ -200,10 +225,12 @@ def _causes(error: BaseException | None) -> Iterator[AzureError]:
 
 @contextmanager
 def translated(action: str, resource: str, *, retried: bool = False) -> Iterator[None]:
-    """What Blob storage and the way to it answer in the block, as errors of ours; what is not known goes through.
+    """What Blob storage and the way to it answer in the block, as errors of ours; what is not known
+    goes through.
 
-    `action` is what Azure calls it (`Microsoft.Storage/…/blobs/write`), `resource` is the container's URL. `retried`
-    says that the SDK has tried again already what it takes for transient.
+    `action` is what Azure calls it (`Microsoft.Storage/…/blobs/write`), `resource` is the
+    container's URL. `retried` says that the SDK has tried again already what it takes for
+    transient.
     """
     try:
         yield
@@ -221,11 +248,15 @@ def translated(action: str, resource: str, *, retried: bool = False) -> Iterator
 def _unavailable(
     error: HttpResponseError | ServiceRequestError | ServiceResponseError, what: str
 ) -> ImagemillError | None:
-    """The error if time may mend it: no answer, or one that says so; or if the connection cannot be trusted."""
+    """The error if time may mend it: no answer, or one that says so; or if the connection cannot be
+    trusted.
+    """
     if not isinstance(error, HttpResponseError):
         return _no_answer(error, what)
     if error.response is None:
-        return ServiceUnreachable(f"{what} breaks off its answer: {_told(error.message)}", "check the network to it")
+        return ServiceUnreachable(
+            f"{what} breaks off its answer: {_told(error.message)}", "check the network to it"
+        )
     return _busy(error.response, what, _words(error))
 
 
@@ -235,8 +266,12 @@ def _busy(answer: Any, what: str, told: str) -> ImagemillError | None:
         return None
     wait = retry_after_seconds(answer.headers.get("Retry-After"))
     if answer.status_code == 429:
-        return TransientError(f"{what} has had too many requests: {told}", "it limits requests", wait)
-    return ServiceUnreachable(f"{what} answers {answer.status_code} {told}", "see https://azure.status.microsoft", wait)
+        return TransientError(
+            f"{what} has had too many requests: {told}", "it limits requests", wait
+        )
+    return ServiceUnreachable(
+        f"{what} answers {answer.status_code} {told}", "see https://azure.status.microsoft", wait
+    )
 
 
 def _no_answer(error: AzureError, what: str) -> ImagemillError:
@@ -248,9 +283,12 @@ def _no_answer(error: AzureError, what: str) -> ImagemillError:
         )
     host = re.search(r"host='([^']+)'", error.message)
     named = f"{what} cannot be reached" + (f" at {host[1]}" if host and host[1] not in what else "")
-    cause = re.search(r"Failed to resolve|Connection refused|timed out|timeout|Connection aborted|reset", reason)
+    cause = re.search(
+        r"Failed to resolve|Connection refused|timed out|timeout|Connection aborted|reset", reason
+    )
     return ServiceUnreachable(
-        f"{named}: {cause[0] if cause else reason}", "check the name, the network, and HTTPS_PROXY if there is one"
+        f"{named}: {cause[0] if cause else reason}",
+        "check the name, the network, and HTTPS_PROXY if there is one",
     )
 
 
@@ -268,9 +306,14 @@ def _rejected(error: HttpResponseError, action: str, resource: str) -> Imagemill
             "check that they are of the account's tenant (or the account key is right), and the worker's clock",
         )
     if code in _NO_CONTAINER:
-        return UserError(f"There is no container {resource}: {told}", "create it, or mend builder.build-context-store")
+        return UserError(
+            f"There is no container {resource}: {told}",
+            "create it, or mend builder.build-context-store",
+        )
     if _DAMAGED.search(told):
-        return TransientError(f"What was sent to {resource} arrived damaged: {told}", "check the network to it")
+        return TransientError(
+            f"What was sent to {resource} arrived damaged: {told}", "check the network to it"
+        )
     if error.status_code in (401, 403):
         return PermissionDenied(
             f"Azure denies {action} on {resource}: {told}",
@@ -283,11 +326,15 @@ def _rejected(error: HttpResponseError, action: str, resource: str) -> Imagemill
 
 
 def _may_have_expired(error: HttpResponseError, code: str) -> bool:
-    """Whether it is the token's age that is refused. An answer without a body, as to a HEAD, does not say why."""
+    """Whether it is the token's age that is refused. An answer without a body, as to a HEAD, does
+    not say why.
+    """
     detail = _TOKEN_DETAIL.search(error.message)
     if detail:
         return "expired" in detail[1]
-    return error.status_code == 401 and (code == "InvalidAuthenticationInfo" or not (code or _has_body(error)))
+    return error.status_code == 401 and (
+        code == "InvalidAuthenticationInfo" or not (code or _has_body(error))
+    )
 
 
 def _has_body(error: HttpResponseError) -> bool:
@@ -296,7 +343,8 @@ def _has_body(error: HttpResponseError) -> bool:
 
 
 def error_code(error: HttpResponseError) -> str:
-    """Blob storage's own code for an error: https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes.
+    """Blob storage's own code for an error:
+    https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes.
 
     It is in a header too, since answers to HEAD have no body.
     """

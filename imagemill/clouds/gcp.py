@@ -1,7 +1,9 @@
-"""Google Cloud: the default credentials, the client of its storage, and the errors of its SDK as ours.
+"""Google Cloud: the default credentials, the client of its storage, and the errors of its SDK as
+ours.
 
-A call is sent once; whoever called it tries again (docs/adr/0011-one-layer-retries.md). One exception lies in the
-SDK: a call whose token is not accepted (401) is sent once more with a new one, since tokens may be revoked.
+A call is sent once; whoever called it tries again (docs/adr/0011-one-layer-retries.md). One
+exception lies in the SDK: a call whose token is not accepted (401) is sent once more with a new
+one, since tokens may be revoked.
 """
 
 # Most of Google's packages have no types.
@@ -21,7 +23,12 @@ from typing import Any
 import google.auth
 from google.api_core.exceptions import GoogleAPICallError
 from google.auth.credentials import Credentials
-from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, RefreshError, TransportError
+from google.auth.exceptions import (
+    DefaultCredentialsError,
+    GoogleAuthError,
+    RefreshError,
+    TransportError,
+)
 from google.auth.transport.requests import AuthorizedSession, Request
 from google.cloud import storage
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
@@ -47,9 +54,18 @@ TIMEOUT = (10.0, 60.0)
 """Seconds for a connection, and of silence, before a server counts as unreachable."""
 
 RENEWAL = 600.0
-"""Seconds before its end when a token is renewed: what is begun with it, such as a push, is to end with it too."""
+"""Seconds before its end when a token is renewed: what is begun with it, such as a push, is to end
+with it too.
+"""
 
-KNOWN = (GoogleAPICallError, GoogleAuthError, InvalidResponse, DataCorruption, RequestException, HTTPError)
+KNOWN = (
+    GoogleAPICallError,
+    GoogleAuthError,
+    InvalidResponse,
+    DataCorruption,
+    RequestException,
+    HTTPError,
+)
 """The errors of Google's SDK and what it stands on; what `failure` does not know is let through."""
 
 _TOLD = 300
@@ -57,7 +73,9 @@ _BEGIN_ANEW = frozenset({200, 400, 404, 410})
 """Statuses that end an upload: stored, but damaged; found damaged; forgotten."""
 
 _RATE_LIMITS = frozenset({"rateLimitExceeded", "userRateLimitExceeded"})
-"""Reasons of a 403 that are none of permission: https://cloud.google.com/storage/docs/json_api/v1/status-codes."""
+"""Reasons of a 403 that are none of permission:
+https://cloud.google.com/storage/docs/json_api/v1/status-codes.
+"""
 
 _PERMISSION = re.compile(
     r"""Permission\ ['"](?P<denied>[\w.]+)['"]\ denied   # what IAM says
@@ -99,7 +117,8 @@ class AccessTokens:
         self._renewal = 0.0
 
     def current(self) -> Token:
-        """A token that does not end soon: not within `RENEWAL`, or half of its life if that is less.
+        """A token that does not end soon: not within `RENEWAL`, or half of its life if that is
+        less.
 
         `OperatorError` if there are no credentials, or Google does not accept them.
         """
@@ -112,7 +131,9 @@ class AccessTokens:
 
 
 def identity(region: str | None = None) -> Identity:
-    """Whom Google takes the worker for, and where the credentials were found; they are tried by asking for a token."""
+    """Whom Google takes the worker for, and where the credentials were found; they are tried by
+    asking for a token.
+    """
     _new_token()
     info = _credentials(os.getpid()).get_cred_info() or {}
     kind = info.get("credential_type", "credentials of a kind that has no name")
@@ -147,7 +168,8 @@ class TokenUnavailableError(RefreshError):
 class _TokenRequest(Request):
     """A question for a token: asked once.
 
-    google-auth itself would ask a server that fails up to five times, for fifteen seconds, each time we ask it.
+    google-auth itself would ask a server that fails up to five times, for fifteen seconds, each
+    time we ask it.
     """
 
     def __call__(self, url: str, *args: Any, **kwargs: Any) -> Any:
@@ -157,7 +179,8 @@ class _TokenRequest(Request):
             raise TokenUnavailableError(_reason(error.args[0])) from None
         if answer.status in (408, 429) or answer.status >= 500:
             raise TokenUnavailableError(
-                f"the answer is {answer.status}", retry_after_seconds(answer.headers.get("Retry-After"))
+                f"the answer is {answer.status}",
+                retry_after_seconds(answer.headers.get("Retry-After")),
             )
         return answer
 
@@ -172,12 +195,15 @@ class _Client(storage.Client):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__(project=None)
-        # For traces that nobody takes it would ask for the bucket, in a thread of its own and again and again.
+        # For traces that nobody takes it would ask for the bucket, in a thread of its own and again
+        # and again.
         self._bucket_metadata_cache = None
 
     @cached_property
     def _http(self) -> AuthorizedSession:
-        session = AuthorizedSession(self._credentials, max_refresh_attempts=1, auth_request=_TokenRequest())
+        session = AuthorizedSession(
+            self._credentials, max_refresh_attempts=1, auth_request=_TokenRequest()
+        )
         session.configure_mtls_channel()
         return session
 
@@ -205,8 +231,8 @@ def _client(pid: int) -> _Client:
 def translated(action: str, resource: str, *, retried: bool = False) -> Iterator[None]:
     """The SDK's errors in the block as ours, those of them that we know.
 
-    `action` is the permission that is needed, as IAM names it, and `resource` what it is needed on. `retried` says
-    that the SDK has tried again what could be (`may_try_again`).
+    `action` is the permission that is needed, as IAM names it, and `resource` what it is needed on.
+    `retried` says that the SDK has tried again what could be (`may_try_again`).
     """
     try:
         yield
@@ -220,7 +246,9 @@ def translated(action: str, resource: str, *, retried: bool = False) -> Iterator
 
 
 def may_try_again(error: Exception) -> bool:
-    """Whether the same request may succeed later: not if the upload is to begin anew, though later it may succeed."""
+    """Whether the same request may succeed later: not if the upload is to begin anew, though later
+    it may succeed.
+    """
     if not isinstance(error, KNOWN) or not isinstance(failure(error, "", ""), TransientError):
         return False
     response = getattr(error, "response", None)
@@ -228,7 +256,9 @@ def may_try_again(error: Exception) -> bool:
 
 
 def failure(error: Exception, action: str, resource: str) -> ImagemillError | None:
-    """The error of ours that says what one of `KNOWN` does; None for those that nobody has foreseen."""
+    """The error of ours that says what one of `KNOWN` does; None for those that nobody has
+    foreseen.
+    """
     if isinstance(error, DataCorruption):
         return _damaged(resource)
     response = getattr(error, "response", None)
@@ -243,7 +273,8 @@ def failure(error: Exception, action: str, resource: str) -> ImagemillError | No
         )
     if isinstance(error, RequestsConnectionError | Timeout | ChunkedEncodingError | HTTPError):
         return ServiceUnreachable(
-            f"Google Cloud did not answer {action} on {resource}: {_reason(error)}", "check the worker's network"
+            f"Google Cloud did not answer {action} on {resource}: {_reason(error)}",
+            "check the worker's network",
         )
     return None
 
@@ -252,7 +283,9 @@ def _refusal(response: Response, action: str, resource: str) -> ImagemillError |
     """The error for an answer that is not the wanted one."""
     status, said = response.status_code, _said(response)
     if _is_forgotten_upload(response):
-        return TransientError(f"Google Cloud has forgotten the upload of {resource}", "it begins anew")
+        return TransientError(
+            f"Google Cloud has forgotten the upload of {resource}", "it begins anew"
+        )
     if status == 429 or (status == 403 and _reasons(response) & _RATE_LIMITS):
         return TransientError(
             f"Google Cloud has had too many requests for {resource}: {said}",
@@ -275,7 +308,9 @@ def _refusal(response: Response, action: str, resource: str) -> ImagemillError |
 
 
 def _damaged(resource: str) -> TransientError:
-    return TransientError(f"What was to be stored in {resource} was damaged on its way", "it is sent again")
+    return TransientError(
+        f"What was to be stored in {resource} was damaged on its way", "it is sent again"
+    )
 
 
 def permission_named(said: str) -> str | None:
@@ -287,7 +322,9 @@ def permission_named(said: str) -> str | None:
 def _denied(said: str, action: str, resource: str) -> OperatorError:
     named = permission_named(said)
     if named is None and said.startswith("401"):
-        return OperatorError(f"Google Cloud does not accept the worker's credentials: {said}", _SOURCES_HINT)
+        return OperatorError(
+            f"Google Cloud does not accept the worker's credentials: {said}", _SOURCES_HINT
+        )
     action = named or action
     return PermissionDenied(
         f"No permission {action} on {resource}: {said}",
@@ -301,7 +338,9 @@ def _no_token(error: GoogleAuthError) -> ImagemillError | None:
     """The error for credentials that are not there, or that Google gives no token for."""
     cause: object = error
     while isinstance(cause, Exception) and cause.args:
-        cause = cause.args[0]  # google-auth wraps one error into another; what follows the first argument are bodies
+        cause = cause.args[
+            0
+        ]  # google-auth wraps one error into another; what follows the first argument are bodies
     reason = _printable(str(cause))
     if isinstance(error, DefaultCredentialsError):
         if reason.startswith(_NOT_FOUND):
@@ -315,10 +354,14 @@ def _no_token(error: GoogleAuthError) -> ImagemillError | None:
         told = "" if isinstance(error, TransportError) else reason
         retry_after = error.retry_after if isinstance(error, TokenUnavailableError) else None
         return ServiceUnreachable(
-            f"Google Cloud gave no access token: {told or 'no answer'}", "check the worker's network", retry_after
+            f"Google Cloud gave no access token: {told or 'no answer'}",
+            "check the worker's network",
+            retry_after,
         )
     if isinstance(error, RefreshError):
-        return OperatorError(f"Google Cloud does not accept the worker's credentials: {reason}", _SOURCES_HINT)
+        return OperatorError(
+            f"Google Cloud does not accept the worker's credentials: {reason}", _SOURCES_HINT
+        )
     return None
 
 
@@ -326,8 +369,12 @@ def _reason(error: object) -> str:
     """Why there was no answer, without the request's URL: that may hold an upload's secret."""
     if isinstance(error, Timeout):
         return "no answer in time"
-    last = re.findall(r"\[Errno -?\d+\] ([\w ]+)|(Name or service not known|Failed to resolve)", str(error))
-    return next((words for pair in reversed(last) for words in pair if words), "the connection broke off")
+    last = re.findall(
+        r"\[Errno -?\d+\] ([\w ]+)|(Name or service not known|Failed to resolve)", str(error)
+    )
+    return next(
+        (words for pair in reversed(last) for words in pair if words), "the connection broke off"
+    )
 
 
 def _said(response: Response) -> str:
@@ -338,11 +385,17 @@ def _said(response: Response) -> str:
 
 
 def _reasons(response: Response) -> set[str]:
-    return {str(entry.get("reason")) for entry in _content(response).get("errors", ()) if isinstance(entry, dict)}
+    return {
+        str(entry.get("reason"))
+        for entry in _content(response).get("errors", ())
+        if isinstance(entry, dict)
+    }
 
 
 def _content(response: Response) -> dict[str, Any]:
-    """Google's description of an error: https://cloud.google.com/storage/docs/json_api/v1/status-codes."""
+    """Google's description of an error:
+    https://cloud.google.com/storage/docs/json_api/v1/status-codes.
+    """
     try:
         content = response.json()
     except ValueError:
@@ -352,15 +405,21 @@ def _content(response: Response) -> dict[str, Any]:
 
 
 def _text(response: Response) -> str:
-    return response.text if response.headers.get("Content-Type", "").startswith("text/plain") else ""
+    return (
+        response.text if response.headers.get("Content-Type", "").startswith("text/plain") else ""
+    )
 
 
 def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in text[:_TOLD]).strip()
+    return "".join(
+        character if character.isprintable() else " " for character in text[:_TOLD]
+    ).strip()
 
 
 def _is_forgotten_upload(response: object) -> bool:
-    """https://cloud.google.com/storage/docs/resumable-uploads: a session that ended answers 404 or 410."""
+    """https://cloud.google.com/storage/docs/resumable-uploads: a session that ended answers 404 or
+    410.
+    """
     if not isinstance(response, Response) or response.status_code not in (404, 410):
         return False
     return "upload_id=" in (response.request.url or "")

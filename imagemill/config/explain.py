@@ -1,4 +1,6 @@
-"""Pydantic's errors in the launch config's own words, with the known key that is nearest to an unknown one."""
+"""Pydantic's errors in the launch config's own words, with the known key that is nearest to an
+unknown one.
+"""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +14,8 @@ from imagemill.config.model import Section
 from imagemill.config.registry_section import VARIANTS
 
 KNOWN: dict[str, list[str]] = {"": [*VARIANTS, *AGENT_KEYS]} | {
-    section: sorted({key for cls in classes for key in cls.model_fields}) for section, classes in VARIANTS.items()
+    section: sorted({key for cls in classes for key in cls.model_fields})
+    for section, classes in VARIANTS.items()
 }
 """Section → its keys; the top level is ''."""
 KNOWN["builder"].append("uri")
@@ -33,12 +36,16 @@ def _faults(details: ErrorDetails) -> Iterator[Fault]:
         case "extra_forbidden":
             yield Fault(path, "found an unknown key, expected a known one", _nearest(path))
         case "missing":
-            yield Fault(path, f"found nothing, expected {_meaning(path, variant)}", f"add {dotted(path)}")
+            yield Fault(
+                path, f"found nothing, expected {_meaning(path, variant)}", f"add {dotted(path)}"
+            )
         case "union_tag_invalid":
             expected = _alternatives(context["expected_tags"])
             yield Fault((*path, "type"), f"found {shown(value['type'])}, expected {expected}")
         case "literal_error":
-            yield Fault(path, f"found {shown(value)}, expected {_alternatives(context['expected'])}")
+            yield Fault(
+                path, f"found {shown(value)}, expected {_alternatives(context['expected'])}"
+            )
         case "string_type" | "string_unicode":
             yield Fault(path, f"found {shown(value)}, expected {_meaning(path, variant)}")
         case "model_attributes_type" | "model_type" | "dict_type":
@@ -68,7 +75,9 @@ def _alternatives(quoted: str) -> str:
 
 
 def _nearest(path: KeyPath) -> str:
-    """A known key that may have been meant: of another section the same, else of this one a longer or similar one."""
+    """A known key that may have been meant: of another section the same, else of this one a longer
+    or similar one.
+    """
     section, key = str(path[0]) if len(path) > 1 else "", str(path[-1])
     for other in ("builder", "environment"):
         if other != section and key in KNOWN[other] and key != "type":

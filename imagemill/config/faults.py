@@ -1,7 +1,9 @@
-"""What is wrong with a launch config, in words that name the key, what was found and what was expected.
+"""What is wrong with a launch config, in words that name the key, what was found and what was
+expected.
 
-Validators raise these; `imagemill.config.loading` adds the file and the line. A value is repeated only if it can
-hold no secret: messages end up in logs, and what is pasted into a config file is not always what belongs there.
+Validators raise these; `imagemill.config.loading` adds the file and the line. A value is repeated
+only if it can hold no secret: messages end up in logs, and what is pasted into a config file is not
+always what belongs there.
 """
 
 import re
@@ -12,12 +14,22 @@ from typing import Any
 from pydantic_core import PydanticCustomError
 
 KeyPath = tuple[str | int, ...]
-"""Where a value is in a document: keys, with underscores except within `kaniko-config`, and indices."""
+"""Where a value is in a document: keys, with underscores except within `kaniko-config`, and
+indices.
+"""
 
 FREE = ("builder", "kaniko_config")
 """Below this a document is a Kubernetes Job: its keys are Kubernetes' own, taken as they are."""
 
-AGENT_KEYS = ("entity", "max_jobs", "max_schedulers", "queues", "secure_mode", "stopped_run_timeout", "verbosity")
+AGENT_KEYS = (
+    "entity",
+    "max_jobs",
+    "max_schedulers",
+    "queues",
+    "secure_mode",
+    "stopped_run_timeout",
+    "verbosity",
+)
 """Top-level keys that only the W&B agent reads: accepted and ignored."""
 
 _HARMLESS = re.compile(r"[\w./:<>|+ -]{0,80}", re.ASCII)
@@ -47,7 +59,10 @@ class Fault:
 
 def fault_error(*faults: Fault) -> PydanticCustomError:
     """What a validator raises. The faults' paths begin at the field or model that is validated."""
-    context: dict[str, Any] = {"message": "; ".join(fault.message for fault in faults), "faults": faults}
+    context: dict[str, Any] = {
+        "message": "; ".join(fault.message for fault in faults),
+        "faults": faults,
+    }
     return PydanticCustomError("launch_config", "{message}", context)
 
 
@@ -66,7 +81,8 @@ def shown(value: object) -> str:
 def dotted(path: KeyPath, written: Mapping[KeyPath, str] | None = None) -> str:
     """The path in one line: `builder.kaniko-config.spec.containers[0]`.
 
-    `written` has the keys in the document's own spelling; other keys get hyphens, as in the documentation.
+    `written` has the keys in the document's own spelling; other keys get hyphens, as in the
+    documentation.
     """
     text = ""
     for end, step in enumerate(path, start=1):

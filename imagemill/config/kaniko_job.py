@@ -1,8 +1,10 @@
 """What `kaniko-config` must look like for it to be laid over the Job that runs Kaniko.
 
-It is a free Kubernetes Job, https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/job-v1/, and the
-API server has the last word on it. What is checked here are the path to the executor's arguments and variables, which
-Imagemill merges by name, and what YAML turns into something else than it looks like (`value: yes`, `value: 1`).
+It is a free Kubernetes Job,
+https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/job-v1/, and the API server
+has the last word on it. What is checked here are the path to the executor's arguments and
+variables, which Imagemill merges by name, and what YAML turns into something else than it looks
+like (`value: yes`, `value: 1`).
 """
 
 import re
@@ -17,7 +19,9 @@ Check = Callable[[Any], Iterator[Fault]]
 _POD = ("spec", "template", "spec")
 _ARGUMENT = re.compile(r"--[a-z][a-z0-9-]*(=.*)?", re.ASCII | re.DOTALL)
 _WITHOUT_HYPHENS = re.compile(r"-?[a-z][a-z0-9-]*=.*", re.ASCII | re.DOTALL)
-_SECRET_NAME = re.compile(r"SECRET|PASSW|TOKEN|CREDENTIAL|ACCESS_?KEY|API_?KEY|PRIVATE", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"SECRET|PASSW|TOKEN|CREDENTIAL|ACCESS_?KEY|API_?KEY|PRIVATE", re.IGNORECASE
+)
 
 
 def _mapping(checks: dict[str, Check], required: tuple[str, ...] = ()) -> Check:
@@ -67,9 +71,15 @@ def _argument(argument: Any) -> Iterator[Fault]:
     if not isinstance(argument, str):
         yield Fault((), f"found {shown(argument)}, {expected}", "put it in quotes")
     elif _WITHOUT_HYPHENS.fullmatch(argument):
-        yield Fault((), f"found an argument without two hyphens in front, {expected}", "begin it with --")
+        yield Fault(
+            (), f"found an argument without two hyphens in front, {expected}", "begin it with --"
+        )
     elif not _ARGUMENT.fullmatch(argument):
-        yield Fault((), f"found another form, {expected}", "a flag and its value are one argument, joined by '='")
+        yield Fault(
+            (),
+            f"found another form, {expected}",
+            "a flag and its value are one argument, joined by '='",
+        )
 
 
 _ENV = _list(_mapping({"name": _text, "value": _text}, required=("name",)))
@@ -78,12 +88,15 @@ _SIDECAR = _mapping({"args": _list(_text), "env": _ENV})
 _POD_SPEC = _mapping({"containers": _list(_EXECUTOR, _SIDECAR)})
 _JOB_SPEC = _mapping({"template": _mapping({"spec": _POD_SPEC})})
 
-job_faults = _mapping({"apiVersion": _exactly("batch/v1"), "kind": _exactly("Job"), "spec": _JOB_SPEC})
+job_faults = _mapping(
+    {"apiVersion": _exactly("batch/v1"), "kind": _exactly("Job"), "spec": _JOB_SPEC}
+)
 """All that is wrong with the document; paths begin at it."""
 
 
 def literal_secrets(job: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    """The variables that seem to hold a secret in plain text: paths from the top of the config, and names.
+    """The variables that seem to hold a secret in plain text: paths from the top of the config, and
+    names.
 
     For a document without faults.
     """
@@ -97,7 +110,9 @@ def literal_secrets(job: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
 
 
 def without_secrets(value: Any) -> Any:
-    """A copy of any part of the Job to show people: no variable's value, no build argument's value."""
+    """A copy of any part of the Job to show people: no variable's value, no build argument's
+    value.
+    """
     if isinstance(value, list):
         return [without_secrets(item) for item in value]
     if isinstance(value, str) and value.startswith("--build-arg="):

@@ -1,4 +1,5 @@
-"""Finding and reading the launch config: which file it is, what it says, and what is wrong with it and where.
+"""Finding and reading the launch config: which file it is, what it says, and what is wrong with it
+and where.
 
 Nothing here reads the environment: whoever calls says where to look.
 """
@@ -13,13 +14,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from imagemill.config.document import Document, DocumentError, parse
 from imagemill.config.explain import explain
 from imagemill.config.faults import Fault, KeyPath, dotted
 from imagemill.config.kaniko_job import literal_secrets, without_secrets
+from imagemill.config.legacy import DESTINATION, rewrite
 from imagemill.config.model import KanikoBuilder, LaunchConfig
-from imagemill.config.older import DESTINATION, rewrite
 from imagemill.config.regions import mismatch
+from imagemill.config.yaml_document import Document, DocumentError, parse
 from imagemill.errors import ConfigError
 
 MAX_BYTES = 256 * 1024
@@ -42,26 +43,43 @@ class Loaded:
 
 
 def load_found(
-    *, explicit: Path | None, name: str | None, folder: Path | None, environment_file: Path | None, home: Path
+    *,
+    explicit: Path | None,
+    name: str | None,
+    folder: Path | None,
+    environment_file: Path | None,
+    home: Path,
 ) -> Loaded:
     """The config of the file that `find` finds, or all defaults."""
-    path = find(explicit=explicit, name=name, folder=folder, environment_file=environment_file, home=home)
+    path = find(
+        explicit=explicit, name=name, folder=folder, environment_file=environment_file, home=home
+    )
     return load(path) if path else Loaded(LaunchConfig())
 
 
 def find(
-    *, explicit: Path | None, name: str | None, folder: Path | None, environment_file: Path | None, home: Path
+    *,
+    explicit: Path | None,
+    name: str | None,
+    folder: Path | None,
+    environment_file: Path | None,
+    home: Path,
 ) -> Path | None:
-    """The file to read, the first of: `explicit`; NAME.yaml in `folder`; `environment_file`; the W&B agent's in `home`.
+    """The file to read, the first of: `explicit`; NAME.yaml in `folder`; `environment_file`; the
+    W&B agent's in `home`.
 
-    A name comes from a request, so it is never a path. `ConfigError` if a file that was asked for is not there.
+    A name comes from a request, so it is never a path. `ConfigError` if a file that was asked for
+    is not there.
     """
     if explicit is not None:
         return _existing(explicit, f"There is no config file {explicit}")
     if name is not None:
         return _named(name, folder)
     if environment_file is not None:
-        return _existing(environment_file, f"There is no config file {environment_file}, which IMAGEMILL_CONFIG names")
+        return _existing(
+            environment_file,
+            f"There is no config file {environment_file}, which IMAGEMILL_CONFIG names",
+        )
     return home / IN_HOME if _exists(home / IN_HOME) else None
 
 
@@ -87,7 +105,9 @@ def _existing(path: Path, message: str) -> Path:
     except OSError:
         names = []
     near = get_close_matches(path.stem, names, n=1)
-    found = f"there are: {', '.join(names)}" if names else f"there is no .yaml file in {path.parent}"
+    found = (
+        f"there are: {', '.join(names)}" if names else f"there is no .yaml file in {path.parent}"
+    )
     raise ConfigError(message, f"did you mean {near[0]}? {found}" if near else found)
 
 
@@ -107,7 +127,9 @@ def _exists(path: Path) -> bool:
 
 
 def load(path: Path) -> Loaded:
-    """Read a config file; `ConfigError` lists all that is wrong with it, each as `FILE:LINE: KEY: …`."""
+    """Read a config file; `ConfigError` lists all that is wrong with it, each as `FILE:LINE: KEY:
+    …`.
+    """
     try:
         document = parse(_text(path))
     except DocumentError as error:
@@ -136,9 +158,14 @@ def _further(found: Iterable[Fault], before: list[Fault], destination: KeyPath) 
 
 def _refusal(path: Path, document: Document, faults: list[Fault]) -> ConfigError:
     placed = sorted(((document.line(fault.path), fault) for fault in faults), key=itemgetter(0))
-    lines = [f"{path}:{line}: {dotted(fault.path, document.written)}: {fault.message}" for line, fault in placed]
+    lines = [
+        f"{path}:{line}: {dotted(fault.path, document.written)}: {fault.message}"
+        for line, fault in placed
+    ]
     hints = [(line, fault.hint) for line, fault in placed if fault.hint]
-    hint = "; ".join(f"line {line}: {hint}" if len(placed) > 1 else hint for line, hint in dict.fromkeys(hints))
+    hint = "; ".join(
+        f"line {line}: {hint}" if len(placed) > 1 else hint for line, hint in dict.fromkeys(hints)
+    )
     return ConfigError("\n".join(lines), hint)
 
 
@@ -179,7 +206,9 @@ def describe(loaded: Loaded) -> dict[str, Any]:
 
 def _for_people(content: dict[str, Any]) -> dict[str, Any]:
     """The type first, since the other keys depend on it."""
-    return {"type": content["type"]} | {key.replace("_", "-"): value for key, value in content.items()}
+    return {"type": content["type"]} | {
+        key.replace("_", "-"): value for key, value in content.items()
+    }
 
 
 def _text(path: Path) -> str:
@@ -189,12 +218,16 @@ def _text(path: Path) -> str:
     except OSError as error:
         raise _unreadable(path, error) from None
     if len(content) > MAX_BYTES:
-        raise ConfigError(f"{path}:1: found more than {MAX_BYTES // 1024} KiB, expected a launch config")
+        raise ConfigError(
+            f"{path}:1: found more than {MAX_BYTES // 1024} KiB, expected a launch config"
+        )
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{path}:{line}: found bytes that are not UTF-8", "save the file as UTF-8") from None
+        raise ConfigError(
+            f"{path}:{line}: found bytes that are not UTF-8", "save the file as UTF-8"
+        ) from None
 
 
 def _unreadable(path: Path, error: OSError) -> ConfigError:

@@ -1,7 +1,9 @@
-"""The launch config as a typed model: every key, its default and its constraints, in this one place.
+"""The launch config as a typed model: every key, its default and its constraints, in this one
+place.
 
-The keys are those of the W&B Launch agent's config file, https://docs.wandb.ai/guides/launch/setup-agent-advanced.
-The model travels in the build's message, so it is frozen, goes through JSON unchanged and holds no credentials.
+The keys are those of the W&B Launch agent's config file,
+https://docs.wandb.ai/guides/launch/setup-agent-advanced. The model travels in the build's message,
+so it is frozen, goes through JSON unchanged and holds no credentials.
 """
 
 import re
@@ -18,10 +20,10 @@ from pydantic import (
     model_validator,
 )
 
+from imagemill.clouds.hosts import AZURE_BLOB
 from imagemill.config.faults import Fault, fault_error, mismatch
 from imagemill.config.kaniko_job import job_faults
 from imagemill.errors import UserError
-from imagemill.hosts import AZURE_BLOB
 from imagemill.reference import DOCKER_HUB, ImageReference
 
 _WITHIN = r"(/[^?#\x00-\x1f]*)?"
@@ -58,7 +60,9 @@ def _reference(parse: Callable[[str], ImageReference], expected: str) -> AfterVa
         except UserError as error:
             if set("?=") & set(value):  # parts of a signed URL, which the message would repeat
                 raise mismatch(value, expected, error.hint) from None
-            raise fault_error(Fault((), f"{error.message}, expected {expected}", error.hint)) from None
+            raise fault_error(
+                Fault((), f"{error.message}, expected {expected}", error.hint)
+            ) from None
         return str(reference)
 
     return AfterValidator(check)
@@ -79,9 +83,14 @@ def _destination(text: str) -> ImageReference:
         raise UserError(f"{text!r} is a registry without a repository")
     if ecr := re.fullmatch(r"(\d{12})\.ecr\.(.+)\.amazonaws\.com(\.cn)?", host):
         hint = f"write {ecr[1]}.dkr.ecr.{ecr[2]}.amazonaws.com{ecr[3] or ''}/{path}"
-        raise UserError(f"{host!r} is no registry: the dkr in an ECR registry's name is missing", hint)
+        raise UserError(
+            f"{host!r} is no registry: the dkr in an ECR registry's name is missing", hint
+        )
     if host.endswith("-docker.pkg.dev") and path.count("/") < 2:
-        raise UserError(f"{text!r} has no image name", f"write {reference}/IMAGE: {host}/PROJECT/REPOSITORY/IMAGE")
+        raise UserError(
+            f"{text!r} has no image name",
+            f"write {reference}/IMAGE: {host}/PROJECT/REPOSITORY/IMAGE",
+        )
     return reference
 
 
@@ -105,21 +114,36 @@ Image = Annotated[str, _reference(ImageReference.parse, "an image")]
 ContextStoreUri = Annotated[str, AfterValidator(_context_store)]
 JobName = Annotated[
     str,
-    # 63 characters are a Kubernetes name's limit, of which "-" and 20 digits of the source hash take 21.
-    _text(r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?", "up to 42 lower-case letters, digits and '-' (a Kubernetes name)"),
+    # 63 characters are a Kubernetes name's limit, of which "-" and 20 digits of the source hash
+    # take 21.
+    _text(
+        r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?",
+        "up to 42 lower-case letters, digits and '-' (a Kubernetes name)",
+    ),
 ]
-SecretName = Annotated[str, _text(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "the name of a Kubernetes Secret")]
-SecretKey = Annotated[str, _text(r"[\w.-]{1,253}", "a key of a Kubernetes Secret: letters, digits, '-', '_' and '.'")]
+SecretName = Annotated[
+    str, _text(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "the name of a Kubernetes Secret")
+]
+SecretKey = Annotated[
+    str, _text(r"[\w.-]{1,253}", "a key of a Kubernetes Secret: letters, digits, '-', '_' and '.'")
+]
 KanikoConfig = Annotated[dict[str, JsonValue], AfterValidator(_kaniko_config)]
 ClaimName = Annotated[
-    str, _text(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "the name of a Kubernetes PersistentVolumeClaim")
+    str,
+    _text(
+        r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "the name of a Kubernetes PersistentVolumeClaim"
+    ),
 ]
-Memory = Annotated[str, _text(r"[1-9][0-9]{0,11}(Ki|Mi|Gi|Ti|k|M|G|T)?", "an amount of memory, such as 16Gi")]
+Memory = Annotated[
+    str, _text(r"[1-9][0-9]{0,11}(Ki|Mi|Gi|Ti|k|M|G|T)?", "an amount of memory, such as 16Gi")
+]
 Seconds = Annotated[int, BeforeValidator(_seconds)]
 
 
 class Section(BaseModel):
-    """What all sections share: frozen, strict about keys, hyphens and underscores in keys the same."""
+    """What all sections share: frozen, strict about keys, hyphens and underscores in keys the
+    same.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -132,7 +156,9 @@ class Section(BaseModel):
         given = {key: value for key, value in data.items() if value is not None}
         normalised = {str(key).replace("-", "_"): value for key, value in given.items()}
         if len(normalised) < len(given):
-            raise fault_error(Fault((), "found a key in both spellings, with '-' and '_', expected it once"))
+            raise fault_error(
+                Fault((), "found a key in both spellings, with '-' and '_', expected it once")
+            )
         return normalised
 
 
@@ -189,13 +215,17 @@ class _Builder(Section):
 
 
 class AutoBuilder(_Builder):
-    """Not said: docker on a worker whose docker CLI reaches an engine, else noop. See `LaunchConfig.with_builder`."""
+    """Not said: docker on a worker whose docker CLI reaches an engine, else noop. See
+    `LaunchConfig.with_builder`.
+    """
 
     type: Literal["auto"] = "auto"
 
 
 class DockerBuilder(_Builder):
-    """`docker build` on the worker. A context store is needed if the source is on another node than the engine."""
+    """`docker build` on the worker. A context store is needed if the source is on another node than
+    the engine.
+    """
 
     type: Literal["docker"] = "docker"
 
@@ -214,22 +244,32 @@ class KanikoBuilder(_Builder):
     build_context_store: ContextStoreUri = Field(
         description=f"the store from which the Job reads the packed build context: {_STORE_FORMS}"
     )
-    build_job_name: JobName = Field("imagemill-build", description="prefix of the Kubernetes Job's name")
+    build_job_name: JobName = Field(
+        "imagemill-build", description="prefix of the Kubernetes Job's name"
+    )
     # Not in the repr: its environment variables are what people put secrets into.
-    kaniko_config: KanikoConfig = Field({}, repr=False, description="a Kubernetes Job, laid over the one of Imagemill")
+    kaniko_config: KanikoConfig = Field(
+        {}, repr=False, description="a Kubernetes Job, laid over the one of Imagemill"
+    )
     # Google archived its own executor in June 2025; this is the maintained fork.
-    kaniko_image: Image = Field("ghcr.io/osscontainertools/kaniko:v1.28.3", description="the Kaniko executor's image")
+    kaniko_image: Image = Field(
+        "ghcr.io/osscontainertools/kaniko:v1.28.3", description="the Kaniko executor's image"
+    )
     secret_name: SecretName | None = Field(
-        None, description="a Kubernetes Secret with cloud credentials or a docker config.json for the build pod"
+        None,
+        description="a Kubernetes Secret with cloud credentials or a docker config.json for the build pod",
     )
     secret_key: SecretKey | None = Field(None, description="the key in that Secret")
     context_volume_claim: ClaimName | None = Field(
         None,
         description="the PersistentVolumeClaim whose top folder is the context store's, file:///PATH, on the workers",
     )
-    scheduling_timeout: Seconds = Field(300, description="seconds for which a build pod may wait for a node")
+    scheduling_timeout: Seconds = Field(
+        300, description="seconds for which a build pod may wait for a node"
+    )
     memory_ceiling: Memory = Field(
-        "16Gi", description="the most memory that a build is given when it is tried again after it ran out of memory"
+        "16Gi",
+        description="the most memory that a build is given when it is tried again after it ran out of memory",
     )
     failed_job_retention: Seconds = Field(
         3600, description="seconds for which a failed Job is kept in the cluster; 60 at least"
@@ -240,7 +280,9 @@ class KanikoBuilder(_Builder):
         for absent, given in (("secret_key", "secret_name"), ("secret_name", "secret_key")):
             if getattr(self, absent) is None and getattr(self, given) is not None:
                 other = given.replace("_", "-")
-                raise fault_error(Fault((absent,), f"found nothing, expected a value, since {other} is given"))
+                raise fault_error(
+                    Fault((absent,), f"found nothing, expected a value, since {other} is given")
+                )
         return self
 
 
@@ -260,9 +302,11 @@ Builder = AutoBuilder | DockerBuilder | KanikoBuilder | NoopBuilder
 
 
 class LaunchConfig(Section):
-    """What a build needs to know of the place that it runs in: the cloud, the builder, the registry.
+    """What a build needs to know of the place that it runs in: the cloud, the builder, the
+    registry.
 
-    `LaunchConfig.model_validate(config.model_dump(mode="json", exclude_none=True))` equals `config`.
+    `LaunchConfig.model_validate(config.model_dump(mode="json", exclude_none=True))` equals
+    `config`.
     """
 
     environment: Annotated[Environment, Field(discriminator="type"), type_or("local")] = Field(
@@ -273,7 +317,11 @@ class LaunchConfig(Section):
     )
 
     def with_builder(self, builder_type: Literal["docker", "noop"]) -> Self:
-        """A copy with this builder, for `auto` once it is known whether a docker CLI reaches an engine."""
+        """A copy with this builder, for `auto` once it is known whether a docker CLI reaches an
+        engine.
+        """
         cls = DockerBuilder if builder_type == "docker" else NoopBuilder
-        builder = cls.model_validate({key: getattr(self.builder, key) for key in _Builder.model_fields})
+        builder = cls.model_validate(
+            {key: getattr(self.builder, key) for key in _Builder.model_fields}
+        )
         return self.model_copy(update={"builder": builder})

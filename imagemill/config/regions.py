@@ -1,11 +1,13 @@
-"""Where a cloud's registry lies, as far as its host says so: one that is elsewhere works, but slowly."""
+"""Where a cloud's registry lies, as far as its host says so: one that is elsewhere works, but
+slowly.
+"""
 
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from imagemill.clouds.hosts import ARTIFACT_REGISTRY, ECR
 from imagemill.config.model import LaunchConfig
-from imagemill.hosts import ARTIFACT_REGISTRY, ECR
 from imagemill.reference import ImageReference
 
 _HOSTS: Mapping[str, re.Pattern[str]] = MappingProxyType({"aws": ECR, "gcp": ARTIFACT_REGISTRY})
@@ -13,7 +15,9 @@ _MULTI_REGIONS = ("asia", "europe", "us")
 
 
 def mismatch(config: LaunchConfig) -> str | None:
-    """A warning that names both regions, where the destination is in another one than `environment.region`."""
+    """A warning that names both regions, where the destination is in another one than
+    `environment.region`.
+    """
     ours, destination = config.environment.region, config.builder.destination
     hosts = _HOSTS.get(config.environment.type)
     if ours is None or destination is None or hosts is None:

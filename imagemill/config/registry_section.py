@@ -61,8 +61,12 @@ class GcrRegistry(_Registry):
     """Google Artifact Registry."""
 
     type: Literal["gcr"] = "gcr"
-    region: Region | None = Field(None, description="the Google Cloud region; absent: environment.region")
-    project: Project | None = Field(None, description="the Google Cloud project; absent: environment.project")
+    region: Region | None = Field(
+        None, description="the Google Cloud region; absent: environment.region"
+    )
+    project: Project | None = Field(
+        None, description="the Google Cloud project; absent: environment.project"
+    )
     repository: str | None = Field(None, description="the repository's name")
     image_name: str | None = Field(None, description="the image's name within the repository")
 

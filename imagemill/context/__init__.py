@@ -1,7 +1,8 @@
-"""The build context: which files of a source a build can see, the hash that names them, and the packed form.
+"""The build context: which files of a source a build can see, the hash that names them, and the
+packed form.
 
-`manifest` and `pack` read the source in the same way, so a source that has changed between the two shows: its
-manifests differ. Both read a file once, by its open descriptor, and follow no link.
+`manifest` and `pack` read the source in the same way, so a source that has changed between the two
+shows: its manifests differ. Both read a file once, by its open descriptor, and follow no link.
 """
 
 import hashlib
@@ -19,8 +20,8 @@ from imagemill.context.dockerfile import Choice, Generated, Generator, Recipe, f
 from imagemill.context.manifest import FORMAT, Dockerfile, Entry, Kind, Manifest, source_hash
 from imagemill.context.walk import Found, Walk, changed, reading_failed
 from imagemill.errors import UserError
+from imagemill.files.tree import Tree, leads_out, open_file, open_folder, room, shown
 from imagemill.ports import Progress
-from imagemill.storage import Tree, leads_out, open_file, open_folder, room, shown
 
 __all__ = [
     "CONTEXT",
@@ -40,7 +41,9 @@ __all__ = [
 ]
 
 DOCKERFILE, CONTEXT = tarball.DOCKERFILE, tarball.CONTEXT
-"""Names of the Dockerfile and of the folder with the build context, in a folder that `unpack` filled."""
+"""Names of the Dockerfile and of the folder with the build context, in a folder that `unpack`
+filled.
+"""
 
 _CHUNK = 1 << 20
 
@@ -49,27 +52,31 @@ _Undigested = tuple[Kind, bytes, int]
 
 
 def manifest(root: Path, dockerfile: Choice, progress: Progress) -> Manifest:
-    """Read the source in the folder `root`: what a build by its `dockerfile` (default: `Dockerfile`) can see.
+    """Read the source in the folder `root`: what a build by its `dockerfile` (default:
+    `Dockerfile`) can see.
 
     Where there is no Dockerfile, one is generated if a generator is given.
 
-    `UserError` if the source is not fit for a build, and says why; `PermissionDenied` if the worker may not read it.
+    `UserError` if the source is not fit for a build, and says why; `PermissionDenied` if the worker
+    may not read it.
     """
     return _read(root, dockerfile, _Nowhere(), progress)
 
 
 def pack(root: Path, dockerfile: Choice, out: BinaryIO, progress: Progress) -> Manifest:
-    """Pack the source into `out` as `.tar.gz` (see `imagemill.context.tarball`) and return the manifest as packed.
+    """Pack the source into `out` as `.tar.gz` (see `imagemill.context.tarball`) and return the
+    manifest as packed.
 
-    It is made from the very bytes that were packed: if it differs from an earlier one, so did the source. Errors are
-    those of `manifest`, and those of `out`.
+    It is made from the very bytes that were packed: if it differs from an earlier one, so did the
+    source. Errors are those of `manifest`, and those of `out`.
     """
     with tarball.Writer(out) as writer:
         return _read(root, dockerfile, writer, progress)
 
 
 def copy(root: Path, dockerfile: Choice, folder: Path, progress: Progress) -> Manifest:
-    """Copy the source into `folder`, which is created, as `unpack` would lay it out; returns the manifest as copied.
+    """Copy the source into `folder`, which is created, as `unpack` would lay it out; returns the
+    manifest as copied.
 
     Errors are those of `manifest`; `OperatorError` if the disk is full.
     """
@@ -82,7 +89,8 @@ def copy(root: Path, dockerfile: Choice, folder: Path, progress: Progress) -> Ma
 def unpack(stream: BinaryIO, folder: Path, progress: Progress) -> None:
     """Unpack a packed context into `folder`, which is created if it is not there.
 
-    `OperatorError` if the stream is damaged or the disk full. Files that are there already may be replaced.
+    `OperatorError` if the stream is damaged or the disk full. Files that are there already may be
+    replaced.
     """
     with room(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,10 +99,11 @@ def unpack(stream: BinaryIO, folder: Path, progress: Progress) -> None:
 
 
 def bundle(root: Path, dockerfile: Choice, out: BinaryIO, progress: Progress) -> Manifest:
-    """Pack the source into `out` as a `.tar.gz` that is a source itself, of the same manifest, which is returned.
+    """Pack the source into `out` as a `.tar.gz` that is a source itself, of the same manifest,
+    which is returned.
 
-    Besides what a build can see it has the Dockerfile and the ignore file, where they are hidden from the build.
-    Errors are those of `manifest`, and those of `out`.
+    Besides what a build can see it has the Dockerfile and the ignore file, where they are hidden
+    from the build. Errors are those of `manifest`, and those of `out`.
     """
     with tarball.Writer(out, top="") as writer:
         bundled = _Bundle(writer)
@@ -110,7 +119,12 @@ class _Bundle:
     """The sink of a source that is packed as one: the Dockerfile comes at its own place."""
 
     def __init__(self, writer: tarball.Writer) -> None:
-        self.folder, self.link, self.file, self.write = writer.folder, writer.link, writer.file, writer.write
+        self.folder, self.link, self.file, self.write = (
+            writer.folder,
+            writer.link,
+            writer.file,
+            writer.write,
+        )
 
     def dockerfile(self, content: bytes) -> None: ...
 
@@ -139,18 +153,29 @@ def _read(root: Path, dockerfile: Choice, sink: _Sink, progress: Progress) -> Ma
     return _read_all(root, dockerfile, sink, progress)[0]
 
 
-def _read_all(root: Path, dockerfile: Choice, sink: _Sink, progress: Progress) -> tuple[Manifest, Recipe]:
+def _read_all(
+    root: Path, dockerfile: Choice, sink: _Sink, progress: Progress
+) -> tuple[Manifest, Recipe]:
     real = os.path.realpath(os.fsencode(root))
     with _opened(real) as top, Digests() as digests:
         recipe = find(real, top, dockerfile)
         sink.dockerfile(recipe.dockerfile)
         entries: list[Entry | _Undigested] = []
         for found in Walk(recipe.ignore, progress).entries(top):
-            entries.append(_file(found, sink, digests, progress) if found.is_file else _other(found, sink))
+            entries.append(
+                _file(found, sink, digests, progress) if found.is_file else _other(found, sink)
+            )
         sha256s = digests.sha256s()
     manifest = Manifest(
-        Dockerfile(recipe.path, hashlib.sha256(recipe.dockerfile).hexdigest(), recipe.dockerfile, recipe.generated),
-        tuple(entry if isinstance(entry, Entry) else Entry(*entry, next(sha256s)) for entry in entries),
+        Dockerfile(
+            recipe.path,
+            hashlib.sha256(recipe.dockerfile).hexdigest(),
+            recipe.dockerfile,
+            recipe.generated,
+        ),
+        tuple(
+            entry if isinstance(entry, Entry) else Entry(*entry, next(sha256s)) for entry in entries
+        ),
     )
     return manifest, recipe
 
@@ -160,7 +185,9 @@ def _opened(root: bytes) -> Iterator[int]:
     try:
         top = open_folder(root)
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"There is no folder {shown(root)}", "name a folder that exists on the worker") from None
+        raise UserError(
+            f"There is no folder {shown(root)}", "name a folder that exists on the worker"
+        ) from None
     except OSError as error:
         reading_failed(b"", error)
     try:
@@ -213,7 +240,9 @@ def _rest(path: bytes, descriptor: int, left: int) -> Iterator[bytes]:
 
 
 def _other(found: Found, sink: _Sink) -> Entry:
-    """What is no file: a folder, a link, or a socket, which is an empty file to BuildKit (fsutil's `stat.go`)."""
+    """What is no file: a folder, a link, or a socket, which is an empty file to BuildKit (fsutil's
+    `stat.go`).
+    """
     if found.is_folder:
         sink.folder(found.path)
         return Entry("dir", found.path)
@@ -229,7 +258,10 @@ def _other(found: Found, sink: _Sink) -> Entry:
         sink.file(found.path, executable, 0, b"")
         return Entry("exec" if executable else "file", found.path, 0, hashlib.sha256().hexdigest())
     what = "a FIFO" if stat.S_ISFIFO(mode) else "a device"
-    raise UserError(f"The source has {what} in it: {shown(found.path)}", "list it in .dockerignore, or remove it")
+    raise UserError(
+        f"The source has {what} in it: {shown(found.path)}",
+        "list it in .dockerignore, or remove it",
+    )
 
 
 def _link(path: bytes, target: bytes, sink: _Sink) -> Entry:

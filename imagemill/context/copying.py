@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import Self
 
 from imagemill.context.tarball import CONTEXT, DOCKERFILE, IGNORE_NOTHING, MTIME
-from imagemill.storage import Tree, write_all
+from imagemill.files.tree import Tree, write_all
 
 _TOP = f"{CONTEXT}/".encode()
 
@@ -23,7 +23,10 @@ class Copier:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self._end()
         self._tree.__exit__(kind, error, traceback)

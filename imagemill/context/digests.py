@@ -1,8 +1,9 @@
-"""Digests of files, made in a thread of their own while the next bytes are read, and written to where they go.
+"""Digests of files, made in a thread of their own while the next bytes are read, and written to
+where they go.
 
-Handing over small files one by one would cost more than it gains, since the two threads would wait for the
-interpreter's lock all the time. In batches, and with next to no Python between two digests, reading and hashing
-overlap. Of a large file each chunk is a batch.
+Handing over small files one by one would cost more than it gains, since the two threads would wait
+for the interpreter's lock all the time. In batches, and with next to no Python between two digests,
+reading and hashing overlap. Of a large file each chunk is a batch.
 """
 
 import hashlib
@@ -42,7 +43,10 @@ class Digests:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self._thread.shutdown(cancel_futures=True)
 
@@ -68,7 +72,8 @@ class Digests:
 
     def sha256s(self) -> Iterator[str]:
         """The digests, in hex, of all contents so far."""
-        # Here, not in the thread: nothing is read meanwhile, and most projects need no thread at all.
+        # Here, not in the thread: nothing is read meanwhile, and most projects need no thread at
+        # all.
         last = _sha256s(self._batch)
         self._batch, self._size = [], 0
         while self._waiting:

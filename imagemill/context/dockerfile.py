@@ -1,7 +1,9 @@
-"""Finds the Dockerfile in a source, and the `.dockerignore` that goes with it, as BuildKit looks for them.
+"""Finds the Dockerfile in a source, and the `.dockerignore` that goes with it, as BuildKit looks
+for them.
 
-https://github.com/moby/buildkit, `frontend/dockerui/config.go`: `<Dockerfile>.dockerignore` beside the Dockerfile
-wins over `.dockerignore` at the top, and where there is no `Dockerfile`, `dockerfile` will do.
+https://github.com/moby/buildkit, `frontend/dockerui/config.go`: `<Dockerfile>.dockerignore` beside
+the Dockerfile wins over `.dockerignore` at the top, and where there is no `Dockerfile`,
+`dockerfile` will do.
 """
 
 import os
@@ -17,8 +19,8 @@ from typing import NamedTuple, Protocol
 from imagemill.context.dockerignore import DockerIgnore
 from imagemill.context.walk import Walk, reading_failed
 from imagemill.errors import ImagemillError, UserError
+from imagemill.files.tree import open_below, shown
 from imagemill.ports import Quiet
-from imagemill.storage import open_below, shown
 
 _DEFAULT = "Dockerfile"
 _MAX_SIZE = 4 << 20
@@ -36,7 +38,9 @@ class Recipe(NamedTuple):
     generated: bool = False
     """Whether the source has no Dockerfile, and it was generated."""
     files: Mapping[bytes, bytes] = MappingProxyType({})
-    """What was read of the source for it, by its real path, and so has to be there to find the same again."""
+    """What was read of the source for it, by its real path, and so has to be there to find the same
+    again.
+    """
 
 
 class Generated(NamedTuple):
@@ -55,19 +59,24 @@ class Generator(Protocol):
         """What it was asked for by name, which a Dockerfile of the source's own would pass over."""
 
     def generated(self, root: Path) -> Generated:
-        """The Dockerfile for the source in the folder `root`; `UserError` if there is nothing to make one from."""
+        """The Dockerfile for the source in the folder `root`; `UserError` if there is nothing to
+        make one from.
+        """
 
 
 Choice = str | Generator | None
-"""The path of a Dockerfile within the source; or what makes one if the source has none; or neither."""
+"""The path of a Dockerfile within the source; or what makes one if the source has none; or
+neither.
+"""
 
 
 def find(root: bytes, top: int, dockerfile: Choice) -> Recipe:
-    """Read the Dockerfile at `dockerfile` (default: `Dockerfile`) and the ignore file that goes with it.
+    """Read the Dockerfile at `dockerfile` (default: `Dockerfile`) and the ignore file that goes
+    with it.
 
-    `root` is the source's real path, `top` its descriptor. `UserError` if the Dockerfile lies outside the source, or
-    if there is none; then the error lists those that may have been meant. If there is nothing that could have been
-    meant, a generator makes one.
+    `root` is the source's real path, `top` its descriptor. `UserError` if the Dockerfile lies
+    outside the source, or if there is none; then the error lists those that may have been meant. If
+    there is nothing that could have been meant, a generator makes one.
     """
     path, generator = (dockerfile, None) if isinstance(dockerfile, str) else (_DEFAULT, dockerfile)
     path, read = _inside(path), _Reader(root, top)
@@ -82,11 +91,15 @@ def find(root: bytes, top: int, dockerfile: Choice) -> Recipe:
     if generator is None or candidates:
         raise _missing(path, candidates)
     made = generator.generated(Path(os.fsdecode(root)))
-    return Recipe(path, made.dockerfile, _ignore(read, path, made.ignore), generated=True, files=read.found)
+    return Recipe(
+        path, made.dockerfile, _ignore(read, path, made.ignore), generated=True, files=read.found
+    )
 
 
 def _ignore(read: "_Reader", path: str, default: bytes = b"") -> DockerIgnore:
-    """What is to be ignored, by the ignore file that goes with the Dockerfile at `path`, or the `default`."""
+    """What is to be ignored, by the ignore file that goes with the Dockerfile at `path`, or the
+    `default`.
+    """
     for name in (f"{path}.dockerignore", ".dockerignore"):
         patterns = read.file(name)
         if patterns is not None:
@@ -105,7 +118,8 @@ def _inside(path: str) -> str:
     normal = posixpath.normpath(path)
     if normal.startswith(("/", "../")) or normal == "..":
         raise UserError(
-            f"The Dockerfile {path!r} lies outside the source", "give its path relative to the source's top folder"
+            f"The Dockerfile {path!r} lies outside the source",
+            "give its path relative to the source's top folder",
         )
     return normal
 
@@ -119,11 +133,15 @@ class _Reader:
         """Real path in the source → content."""
 
     def file(self, path: str) -> bytes | None:
-        """The content of a file, followed through links that stay in the source; `None` if there is no such file."""
+        """The content of a file, followed through links that stay in the source; `None` if there is
+        no such file.
+        """
         real = os.path.realpath(posixpath.join(self._root, os.fsencode(path)))
         inside = posixpath.relpath(real, self._root)
         if inside.split(b"/")[0] == b"..":
-            raise UserError(f"{path!r} is a link that leaves the source", "put the file itself in its place")
+            raise UserError(
+                f"{path!r} is a link that leaves the source", "put the file itself in its place"
+            )
         try:
             with open_below(self._top, inside) as file:
                 content = file.read(_MAX_SIZE + 1)
@@ -132,16 +150,22 @@ class _Reader:
         except OSError as error:
             reading_failed(os.fsencode(path), error)
         if len(content) > _MAX_SIZE:
-            raise UserError(f"{path!r} is larger than {_MAX_SIZE >> 20} MiB", "name the file that is meant")
+            raise UserError(
+                f"{path!r} is larger than {_MAX_SIZE >> 20} MiB", "name the file that is meant"
+            )
         self.found[inside] = content
         return content
 
 
 def _missing(path: str, candidates: list[str]) -> UserError:
     if not candidates:
-        return UserError(f"The source has no {path!r}", f"add a {_DEFAULT} at the source's top, or say where it is")
+        return UserError(
+            f"The source has no {path!r}",
+            f"add a {_DEFAULT} at the source's top, or say where it is",
+        )
     return UserError(
-        f"The source has no {path!r}, but it has {', '.join(candidates)}", "say which Dockerfile is meant, by its path"
+        f"The source has no {path!r}, but it has {', '.join(candidates)}",
+        "say which Dockerfile is meant, by its path",
     )
 
 
@@ -153,10 +177,20 @@ def _candidates(top: int, path: str) -> list[str]:
         entries = islice(Walk(DockerIgnore(), Quiet()).entries(top), _MAX_LOOKED_AT)
         files.extend(shown(entry.path) for entry in entries if entry.is_file)
     wanted = posixpath.basename(path)
-    alike = get_close_matches(wanted, {posixpath.basename(file) for file in files}, n=_MAX_CANDIDATES, cutoff=0.75)
-    meant = [file for file in files if posixpath.basename(file) in alike or _is_dockerfile(posixpath.basename(file))]
-    return sorted(meant, key=lambda file: -SequenceMatcher(None, file, path).ratio())[:_MAX_CANDIDATES]
+    alike = get_close_matches(
+        wanted, {posixpath.basename(file) for file in files}, n=_MAX_CANDIDATES, cutoff=0.75
+    )
+    meant = [
+        file
+        for file in files
+        if posixpath.basename(file) in alike or _is_dockerfile(posixpath.basename(file))
+    ]
+    return sorted(meant, key=lambda file: -SequenceMatcher(None, file, path).ratio())[
+        :_MAX_CANDIDATES
+    ]
 
 
 def _is_dockerfile(name: str) -> bool:
-    return any(word in name.lower() for word in ("dockerfile", "containerfile")) and not name.endswith("ignore")
+    return any(
+        word in name.lower() for word in ("dockerfile", "containerfile")
+    ) and not name.endswith("ignore")

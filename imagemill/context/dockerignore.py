@@ -1,10 +1,11 @@
-"""Reads `.dockerignore` exactly as BuildKit does, so that a build through Imagemill sees what `docker build` would see.
+"""Reads `.dockerignore` exactly as BuildKit does, so that a build through Imagemill sees what
+`docker build` would see.
 
 The rules, quirks included, are those of three Go packages, followed here step by step:
-https://github.com/moby/patternmatcher (`ignorefile` reads the lines, `patternmatcher` matches paths) and
-https://github.com/tonistiigi/fsutil (`filter.go` walks, and decides which folders need not be entered).
-Patterns become regular expressions of RE2, which is what Go has: the same syntax, and matching in linear time, so
-that no pattern, however hostile, can hold up a worker.
+https://github.com/moby/patternmatcher (`ignorefile` reads the lines, `patternmatcher` matches
+paths) and https://github.com/tonistiigi/fsutil (`filter.go` walks, and decides which folders need
+not be entered). Patterns become regular expressions of RE2, which is what Go has: the same syntax,
+and matching in linear time, so that no pattern, however hostile, can hold up a worker.
 """
 
 import posixpath
@@ -22,8 +23,14 @@ Matches = tuple[bool, ...]
 """Which patterns match a folder or one above it: what its entries inherit."""
 
 _BOM = b"\xef\xbb\xbf"
-_SPACE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
-"""What Go's `strings.TrimSpace` trims: Unicode's White_Space (Python's `str.strip` trims four characters more)."""
+_SPACE = (
+    "\t\n\v\f\r \x85\xa0\u1680"
+    + "".join(map(chr, range(0x2000, 0x200B)))
+    + "\u2028\u2029\u202f\u205f\u3000"
+)
+"""What Go's `strings.TrimSpace` trims: Unicode's White_Space (Python's `str.strip` trims four
+characters more).
+"""
 
 _SPECIAL = "*[]?^\\"
 """Characters that make a pattern, or a part of one, more than a plain name."""
@@ -45,7 +52,9 @@ class Pattern:
     """Whether it takes that to match, rather than a comparison."""
 
     def may_match_below(self, folder: str) -> bool:
-        """Whether a path below `folder` could match: not if the plain names that the pattern begins with differ."""
+        """Whether a path below `folder` could match: not if the plain names that the pattern begins
+        with differ.
+        """
         if self.is_expression and ("|" in self.text or "{" in self.text):
             return True
         for part, name in zip(self.text.split("/"), folder.split("/"), strict=False):
@@ -63,7 +72,9 @@ class DockerIgnore:
         self._patterns = patterns
         self._exceptions = tuple(pattern for pattern in patterns if pattern.exception)
         self._plain_exceptions = not any(
-            character in _SPECIAL for pattern in self._exceptions for character in _without_trailing_glob(pattern)
+            character in _SPECIAL
+            for pattern in self._exceptions
+            for character in _without_trailing_glob(pattern)
         )
         self._any = _any([pattern.expression for pattern in patterns])
         self.at_top: Matches = (False,) * len(patterns)
@@ -71,16 +82,19 @@ class DockerIgnore:
 
     @classmethod
     def parse(cls, content: bytes, name: str) -> Self:
-        """Read the file; `name` is its name in errors. A pattern that BuildKit refuses is a `UserError`."""
+        """Read the file; `name` is its name in errors. A pattern that BuildKit refuses is a
+        `UserError`.
+        """
         return cls(tuple(_pattern(line, f"{name}:{number}") for number, line in _lines(content)))
 
     def match(self, path: bytes, inherited: Matches) -> tuple[bool, Matches]:
         """Whether `path` is ignored, and what its entries inherit, if it is a folder.
 
-        `inherited` is what its own folder passes on. As in Go, a pattern that cannot change the outcome is not even
-        tried, and so does not count as matching for what is below.
+        `inherited` is what its own folder passes on. As in Go, a pattern that cannot change the
+        outcome is not even tried, and so does not count as matching for what is below.
         """
-        # Few paths match anything, and asking all patterns at once costs hardly more than asking one.
+        # Few paths match anything, and asking all patterns at once costs hardly more than asking
+        # one.
         may_match = self._any is not None and _searches(self._any, path)
         if not may_match and True not in inherited:
             return False, inherited
@@ -95,14 +109,18 @@ class DockerIgnore:
         return ignored, tuple(matches)
 
     def may_keep_below(self, folder: bytes) -> bool:
-        """Whether an ignored folder has to be entered, since an exception could match something below it.
+        """Whether an ignored folder has to be entered, since an exception could match something
+        below it.
 
-        Where all exceptions are plain names BuildKit compares prefixes, otherwise it enters every folder. We enter
-        fewer, but only where no exception can match.
+        Where all exceptions are plain names BuildKit compares prefixes, otherwise it enters every
+        folder. We enter fewer, but only where no exception can match.
         """
         if self._plain_exceptions:
             below = folder + b"/"
-            return any(f"{_without_trailing_glob(pattern)}/".encode().startswith(below) for pattern in self._exceptions)
+            return any(
+                f"{_without_trailing_glob(pattern)}/".encode().startswith(below)
+                for pattern in self._exceptions
+            )
         path = _text(folder)
         return any(pattern.may_match_below(path) for pattern in self._exceptions)
 
@@ -124,7 +142,10 @@ def _pattern(line: str, where: str) -> Pattern:
     """As `patternmatcher.New` does it, which cleans once more, and looks for a `!` only then."""
     text = _clean(line.strip(_SPACE))
     if text == "!":
-        raise UserError(f"{where}: a '!' alone is not a pattern", "write what is not to be ignored behind the '!'")
+        raise UserError(
+            f"{where}: a '!' alone is not a pattern",
+            "write what is not to be ignored behind the '!'",
+        )
     exception = text.startswith("!")
     text = text.removeprefix("!")
     try:
@@ -163,10 +184,14 @@ _ESCAPED = frozenset(".+()$")
 
 _CHUNK = re.compile(r"\**((?:\\.?|\[(?:\\.?|[^\\\]])*\]?|[^*\\\[])*)", re.DOTALL)
 _IN_BRACKETS = r"(?:\\.|[^\\\]-])"
-_VALID_CHUNK = re.compile(rf"(?:\[\^?+(?:{_IN_BRACKETS}(?:-{_IN_BRACKETS})?)+\]|\\.|[^\\\[])*", re.DOTALL)
+_VALID_CHUNK = re.compile(
+    rf"(?:\[\^?+(?:{_IN_BRACKETS}(?:-{_IN_BRACKETS})?)+\]|\\.|[^\\\[])*", re.DOTALL
+)
 
 _MAX_MEMORY = 1 << 20
-"""Bytes that one compiled expression may take, with what it remembers. RE2 keeps up to 128 of them."""
+"""Bytes that one compiled expression may take, with what it remembers. RE2 keeps up to 128 of
+them.
+"""
 
 
 def _matcher(text: str) -> tuple[Callable[[bytes], bool], str, bool]:
@@ -189,9 +214,15 @@ def _matcher(text: str) -> tuple[Callable[[bytes], bool], str, bool]:
 
 
 def _any(expressions: list[str]) -> Any | None:
-    """One expression for all; if that would take too much memory, one that lets each be asked for itself."""
+    """One expression for all; if that would take too much memory, one that lets each be asked for
+    itself.
+    """
     try:
-        return _compile("|".join(f"(?:{expression})" for expression in expressions)) if expressions else None
+        return (
+            _compile("|".join(f"(?:{expression})" for expression in expressions))
+            if expressions
+            else None
+        )
     except re2.error:
         return _compile("")
 
@@ -211,9 +242,10 @@ def _searches(expression: Any, path: bytes) -> bool:
 def _translate(text: str) -> tuple[str, str]:
     """How to match (`Pattern.compile` in Go), and the regular expression if it takes one.
 
-    `**` is any number of folders, also none; at the end, anything. Go does not treat characters in brackets apart,
-    so neither do we: `[a*]` is the expression `[a[^/]*]`. It means to escape `|`, `{` and `}` too, but its table
-    of what to escape has room for half of ASCII only, so in an expression these three keep their meaning.
+    `**` is any number of folders, also none; at the end, anything. Go does not treat characters in
+    brackets apart, so neither do we: `[a*]` is the expression `[a[^/]*]`. It means to escape `|`,
+    `{` and `}` too, but its table of what to escape has room for half of ASCII only, so in an
+    expression these three keep their meaning.
     """
     kind, expression = _LITERAL, "^"
     for token in _TOKEN.finditer(text):
@@ -236,10 +268,15 @@ def _translate(text: str) -> tuple[str, str]:
 def _check_syntax(text: str) -> None:
     """`ValueError` where Go's `filepath.Match(text, ".")` finds bad syntax.
 
-    It looks at the first chunk between stars only, and at the second if the first matches the `.` by itself.
+    It looks at the first chunk between stars only, and at the second if the first matches the `.`
+    by itself.
     """
     chunk = _CHUNK.match(text)
     while chunk:
         if not _VALID_CHUNK.fullmatch(chunk[1]):
             raise ValueError(text)
-        chunk = _CHUNK.match(text, chunk.end()) if chunk.start() == 0 and chunk[1] in (".", r"\.", "?") else None
+        chunk = (
+            _CHUNK.match(text, chunk.end())
+            if chunk.start() == 0 and chunk[1] in (".", r"\.", "?")
+            else None
+        )

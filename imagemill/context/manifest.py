@@ -1,6 +1,8 @@
-"""The manifest of a build context: one line for each entry that a build can see, and the hash that names them all.
+"""The manifest of a build context: one line for each entry that a build can see, and the hash that
+names them all.
 
-What does not end up in an image is not in it either: times, owners, and of the mode all but the executable bit.
+What does not end up in an image is not in it either: times, owners, and of the mode all but the
+executable bit.
 """
 
 import hashlib
@@ -41,7 +43,9 @@ class Entry(NamedTuple):
 
 
 class Dockerfile(NamedTuple):
-    """The Dockerfile that the context is built by, which may be one that `.dockerignore` hides from the build."""
+    """The Dockerfile that the context is built by, which may be one that `.dockerignore` hides from
+    the build.
+    """
 
     path: str
     """Relative to the source's top."""
@@ -55,7 +59,8 @@ class Dockerfile(NamedTuple):
 class Manifest:
     """All that a build context holds.
 
-    Entries are in the order of a walk: sorted by the bytes of their names, and a folder right before what it holds.
+    Entries are in the order of a walk: sorted by the bytes of their names, and a folder right
+    before what it holds.
     """
 
     dockerfile: Dockerfile
@@ -64,8 +69,8 @@ class Manifest:
     def lines(self) -> Iterator[str]:
         """The manifest, line by line: ASCII, and never the same for two different contexts.
 
-        Paths are JSON strings, in which a byte that is not UTF-8 is the lone surrogate U+DC00 + byte, as PEP 383
-        has it.
+        Paths are JSON strings, in which a byte that is not UTF-8 is the lone surrogate U+DC00 +
+        byte, as PEP 383 has it.
         """
         yield f"dockerfile {_quoted(self.dockerfile.path.encode(errors='surrogateescape'))} {self.dockerfile.sha256}"
         for entry in self.entries:

@@ -1,14 +1,15 @@
-"""The packed form of a build context: a `.tar.gz` that is the same for the same content, wherever it is packed.
+"""The packed form of a build context: a `.tar.gz` that is the same for the same content, wherever
+it is packed.
 
     Dockerfile                 the Dockerfile, wherever the source has it
     Dockerfile.dockerignore    a comment: nothing is left to ignore
     context/…                  what a build can see, and nothing else
 
-Owners are 0:0, modes 0755 or 0644, times 1980-01-02 (zip cannot store earlier ones); long names and sizes are in
-GNU's format, which keeps names as bytes, and which GNU tar, Go and Python read. The gzip stream is cut into blocks of
-a fixed size, so that it does not depend on how the source was read. ISA-L at level 1 gives the same bytes on every
-x86-64 processor (tried from SSE4.2 to AVX-512; at level 3 it does not), and others on ARM: there the tar is the same,
-but not its compression.
+Owners are 0:0, modes 0755 or 0644, times 1980-01-02 (zip cannot store earlier ones); long names and
+sizes are in GNU's format, which keeps names as bytes, and which GNU tar, Go and Python read. The
+gzip stream is cut into blocks of a fixed size, so that it does not depend on how the source was
+read. ISA-L at level 1 gives the same bytes on every x86-64 processor (tried from SSE4.2 to AVX-512;
+at level 3 it does not), and others on ARM: there the tar is the same, but not its compression.
 """
 
 import gzip
@@ -20,8 +21,8 @@ from typing import BinaryIO, Self
 from isal import igzip_threaded, isal_zlib
 
 from imagemill.errors import OperatorError
+from imagemill.files.tree import Tree, UnsafePathError, leads_out
 from imagemill.ports import Progress
-from imagemill.storage import Tree, UnsafePathError, leads_out
 
 DOCKERFILE, CONTEXT = "Dockerfile", "context"
 """Where the Dockerfile and the build context are, once unpacked."""
@@ -29,7 +30,8 @@ DOCKERFILE, CONTEXT = "Dockerfile", "context"
 MTIME = 315_619_200
 """1980-01-02 00:00 UTC, in seconds since 1970: the time of all that is packed."""
 
-# Not empty: to some BuildKit frontends an empty file is as good as none, and they go on to read `.dockerignore`.
+# Not empty: to some BuildKit frontends an empty file is as good as none, and they go on to read
+# `.dockerignore`.
 IGNORE_NOTHING = b"# What was to be ignored is not in the context.\n"
 
 _BLOCK = 1 << 20
@@ -52,7 +54,10 @@ class Writer:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         with self._gzip:
             if error is None:
@@ -72,8 +77,16 @@ class Writer:
         self._add(self._below(path), tarfile.SYMTYPE, 0o777, target=target.decode(*_ENCODING))
 
     def file(self, path: bytes, executable: bool, size: int, content: bytes) -> None:
-        """Begin a file of `size` bytes, of which `content` are the first; `write` must bring the others."""
-        self._add(self._below(path), tarfile.REGTYPE, 0o755 if executable else 0o644, size, content=content)
+        """Begin a file of `size` bytes, of which `content` are the first; `write` must bring the
+        others.
+        """
+        self._add(
+            self._below(path),
+            tarfile.REGTYPE,
+            0o755 if executable else 0o644,
+            size,
+            content=content,
+        )
 
     def _below(self, path: bytes) -> str:
         return f"{self._top}{path.decode(*_ENCODING)}"
@@ -85,7 +98,15 @@ class Writer:
                 self._gzip.write(view[:_BLOCK])
             del self._buffer[:_BLOCK]
 
-    def _add(self, name: str, kind: bytes, mode: int, size: int = 0, target: str = "", content: bytes = b"") -> None:
+    def _add(
+        self,
+        name: str,
+        kind: bytes,
+        mode: int,
+        size: int = 0,
+        target: str = "",
+        content: bytes = b"",
+    ) -> None:
         info = tarfile.TarInfo(name)
         info.type, info.mode, info.size, info.linkname, info.mtime = kind, mode, size, target, MTIME
         self.write(bytes(self._padding) + info.tobuf(tarfile.GNU_FORMAT, *_ENCODING) + content)
@@ -93,7 +114,9 @@ class Writer:
 
 
 def unpack(stream: BinaryIO, tree: Tree, progress: Progress) -> None:
-    """Unpack what `Writer` has packed; `OperatorError` if it is damaged, or holds what a `Writer` never writes."""
+    """Unpack what `Writer` has packed; `OperatorError` if it is damaged, or holds what a `Writer`
+    never writes.
+    """
     try:
         with igzip_threaded.open(stream, "rb", threads=1) as archive:  # type: ignore[no-untyped-call]
             for info in _members(archive):
@@ -101,9 +124,16 @@ def unpack(stream: BinaryIO, tree: Tree, progress: Progress) -> None:
                 _unpack_member(info, archive, tree)
             while archive.read(_BLOCK):
                 pass  # to the end, where gzip has its checksum
-    except (tarfile.TarError, isal_zlib.IsalError, gzip.BadGzipFile, EOFError, UnsafePathError) as error:  # type: ignore[misc]
+    except (
+        tarfile.TarError,
+        isal_zlib.IsalError,
+        gzip.BadGzipFile,
+        EOFError,
+        UnsafePathError,
+    ) as error:  # type: ignore[misc]
         raise OperatorError(
-            f"The packed context is damaged: {error}", "delete it from the context store and build again"
+            f"The packed context is damaged: {error}",
+            "delete it from the context store and build again",
         ) from error
 
 

@@ -1,4 +1,6 @@
-"""Walks a source folder, in the order of the manifest, and finds what `.dockerignore` lets a build see."""
+"""Walks a source folder, in the order of the manifest, and finds what `.dockerignore` lets a build
+see.
+"""
 
 import errno
 import os
@@ -8,12 +10,14 @@ from typing import NamedTuple, NoReturn
 
 from imagemill.context.dockerignore import DockerIgnore, Matches
 from imagemill.errors import PermissionDenied, UserError
+from imagemill.files.tree import MAX_DEPTH, open_folder, shown
 from imagemill.ports import Progress
-from imagemill.storage import MAX_DEPTH, open_folder, shown
 
 _FILE_NAMES = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ESTALE}
-"""What opening an entry, of the type that it had when its folder was listed, says when it is no longer that."""
+"""What opening an entry, of the type that it had when its folder was listed, says when it is no
+longer that.
+"""
 
 
 class Found(NamedTuple):
@@ -39,7 +43,9 @@ class Walk:
         """What the open folder `top` holds and is not ignored, and the folders that lead to it."""
         return self._entries(top, b"", self._ignore.at_top, 1)
 
-    def _entries(self, folder: int, prefix: bytes, inherited: Matches, depth: int) -> Iterator[Found]:
+    def _entries(
+        self, folder: int, prefix: bytes, inherited: Matches, depth: int
+    ) -> Iterator[Found]:
         if depth > MAX_DEPTH:
             raise UserError(
                 f"The source has folders nested deeper than {MAX_DEPTH}, below {shown(prefix[:200])} …",
@@ -80,12 +86,18 @@ def _led_to(folder: Found, below: Iterator[Found]) -> Iterator[Found]:
 
 
 def _listing(folder: int, path: bytes) -> list[tuple[bytes, bool, bool]]:
-    """Name, whether it is a file and whether a folder, of each entry of an open folder, in order."""
+    """Name, whether it is a file and whether a folder, of each entry of an open folder, in
+    order.
+    """
     try:
         with os.scandir(folder) as entries:
             return sorted(
                 [
-                    (e.name.encode(*_FILE_NAMES), e.is_file(follow_symlinks=False), e.is_dir(follow_symlinks=False))
+                    (
+                        e.name.encode(*_FILE_NAMES),
+                        e.is_file(follow_symlinks=False),
+                        e.is_dir(follow_symlinks=False),
+                    )
                     for e in entries
                 ]
             )
@@ -102,7 +114,9 @@ def changed(path: bytes) -> UserError:
 
 
 def reading_failed(path: bytes, error: OSError) -> NoReturn:
-    """Raise what an error in reading `path` means to whoever can mend it; the error itself if it is none we know."""
+    """Raise what an error in reading `path` means to whoever can mend it; the error itself if it is
+    none we know.
+    """
     if error.errno in _GONE:
         raise changed(path) from error
     if isinstance(error, PermissionError):

@@ -1,4 +1,5 @@
-"""Looks at everything that a build needs, before there is one: what is there, what is not, and what to do about it.
+"""Looks at everything that a build needs, before there is one: what is there, what is not, and what
+to do about it.
 
 findings   what is found
 case       what is looked at
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 
 from imagemill.config import LaunchConfig, Loaded
 from imagemill.doctor import builder, clouds, registry, service
-from imagemill.doctor.case import Case, Place
+from imagemill.doctor.examination import Case, Place
 from imagemill.doctor.findings import Finding, Verdict, failure
 from imagemill.errors import ImagemillError
 from imagemill.permissions import permissions
@@ -56,4 +57,6 @@ def _with_destination(config: LaunchConfig, destination: str | None) -> LaunchCo
     if destination is None:
         return config
     repository = str(ImageReference.parse_destination(destination))
-    return config.model_copy(update={"builder": config.builder.model_copy(update={"destination": repository})})
+    return config.model_copy(
+        update={"builder": config.builder.model_copy(update={"destination": repository})}
+    )

@@ -5,9 +5,9 @@ from types import MappingProxyType
 
 from imagemill.adapters import load
 from imagemill.builders import ADAPTERS
-from imagemill.builders import docker_cli as docker
+from imagemill.builders.docker import cli as docker
 from imagemill.doctor import cluster
-from imagemill.doctor.case import Case, Place
+from imagemill.doctor.examination import Case, Place
 from imagemill.doctor.findings import Finding, Verdict, checked, failure
 from imagemill.errors import ImagemillError
 
@@ -19,7 +19,9 @@ def examine(case: Case) -> Iterator[Finding]:
 
 
 def _lacking(case: Case) -> Verdict:
-    """With a service, it is its workers that build; this machine is looked at too, since workers may run on it."""
+    """With a service, it is its workers that build; this machine is looked at too, since workers
+    may run on it.
+    """
     return Verdict.WARNING if case.place.client else Verdict.FAILED
 
 
@@ -72,7 +74,10 @@ def _engine(place: Place, cli: docker.Cli) -> Finding:
     if docker.reaches_engine(cli.path, place.docker_host, place.environment, folder):
         return Finding("engine", Verdict.OK, f"answers at {endpoint.host}")
     return Finding(
-        "engine", Verdict.FAILED, f"no Docker engine answers at {endpoint.host}", "start it, or set DOCKER_HOST"
+        "engine",
+        Verdict.FAILED,
+        f"no Docker engine answers at {endpoint.host}",
+        "start it, or set DOCKER_HOST",
     )
 
 

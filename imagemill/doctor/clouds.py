@@ -5,10 +5,10 @@ from types import MappingProxyType
 
 from imagemill.adapters import Adapter, load
 from imagemill.clouds import Identity
-from imagemill.doctor.case import Case
+from imagemill.doctor.examination import Case
 from imagemill.doctor.findings import Finding, Verdict
+from imagemill.objects import check, store_for
 from imagemill.permissions import Use
-from imagemill.stores import check, store_for
 
 IDENTITIES: Mapping[str, Adapter] = MappingProxyType(
     {
@@ -28,7 +28,9 @@ def examine(case: Case) -> Iterator[Finding]:
     if environment.type in IDENTITIES:
         yield case.checked("identity", lambda: _identity(case))
     if uri and case.config.builder.type != "noop":
-        yield case.checked("context store", lambda: _store(uri, environment.region), Use.KEEP_CONTEXTS)
+        yield case.checked(
+            "context store", lambda: _store(uri, environment.region), Use.KEEP_CONTEXTS
+        )
 
 
 def _identity(case: Case) -> Finding:
@@ -41,4 +43,6 @@ def _identity(case: Case) -> Finding:
 
 def _store(uri: str, region: str | None) -> Finding:
     check(store_for(uri, region=region))
-    return Finding("context store", Verdict.OK, f"{uri}: a probe was stored, read and removed again")
+    return Finding(
+        "context store", Verdict.OK, f"{uri}: a probe was stored, read and removed again"
+    )

@@ -1,17 +1,21 @@
-"""Whether the cluster that Kaniko is to build in answers, and lets us do there what a build does."""
+"""Whether the cluster that Kaniko is to build in answers, and lets us do there what a build
+does.
+"""
 
 from collections.abc import Iterator
 from itertools import groupby
 
-from imagemill.doctor.case import Case
+from imagemill.doctor.examination import Case
 from imagemill.doctor.findings import Finding, Verdict, failure
 from imagemill.errors import ImagemillError
 from imagemill.permissions.kubernetes import rule
 
 
 def examine(case: Case) -> Iterator[Finding]:
-    """All findings of the cluster. With a service, its workers may be in a cluster that this machine is not in."""
-    from imagemill.builders.kaniko.cluster import connect  # for those alone who have Kubernetes' client
+    """All findings of the cluster. With a service, its workers may be in a cluster that this
+    machine is not in.
+    """
+    from imagemill.builders.kaniko.api import connect  # for those alone who have Kubernetes' client
 
     lacking = Verdict.WARNING if case.place.client else Verdict.FAILED
     try:
@@ -20,7 +24,9 @@ def examine(case: Case) -> Iterator[Finding]:
     except ImagemillError as error:
         yield failure("cluster", error, lacking)
         return
-    yield Finding("cluster", Verdict.OK, f"answers at {cluster.host}; namespace: {cluster.namespace}")
+    yield Finding(
+        "cluster", Verdict.OK, f"answers at {cluster.host}; namespace: {cluster.namespace}"
+    )
     for (resource, group, needed), permissions in groupby(
         missing, lambda found: (found.resource, found.group, found.needed)
     ):

@@ -24,7 +24,9 @@ class Finding:
     message: str
     hint: str = ""
     grants: tuple[str, ...] = ()
-    """Where a permission is missing: the pieces of a policy that grant it (`imagemill permissions` prints it all)."""
+    """Where a permission is missing: the pieces of a policy that grant it (`imagemill permissions`
+    prints it all).
+    """
 
 
 def checked(check: str, find: Callable[[], Finding], lacking: Verdict = Verdict.FAILED) -> Finding:

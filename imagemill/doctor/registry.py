@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from imagemill.doctor.case import Case
+from imagemill.clouds.hosts import ECR
+from imagemill.doctor.examination import Case
 from imagemill.doctor.findings import Finding, Verdict
-from imagemill.doctor.pushing import may_push
-from imagemill.hosts import ECR
+from imagemill.doctor.push_probe import may_push
 from imagemill.permissions import Party, Use, pushing_party
 from imagemill.ports import Registry
 from imagemill.reference import ImageReference
@@ -45,7 +45,9 @@ def examine(case: Case) -> Iterator[Finding]:
 
 def _adapter(case: Case, repository: ImageReference) -> Registry:
     place = case.place
-    return registry_for(repository, docker_config=place.docker_config, insecure=place.insecure_registries)
+    return registry_for(
+        repository, docker_config=place.docker_config, insecure=place.insecure_registries
+    )
 
 
 def _registry(case: Case, repository: ImageReference) -> Finding:
@@ -54,7 +56,9 @@ def _registry(case: Case, repository: ImageReference) -> Finding:
 
 
 def _repository(case: Case, repository: ImageReference) -> Finding:
-    """Whether the repository is there. ECR alone has them made before they are pushed to; a doctor makes nothing."""
+    """Whether the repository is there. ECR alone has them made before they are pushed to; a doctor
+    makes nothing.
+    """
     from imagemill.registries.ecr import EcrRegistry  # for those alone who have AWS's SDK
 
     if EcrRegistry().has(repository):
@@ -87,7 +91,11 @@ def _credentials(case: Case, repository: ImageReference) -> Finding:
             f"there are none for {host}, so pushes are anonymous",
             f"if the registry wants a login: docker login {host}",
         )
-    end = f", until {datetime.fromtimestamp(credentials.expires, UTC):%H:%M} UTC" if credentials.expires else ""
+    end = (
+        f", until {datetime.fromtimestamp(credentials.expires, UTC):%H:%M} UTC"
+        if credentials.expires
+        else ""
+    )
     known = f"there are some for {host}{end}"
     if not pushes:
         message = f"{known}; as long as there is no repository, no push can be tried"

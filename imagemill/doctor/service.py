@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from imagemill.client import QUEUE, Client
-from imagemill.doctor.case import Case
+from imagemill.doctor.examination import Case
 from imagemill.doctor.findings import Finding, Verdict, checked, failure
 from imagemill.embedded import valkey_program, worker_code
 from imagemill.errors import ImagemillError, UserError
@@ -29,7 +29,12 @@ def _service(client: Client, builder: str) -> Iterator[Finding]:
     yield _queue(workers, QUEUE)
     if builder == "auto":
         # What builds is up to the workers' config: one pool for builds is enough.
-        queues = {queue for served in workers.values() for queue in served if queue.startswith(f"{QUEUE}.")}
+        queues = {
+            queue
+            for served in workers.values()
+            for queue in served
+            if queue.startswith(f"{QUEUE}.")
+        }
         for queue in sorted(queues) or [f"{QUEUE}.docker"]:
             yield _queue(workers, queue)
     else:

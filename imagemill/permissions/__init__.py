@@ -20,9 +20,21 @@ from imagemill.permissions.needs import Need, Party, Use, needs, pushing_party
 from imagemill.permissions.notes import notes
 from imagemill.permissions.policy import Block, Cloud, Grant, Policy
 
-__all__ = ["Block", "Grant", "Need", "Party", "Permissions", "Policy", "Use", "permissions", "pushing_party"]
+__all__ = [
+    "Block",
+    "Grant",
+    "Need",
+    "Party",
+    "Permissions",
+    "Policy",
+    "Use",
+    "permissions",
+    "pushing_party",
+]
 
-CLOUDS: Mapping[str, Cloud] = MappingProxyType({"aws": aws, "gcp": gcp, "azure": azure, "kubernetes": kubernetes})
+CLOUDS: Mapping[str, Cloud] = MappingProxyType(
+    {"aws": aws, "gcp": gcp, "azure": azure, "kubernetes": kubernetes}
+)
 """Where something can be granted."""
 
 
@@ -43,23 +55,40 @@ class Permissions:
                     yield CLOUDS[name].policy(party, own)
 
     def actions(self, refused: str, uses: Sequence[Use]) -> tuple[str, ...]:
-        """Which of the actions that the worker is granted for these uses were refused: those that the text names.
+        """Which of the actions that the worker is granted for these uses were refused: those that
+        the text names.
 
         Where it names none, all that these uses need.
         """
-        return tuple(dict.fromkeys(action for _, _, actions in self._refused(refused, uses) for action in actions))
+        return tuple(
+            dict.fromkeys(
+                action for _, _, actions in self._refused(refused, uses) for action in actions
+            )
+        )
 
-    def lines(self, refused: str, uses: Sequence[Use], who: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
+    def lines(
+        self, refused: str, uses: Sequence[Use], who: Mapping[str, str] = MappingProxyType({})
+    ) -> Iterator[str]:
         """The pieces of a policy that grant the worker these actions.
 
-        `who` is the worker as each cloud knows it; where one does not, a shell variable stands for the worker.
+        `who` is the worker as each cloud knows it; where one does not, a shell variable stands for
+        the worker.
         """
         for name, grant, actions in self._refused(refused, uses):
             yield CLOUDS[name].line(grant, actions, who.get(name, ""))
 
     def _refused(self, text: str, uses: Sequence[Use]) -> list[tuple[str, Grant, tuple[str, ...]]]:
-        own = [(name, grant) for name, grants in self.grants.items() for grant in grants if _is_for(grant, uses)]
-        named = [(name, grant, actions) for name, grant in own if (actions := _named(grant.actions, text))]
+        own = [
+            (name, grant)
+            for name, grants in self.grants.items()
+            for grant in grants
+            if _is_for(grant, uses)
+        ]
+        named = [
+            (name, grant, actions)
+            for name, grant in own
+            if (actions := _named(grant.actions, text))
+        ]
         return named or [(name, grant, grant.actions) for name, grant in own]
 
 
@@ -68,7 +97,9 @@ def permissions(config: LaunchConfig) -> Permissions:
     needed = needs(config)
     grants = {name: cloud.grants(needed, config) for name, cloud in CLOUDS.items()}
     granted = {grant.need for own in grants.values() for grant in own}
-    return Permissions({name: own for name, own in grants.items() if own}, tuple(notes(config, needed, granted)))
+    return Permissions(
+        {name: own for name, own in grants.items() if own}, tuple(notes(config, needed, granted))
+    )
 
 
 def _named(actions: Sequence[str], text: str) -> tuple[str, ...]:
@@ -80,10 +111,19 @@ def _is_for(grant: Grant, uses: Sequence[Use]) -> bool:
 
 
 def _without_repetition(grants: Sequence[Grant]) -> list[Grant]:
-    """The grants of one party; what is optional for one use is left out where all builds need it for another."""
-    always = {(grant.resource, action) for grant in grants if not grant.only for action in grant.actions}
+    """The grants of one party; what is optional for one use is left out where all builds need it
+    for another.
+    """
+    always = {
+        (grant.resource, action) for grant in grants if not grant.only for action in grant.actions
+    }
     kept = [
-        replace(grant, actions=tuple(action for action in grant.actions if (grant.resource, action) not in always))
+        replace(
+            grant,
+            actions=tuple(
+                action for action in grant.actions if (grant.resource, action) not in always
+            ),
+        )
         if grant.only
         else grant
         for grant in grants

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from imagemill.clouds.hosts import ECR
 from imagemill.config import LaunchConfig
-from imagemill.hosts import ECR
 from imagemill.permissions.needs import Need, Party, Use
 from imagemill.permissions.policy import Block, Grant, Policy, identifier, least, optional
 from imagemill.reference import ImageReference
@@ -32,8 +32,9 @@ _REPOSITORY = {
     Use.CACHE_LAYERS: ("ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", *_PUSH),
 }
 _BUCKET = {
-    # Without it S3 answers 403 instead of 404 for an object that is not there. It is not narrowed to a prefix, since
-    # reading an object has none. https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html
+    # Without it S3 answers 403 instead of 404 for an object that is not there. It is not narrowed
+    # to a prefix, since reading an object has none.
+    # https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html
     Use.KEEP_CONTEXTS: ("s3:ListBucket",),
 }
 _OBJECTS = {
@@ -46,7 +47,9 @@ _LOGIN = "ecr:GetAuthorizationToken"
 
 def grants(needs: Sequence[Need], config: LaunchConfig) -> tuple[Grant, ...]:
     """What has to be granted on S3 buckets and ECR repositories."""
-    return tuple(grant for need in needs for grant in _grants(need, config.environment.region or ""))
+    return tuple(
+        grant for need in needs for grant in _grants(need, config.environment.region or "")
+    )
 
 
 def _grants(need: Need, region: str) -> Iterator[Grant]:
@@ -72,20 +75,29 @@ def _arn(reference: ImageReference) -> str | None:
 
 
 def _partition(region: str) -> str:
-    return next((partition for prefix, partition in _PARTITIONS.items() if region.startswith(prefix)), "aws")
+    return next(
+        (partition for prefix, partition in _PARTITIONS.items() if region.startswith(prefix)), "aws"
+    )
 
 
 def policy(party: Party, grants: Sequence[Grant]) -> Policy:
-    """An IAM policy with a statement for each use, which its Sid names, and a policy more for each optional use."""
+    """An IAM policy with a statement for each use, which its Sid names, and a policy more for each
+    optional use.
+    """
     needed = _document(least(grants))
     more = {only: _document(own) for only, own in optional(grants).items()}
     blocks = [Block("IAM policy", json.dumps(needed, indent=2))] if needed["Statement"] else []
-    blocks += [Block(f"IAM policy, only {only}", json.dumps(document, indent=2)) for only, document in more.items()]
+    blocks += [
+        Block(f"IAM policy, only {only}", json.dumps(document, indent=2))
+        for only, document in more.items()
+    ]
     return Policy("aws", party, tuple(blocks), {"policy": needed, "optional": more})
 
 
 def _document(grants: Sequence[Grant]) -> dict[str, Any]:
-    statements = [_statement(sid, grant.actions, grant.resource) for sid, grant in _with_sids(grants)]
+    statements = [
+        _statement(sid, grant.actions, grant.resource) for sid, grant in _with_sids(grants)
+    ]
     return {"Version": "2012-10-17", "Statement": statements}
 
 
@@ -93,7 +105,13 @@ def _with_sids(grants: Sequence[Grant]) -> Iterator[tuple[str, Grant]]:
     """The grants with names for their statements: letters and digits, each once in a policy."""
     seen: set[str] = set()
     for grant in grants:
-        kind = "Login" if grant.actions == (_LOGIN,) else "Bucket" if "s3:ListBucket" in grant.actions else ""
+        kind = (
+            "Login"
+            if grant.actions == (_LOGIN,)
+            else "Bucket"
+            if "s3:ListBucket" in grant.actions
+            else ""
+        )
         if kind == "Login" and "Login" in seen:
             continue
         sid = kind if kind == "Login" else identifier(grant.use) + kind

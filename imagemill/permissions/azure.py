@@ -1,6 +1,7 @@
 """Microsoft Azure: assignments of built-in roles for Blob Storage and the container registry.
 
-Roles: https://learn.microsoft.com/azure/role-based-access-control/built-in-roles/storage and …/containers.
+Roles: https://learn.microsoft.com/azure/role-based-access-control/built-in-roles/storage and
+…/containers.
 """
 
 import shlex
@@ -8,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
+from imagemill.clouds.hosts import ACR
 from imagemill.config import LaunchConfig
-from imagemill.hosts import ACR
 from imagemill.permissions.needs import Need, Party, Use
 from imagemill.permissions.policy import Block, Grant, Policy, folded, least, optional, variable
 from imagemill.reference import ImageReference
@@ -55,17 +56,29 @@ def _container(uri: str) -> str | None:
 
 
 def _registry(reference: ImageReference) -> str | None:
-    """`registries/NAME`; None for what is none. The name is the host's without the label of its domain name."""
+    """`registries/NAME`; None for what is none. The name is the host's without the label of its
+    domain name.
+    """
     host = ACR.fullmatch(reference.registry)
     return f"registries/{host['name']}" if host else None
 
 
 def policy(party: Party, grants: Sequence[Grant]) -> Policy:
-    """The commands that assign the roles to the party, and apart from them those for each optional use."""
+    """The commands that assign the roles to the party, and apart from them those for each optional
+    use.
+    """
     needed = least(grants)
-    commands = _commands([grant for grant in needed if not any(_covers(other, grant) for other in needed)])
+    commands = _commands(
+        [grant for grant in needed if not any(_covers(other, grant) for other in needed)]
+    )
     more = {only: _commands(own) for only, own in optional(grants).items()}
-    blocks = [_script(f"role assignments; {variable(party)} is the object id or the client id", party, commands)]
+    blocks = [
+        _script(
+            f"role assignments; {variable(party)} is the object id or the client id",
+            party,
+            commands,
+        )
+    ]
     blocks += [_script(f"role assignments, only {only}", party, own) for only, own in more.items()]
     data = {"commands": commands, "optional": more}
     return Policy("azure", party, tuple(blocks if commands else blocks[1:]), data)

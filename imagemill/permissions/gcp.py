@@ -1,7 +1,8 @@
-"""Google Cloud: custom roles for Cloud Storage and Artifact Registry, and the commands that create and bind them.
+"""Google Cloud: custom roles for Cloud Storage and Artifact Registry, and the commands that create
+and bind them.
 
-Roles are bound on the bucket and the repository alone, never on the whole project. A custom role can only be bound
-within the project that it is in, so it is created in its resource's project.
+Roles are bound on the bucket and the repository alone, never on the whole project. A custom role
+can only be bound within the project that it is in, so it is created in its resource's project.
 Permissions: https://cloud.google.com/storage/docs/access-control/iam-permissions and
 https://cloud.google.com/artifact-registry/docs/access-control.
 """
@@ -15,8 +16,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from imagemill.clouds.hosts import ARTIFACT_REGISTRY
 from imagemill.config import GcpEnvironment, LaunchConfig
-from imagemill.hosts import ARTIFACT_REGISTRY
 from imagemill.permissions.needs import Need, Party, Use
 from imagemill.permissions.policy import (
     Block,
@@ -55,7 +56,9 @@ _PROJECT = "PROJECT"
 
 @dataclass(frozen=True)
 class _Role:
-    """A custom role of one party, for buckets or for repositories; the same in each project that has some."""
+    """A custom role of one party, for buckets or for repositories; the same in each project that
+    has some.
+    """
 
     party: Party
     kind: str
@@ -88,7 +91,9 @@ class _Role:
         return f"gcloud iam roles update {self.id} {to}"
 
     def binding(self, resource: str, who: str = "") -> str:
-        """The command that binds it on the resource to an address, or to the shell variable that stands for one."""
+        """The command that binds it on the resource to an address, or to the shell variable that
+        stands for one.
+        """
         kind = "serviceAccount" if not who or who.endswith("gserviceaccount.com") else "user"
         member = shlex.quote(f"{kind}:{who}") if who else f'"{kind}:${variable(self.party)}"'
         to = f"--member={member} --role=projects/{_project(resource)}/roles/{self.id}"
@@ -112,7 +117,9 @@ def grants(needs: Sequence[Need], config: LaunchConfig) -> tuple[Grant, ...]:
 
 def _grants(need: Need, project: str) -> Iterator[Grant]:
     if need.where.startswith("gs://"):
-        yield Grant(need, _BUCKET[need.use], f"projects/{project}/buckets/{urlsplit(need.where).netloc}")
+        yield Grant(
+            need, _BUCKET[need.use], f"projects/{project}/buckets/{urlsplit(need.where).netloc}"
+        )
     elif need.use in _REPOSITORY and need.repository and (repository := _path(need.repository)):
         yield Grant(need, _REPOSITORY[need.use], repository)
 
@@ -121,7 +128,9 @@ def _path(reference: ImageReference) -> str | None:
     """The resource's path of a repository of Artifact Registry; None for what is none."""
     host = ARTIFACT_REGISTRY.fullmatch(reference.registry)
     # A project `example.com:name` is written as example.com/name.
-    path = re.fullmatch(r"(?P<project>[^/.]+\.[^/]+/[^/]+|[^/]+)/(?P<repository>[^/]+)/.+", reference.path)
+    path = re.fullmatch(
+        r"(?P<project>[^/.]+\.[^/]+/[^/]+|[^/]+)/(?P<repository>[^/]+)/.+", reference.path
+    )
     if host is None or path is None:
         return None
     project = path["project"].replace("/", ":")
@@ -129,7 +138,8 @@ def _path(reference: ImageReference) -> str | None:
 
 
 def policy(party: Party, grants: Sequence[Grant]) -> Policy:
-    """Definitions of roles, and the commands that create them and bind them to the party's service account.
+    """Definitions of roles, and the commands that create them and bind them to the party's service
+    account.
 
     What is optional is added to them, or comes in roles of its own, by commands apart.
     """
@@ -137,13 +147,18 @@ def policy(party: Party, grants: Sequence[Grant]) -> Policy:
     roles = {role: role.definition(merged(own)) for role, own in _by_role(needed).items()}
     commands = list(dict.fromkeys([*map(_creation, needed), *map(_binding, needed)]))
     more = {only: [*_additions(own, commands)] for only, own in optional(grants).items()}
-    blocks = [Block(f"custom role, {role.id}.yaml", _yaml(definition)) for role, definition in roles.items()]
+    blocks = [
+        Block(f"custom role, {role.id}.yaml", _yaml(definition))
+        for role, definition in roles.items()
+    ]
     if commands:
         title = f"commands that create and bind the roles; {variable(party)} is the service account"
         blocks.append(_script(title, party, commands))
     blocks += [_script(f"commands, only {only}", party, own) for only, own in more.items()]
     definitions = {role.id: definition for role, definition in roles.items()}
-    return Policy("gcp", party, tuple(blocks), {"roles": definitions, "commands": commands, "optional": more})
+    return Policy(
+        "gcp", party, tuple(blocks), {"roles": definitions, "commands": commands, "optional": more}
+    )
 
 
 def _by_role(grants: Sequence[Grant]) -> dict[_Role, list[Grant]]:
@@ -174,7 +189,9 @@ def _additions(grants: Sequence[Grant], commands: Sequence[str]) -> Iterator[str
 def _script(title: str, party: Party, commands: Sequence[str]) -> Block:
     binds = any(f"${variable(party)}" in command for command in commands)
     account = [f"{variable(party)}=NAME@PROJECT.iam.gserviceaccount.com"] if binds else []
-    return Block(title, "\n".join([*account, *(folded(command, "--member") for command in commands)]))
+    return Block(
+        title, "\n".join([*account, *(folded(command, "--member") for command in commands)])
+    )
 
 
 def _yaml(definition: Mapping[str, Any]) -> str:

@@ -15,7 +15,11 @@ _NAME = "imagemill-worker"
 
 def grants(needs: Sequence[Need], config: LaunchConfig) -> tuple[Grant, ...]:
     """What has to be granted in the cluster."""
-    return tuple(Grant(need, verbs, resource) for need in needs for resource, verbs in _verbs(need.use).items())
+    return tuple(
+        Grant(need, verbs, resource)
+        for need in needs
+        for resource, verbs in _verbs(need.use).items()
+    )
 
 
 def _verbs(use: Use) -> Mapping[str, tuple[str, ...]]:
@@ -29,7 +33,9 @@ def _verbs(use: Use) -> Mapping[str, tuple[str, ...]]:
 
 
 def policy(party: Party, grants: Sequence[Grant]) -> Policy:
-    """A Role, to be bound to the worker's service account; what is optional has a comment, and can be left out."""
+    """A Role, to be bound to the worker's service account; what is optional has a comment, and can
+    be left out.
+    """
     role = {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "Role",
@@ -63,7 +69,9 @@ def _rule(grant: Grant) -> dict[str, Any]:
 
 
 def _yaml(role: Mapping[str, Any], marks: Sequence[str]) -> str:
-    """The Role with a line for each rule, as people write it, and a comment behind those that are optional."""
+    """The Role with a line for each rule, as people write it, and a comment behind those that are
+    optional.
+    """
     text = yaml.safe_dump({**role, "rules": None}, sort_keys=False).replace(" null", "").rstrip()
     rules = [
         f"- {_flow(rule)}" + (f"  # only {only}" if only else "")

@@ -1,14 +1,15 @@
 """What a build does, and to what: the same for every cloud, and all that a policy has to allow.
 
-With Kaniko there are two parties: the worker, and the build pod, which may well be somebody else to the cloud.
+With Kaniko there are two parties: the worker, and the build pod, which may well be somebody else to
+the cloud.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from imagemill.builders.kaniko.credentials import needs_docker_secret
 from imagemill.builders.kaniko.overlay import executor
+from imagemill.builders.kaniko.pod_credentials import needs_docker_secret
 from imagemill.config import KanikoBuilder, LaunchConfig, NoopBuilder
 from imagemill.errors import UserError
 from imagemill.reference import ImageReference
@@ -42,7 +43,9 @@ OPTIONAL = {
     Use.CACHE_LAYERS: "for Kaniko's layer cache (--cache)",
     Use.READ_EVENTS: "for saying why a pod does not start",
 }
-"""The uses that builds can do without, and what each is for: policies keep apart, and mark, what only they need."""
+"""The uses that builds can do without, and what each is for: policies keep apart, and mark, what
+only they need.
+"""
 
 
 @dataclass(frozen=True)
@@ -87,16 +90,21 @@ def _needs(config: LaunchConfig) -> Iterator[Need]:
 
 
 def pushing_party(config: LaunchConfig) -> Party:
-    """Whose credentials images are pushed with: a build pod that has none of its own is given the worker's."""
+    """Whose credentials images are pushed with: a build pod that has none of its own is given the
+    worker's.
+    """
     builder = config.builder
     if not isinstance(builder, KanikoBuilder):
         return Party.WORKER
     image = ImageReference.parse_destination(builder.destination)
-    return Party.WORKER if needs_docker_secret(builder, config.environment, image) else Party.BUILD_POD
+    return (
+        Party.WORKER if needs_docker_secret(builder, config.environment, image) else Party.BUILD_POD
+    )
 
 
 def cache_repository(builder: KanikoBuilder) -> str | None:
-    """Where Kaniko keeps cached layers: `--cache-repo`, else `<destination>/cache`; None without `--cache`.
+    """Where Kaniko keeps cached layers: `--cache-repo`, else `<destination>/cache`; None without
+    `--cache`.
 
     https://github.com/osscontainertools/kaniko#flag---cache-repo
     """
@@ -105,7 +113,11 @@ def cache_repository(builder: KanikoBuilder) -> str | None:
     if flags.get("--cache", "false") not in ("", "1", "t", "T", "true", "TRUE", "True"):
         return None
     try:
-        return str(ImageReference.parse_destination(flags.get("--cache-repo") or f"{builder.destination}/cache"))
+        return str(
+            ImageReference.parse_destination(
+                flags.get("--cache-repo") or f"{builder.destination}/cache"
+            )
+        )
     except UserError:  # a folder (oci:PATH), which no policy is about
         return None
 

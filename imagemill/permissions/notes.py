@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Iterator, Sequence
 
+from imagemill.clouds.hosts import ECR
 from imagemill.config import KanikoBuilder, LaunchConfig
-from imagemill.hosts import ECR
 from imagemill.permissions.needs import Need, Party, Use, pushing_party
 from imagemill.permissions.policy import words
 
@@ -24,13 +24,23 @@ def notes(config: LaunchConfig, needs: Sequence[Need], granted: Collection[Need]
             " (serviceAccountName in kaniko-config, or secret-name)"
         )
     for need in needs:
-        if need.use is Use.CACHE_LAYERS and need.repository and ECR.fullmatch(need.repository.registry):
+        if (
+            need.use is Use.CACHE_LAYERS
+            and need.repository
+            and ECR.fullmatch(need.repository.registry)
+        ):
             yield f"ECR makes no repository for cached layers by itself: make {need.where} once"
 
 
 def _by_hand(needs: Sequence[Need]) -> Iterator[str]:
-    pushes = {(need.party, need.where) for need in needs if need.use in (Use.PUSH_IMAGES, Use.CACHE_LAYERS)}
-    for party, repository in dict.fromkeys((need.party, need.where) for need in needs if need.use in _OF_IMAGES):
+    pushes = {
+        (need.party, need.where)
+        for need in needs
+        if need.use in (Use.PUSH_IMAGES, Use.CACHE_LAYERS)
+    }
+    for party, repository in dict.fromkeys(
+        (need.party, need.where) for need in needs if need.use in _OF_IMAGES
+    ):
         may = "pull and push" if (party, repository) in pushes else "pull"
         yield f"{repository}: give the {words(party)} credentials that may {may}, in docker's config.json"
     for need in needs:

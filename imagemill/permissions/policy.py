@@ -57,7 +57,9 @@ class Cloud(Protocol):
         """What has to be granted there; nothing for needs that are another cloud's."""
 
     def policy(self, party: Party, grants: Sequence[Grant]) -> Policy:
-        """One party's grants as this cloud wants them written: the least, and apart from it what is optional."""
+        """One party's grants as this cloud wants them written: the least, and apart from it what is
+        optional.
+        """
 
     def line(self, grant: Grant, actions: Sequence[str], who: str) -> str:
         """The shortest piece of a policy that grants these actions of the grant.

@@ -1,7 +1,7 @@
 """Registries: which adapter asks the registry that an image reference lies in.
 
-An adapter is a class made from a source of credentials and the hosts that speak plain HTTP. To add one, add its
-module to `ADAPTERS` and its hosts to `HOSTS`, before the line that takes all.
+An adapter is a class made from a source of credentials and the hosts that speak plain HTTP. To add
+one, add its module to `ADAPTERS` and its hosts to `HOSTS`, before the line that takes all.
 """
 
 import re
@@ -10,7 +10,7 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from imagemill.adapters import Adapter, load
-from imagemill.hosts import ACR, ARTIFACT_REGISTRY, ECR
+from imagemill.clouds.hosts import ACR, ARTIFACT_REGISTRY, ECR
 from imagemill.ports import Registry
 from imagemill.reference import ImageReference
 from imagemill.registries.docker_config import DockerConfig
@@ -18,7 +18,9 @@ from imagemill.registries.docker_config import DockerConfig
 ADAPTERS: Mapping[str, Adapter] = MappingProxyType(
     {
         "acr": Adapter("imagemill.registries.acr", "AzureRegistry", "azure"),
-        "artifact_registry": Adapter("imagemill.registries.artifact_registry", "ArtifactRegistry", "gcp"),
+        "artifact_registry": Adapter(
+            "imagemill.registries.artifact_registry", "ArtifactRegistry", "gcp"
+        ),
         "ecr": Adapter("imagemill.registries.ecr", "EcrRegistry", "aws"),
         "oci": Adapter("imagemill.registries.oci", "OciRegistry"),
     }
@@ -34,9 +36,14 @@ HOSTS: tuple[tuple[re.Pattern[str], str], ...] = (
 
 
 def registry_for(
-    reference: ImageReference, *, docker_config: DockerConfig, insecure: frozenset[str] = frozenset()
+    reference: ImageReference,
+    *,
+    docker_config: DockerConfig,
+    insecure: frozenset[str] = frozenset(),
 ) -> Registry:
-    """The adapter for the registry of `reference`; the same one each time, since it keeps tokens."""
+    """The adapter for the registry of `reference`; the same one each time, since it keeps
+    tokens.
+    """
     name = next(name for hosts, name in HOSTS if hosts.fullmatch(reference.registry))
     return _adapter(name, docker_config, insecure)
 

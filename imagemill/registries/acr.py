@@ -1,7 +1,9 @@
-"""Asks Azure container registries: the distribution API, with tokens of Azure's default credential chain.
+"""Asks Azure container registries: the distribution API, with tokens of Azure's default credential
+chain.
 
-A token of Microsoft Entra ID is exchanged for a refresh token of the registry, which is what Docker and Kaniko log in
-with: https://github.com/Azure/acr/blob/main/docs/AAD-OAuth.md. Repositories come into being with the first push.
+A token of Microsoft Entra ID is exchanged for a refresh token of the registry, which is what Docker
+and Kaniko log in with: https://github.com/Azure/acr/blob/main/docs/AAD-OAuth.md. Repositories come
+into being with the first push.
 """
 
 import threading
@@ -29,7 +31,9 @@ USER = "00000000-0000-0000-0000-000000000000"
 """The user name that says that the password is a refresh token."""
 
 LEAST = 15 * 60.0
-"""Seconds that credentials are still good for when they are handed out, so that a push with them comes to its end."""
+"""Seconds that credentials are still good for when they are handed out, so that a push with them
+comes to its end.
+"""
 
 _LEAST_PART = 0.1  # … and so much of their life, which is three hours at present
 
@@ -61,7 +65,9 @@ class _Kept(NamedTuple):
 
 
 class RefreshTokens:
-    """The source of credentials for registries of Azure: each has its refresh token, renewed before it ends."""
+    """The source of credentials for registries of Azure: each has its refresh token, renewed before
+    it ends.
+    """
 
     def __init__(self, insecure: frozenset[str]) -> None:
         self._insecure = insecure
@@ -89,7 +95,11 @@ class RefreshTokens:
 
     def _exchange(self, host: str) -> str:
         token = credentials().get_token(SCOPE).token
-        form = {"grant_type": "access_token", "access_token": token, "tenant": claims(token).get("tid", "")}
+        form = {
+            "grant_type": "access_token",
+            "access_token": token,
+            "tenant": claims(token).get("tid", ""),
+        }
         return self._ask(host, "oauth2/exchange", form).refresh_token
 
     def _ask(self, host: str, path: str, form: Mapping[str, str]) -> _Answer:
@@ -101,17 +111,25 @@ class RefreshTokens:
         except ValidationError:
             said = _Answer()
         if answer.status in (401, 403):
-            words = "; ".join(f"{error.code} {error.message or ''}".strip() for error in said.errors)
-            raise PermissionDenied(f"{host} gives the worker no token: {answer.status} {words}".strip())
+            words = "; ".join(
+                f"{error.code} {error.message or ''}".strip() for error in said.errors
+            )
+            raise PermissionDenied(
+                f"{host} gives the worker no token: {answer.status} {words}".strip()
+            )
         if answer.status != 200:
             raise failure(answer, ImageReference(host, path), "pull")
         if not (said.refresh_token or said.access_token):
-            raise ServiceUnreachable(f"{host} gives no token", "check that it is a registry of Azure")
+            raise ServiceUnreachable(
+                f"{host} gives no token", "check that it is a registry of Azure"
+            )
         return said
 
 
 class AzureRegistry(OciRegistry):
-    """Registries of Azure. Docker's config is not looked into: the default credential chain is what is meant."""
+    """Registries of Azure. Docker's config is not looked into: the default credential chain is what
+    is meant.
+    """
 
     def __init__(self, docker_config: DockerConfig, insecure: frozenset[str] = frozenset()) -> None:
         self._tokens = RefreshTokens(insecure)
@@ -135,22 +153,29 @@ class AzureRegistry(OciRegistry):
     def delete(self, reference: ImageReference) -> None:
         """See `Registry.delete`; the image stays, and with it its other tags.
 
-        The distribution API has no such thing: https://learn.microsoft.com/rest/api/containerregistry/tag/delete.
+        The distribution API has no such thing:
+        https://learn.microsoft.com/rest/api/containerregistry/tag/delete.
         """
         if reference.tag is None:
             raise ValueError(f"{reference} has no tag")
         with _role(reference, *_DELETE):
             token = self._tokens.access_token(reference, "delete")
-            url = self._tokens.url(reference.registry, f"acr/v1/{reference.path}/_tags/{reference.tag}")
+            url = self._tokens.url(
+                reference.registry, f"acr/v1/{reference.path}/_tags/{reference.tag}"
+            )
             answer = request("DELETE", url, {"Authorization": f"Bearer {token}"})
             if answer.status in (401, 403):
-                raise PermissionDenied(f"{reference.registry} does not let the worker delete {reference}")
+                raise PermissionDenied(
+                    f"{reference.registry} does not let the worker delete {reference}"
+                )
             if answer.status not in (200, 202) and not _says_gone(answer):
                 raise failure(answer, reference, "pull,push")
 
 
 def _says_gone(answer: Answer) -> bool:
-    """Whether the registry itself says that it has no such tag or repository: a bare 404 may be anybody's."""
+    """Whether the registry itself says that it has no such tag or repository: a bare 404 may be
+    anybody's.
+    """
     return answer.status == 404 and answer.media_type == "application/json"
 
 
@@ -158,7 +183,8 @@ def _lasting(refresh_token: str) -> _Kept:
     found = claims(refresh_token)
     now, expires = time.time(), float(found["exp"])
     left = max(LEAST, _LEAST_PART * (expires - now))
-    # As password for those who log in with a user's name, as identity token for those who know what that is.
+    # As password for those who log in with a user's name, as identity token for those who know what
+    # that is.
     return _Kept(Credentials(USER, refresh_token, refresh_token, expires), expires - left)
 
 

@@ -1,8 +1,8 @@
 """Google's Artifact Registry: any registry's API, with a Google access token for a password.
 
-It holds repositories that somebody has made (`LOCATION-docker.pkg.dev/PROJECT/REPOSITORY/IMAGE`) and makes none by
-itself, so one that is missing is told with the command that makes it. How it is logged in to:
-https://cloud.google.com/artifact-registry/docs/docker/authentication#token.
+It holds repositories that somebody has made (`LOCATION-docker.pkg.dev/PROJECT/REPOSITORY/IMAGE`)
+and makes none by itself, so one that is missing is told with the command that makes it. How it is
+logged in to: https://cloud.google.com/artifact-registry/docs/docker/authentication#token.
 """
 
 import re
@@ -34,20 +34,30 @@ _NEEDS_TO_DELETE = "artifactregistry.tags.delete"
 
 
 class ArtifactRegistry(OciRegistry):
-    """The registries of all locations, with the worker's default credentials; Docker's config is not looked at."""
+    """The registries of all locations, with the worker's default credentials; Docker's config is
+    not looked at.
+    """
 
-    def __init__(self, docker_config: DockerConfig | None = None, insecure: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, docker_config: DockerConfig | None = None, insecure: frozenset[str] = frozenset()
+    ) -> None:
         super().__init__(_GoogleLogin(AccessTokens()), insecure)
 
     def prepare(self, repository: ImageReference) -> None:
-        """See `Registry.prepare`: `UserError` if the repository is missing, `PermissionDenied` if one may not push.
+        """See `Registry.prepare`: `UserError` if the repository is missing, `PermissionDenied` if
+        one may not push.
 
         The login for pushing is asked for, so that it is known before the build.
         """
         self._get(repository, repository.tag or "latest", _PUSH)
 
     def _ask(
-        self, method: str, reference: ImageReference, name: str, actions: str, manifest: Answer | None = None
+        self,
+        method: str,
+        reference: ImageReference,
+        name: str,
+        actions: str,
+        manifest: Answer | None = None,
     ) -> Answer:
         place = _Place.of(reference)
         try:
@@ -101,9 +111,13 @@ class _Place:
         )
 
     def denied(self, said: str, actions: str) -> PermissionDenied:
-        """That the worker lacks a permission on the repository: the one that the registry names, if it does."""
+        """That the worker lacks a permission on the repository: the one that the registry names, if
+        it does.
+        """
         action = permission_named(said) or _NEEDS.get(actions, _NEEDS_TO_DELETE)
-        resource = f"projects/{self.project}/locations/{self.location}/repositories/{self.repository}"
+        resource = (
+            f"projects/{self.project}/locations/{self.location}/repositories/{self.repository}"
+        )
         hint = f"grant the workers' service account a role that has {action}: `imagemill permissions` prints those"
         return PermissionDenied(said, hint, action, resource)
 

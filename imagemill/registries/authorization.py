@@ -1,7 +1,7 @@
 """Logging in at registries, as they ask for it: Basic, or a token for each repository and action.
 
-The token protocol: https://distribution.github.io/distribution/spec/auth/token/, and with identity tokens
-https://distribution.github.io/distribution/spec/auth/oauth/.
+The token protocol: https://distribution.github.io/distribution/spec/auth/token/, and with identity
+tokens https://distribution.github.io/distribution/spec/auth/oauth/.
 """
 
 import base64
@@ -36,7 +36,9 @@ class CredentialSource(Protocol):
 
 
 class _Token(BaseModel):
-    """A token server's answer; OAuth2 calls the token `access_token`. It becomes a header, hence the pattern."""
+    """A token server's answer; OAuth2 calls the token `access_token`. It becomes a header, hence
+    the pattern.
+    """
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
@@ -64,7 +66,9 @@ class Authorizations:
         return {"Authorization": grant.header} if grant and grant.expires > time.monotonic() else {}
 
     def renew(self, refusal: Answer, reference: ImageReference, actions: str) -> dict[str, str]:
-        """The header that the registry asks for in its answer 401; `PermissionDenied` if it is not to be had."""
+        """The header that the registry asks for in its answer 401; `PermissionDenied` if it is not
+        to be had.
+        """
         challenges = parse_challenges(refusal.headers.getlist("WWW-Authenticate"))
         credentials = self._source.credentials(reference.registry)
         if "bearer" in challenges:
@@ -72,7 +76,9 @@ class Authorizations:
             grant = self._token(challenges["bearer"], credentials, plain, reference, actions)
         elif "basic" in challenges:
             if credentials is None or not credentials.username:
-                raise denied(reference, actions, f"{reference.registry} wants a user and a password")
+                raise denied(
+                    reference, actions, f"{reference.registry} wants a user and a password"
+                )
             grant = _Grant(_basic(credentials), float("inf"))
         else:
             raise denied(reference, actions, f"{reference.registry} does not say how to log in")
@@ -92,8 +98,13 @@ class Authorizations:
         realm = challenge.get("realm", "")
         self._check_realm(realm, plain, reference)
         own = f"repository:{reference.path}:{actions}"
-        # What the registry asks for may be less than what we are about to do, or be something besides it.
-        others = [scope for scope in challenge.get("scope", "").split() if _resource(scope) != _resource(own)]
+        # What the registry asks for may be less than what we are about to do, or be something
+        # besides it.
+        others = [
+            scope
+            for scope in challenge.get("scope", "").split()
+            if _resource(scope) != _resource(own)
+        ]
         answer = _ask_for_token(realm, challenge.get("service", ""), [own, *others], credentials)
         if answer.status != 200:
             raise failure(answer, reference, actions)
@@ -103,7 +114,8 @@ class Authorizations:
         """Credentials go over plain HTTP only where the registry does, or on this machine."""
         if not is_url(realm):
             raise ServiceUnreachable(
-                f"{reference.registry} asks for a token but not where to get it", "check the registry's token realm"
+                f"{reference.registry} asks for a token but not where to get it",
+                "check the registry's token realm",
             )
         host = host_of(realm)
         if realm.startswith("http:") and not (plain or host in self._insecure or is_loopback(host)):
@@ -114,17 +126,22 @@ class Authorizations:
 
 
 def parse_challenges(headers: Iterable[str]) -> dict[str, dict[str, str]]:
-    """The parameters of the challenges in `WWW-Authenticate` (RFC 9110, section 11.6.1), by scheme in lower case."""
+    """The parameters of the challenges in `WWW-Authenticate` (RFC 9110, section 11.6.1), by scheme
+    in lower case.
+    """
     return {
         scheme.lower(): {
-            name.lower(): re.sub(r"\\(.)", r"\1", quoted) or bare for name, quoted, bare in _VALUE.findall(parameters)
+            name.lower(): re.sub(r"\\(.)", r"\1", quoted) or bare
+            for name, quoted, bare in _VALUE.findall(parameters)
         }
         for header in headers
         for scheme, parameters in _CHALLENGE.findall(header)
     }
 
 
-def _ask_for_token(realm: str, service: str, scopes: list[str], credentials: Credentials | None) -> Answer:
+def _ask_for_token(
+    realm: str, service: str, scopes: list[str], credentials: Credentials | None
+) -> Answer:
     if credentials and credentials.identity_token:
         form = {
             "grant_type": "refresh_token",
@@ -133,10 +150,19 @@ def _ask_for_token(realm: str, service: str, scopes: list[str], credentials: Cre
             "client_id": _CLIENT_ID,
             "scope": " ".join(scopes),
         }
-        return request("POST", realm, {"Content-Type": "application/x-www-form-urlencoded"}, urlencode(form).encode())
+        return request(
+            "POST",
+            realm,
+            {"Content-Type": "application/x-www-form-urlencoded"},
+            urlencode(form).encode(),
+        )
     query = urlencode([("service", service), *(("scope", scope) for scope in scopes)])
     separator = "&" if "?" in realm else "?"
-    return request("GET", f"{realm}{separator}{query}", {"Authorization": _basic(credentials)} if credentials else {})
+    return request(
+        "GET",
+        f"{realm}{separator}{query}",
+        {"Authorization": _basic(credentials)} if credentials else {},
+    )
 
 
 def _granted(answer: Answer, reference: ImageReference) -> _Grant:
@@ -150,7 +176,8 @@ def _granted(answer: Answer, reference: ImageReference) -> _Grant:
             f"The token server {host_of(answer.url)} of {reference.registry} gives no token",
             "check that the registry's token realm is a token server",
         )
-    # Counted from now, not from `issued_at`: that takes two clocks. A token that ends early is asked for again.
+    # Counted from now, not from `issued_at`: that takes two clocks. A token that ends early is
+    # asked for again.
     lifetime = token.expires_in if token.expires_in is not None else _LIFETIME
     return _Grant(f"Bearer {text}", time.monotonic() + _MARGIN * lifetime)
 

@@ -1,8 +1,10 @@
-"""Credentials from Docker's `config.json`, so that a worker needs no login of its own where Docker has one.
+"""Credentials from Docker's `config.json`, so that a worker needs no login of its own where Docker
+has one.
 
-The file is read each time it is asked, since credentials are rotated under a running worker. What is in it and how
-it is looked up: https://docs.docker.com/reference/cli/docker/login/ and `cli/config` of https://github.com/docker/cli;
-the protocol of credential helpers: https://github.com/docker/docker-credential-helpers.
+The file is read each time it is asked, since credentials are rotated under a running worker. What
+is in it and how it is looked up: https://docs.docker.com/reference/cli/docker/login/ and
+`cli/config` of https://github.com/docker/cli; the protocol of credential helpers:
+https://github.com/docker/docker-credential-helpers.
 """
 
 import base64
@@ -25,7 +27,9 @@ HELPER_TIMEOUT = 30.0
 
 _HUB_KEY = "https://index.docker.io/v1/"
 _HUB_HOSTS = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
-_IDENTITY_TOKEN = "<token>"  # the user name by which a helper says that its secret is an identity token
+_IDENTITY_TOKEN = (
+    "<token>"  # the user name by which a helper says that its secret is an identity token
+)
 _NOT_FOUND = b"credentials not found in native keychain"
 
 
@@ -34,7 +38,9 @@ class _Model(BaseModel):
 
 
 class _Entry(_Model):
-    """One of `auths`: `auth` is base64 of `username:password`; empty where a helper keeps the credentials."""
+    """One of `auths`: `auth` is base64 of `username:password`; empty where a helper keeps the
+    credentials.
+    """
 
     auth: str = ""
     username: str = ""
@@ -68,7 +74,9 @@ class DockerConfig:
     folder: Path
 
     def credentials(self, host: str) -> Credentials | None:
-        """Credentials for a registry's host (with its port), of its helper, the common store or the file."""
+        """Credentials for a registry's host (with its port), of its helper, the common store or the
+        file.
+        """
         config = self._parsed(self._read())
         keys = _keys(host)
         helpers = config.helpers or {}
@@ -81,14 +89,23 @@ class DockerConfig:
         return None
 
     def private_copy(self, host: str, credentials: Credentials | None) -> dict[str, Any]:
-        """A `config.json` for a build's own folder: what a build needs of this one, and these credentials for `host`.
+        """A `config.json` for a build's own folder: what a build needs of this one, and these
+        credentials for `host`.
 
-        That is all credentials and helpers, the proxies, and where plugins of the CLI are. It holds secrets.
+        That is all credentials and helpers, the proxies, and where plugins of the CLI are. It holds
+        secrets.
         """
         raw = self._read()
         config = self._parsed(raw)
-        copy = {key: raw[key] for key in ("auths", "credHelpers", "credsStore", "proxies") if raw.get(key)}
-        copy["cliPluginsExtraDirs"] = [*(config.plugins or ()), str(self.folder.absolute() / "cli-plugins")]
+        copy = {
+            key: raw[key]
+            for key in ("auths", "credHelpers", "credsStore", "proxies")
+            if raw.get(key)
+        }
+        copy["cliPluginsExtraDirs"] = [
+            *(config.plugins or ()),
+            str(self.folder.absolute() / "cli-plugins"),
+        ]
         if credentials:
             key = _keys(host)[0]
             copy["auths"] = {**copy.get("auths", {}), key: _encoded(credentials)}
@@ -117,18 +134,23 @@ class DockerConfig:
         except ValidationError as error:
             fault = error.errors(include_input=False)[0]
             where = ".".join(map(str, fault["loc"])) or "the file"
-            raise OperatorError(f"{self._path}: {where}: {fault['msg']}", "mend it, or log in again") from None
+            raise OperatorError(
+                f"{self._path}: {where}: {fault['msg']}", "mend it, or log in again"
+            ) from None
 
     def _decoded(self, key: str, entry: _Entry) -> Credentials | None:
         username, password = entry.username, entry.password
         if entry.auth:
             try:
-                username, _, password = base64.b64decode(entry.auth, validate=True).decode().partition(":")
+                username, _, password = (
+                    base64.b64decode(entry.auth, validate=True).decode().partition(":")
+                )
             except (binascii.Error, UnicodeDecodeError):
                 username = ""
             if not username:
                 raise OperatorError(
-                    f"{self._path}: auths.{key}.auth is not base64 of username:password", f"docker login {key}"
+                    f"{self._path}: auths.{key}.auth is not base64 of username:password",
+                    f"docker login {key}",
                 )
         if not (username or entry.identitytoken):
             return None
@@ -141,9 +163,13 @@ def _keys(host: str) -> tuple[str, ...]:
 
 
 def _matching(auths: dict[str, _Entry], keys: tuple[str, ...]) -> Iterator[tuple[str, _Entry]]:
-    """Entries under these keys themselves, then those under URLs of the same hosts, which older logins wrote."""
+    """Entries under these keys themselves, then those under URLs of the same hosts, which older
+    logins wrote.
+    """
     yield from ((key, auths[key]) for key in keys if key in auths)
-    yield from ((key, entry) for key, entry in auths.items() if key not in keys and _host_of(key) in keys)
+    yield from (
+        (key, entry) for key, entry in auths.items() if key not in keys and _host_of(key) in keys
+    )
 
 
 def _host_of(key: str) -> str:
@@ -152,21 +178,28 @@ def _host_of(key: str) -> str:
 
 def _encoded(credentials: Credentials) -> dict[str, str]:
     pair = f"{credentials.username}:{credentials.password}"
-    entry = {"auth": base64.b64encode(pair.encode()).decode(), "identitytoken": credentials.identity_token}
+    entry = {
+        "auth": base64.b64encode(pair.encode()).decode(),
+        "identitytoken": credentials.identity_token,
+    }
     if not credentials.username:
         del entry["auth"]
     return {key: value for key, value in entry.items() if value}
 
 
 def _ask_helper(name: str, server: str) -> Credentials | None:
-    """Run `docker-credential-NAME get`; None if it has nothing for the server. Its output is not repeated: it may
-    hold a secret.
+    """Run `docker-credential-NAME get`; None if it has nothing for the server. Its output is not
+    repeated: it may hold a secret.
     """
     program = f"docker-credential-{name}"
     hint = f"try `echo {server} | {program} get` as the user that the worker runs as"
     try:
         done = subprocess.run(
-            [program, "get"], input=server.encode(), capture_output=True, timeout=HELPER_TIMEOUT, check=False
+            [program, "get"],
+            input=server.encode(),
+            capture_output=True,
+            timeout=HELPER_TIMEOUT,
+            check=False,
         )
     except OSError as error:
         raise OperatorError(
@@ -175,12 +208,16 @@ def _ask_helper(name: str, server: str) -> Credentials | None:
         ) from None
     except subprocess.TimeoutExpired:
         raise OperatorError(
-            f"The credential helper {program} gave no answer for {server} in {HELPER_TIMEOUT:.0f} s", hint
+            f"The credential helper {program} gave no answer for {server} in {HELPER_TIMEOUT:.0f} s",
+            hint,
         ) from None
     if done.returncode != 0:
         if done.stdout.strip() == _NOT_FOUND:
             return None
-        raise OperatorError(f"The credential helper {program} failed for {server}: exit code {done.returncode}", hint)
+        raise OperatorError(
+            f"The credential helper {program} failed for {server}: exit code {done.returncode}",
+            hint,
+        )
     return _read_answer(done.stdout, program, hint)
 
 

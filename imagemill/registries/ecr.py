@@ -1,9 +1,9 @@
 """Amazon's Elastic Container Registry, asked through its own API.
 
-The permissions that are usual for pushing (docs of the launch agent) have no `ecr:BatchGetImage`, without which a
-registry answers no request for a manifest: so a tag is looked up with `DescribeImages`, and only further tags need
-more. Account and region are those of the host in the image reference.
-https://docs.aws.amazon.com/AmazonECR/latest/APIReference/Welcome.html
+The permissions that are usual for pushing (docs of the launch agent) have no `ecr:BatchGetImage`,
+without which a registry answers no request for a manifest: so a tag is looked up with
+`DescribeImages`, and only further tags need more. Account and region are those of the host in the
+image reference. https://docs.aws.amazon.com/AmazonECR/latest/APIReference/Welcome.html
 """
 
 import base64
@@ -15,14 +15,21 @@ from typing import Any
 import botocore.exceptions as sdk
 
 from imagemill.clouds import aws
-from imagemill.errors import OperatorError, PermissionDenied, ServiceUnreachable, TransientError, UserError
-from imagemill.hosts import ECR
+from imagemill.clouds.hosts import ECR
+from imagemill.errors import (
+    OperatorError,
+    PermissionDenied,
+    ServiceUnreachable,
+    TransientError,
+    UserError,
+)
 from imagemill.ports import Credentials
 from imagemill.reference import ImageReference, is_digest
 from imagemill.registries.oci import MANIFEST_TYPES
 
 RENEW_BEFORE = 60 * 60.0
-"""Seconds before their end at which credentials are not handed out any more; they live for 12 hours.
+"""Seconds before their end at which credentials are not handed out any more; they live for 12
+hours.
 
 A build may push at its end with what it was given at its beginning.
 """
@@ -32,27 +39,35 @@ _TAKEN = frozenset({"ImageAlreadyExistsException", "ImageTagAlreadyExistsExcepti
 
 
 class EcrRegistry:
-    """The registries of all accounts and regions, with boto3's default credentials; threads may share it."""
+    """The registries of all accounts and regions, with boto3's default credentials; threads may
+    share it.
+    """
 
-    def __init__(self, docker_config: object = None, insecure: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, docker_config: object = None, insecure: frozenset[str] = frozenset()
+    ) -> None:
         self._credentials: dict[tuple[str, str], Credentials] = {}
 
     def digest(self, reference: ImageReference) -> str | None:
         """See `Registry.digest`; with neither tag nor digest it is that of the tag `latest`."""
         with _asked("DescribeImages", reference):
             try:
-                answer = _client(reference).describe_images(**_names(reference), imageIds=[_image(reference)])
+                answer = _client(reference).describe_images(
+                    **_names(reference), imageIds=[_image(reference)]
+                )
             except sdk.ClientError as error:
                 if _code(error) in _ABSENT:
                     return None
                 raise
-        return _checked({image.get("imageDigest", "") for image in answer["imageDetails"]}, reference)
+        return _checked(
+            {image.get("imageDigest", "") for image in answer["imageDetails"]}, reference
+        )
 
     def tag(self, reference: ImageReference, tags: tuple[str, ...]) -> None:
         """See `Registry.tag`; `ValueError` if `reference` has no digest.
 
-        A tag that is there already, of the same image, is not written again: it may be immutable. `UserError` if it
-        is immutable and of another image.
+        A tag that is there already, of the same image, is not written again: it may be immutable.
+        `UserError` if it is immutable and of another image.
         """
         if reference.digest is None:
             raise ValueError(f"{reference} has no digest")
@@ -65,7 +80,9 @@ class EcrRegistry:
             self._put(target, manifest, reference.digest)
 
     def credentials(self, repository: ImageReference) -> Credentials:
-        """See `Registry.credentials`; they are for all repositories of the region that we may push to."""
+        """See `Registry.credentials`; they are for all repositories of the region that we may push
+        to.
+        """
         key = (_part(repository, "region"), _part(repository, "fips"))
         known = self._credentials.get(key)
         if known is None or known.expires is None or known.expires - time.time() < RENEW_BEFORE:
@@ -73,7 +90,9 @@ class EcrRegistry:
         return known
 
     def prepare(self, repository: ImageReference) -> None:
-        """See `Registry.prepare`: the repository is made if it is not there, with the account's own defaults."""
+        """See `Registry.prepare`: the repository is made if it is not there, with the account's own
+        defaults.
+        """
         if self.has(repository):
             return
         with _asked("CreateRepository", repository):
@@ -88,7 +107,9 @@ class EcrRegistry:
         with _asked("DescribeRepositories", repository):
             try:
                 account = _part(repository, "account")
-                _client(repository).describe_repositories(registryId=account, repositoryNames=[repository.path])
+                _client(repository).describe_repositories(
+                    registryId=account, repositoryNames=[repository.path]
+                )
             except sdk.ClientError as error:
                 if _code(error) in _ABSENT:
                     return False
@@ -99,7 +120,9 @@ class EcrRegistry:
         """See `Registry.delete`; an image that has no other tag goes with its tag."""
         with _asked("BatchDeleteImage", reference):
             try:
-                answer = _client(reference).batch_delete_image(**_names(reference), imageIds=[_image(reference)])
+                answer = _client(reference).batch_delete_image(
+                    **_names(reference), imageIds=[_image(reference)]
+                )
             except sdk.ClientError as error:
                 if _code(error) in _ABSENT:
                     return
@@ -114,7 +137,9 @@ class EcrRegistry:
     def _put(self, target: ImageReference, manifest: dict[str, str], digest: str) -> None:
         with _asked("PutImage", target):
             try:
-                _client(target).put_image(**_names(target), **manifest, imageTag=target.tag, imageDigest=digest)
+                _client(target).put_image(
+                    **_names(target), **manifest, imageTag=target.tag, imageDigest=digest
+                )
                 return
             except sdk.ClientError as error:
                 if _code(error) not in _TAKEN:
@@ -132,15 +157,22 @@ def _manifest(reference: ImageReference) -> dict[str, str]:
     try:
         with _asked("BatchGetImage", reference):
             answer = _client(reference).batch_get_image(
-                **_names(reference), imageIds=[_image(reference)], acceptedMediaTypes=list(MANIFEST_TYPES)
+                **_names(reference),
+                imageIds=[_image(reference)],
+                acceptedMediaTypes=list(MANIFEST_TYPES),
             )
     except PermissionDenied as error:
         hint = (
-            f"{error.hint}: an image is given further tags with it, and with ecr:PutImage; or ask for no further tags"
+            f"{error.hint}: an image is given further tags with it, and with ecr:PutImage; "
+            "or ask for no further tags"
         )
         raise PermissionDenied(error.message, hint, error.action, error.resource) from error
     for image in answer["images"]:
-        return {name: image[name] for name in ("imageManifest", "imageManifestMediaType") if image.get(name)}
+        return {
+            name: image[name]
+            for name in ("imageManifest", "imageManifestMediaType")
+            if image.get(name)
+        }
     raise TransientError(f"{reference} is not in the registry any more", "build it again")
 
 
@@ -153,7 +185,9 @@ def _login(repository: ImageReference) -> Credentials:
 
 @contextmanager
 def _asked(action: str, reference: ImageReference, resource: str = "") -> Iterator[None]:
-    """Raise ECR's errors as our own; `resource` is what a policy grants the action on, if not the repository."""
+    """Raise ECR's errors as our own; `resource` is what a policy grants the action on, if not the
+    repository.
+    """
     with aws.translated(f"ecr:{action}", resource or _arn(reference)):
         try:
             yield
@@ -164,12 +198,16 @@ def _asked(action: str, reference: ImageReference, resource: str = "") -> Iterat
                     f"{reference}: {said}", "ask AWS for a higher quota, or remove something"
                 ) from error
             if _code(error) == "InvalidParameterException":
-                raise UserError(f"ECR does not take {reference}: {said}", "choose another name") from error
+                raise UserError(
+                    f"ECR does not take {reference}: {said}", "choose another name"
+                ) from error
             raise
 
 
 def _client(reference: ImageReference) -> Any:
-    return aws.client("ecr", _part(reference, "region"), fips=bool(_part(reference, "fips")) or None)
+    return aws.client(
+        "ecr", _part(reference, "region"), fips=bool(_part(reference, "fips")) or None
+    )
 
 
 def _part(reference: ImageReference, name: str) -> str:
@@ -203,7 +241,8 @@ def _checked(digests: set[str], reference: ImageReference) -> str:
         or reference.digest not in (None, *digests)
     ):
         raise ServiceUnreachable(
-            f"ECR answers with the digests {sorted(digests)} when asked for {reference}", "see what is between"
+            f"ECR answers with the digests {sorted(digests)} when asked for {reference}",
+            "see what is between",
         )
     return digests.pop()
 

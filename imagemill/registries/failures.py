@@ -5,7 +5,13 @@ Error codes: https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spe
 
 from pydantic import BaseModel, ValidationError
 
-from imagemill.errors import ImagemillError, OperatorError, PermissionDenied, ServiceUnreachable, TransientError
+from imagemill.errors import (
+    ImagemillError,
+    OperatorError,
+    PermissionDenied,
+    ServiceUnreachable,
+    TransientError,
+)
 from imagemill.reference import ImageReference
 from imagemill.registries.transport import Answer, host_of
 
@@ -24,7 +30,9 @@ class _Errors(BaseModel):
 
 
 def says_absent(answer: Answer) -> bool:
-    """Whether a registry says that there is no such image or repository; a bare 404 may be anybody's."""
+    """Whether a registry says that there is no such image or repository; a bare 404 may be
+    anybody's.
+    """
     return answer.status == 404 and any(error.code in _ABSENT for error in _errors(answer))
 
 
@@ -40,18 +48,27 @@ def denied(reference: ImageReference, actions: str, reason: str) -> PermissionDe
 
 
 def failure(answer: Answer, reference: ImageReference, actions: str) -> ImagemillError:
-    """The error for an answer that is not what was asked for, of the registry or of its token server."""
+    """The error for an answer that is not what was asked for, of the registry or of its token
+    server.
+    """
     server = host_of(answer.url)
     said = _said(answer)
     if answer.status in (401, 403):
         return denied(reference, actions, f"{server} answers {said}")
     if answer.status == 429:
         hint = f"it limits requests, and allows more with credentials for {reference.registry}"
-        return TransientError(f"{server} has had too many requests: {said}", hint, answer.retry_after)
+        return TransientError(
+            f"{server} has had too many requests: {said}", hint, answer.retry_after
+        )
     if answer.status >= 500:
-        return ServiceUnreachable(f"{server} answers {said}", "check that it is healthy", answer.retry_after)
+        return ServiceUnreachable(
+            f"{server} answers {said}", "check that it is healthy", answer.retry_after
+        )
     if answer.status >= 400 and _errors(answer):
-        return OperatorError(f"{server} refuses what was asked of {reference}: {said}", "check the registry's settings")
+        return OperatorError(
+            f"{server} refuses what was asked of {reference}: {said}",
+            "check the registry's settings",
+        )
     return ServiceUnreachable(
         f"{server} does not answer as a registry does: {said}, {answer.media_type or 'no content type'}",
         f"check that {reference.registry} is the host and port of a registry, and what is between",

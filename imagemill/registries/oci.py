@@ -1,4 +1,5 @@
-"""A client of any registry that speaks the OCI distribution API: all of them, as far as manifests go.
+"""A client of any registry that speaks the OCI distribution API: all of them, as far as manifests
+go.
 
 An image is absent only if the registry itself says so; anything but a clear answer is an error.
 The API: https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md.
@@ -26,10 +27,11 @@ _PULL, _PUSH, _DELETE = "pull", "pull,push", "pull,push,delete"
 
 
 class OciRegistry:
-    """Registries at any hosts, with one source of credentials; `insecure` are the hosts that speak plain HTTP.
+    """Registries at any hosts, with one source of credentials; `insecure` are the hosts that speak
+    plain HTTP.
 
-    On this machine itself (`localhost`, 127.0.0.0/8, `[::1]`) plain HTTP is tried, as Docker does. Tokens are kept
-    while they are valid, so keep the instance; threads may share it.
+    On this machine itself (`localhost`, 127.0.0.0/8, `[::1]`) plain HTTP is tried, as Docker does.
+    Tokens are kept while they are valid, so keep the instance; threads may share it.
     """
 
     def __init__(self, source: CredentialSource, insecure: frozenset[str] = frozenset()) -> None:
@@ -45,15 +47,16 @@ class OciRegistry:
             return _checked(head.headers[_DIGEST], reference)
         if head.status == 429 or head.status >= 500:
             raise failure(head, reference, _PULL)
-        # A HEAD has no words. Only a GET tells an absent image from a server that is no registry, or why it is
-        # denied.
+        # A HEAD has no words. Only a GET tells an absent image from a server that is no registry,
+        # or why it is denied.
         manifest = self._get(reference, name, _PULL)
         return _digest_of(manifest, reference) if manifest else None
 
     def tag(self, reference: ImageReference, tags: tuple[str, ...]) -> None:
         """See `Registry.tag`; `ValueError` if `reference` has no digest.
 
-        A tag that is there already, of the same manifest, is not written again: it may be immutable.
+        A tag that is there already, of the same manifest, is not written again: it may be
+        immutable.
         """
         if reference.digest is None:
             raise ValueError(f"{reference} has no digest")
@@ -76,9 +79,11 @@ class OciRegistry:
         """See `Registry.prepare`: a repository comes into being with the first push."""
 
     def delete(self, reference: ImageReference) -> None:
-        """See `Registry.delete`; `ValueError` if `reference` has no tag. The manifest stays, and its other tags.
+        """See `Registry.delete`; `ValueError` if `reference` has no tag. The manifest stays, and
+        its other tags.
 
-        `OperatorError` if the registry cannot delete tags: it need not (specification, "Deleting tags").
+        `OperatorError` if the registry cannot delete tags: it need not (specification, "Deleting
+        tags").
         """
         if reference.tag is None:
             raise ValueError(f"{reference} has no tag")
@@ -108,19 +113,31 @@ class OciRegistry:
         stored = answer.headers.get(_DIGEST) or self.digest(target)
         if stored != digest:
             raise ServiceUnreachable(
-                f"{target} was given {digest}, and is {stored}", "does something else push this tag?"
+                f"{target} was given {digest}, and is {stored}",
+                "does something else push this tag?",
             )
 
     def _ask(
-        self, method: str, reference: ImageReference, name: str, actions: str, manifest: Answer | None = None
+        self,
+        method: str,
+        reference: ImageReference,
+        name: str,
+        actions: str,
+        manifest: Answer | None = None,
     ) -> Answer:
-        """The registry's answer about the manifest `name`, after logging in where it asks for that."""
+        """The registry's answer about the manifest `name`, after logging in where it asks for
+        that.
+        """
         url = f"{self._base(reference.registry)}/v2/{reference.path}/manifests/{name}"
         headers = {"Content-Type": manifest.media_type} if manifest else _ACCEPT
         body = manifest.body if manifest else None
-        answer = request(method, url, headers | self._authorizations.headers(reference, actions), body)
+        answer = request(
+            method, url, headers | self._authorizations.headers(reference, actions), body
+        )
         if answer.status == 401 and origin(answer.url) == origin(url):
-            answer = request(method, url, headers | self._authorizations.renew(answer, reference, actions), body)
+            answer = request(
+                method, url, headers | self._authorizations.renew(answer, reference, actions), body
+            )
         return answer
 
     def _base(self, host: str) -> str:
@@ -131,7 +148,9 @@ class OciRegistry:
 
 
 def endpoint(registry: str) -> str:
-    """The host that serves a registry's API: Docker Hub's is not the one in its image references."""
+    """The host that serves a registry's API: Docker Hub's is not the one in its image
+    references.
+    """
     return "registry-1.docker.io" if registry == DOCKER_HUB else registry
 
 

@@ -1,4 +1,5 @@
-"""HTTP as registries need it: kept connections, redirects that take no credentials along, and small answers.
+"""HTTP as registries need it: kept connections, redirects that take no credentials along, and small
+answers.
 
 It is on the path of every build, so connections are kept for as long as the process lives.
 """
@@ -29,15 +30,17 @@ TIMEOUT = Timeout(connect=10.0, read=30.0)
 """Seconds of silence before a server counts as unreachable."""
 
 BODY_LIMIT = 4 << 20
-"""Bytes of an answer. Registries take manifests of 4 MiB, and may refuse larger ones (specification, "Pushing
-Manifests")."""
+"""Bytes of an answer. Registries take manifests of 4 MiB, and may refuse larger ones
+(specification, "Pushing Manifests")."""
 
 _REDIRECTS = 5
 _USER_AGENT = "imagemill"
 
 
 class Answer(NamedTuple):
-    """A server's answer; `url` is where it came from after redirects, and may hold a signature: do not print it."""
+    """A server's answer; `url` is where it came from after redirects, and may hold a signature: do
+    not print it.
+    """
 
     status: int
     headers: HTTPHeaderDict
@@ -51,15 +54,17 @@ class Answer(NamedTuple):
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds after which the server wants to be asked again (RFC 9110, section 10.2.3), if it says so."""
+        """Seconds after which the server wants to be asked again (RFC 9110, section 10.2.3), if it
+        says so.
+        """
         return retry_after_seconds(self.headers.get("Retry-After"))
 
 
 def request(method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> Answer:
     """Ask, and follow redirects; credentials do not go along to another server.
 
-    Where there is no answer it is a `ServiceUnreachable` or, if waiting does not help, an `OperatorError`, or a
-    `UserError` for a host that cannot be one.
+    Where there is no answer it is a `ServiceUnreachable` or, if waiting does not help, an
+    `OperatorError`, or a `UserError` for a host that cannot be one.
     """
     for _ in range(_REDIRECTS + 1):
         answer = _exchange(method, url, headers, body)
@@ -70,11 +75,15 @@ def request(method: str, url: str, headers: Mapping[str, str], body: bytes | Non
         if origin(target) != origin(url):
             headers = _for_another_server(method, url, target, headers)
         url = target
-    raise ServiceUnreachable(f"{host_of(url)} redirects more than {_REDIRECTS} times", "check the registry's address")
+    raise ServiceUnreachable(
+        f"{host_of(url)} redirects more than {_REDIRECTS} times", "check the registry's address"
+    )
 
 
 def speaks_http(host: str) -> bool:
-    """Whether the server at `host` answers without TLS. One that wants TLS says 400, or breaks off."""
+    """Whether the server at `host` answers without TLS. One that wants TLS says 400, or breaks
+    off.
+    """
     url = f"http://{host}/v2/"
     try:
         response = _ask("GET", url, {}, None)
@@ -125,13 +134,16 @@ def _target(url: str, location: str) -> str:
     return target
 
 
-def _for_another_server(method: str, url: str, target: str, headers: Mapping[str, str]) -> Mapping[str, str]:
+def _for_another_server(
+    method: str, url: str, target: str, headers: Mapping[str, str]
+) -> Mapping[str, str]:
     here, there = host_of(url), host_of(target)
     if url.startswith("https:") and not target.startswith("https:"):
         raise OperatorError(f"{here} redirects to {there} without TLS", "let it redirect to https")
     if method == "POST":  # the body is what a token is asked with
         raise OperatorError(
-            f"{here} redirects the request for a token to {there}", "let it name the other as its realm"
+            f"{here} redirects the request for a token to {there}",
+            "let it name the other as its realm",
         )
     return {name: value for name, value in headers.items() if name != "Authorization"}
 
@@ -145,8 +157,11 @@ def _exchange(method: str, url: str, headers: Mapping[str, str], body: bytes | N
     return Answer(response.status, response.headers, content, url)
 
 
-def _send(method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> BaseHTTPResponse:
-    """Send once; once more if a kept connection breaks before there is an answer, as the server may close it just then.
+def _send(
+    method: str, url: str, headers: Mapping[str, str], body: bytes | None
+) -> BaseHTTPResponse:
+    """Send once; once more if a kept connection breaks before there is an answer, as the server may
+    close it just then.
 
     All that is asked here can be asked twice (RFC 9112, section 9.3.1).
     """
@@ -177,13 +192,17 @@ def _content(response: BaseHTTPResponse, url: str) -> bytes:
     content = response.read(BODY_LIMIT + 1)
     if len(content) > BODY_LIMIT:
         response.close()
-        raise ServiceUnreachable(f"{host_of(url)} answers with more than {BODY_LIMIT >> 20} MiB", "is it a registry?")
+        raise ServiceUnreachable(
+            f"{host_of(url)} answers with more than {BODY_LIMIT >> 20} MiB", "is it a registry?"
+        )
     return content
 
 
 @lru_cache(maxsize=1)
 def _pool(pid: int) -> PoolManager:
-    """The connections of the process `pid`: a forked child must not write to those of its parent."""
+    """The connections of the process `pid`: a forked child must not write to those of its
+    parent.
+    """
     return PoolManager(num_pools=16, maxsize=64, ssl_context=ssl.create_default_context())
 
 
@@ -192,15 +211,25 @@ def _no_answer(url: str, error: HTTPError) -> ImagemillError:
     if isinstance(error, SSLError):
         return _no_tls(host, error)
     if isinstance(error, LocationValueError):
-        return UserError(f"{host} cannot be a host", "check the registry's host and port in the image reference")
+        return UserError(
+            f"{host} cannot be a host", "check the registry's host and port in the image reference"
+        )
     if isinstance(error, NameResolutionError):
-        return ServiceUnreachable(f"The name of {host} cannot be resolved", "check the name, and the DNS")
+        return ServiceUnreachable(
+            f"The name of {host} cannot be resolved", "check the name, and the DNS"
+        )
     if isinstance(error, NewConnectionError):
         reason = str(error).rpartition(": ")[2]
-        return ServiceUnreachable(f"{host} cannot be reached: {reason}", "check that it runs, and the network to it")
+        return ServiceUnreachable(
+            f"{host} cannot be reached: {reason}", "check that it runs, and the network to it"
+        )
     if isinstance(error, TimeoutError):
-        return ServiceUnreachable(f"{host} does not answer in time", "check that it is healthy, and the network to it")
-    return ServiceUnreachable(f"{host} breaks off its answer", "check that it is healthy, and that it speaks HTTP")
+        return ServiceUnreachable(
+            f"{host} does not answer in time", "check that it is healthy, and the network to it"
+        )
+    return ServiceUnreachable(
+        f"{host} breaks off its answer", "check that it is healthy, and that it speaks HTTP"
+    )
 
 
 def _no_tls(host: str, error: SSLError) -> ImagemillError:
@@ -210,8 +239,12 @@ def _no_tls(host: str, error: SSLError) -> ImagemillError:
             f"The certificate of {host} is not trusted: {cause.verify_message}",
             "add the authority that signed it to the trusted certificates of the worker's system",
         )
-    if isinstance(cause, ssl.SSLError) and cause.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
+    if isinstance(cause, ssl.SSLError) and cause.reason in (
+        "WRONG_VERSION_NUMBER",
+        "RECORD_LAYER_FAILURE",
+    ):
         return OperatorError(
-            f"{host} does not speak TLS", f"if that is meant, add {host} to IMAGEMILL_INSECURE_REGISTRIES"
+            f"{host} does not speak TLS",
+            f"if that is meant, add {host} to IMAGEMILL_INSECURE_REGISTRIES",
         )
     return ServiceUnreachable(f"No TLS connection to {host}: {cause}", "check that it is healthy")

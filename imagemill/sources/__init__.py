@@ -1,7 +1,7 @@
 """Sources: where the code that is built comes from.
 
-The text of a source says which adapter reads it: by its scheme, if it has one and is no git repository; a source
-without a scheme is a path. To add one, write a module and add a line here.
+The text of a source says which adapter reads it: by its scheme, if it has one and is no git
+repository; a source without a scheme is a path. To add one, write a module and add a line here.
 """
 
 import re
@@ -10,14 +10,17 @@ from types import MappingProxyType
 
 from imagemill.adapters import Adapter, load
 from imagemill.ports import Source
-from imagemill.sources.git_url import is_git, parse
+from imagemill.sources.git.url import is_git, parse
 from imagemill.sources.options import SourceOptions
 
 SOURCES: Mapping[str, Adapter] = MappingProxyType(
     {
         "file": Adapter("imagemill.sources.local", "LocalSource"),
-        **dict.fromkeys(("https", "http", "s3", "gs"), Adapter("imagemill.sources.artifact", "ArtifactSource")),
-        "git": Adapter("imagemill.sources.git", "GitSource"),
+        **dict.fromkeys(
+            ("https", "http", "s3", "gs"),
+            Adapter("imagemill.sources.artifact.source", "ArtifactSource"),
+        ),
+        "git": Adapter("imagemill.sources.git.source", "GitSource"),
         "docker-image": Adapter("imagemill.sources.image", "ImageSource"),
     }
 )
@@ -26,11 +29,12 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 def open_source(text: str, options: SourceOptions) -> Source:
-    """The source that `text` names: an absolute path or `file://` URI of a folder or an archive, a git repository as
-    in `imagemill.sources.git_url`, an archive elsewhere as in `imagemill.sources.artifact_url`, or
-    `docker-image://REFERENCE`.
+    """The source that `text` names: an absolute path or `file://` URI of a folder or an archive, a
+    git repository as in `imagemill.sources.git.source.url`, an archive elsewhere as in
+    `imagemill.sources.artifact.source.url`, or `docker-image://REFERENCE`.
 
-    Nothing is read yet. `UserError` if the scheme is not known, or what follows is not right for it.
+    Nothing is read yet. `UserError` if the scheme is not known, or what follows is not right for
+    it.
     """
     adapter = load(SOURCES, _kind(text), "kind of source")
     source: Source = adapter(text, options)

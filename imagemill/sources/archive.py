@@ -1,10 +1,13 @@
-"""Unpacks archives that nobody vouches for: `.tar`, `.tar.gz`, `.tar.zst` and `.zip`, told apart by their first bytes.
+"""Unpacks archives that nobody vouches for: `.tar`, `.tar.gz`, `.tar.zst` and `.zip`, told apart by
+their first bytes.
 
-Nothing is written outside the folder, whatever an archive says, and what it may take of disk, files and time is
-bounded by what really comes out of it, not by what its headers claim. Executable bits and symbolic links are kept;
-a single folder at the top is kept too, as it is by `docker build - < archive`.
+Nothing is written outside the folder, whatever an archive says, and what it may take of disk, files
+and time is bounded by what really comes out of it, not by what its headers claim. Executable bits
+and symbolic links are kept; a single folder at the top is kept too, as it is by `docker build - <
+archive`.
 
-Zstandard is read by the module that Python has from 3.14 on, and before by its backport, which is the same code.
+Zstandard is read by the module that Python has from 3.14 on, and before by its backport, which is
+the same code.
 """
 
 import re
@@ -23,8 +26,8 @@ from typing import IO, Protocol
 from isal import igzip, isal_zlib
 
 from imagemill.errors import UserError
+from imagemill.files.tree import Tree, UnsafePathError, leads_out, room, shown
 from imagemill.ports import Progress
-from imagemill.storage import Tree, UnsafePathError, leads_out, room, shown
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -37,11 +40,13 @@ _ENCODING = "utf-8", "surrogateescape"
 _GZIP, _ZIP, _EMPTY_ZIP = b"\x1f\x8b", b"PK\x03\x04", b"PK\x05\x06"
 
 _ZSTD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")
-"""A frame, or one that is to be skipped, which pzstd begins with (RFC 8878, sections 3.1.1 and 3.1.2)."""
+"""A frame, or one that is to be skipped, which pzstd begins with (RFC 8878, sections 3.1.1 and
+3.1.2).
+"""
 
 _ZSTD_WINDOW = 27
-"""What a frame may make us keep in memory is 2 to this power: 128 MiB, which is zstd's own limit. Archives that are
-made with `zstd --long=28` or more ask for more."""
+"""What a frame may make us keep in memory is 2 to this power: 128 MiB, which is zstd's own limit.
+Archives that are made with `zstd --long=28` or more ask for more."""
 
 _UNIX = 3
 
@@ -63,11 +68,19 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
-def unpack(archive: Path, folder: Path, progress: Progress, limits: Limits = DEFAULT_LIMITS, called: str = "") -> None:
-    """Unpack `archive` into the existing folder `folder`; errors name it as it is `called`, or else by its path.
+def unpack(
+    archive: Path,
+    folder: Path,
+    progress: Progress,
+    limits: Limits = DEFAULT_LIMITS,
+    called: str = "",
+) -> None:
+    """Unpack `archive` into the existing folder `folder`; errors name it as it is `called`, or else
+    by its path.
 
-    `UserError` if it is no archive, is damaged, oversteps the limits, or holds what could lead elsewhere: absolute
-    paths, `..`, devices, FIFOs, links that lead out, members below a link. `OperatorError` if the disk is full.
+    `UserError` if it is no archive, is damaged, oversteps the limits, or holds what could lead
+    elsewhere: absolute paths, `..`, devices, FIFOs, links that lead out, members below a link.
+    `OperatorError` if the disk is full.
     """
     with archive.open("rb") as file, room(folder), Tree(folder) as tree, _judged(called or archive):
         start = file.read(2 * tarfile.BLOCKSIZE)
@@ -92,7 +105,9 @@ def _judged(archive: object) -> Iterator[None]:
     try:
         yield
     except _LimitError as error:
-        raise UserError(f"The archive {archive} {error}", "leave out what the build does not need") from None
+        raise UserError(
+            f"The archive {archive} {error}", "leave out what the build does not need"
+        ) from None
     except UnsafePathError as error:
         raise UserError(
             f"The archive {archive} is not safe to unpack: {error}",
@@ -100,7 +115,8 @@ def _judged(archive: object) -> Iterator[None]:
         ) from None
     except _DAMAGED as error:  # type: ignore[misc]
         raise UserError(
-            f"The archive {archive} is damaged, or is no .tar, .tar.gz, .tar.zst or .zip: {error}", "make it anew"
+            f"The archive {archive} is damaged, or is no .tar, .tar.gz, .tar.zst or .zip: {error}",
+            "make it anew",
         ) from error
 
 
@@ -173,9 +189,13 @@ def _unpack_tar(file: _Readable, tree: Tree, budget: _Budget) -> None:
             with tree.read(info.linkname.encode(*_ENCODING)) as existing:
                 tree.file(path, bool(info.mode & stat.S_IXUSR), _counted(existing, written))
         elif info.isreg() and not info.issparse():
-            tree.file(path, bool(info.mode & stat.S_IXUSR), _counted(stream.chunks(info.size), written))
+            tree.file(
+                path, bool(info.mode & stat.S_IXUSR), _counted(stream.chunks(info.size), written)
+            )
         else:
-            raise UnsafePathError(f"{info.name!r} is {_TYPES.get(info.type, 'of a type that is not supported')}")
+            raise UnsafePathError(
+                f"{info.name!r} is {_TYPES.get(info.type, 'of a type that is not supported')}"
+            )
 
 
 _TYPES = {
@@ -187,7 +207,9 @@ _TYPES = {
 
 
 def _tar_members(stream: "_Forward") -> Iterator[tarfile.TarInfo]:
-    """The headers, each read when what belongs to the one before has been read; the end is checked."""
+    """The headers, each read when what belongs to the one before has been read; the end is
+    checked.
+    """
     try:
         archive = tarfile.TarFile(fileobj=stream, encoding=_ENCODING[0], errors=_ENCODING[1])  # type: ignore[arg-type]
         while info := archive.next():
@@ -202,7 +224,9 @@ def _tar_members(stream: "_Forward") -> Iterator[tarfile.TarInfo]:
 
 
 class _Forward:
-    """A stream as `tarfile` wants it: counted, never backwards, and no more than a chunk at a time."""
+    """A stream as `tarfile` wants it: counted, never backwards, and no more than a chunk at a
+    time.
+    """
 
     def __init__(self, file: _Readable, count: Callable[[int], None]) -> None:
         self._file = file
@@ -256,7 +280,9 @@ def _unpack_zip_member(
     path = info.filename.encode(*_ENCODING)
     mode = info.external_attr >> 16 if info.create_system == _UNIX else 0
     if info.flag_bits & 1:
-        raise UserError(f"{info.filename!r} in the archive is encrypted", "make the archive without a password")
+        raise UserError(
+            f"{info.filename!r} in the archive is encrypted", "make the archive without a password"
+        )
     if info.is_dir():
         tree.folder(path)
         return
@@ -266,14 +292,21 @@ def _unpack_zip_member(
         if stat.S_ISLNK(mode):
             _link(tree, path, content.read(_MAX_TARGET))
         else:
-            tree.file(path, bool(mode & stat.S_IXUSR), _counted(iter(lambda: content.read(_CHUNK), b""), written))
+            tree.file(
+                path,
+                bool(mode & stat.S_IXUSR),
+                _counted(iter(lambda: content.read(_CHUNK), b""), written),
+            )
 
 
 @contextmanager
 def _opened_zip(file: IO[bytes]) -> Iterator[zipfile.ZipFile]:
     try:
         archive = zipfile.ZipFile(file)
-    except (ValueError, struct.error) as error:  # of names not in the encoding that they claim, and cut-off fields
+    except (
+        ValueError,
+        struct.error,
+    ) as error:  # of names not in the encoding that they claim, and cut-off fields
         raise zipfile.BadZipFile(str(error)) from error
     with archive:
         yield archive

@@ -1,4 +1,5 @@
-"""Keeps fetched sources on their node, so that the steps and builds that want the same one fetch it once.
+"""Keeps fetched sources on their node, so that the steps and builds that want the same one fetch it
+once.
 
     <folder>/lock               held for a moment by whoever finds, adds or takes away a folder
     <folder>/<sha256>/          an entry: whole, and never changed
@@ -6,12 +7,14 @@
     <folder>/removed.<hex>/     one that is being removed
     <folder>/*/entry, tree/     of each: its size and top folder, as JSON; what was fetched
 
-The file `entry` is locked by those who make an entry, go on to use it (shared) or remove it (exclusive). All locks are
-taken by whoever has `lock`, so that none is ever waited for. The kernel ends the locks of a process that dies, however
-that happens; what it left unfinished has nobody's lock then, and is removed by the next one who adds or leaves.
+The file `entry` is locked by those who make an entry, go on to use it (shared) or remove it
+(exclusive). All locks are taken by whoever has `lock`, so that none is ever waited for. The kernel
+ends the locks of a process that dies, however that happens; what it left unfinished has nobody's
+lock then, and is removed by the next one who adds or leaves.
 
-The locks are flock(2)'s, since libraries have none to share that is as good: fasteners 0.20 has POSIX locks, which do
-not keep the threads of a process apart; filelock's ReadWriteLock is a transaction in SQLite.
+The locks are flock(2)'s, since libraries have none to share that is as good: fasteners 0.20 has
+POSIX locks, which do not keep the threads of a process apart; filelock's ReadWriteLock is a
+transaction in SQLite.
 """
 
 import errno
@@ -28,15 +31,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from imagemill import folders
 from imagemill.errors import OperatorError, PermissionDenied
+from imagemill.files import folders
+from imagemill.files.tree import room
 from imagemill.ports import Progress, Quiet
-from imagemill.storage import room
 
 log = logging.getLogger(__name__)
 
 Bring = Callable[[Path], Path]
-"""Fetches a source into the folder that it is given, which it makes, and returns the top folder: that or one in it."""
+"""Fetches a source into the folder that it is given, which it makes, and returns the top folder:
+that or one in it.
+"""
 
 TICK = 0.1
 """Seconds after which one who waits for another's fetch looks again."""
@@ -55,8 +60,8 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 class SourceCache:
     """Fetched sources in a folder of this node, shared by all threads and processes of one user.
 
-    What is kept takes `max_bytes` at most, with 0 nothing is kept; what is in use or being fetched comes on top where
-    it has to. The folder is created when it is first needed, mode 0700.
+    What is kept takes `max_bytes` at most, with 0 nothing is kept; what is in use or being fetched
+    comes on top where it has to. The folder is created when it is first needed, mode 0700.
     """
 
     folder: Path
@@ -64,14 +69,15 @@ class SourceCache:
 
     @contextmanager
     def tree(self, key: str, bring: Bring, progress: Progress) -> Iterator[Path]:
-        """The top folder of the source that `key` names, to be read only, and there as long as the block lasts.
+        """The top folder of the source that `key` names, to be read only, and there as long as the
+        block lasts.
 
-        `key` stands for one content for ever. Where it is not here, it is brought, and by one at a time: others wait,
-        and take over at once if that fails or its process dies. If the disk is full, all that nobody uses is removed
-        and the source brought once more.
+        `key` stands for one content for ever. Where it is not here, it is brought, and by one at a
+        time: others wait, and take over at once if that fails or its process dies. If the disk is
+        full, all that nobody uses is removed and the source brought once more.
 
-        Errors are those of `bring`; besides, `OperatorError` if the disk is full still, and `PermissionDenied` if the
-        folder is another user's.
+        Errors are those of `bring`; besides, `OperatorError` if the disk is full still, and
+        `PermissionDenied` if the folder is another user's.
         """
         name = _name(key)
         with room(self.folder):
@@ -91,14 +97,18 @@ class SourceCache:
         except (OSError, OperatorError) as error:
             if not (_is_full(error) and self._fit(0, progress)):
                 raise
-        progress.log("The disk is full: fetched sources that nobody uses were removed, and this one is tried again")
+        progress.log(
+            "The disk is full: fetched sources that nobody uses were removed, and this one is tried again"
+        )
         return self._found_or_made(name, bring, progress)
 
     def _found_or_made(self, name: str, bring: Bring, progress: Progress) -> "_Lock":
         waited = False
         while (turn := self._turn(name, progress)) is None:
             if not waited:
-                progress.log("Another build on this node is fetching the same source: waiting for it")
+                progress.log(
+                    "Another build on this node is fetching the same source: waiting for it"
+                )
             waited = True
             progress.check()
             time.sleep(TICK)
@@ -108,7 +118,9 @@ class SourceCache:
         return lock
 
     def _turn(self, name: str, progress: Progress) -> "tuple[Path, _Lock] | None":
-        """The entry, or a new folder to make it in, with a shared lock; None while somebody else makes it."""
+        """The entry, or a new folder to make it in, with a shared lock; None while somebody else
+        makes it.
+        """
         with self._alone(progress):
             path = self.folder / name
             if path.is_dir():
@@ -135,7 +147,9 @@ class SourceCache:
             raise
 
     def _fit(self, most: int, progress: Progress) -> bool:
-        """Remove what is left over, and what nobody uses until the rest takes `most` bytes; whether there was any."""
+        """Remove what is left over, and what nobody uses until the rest takes `most` bytes; whether
+        there was any.
+        """
         with ExitStack() as locks:
             with self._alone(progress):
                 surplus = self._set_aside(most, locks)
@@ -148,10 +162,11 @@ class SourceCache:
         return bool(surplus)
 
     def _set_aside(self, most: int, locks: ExitStack) -> list[Path]:
-        """Rename the surplus, so that nobody finds it; after a crash in the middle of removing it, it is left over.
+        """Rename the surplus, so that nobody finds it; after a crash in the middle of removing it,
+        it is left over.
 
-        Of the entries, the least recently used go first. Those that are larger than `most` go before them, and drive
-        no other out.
+        Of the entries, the least recently used go first. Those that are larger than `most` go
+        before them, and drive no other out.
         """
         aside: list[Path] = []
 
@@ -159,12 +174,18 @@ class SourceCache:
             lock = _Lock.take(self.folder / name / _ENTRY, fcntl.LOCK_EX)
             if lock:
                 locks.callback(lock.release)
-                aside.append((self.folder / name).rename(self.folder / f"removed.{uuid.uuid4().hex}"))
+                aside.append(
+                    (self.folder / name).rename(self.folder / f"removed.{uuid.uuid4().hex}")
+                )
             return lock is not None
 
         names = [path.name for path in self.folder.iterdir()]
-        records = {name: _Record.read(self.folder / name) for name in names if _NAME.fullmatch(name)}
-        fitting = {name: record.size for name, record in records.items() if record and record.size <= most}
+        records = {
+            name: _Record.read(self.folder / name) for name in names if _NAME.fullmatch(name)
+        }
+        fitting = {
+            name: record.size for name, record in records.items() if record and record.size <= most
+        }
         for name in names:
             if _UNFINISHED.fullmatch(name) or (name in records and name not in fitting):
                 take(name)
@@ -208,8 +229,8 @@ class SourceCache:
 class _Lock:
     """A lock on a file, which ends with the process at the latest.
 
-    It belongs to the file as it is opened here, so that threads keep each other out as processes do. A forked child
-    has it as well, but cannot let go of what its parent holds.
+    It belongs to the file as it is opened here, so that threads keep each other out as processes
+    do. A forked child has it as well, but cannot let go of what its parent holds.
     """
 
     def __init__(self, path: Path) -> None:
@@ -260,8 +281,9 @@ class _Record:
 
 
 def _name(key: str) -> str:
-    """The name of an entry. One that was made before the machine started anew is never found, and so goes in time:
-    what was written last may not have come to the disk, and to wait until each file is there can take minutes.
+    """The name of an entry. One that was made before the machine started anew is never found, and
+    so goes in time: what was written last may not have come to the disk, and to wait until each
+    file is there can take minutes.
     """
     boot = _BOOT.read_text() if _BOOT.exists() else ""
     return hashlib.sha256(f"{boot}{key}".encode(errors="surrogateescape")).hexdigest()
@@ -274,7 +296,9 @@ def _fill(making: Path, bring: Bring, progress: Progress) -> None:
 
 
 def _is_full(error: OSError | OperatorError) -> bool:
-    """Whether the disk is full: an error that `imagemill.storage.room` made of that has it as its cause."""
+    """Whether the disk is full: an error that `imagemill.files.tree.room` made of that has it as
+    its cause.
+    """
     cause = error if isinstance(error, OSError) else error.__cause__
     return isinstance(cause, OSError) and cause.errno in _MENDED_BY_REMOVING
 
@@ -286,7 +310,9 @@ def _used(entry: Path) -> int:
 
 @contextmanager
 def _left_over(path: Path) -> Iterator[None]:
-    """What cannot be removed now is left for the next one to try: what a killed worker had started may still write."""
+    """What cannot be removed now is left for the next one to try: what a killed worker had started
+    may still write.
+    """
     try:
         yield
     except OSError as error:

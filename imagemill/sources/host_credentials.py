@@ -1,4 +1,6 @@
-"""The operator's credentials for the hosts of sources: a file per host, or the same in the worker's environment."""
+"""The operator's credentials for the hosts of sources: a file per host, or the same in the worker's
+environment.
+"""
 
 import os
 from pathlib import Path
@@ -8,12 +10,15 @@ from imagemill.sources.options import SourceOptions
 
 
 def file_name(address: str) -> str:
-    """What the file for `HOST` or `HOST:PORT` is called: `HOST_PORT`, since names in a Secret have no colon."""
+    """What the file for `HOST` or `HOST:PORT` is called: `HOST_PORT`, since names in a Secret have
+    no colon.
+    """
     return address.translate({ord("["): None, ord("]"): None, ord(":"): "_"})
 
 
 def token_line(address: str, options: SourceOptions) -> str:
-    """`TOKEN` or `USER:TOKEN` for `HOST` or `HOST:PORT`, empty if there is none. A file comes before the environment.
+    """`TOKEN` or `USER:TOKEN` for `HOST` or `HOST:PORT`, empty if there is none. A file comes
+    before the environment.
 
     `OperatorError` if the file cannot be read.
     """

@@ -19,4 +19,7 @@ class ImageSource:
 
     def fetch(self, scratch: Path, progress: Progress) -> Path:
         """A `UserError`: who needs files has to look at `image` first."""
-        raise UserError(f"The source {self.image} is an image, with no files to read", "name a folder or an archive")
+        raise UserError(
+            f"The source {self.image} is an image, with no files to read",
+            "name a folder or an archive",
+        )

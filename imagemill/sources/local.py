@@ -1,7 +1,7 @@
 """A folder or an archive on this node.
 
-A request must not make a worker read what is not meant for it, so both have to lie, links followed, below folders
-that the operator names.
+A request must not make a worker read what is not meant for it, so both have to lie, links followed,
+below folders that the operator names.
 """
 
 import hashlib
@@ -20,7 +20,9 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class LocalSource:
-    """A folder, which is read where it is, or an archive, which is unpacked (see `imagemill.sources.archive`)."""
+    """A folder, which is read where it is, or an archive, which is unpacked (see
+    `imagemill.sources.archive`).
+    """
 
     image: ImageReference | None = None
 
@@ -83,15 +85,20 @@ def _path(text: str) -> tuple[Path, str]:
         sha256 = fragment.removeprefix("sha256=").lower()
         if fragment and not (fragment.startswith("sha256=") and _SHA256.fullmatch(sha256)):
             raise UserError(
-                f"{fragment!r} is no option of an archive on the worker", "write #sha256= and 64 hex digits"
+                f"{fragment!r} is no option of an archive on the worker",
+                "write #sha256= and 64 hex digits",
             )
         uri = urlsplit(text)
         if uri.netloc not in ("", "localhost"):
             raise UserError(
-                f"{text!r} is on another host", "write file:///PATH, and have the path on the worker's node"
+                f"{text!r} is on another host",
+                "write file:///PATH, and have the path on the worker's node",
             )
         text = unquote(uri.path)
     path = Path(text)
     if not path.is_absolute():
-        raise UserError(f"The source {text!r} is a relative path", "give an absolute one: workers run in other folders")
+        raise UserError(
+            f"The source {text!r} is a relative path",
+            "give an absolute one: workers run in other folders",
+        )
     return path, sha256

@@ -17,7 +17,9 @@ class SourceOptions:
     roots: tuple[Path, ...] = ()
     """Folders below which sources on this node may lie; none: such sources are refused."""
     max_bytes: int = 32 << 30
-    """The most that one source may take on the disk; of a git repository, what git keeps of it included."""
+    """The most that one source may take on the disk; of a git repository, what git keeps of it
+    included.
+    """
     max_files: int = 1_000_000
     """The most files that one source may have."""
     insecure_hosts: frozenset[str] = frozenset()
@@ -25,15 +27,21 @@ class SourceOptions:
     networks: tuple[str, ...] = ()
     """Networks, as `10.0.0.0/8`, in which servers of archives may be though they are not public."""
     credentials: Path | None = None
-    """Folder with a file per host, `HOST` or `HOST_PORT`, that holds `TOKEN` or `USER:TOKEN`; read when it is used."""
+    """Folder with a file per host, `HOST` or `HOST_PORT`, that holds `TOKEN` or `USER:TOKEN`; read
+    when it is used.
+    """
     tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The same, where the worker's environment has them: name of the file → what would be in it."""
     ssh_keys: Path | None = None
-    """Folder with a private key per host, `HOST` or `HOST_PORT`, or `default`. None: ssh's own keys and agent."""
+    """Folder with a private key per host, `HOST` or `HOST_PORT`, or `default`. None: ssh's own keys
+    and agent.
+    """
     known_hosts: Path | None = None
     """File of the host keys that are trusted. None: ssh's own. A host in neither is refused."""
     git_config: Path | None = None
-    """The operator's git config, for its credential helpers, proxies and certificates; ours is laid over it."""
+    """The operator's git config, for its credential helpers, proxies and certificates; ours is laid
+    over it.
+    """
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """What git is started with: PATH, HOME, proxies, what credential helpers need."""
     scratch: Path | None = None
@@ -41,11 +49,15 @@ class SourceOptions:
 
     @classmethod
     def from_environment(cls, variables: Mapping[str, str], **given: Any) -> Self:
-        """The options by a worker's variables, and those that are `given`; `OperatorError` if one cannot be read.
+        """The options by a worker's variables, and those that are `given`; `OperatorError` if one
+        cannot be read.
 
-        What git and credential helpers are started with are the variables that are not Imagemill's own.
+        What git and credential helpers are started with are the variables that are not Imagemill's
+        own.
         """
-        environment = {name: value for name, value in variables.items() if not name.startswith("IMAGEMILL_")}
+        environment = {
+            name: value for name, value in variables.items() if not name.startswith("IMAGEMILL_")
+        }
         named = [name for name in _READ if variables.get(name)]
         read = {_READ[name][0]: _read(name, variables[name], _READ[name][1]) for name in named}
         return cls(**{"environment": environment, **read, **given})
@@ -92,4 +104,6 @@ def _read(name: str, text: str, parse: Callable[[str], Any]) -> Any:
     try:
         return parse(text)
     except ValueError:
-        raise OperatorError(f"The variable {name} cannot be read", "docs/operating.md says how it is written") from None
+        raise OperatorError(
+            f"The variable {name} cannot be read", "docs/operating.md says how it is written"
+        ) from None

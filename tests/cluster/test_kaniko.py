@@ -1,7 +1,8 @@
 """Builds by a real Kaniko in pods on real nodes: what the API server of the tests cannot show.
 
-Only `make test-cluster` runs it, where IMAGEMILL_TEST_KANIKO_IMAGE is set; README.md says what it needs. The packed
-context is in a ConfigMap in the place of the volume claim: pods find it at the same path, and no storage is needed.
+Only `make test-cluster` runs it, where IMAGEMILL_TEST_KANIKO_IMAGE is set; README.md says what it
+needs. The packed context is in a ConfigMap in the place of the volume claim: pods find it at the
+same path, and no storage is needed.
 """
 
 import base64
@@ -23,7 +24,7 @@ from imagemill.builders.kaniko import failures
 from imagemill.builders.kaniko.builder import KanikoBuilder
 from imagemill.builders.kaniko.overlay import lay
 from imagemill.config.model import KanikoBuilder as Section
-from imagemill.contexts import Packed
+from imagemill.context.handover import Packed
 from imagemill.errors import OperatorError, PermissionDenied, TransientError, UserError
 from imagemill.ports import BuildInputs
 from imagemill.reference import ImageReference
@@ -49,11 +50,16 @@ class Place:
     registry: str
     kubeconfig: Path
 
-    def build(self, context: bytes, progress: Watched, config: Object | None = None, **settings: Any) -> str:
+    def build(
+        self, context: bytes, progress: Watched, config: Object | None = None, **settings: Any
+    ) -> str:
         """Build a packed context; returns the digest."""
         source_hash = uuid.uuid4().hex * 2
         name = f"{source_hash}.tar.gz"
-        made = {"metadata": {"generateName": "context-"}, "binaryData": {name: base64.b64encode(context).decode()}}
+        made = {
+            "metadata": {"generateName": "context-"},
+            "binaryData": {name: base64.b64encode(context).decode()},
+        }
         stored = self.cluster.core.create_namespaced_config_map(self.cluster.namespace, made)
         given: Object = {
             "destination": self.destination,
@@ -65,7 +71,9 @@ class Place:
         builder = KanikoBuilder(self._workplace, Section.model_validate(given | settings))
         image = ImageReference.parse(f"{self.destination}:{source_hash}")
         inputs = BuildInputs(image, source_hash=source_hash, build_id=uuid.uuid4().hex)
-        return builder.build(inputs, Packed(io.BytesIO, f"{CONTEXTS}/{name}"), self.open_registry, progress)
+        return builder.build(
+            inputs, Packed(io.BytesIO, f"{CONTEXTS}/{name}"), self.open_registry, progress
+        )
 
     @property
     def destination(self) -> str:
@@ -86,7 +94,10 @@ class Place:
 
     def jobs(self) -> list[str]:
         """The names of the Jobs that there are."""
-        return [job.metadata.name for job in self.cluster.batch.list_namespaced_job(self.cluster.namespace).items]
+        return [
+            job.metadata.name
+            for job in self.cluster.batch.list_namespaced_job(self.cluster.namespace).items
+        ]
 
 
 @pytest.fixture
@@ -95,7 +106,9 @@ def place(tmp_path: Path) -> Iterator[Place]:
     assert kubeconfig is not None
     assert REGISTRY in os.environ, f"{REGISTRY} is to name a registry; see tests/cluster/README.md"
     with fresh_namespace(kubeconfig) as cluster:
-        yield Place(cluster, os.environ[REGISTRY], kubeconfig_of(cluster, tmp_path / "kubeconfig.yaml"))
+        yield Place(
+            cluster, os.environ[REGISTRY], kubeconfig_of(cluster, tmp_path / "kubeconfig.yaml")
+        )
 
 
 def context(dockerfile: str = HELLO, **files: bytes) -> bytes:
@@ -125,7 +138,9 @@ def test_the_dockerfiles_failure_is_told_in_kanikos_words(place: Place) -> None:
     assert "absent" in caught.value.message
 
 
-def test_an_executor_that_does_not_exist_is_named(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_executor_that_does_not_exist_is_named(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(failures, "PULLING", 5.0)  # where the nodes have no network either
     given = ImageReference.parse(os.environ[IMAGE])
     absent = f"{given.registry}/{given.path}:imagemill-no-such-tag"
@@ -136,7 +151,9 @@ def test_an_executor_that_does_not_exist_is_named(place: Place, monkeypatch: pyt
 
 
 def test_a_node_selector_that_no_node_has_is_told_in_the_schedulers_words(place: Place) -> None:
-    impossible = {"spec": {"template": {"spec": {"nodeSelector": {"imagemill.example.com/no-such": "node"}}}}}
+    impossible = {
+        "spec": {"template": {"spec": {"nodeSelector": {"imagemill.example.com/no-such": "node"}}}}
+    }
     with pytest.raises(OperatorError) as caught:
         place.build(context(), Watched(), impossible, scheduling_timeout=5)
     assert "No node can run the build's pod" in caught.value.message
@@ -151,13 +168,17 @@ def test_a_secret_that_does_not_exist_is_named(place: Place) -> None:
     assert until(lambda: place.jobs() == [], 60)
 
 
-def test_a_build_that_needs_more_memory_than_its_limit_is_tried_with_more_and_then_told(place: Place) -> None:
+def test_a_build_that_needs_more_memory_than_its_limit_is_tried_with_more_and_then_told(
+    place: Place,
+) -> None:
     """Kaniko unpacks the context into a folder in memory, which counts as its own."""
     hungry = container(
         resources={"limits": {"memory": "64Mi"}},
         volumeMounts=[{"name": "unpacked", "mountPath": "/kaniko/buildcontext"}],
     )
-    hungry["spec"]["template"]["spec"]["volumes"] = [{"name": "unpacked", "emptyDir": {"medium": "Memory"}}]
+    hungry["spec"]["template"]["spec"]["volumes"] = [
+        {"name": "unpacked", "emptyDir": {"medium": "Memory"}}
+    ]
     progress = Watched()
     with pytest.raises(OperatorError) as caught:
         place.build(context(zeros=bytes(256 << 20)), progress, hungry)

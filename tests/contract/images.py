@@ -22,7 +22,9 @@ class Pusher:
 
     def image(self, tag: str, media_type: str = OCI_MANIFEST, label: str = "") -> str:
         """Push an image of no layers; images differ by their label. Returns the digest."""
-        config = json.dumps({"config": {"Labels": {"label": label}}, "rootfs": {"type": "layers", "diff_ids": []}})
+        config = json.dumps(
+            {"config": {"Labels": {"label": label}}, "rootfs": {"type": "layers", "diff_ids": []}}
+        )
         kind = "application/vnd.docker.container.image.v1+json"
         if media_type == OCI_MANIFEST:
             kind = "application/vnd.oci.image.config.v1+json"
@@ -30,8 +32,14 @@ class Pusher:
         return self.manifest(tag, media_type, {"config": descriptor, "layers": []})
 
     def index(self, tag: str, media_type: str, image: str, image_type: str) -> str:
-        """Push a list with one image that is there already, given by its digest. Returns the list's digest."""
-        size = int(self._request("HEAD", f"manifests/{image}", {"Accept": image_type}).headers["Content-Length"])
+        """Push a list with one image that is there already, given by its digest. Returns the list's
+        digest.
+        """
+        size = int(
+            self._request("HEAD", f"manifests/{image}", {"Accept": image_type}).headers[
+                "Content-Length"
+            ]
+        )
         entry = {"mediaType": image_type, "digest": image, "size": size}
         platform = {"architecture": "amd64", "os": "linux"}
         return self.manifest(tag, media_type, {"manifests": [{**entry, "platform": platform}]})
@@ -47,16 +55,25 @@ class Pusher:
         upload = self._request("POST", "blobs/uploads/").headers["Location"]
         separator = "&" if "?" in upload else "?"
         self._request(
-            "PUT", f"{upload}{separator}digest={digest}", {"Content-Type": "application/octet-stream"}, content
+            "PUT",
+            f"{upload}{separator}digest={digest}",
+            {"Content-Type": "application/octet-stream"},
+            content,
         )
         return {"digest": digest, "size": len(content)}
 
     def _request(
-        self, method: str, url: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
     ) -> urllib3.BaseHTTPResponse:
         absolute = url if url.startswith("http") else f"{self._base}/{url}"
         with urllib3.PoolManager() as http:
-            answer = http.request(method, absolute, body=body, headers={**self._headers, **(headers or {})})
+            answer = http.request(
+                method, absolute, body=body, headers={**self._headers, **(headers or {})}
+            )
         assert answer.status < 300, (method, url, answer.status, answer.data)
         return answer
 

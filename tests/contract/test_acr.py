@@ -1,6 +1,8 @@
-"""Azure container registries: the whole way from the credential chain to the tag, and what they say when they refuse.
+"""Azure container registries: the whole way from the credential chain to the tag, and what they say
+when they refuse.
 
-Behind the exchange of tokens, which is a server of ours, lies a real registry that checks the tokens.
+Behind the exchange of tokens, which is a server of ours, lies a real registry that checks the
+tokens.
 """
 
 import json
@@ -42,7 +44,10 @@ ALL = {"pull", "push", "delete"}
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Acr]:
     folder = tmp_path_factory.mktemp("acr")
-    with acr(folder) as front, servers.docker_registry(folder, auth=front.registry_auth()) as address:
+    with (
+        acr(folder) as front,
+        servers.docker_registry(folder, auth=front.registry_auth()) as address,
+    ):
         front.register(address, folder / "registry")
         yield front
 
@@ -58,7 +63,9 @@ def front(running: Acr, azure_client: None) -> Iterator[Acr]:
 
 @dataclass(frozen=True)
 class AzureSite(Site):
-    """A registry of Azure, as the contract of registries needs it; an image is pushed with what the adapter gives."""
+    """A registry of Azure, as the contract of registries needs it; an image is pushed with what the
+    adapter gives.
+    """
 
     registry: AzureRegistry
 
@@ -78,7 +85,12 @@ def site(front: Acr) -> Site:
         repository = ImageReference(front.address, path)
         return {"Authorization": f"Bearer {registry._tokens.access_token(repository, 'pull,push')}"}
 
-    return AzureSite(front.address, registry.credentials(ImageReference(front.address, "any")), authorization, registry)
+    return AzureSite(
+        front.address,
+        registry.credentials(ImageReference(front.address, "any")),
+        authorization,
+        registry,
+    )
 
 
 class TestAzure(Contract):
@@ -104,7 +116,10 @@ def test_password_and_identity_token_are_both_good_for_a_login(front: Acr) -> No
     found = adapter(front).credentials(ImageReference(front.address, "any"))
     assert found is not None
 
-    for login in (Credentials(found.username, found.password), Credentials("", "", found.identity_token)):
+    for login in (
+        Credentials(found.username, found.password),
+        Credentials("", "", found.identity_token),
+    ):
         registry = OciRegistry(Always(login), frozenset({front.address}))
         assert registry.digest(ImageReference(front.address, "absent", "v1")) is None
 
@@ -164,17 +179,23 @@ def test_workload_identity_leads_to_the_registry(
     assert azure_tokens.asked("/token")[0].field("client_assertion") == FEDERATED_TOKEN
 
 
-def test_managed_identity_leads_to_the_registry(front: Acr, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_managed_identity_leads_to_the_registry(
+    front: Acr, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"):
         monkeypatch.delenv(name)
     with entra(None) as metadata:
         monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", f"http://127.0.0.1:{metadata.port}")
         front.rights = {MACHINE: {"pull"}}
         assert adapter(front).digest(ImageReference(front.address, "absent", "v1")) is None
-        assert {request.field("resource") for request in metadata.requests} == {"https://containerregistry.azure.net"}
+        assert {request.field("resource") for request in metadata.requests} == {
+            "https://containerregistry.azure.net"
+        }
 
 
-def test_no_credentials_at_all_are_told_with_the_sources(front: Acr, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_credentials_at_all_are_told_with_the_sources(
+    front: Acr, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"):
         monkeypatch.delenv(name)
     with pytest.raises(OperatorError, match="No Azure credentials were found"):
@@ -193,20 +214,29 @@ def test_identity_without_a_role_is_told_to_get_one(front: Acr) -> None:
     repository = ImageReference(front.address, "team/model")
     attempts: list[tuple[Attempt, str]] = [
         (lambda registry, image: registry.digest(image.with_tag("v1")), "AcrPull"),
-        (lambda registry, image: registry.tag(image.with_digest(f"sha256:{'0' * 64}"), ("v1",)), "AcrPush"),
+        (
+            lambda registry, image: registry.tag(image.with_digest(f"sha256:{'0' * 64}"), ("v1",)),
+            "AcrPush",
+        ),
         (lambda registry, image: registry.credentials(image), "AcrPush"),
     ]
     for attempt, role in attempts:
         with pytest.raises(PermissionDenied) as raised:
             attempt(adapter(front), repository)
         error = raised.value
-        assert error.message.startswith(f"{front.address} gives the worker no token: 401 UNAUTHORIZED authentication")
-        assert error.hint.startswith(f"give the worker's identity the role {role} on the registry {front.address}")
+        assert error.message.startswith(
+            f"{front.address} gives the worker no token: 401 UNAUTHORIZED authentication"
+        )
+        assert error.hint.startswith(
+            f"give the worker's identity the role {role} on the registry {front.address}"
+        )
         assert error.resource == front.address
         assert error.action.startswith("Microsoft.ContainerRegistry/registries/")
 
 
-def test_identity_that_may_only_read_is_told_that_it_may_not_push_or_delete(site: Site, front: Acr) -> None:
+def test_identity_that_may_only_read_is_told_that_it_may_not_push_or_delete(
+    site: Site, front: Acr
+) -> None:
     repository = site.repository()
     digest = site.pusher(repository).image("v1")
     front.rights = {OBJECT: {"pull"}}
@@ -242,7 +272,8 @@ def test_network_rules_of_the_registry_are_told_in_its_words(front: Acr) -> None
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"), [(429, TransientError), (500, ServiceUnreachable), (503, ServiceUnreachable)]
+    ("status", "kind"),
+    [(429, TransientError), (500, ServiceUnreachable), (503, ServiceUnreachable)],
 )
 def test_exchange_that_fails_for_now_is_sent_once_and_is_neither_absent_nor_denied(
     front: Acr, status: int, kind: type[TransientError]

@@ -1,4 +1,6 @@
-"""Artifacts in buckets, the same on each cloud's server: archives, folders of objects, versions, and failures."""
+"""Artifacts in buckets, the same on each cloud's server: archives, folders of objects, versions,
+and failures.
+"""
 
 import gzip
 import hashlib
@@ -31,13 +33,17 @@ from imagemill.errors import (
     UserError,
 )
 from imagemill.ports import Quiet
-from imagemill.sources.artifact import ArtifactSource
-from imagemill.sources.artifact_url import parse
+from imagemill.sources.artifact.source import ArtifactSource
+from imagemill.sources.artifact.url import parse
 from imagemill.sources.options import SourceOptions
 from servers import Server
 from web import Request, Response
 
-FILES = {"Dockerfile": b"FROM scratch\nCOPY . /\n", "app/main.py": b"print()\n", "app/data/part": bytes(300_000)}
+FILES = {
+    "Dockerfile": b"FROM scratch\nCOPY . /\n",
+    "app/main.py": b"print()\n",
+    "app/data/part": bytes(300_000),
+}
 OBJECTS = {**FILES, "a b#c%41&é+?=": b"odd", "large": bytes(range(256)) * 12_000, "empty": b""}
 
 
@@ -89,7 +95,9 @@ def gs_cloud(gcs_proxy: FaultyProxy, gcs_bucket: str, gcs_server: str) -> Cloud:
         assert answer.status == 200, answer.data
 
     def delete(key: str) -> None:
-        answer = urllib3.request("DELETE", f"{gcs_server}/storage/v1/b/{gcs_bucket}/o/{quote(key, safe='')}")
+        answer = urllib3.request(
+            "DELETE", f"{gcs_server}/storage/v1/b/{gcs_bucket}/o/{quote(key, safe='')}"
+        )
         assert answer.status == 200, answer.data
 
     said = b'{"error": {"code": 403, "message": "nobody@example.org does not have permission"}}'
@@ -148,7 +156,11 @@ def packed(content: bytes = b"print()\n") -> bytes:
 
 
 def contents(top: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(top)): path.read_bytes() for path in sorted(top.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(top)): path.read_bytes()
+        for path in sorted(top.rglob("*"))
+        if path.is_file()
+    }
 
 
 def source(text: str, **options: Any) -> ArtifactSource:
@@ -182,14 +194,21 @@ class TestArchives:
         right, wrong = hashlib.sha256(packed()).hexdigest(), "0" * 64
         assert contents(source(f"{cloud.base}a#sha256={right}").fetch(scratch, Quiet())) == FILES
         error = fails(source(f"{cloud.base}a#sha256={wrong}"), scratch / "wrong", UserError)
-        assert error.message == f"The archive {cloud.base}a has the SHA-256 {right}, and not {wrong}"
+        assert (
+            error.message == f"The archive {cloud.base}a has the SHA-256 {right}, and not {wrong}"
+        )
         assert contents(scratch / "wrong") == {}
 
     def test_object_that_is_not_there_is_told(self, cloud: Cloud, scratch: Path) -> None:
-        for attempt in (source(f"{cloud.base}a").pinned, lambda step: source(f"{cloud.base}a").fetch(scratch, step)):
+        for attempt in (
+            source(f"{cloud.base}a").pinned,
+            lambda step: source(f"{cloud.base}a").fetch(scratch, step),
+        ):
             with pytest.raises(UserError) as raised:
                 attempt(Quiet())
-            assert raised.value.message.startswith(f"There is no {cloud.base}a, as far as the worker may see: ")
+            assert raised.value.message.startswith(
+                f"There is no {cloud.base}a, as far as the worker may see: "
+            )
             assert raised.value.hint.startswith("check its spelling")
 
     def test_bucket_that_is_not_there_is_told(self, cloud: Cloud, scratch: Path) -> None:
@@ -222,7 +241,9 @@ class TestArchives:
 
 
 class TestPinned:
-    def test_object_is_pinned_to_its_version_by_one_request(self, cloud: Cloud, scratch: Path) -> None:
+    def test_object_is_pinned_to_its_version_by_one_request(
+        self, cloud: Cloud, scratch: Path
+    ) -> None:
         cloud.put("a", packed())
         cloud.proxy.clear()
         pinned = source(f"{cloud.base}a#subdirectory=app").pinned(Quiet())
@@ -240,10 +261,15 @@ class TestPinned:
         assert pinned is not None
         cloud.put("a", packed(b"changed"))
         error = fails(source(pinned), scratch, UserError)
-        assert error.message == f"{cloud.base}a has changed since it was {parse(pinned).version}, or was removed"
+        assert (
+            error.message
+            == f"{cloud.base}a has changed since it was {parse(pinned).version}, or was removed"
+        )
         assert source(f"{cloud.base}a").pinned(Quiet()) != pinned
         cloud.delete("a")
-        assert re.search("There is no|or was removed", fails(source(pinned), scratch, UserError).message)
+        assert re.search(
+            "There is no|or was removed", fails(source(pinned), scratch, UserError).message
+        )
 
     def test_sha256_pins_by_itself(self, gs_cloud: Cloud) -> None:
         text = f"{gs_cloud.missing}a#sha256={'0' * 64}"
@@ -305,7 +331,9 @@ class TestFolders:
         assert error.message == f"{gs_cloud.base}p/ has more than 5,242,880 bytes"
 
     @pytest.mark.parametrize("size", [10, 2 << 20], ids=["small", "large"])
-    def test_object_that_changes_between_list_and_read_is_told(self, cloud: Cloud, scratch: Path, size: int) -> None:
+    def test_object_that_changes_between_list_and_read_is_told(
+        self, cloud: Cloud, scratch: Path, size: int
+    ) -> None:
         class Changing(Quiet):
             """Whoever asks first finds the object changed afterwards."""
 
@@ -334,7 +362,9 @@ class TestFaults:
             assert len(cloud.proxy.requests) == 1
 
     @pytest.mark.parametrize("status", [500, 503])
-    def test_server_that_fails_is_asked_once(self, cloud: Cloud, scratch: Path, status: int) -> None:
+    def test_server_that_fails_is_asked_once(
+        self, cloud: Cloud, scratch: Path, status: int
+    ) -> None:
         cloud.put("a", packed())
         for text in (f"{cloud.base}a", cloud.base):
             cloud.proxy.clear()
@@ -353,7 +383,9 @@ class TestFaults:
 
 
 class Keys:
-    """A bucket of S3 with keys that other servers would not keep: https://docs.aws.amazon.com/AmazonS3/latest/API."""
+    """A bucket of S3 with keys that other servers would not keep:
+    https://docs.aws.amazon.com/AmazonS3/latest/API.
+    """
 
     def __init__(self) -> None:
         self.keys: list[str] = []
@@ -365,7 +397,11 @@ class Keys:
             self.asked.set()
             self.answers.wait(30)
             key = unquote(urlsplit(request.path).path.removeprefix("/bucket/"))
-            return Response(body=b"content", headers={"ETag": '"1"'}) if key in self.keys else Response(404)
+            return (
+                Response(body=b"content", headers={"ETag": '"1"'})
+                if key in self.keys
+                else Response(404)
+            )
         entries = "".join(
             f"<Contents><Key>{escape(quote(key))}</Key><Size>{0 if key.endswith('/') else 7}</Size>"
             '<ETag>"1"</ETag></Contents>'
@@ -405,11 +441,15 @@ def keys(aws_environment: pytest.MonkeyPatch) -> Iterator[Keys]:
 
 
 class TestHostileKeys:
-    def test_keys_that_cannot_be_files_are_refused(self, keys: Keys, scratch: Path, tmp_path: Path) -> None:
+    def test_keys_that_cannot_be_files_are_refused(
+        self, keys: Keys, scratch: Path, tmp_path: Path
+    ) -> None:
         for hostile in HOSTILE:
             keys.keys = hostile
             error = fails(source("s3://bucket/p/"), scratch, UserError)
-            assert error.message.startswith(f"The object {hostile[-1]!r} in s3://bucket/p/ cannot be a file: ")
+            assert error.message.startswith(
+                f"The object {hostile[-1]!r} in s3://bucket/p/ cannot be a file: "
+            )
             assert error.hint.startswith("give the object another name")
         assert [path.name for path in tmp_path.iterdir()] == ["scratch"]
         assert {path.name[:7] for path in scratch.iterdir()} == {"source-"}
@@ -423,7 +463,9 @@ class TestHostileKeys:
     def test_odd_keys_are_files_of_these_names(self, keys: Keys, scratch: Path) -> None:
         odd = ["...", "-x", "a\\b", "~", " ", "é"]
         keys.keys = [f"p/{name}" for name in odd]
-        assert contents(source("s3://bucket/p/").fetch(scratch, Quiet())) == dict.fromkeys(odd, b"content")
+        assert contents(source("s3://bucket/p/").fetch(scratch, Quiet())) == dict.fromkeys(
+            odd, b"content"
+        )
 
 
 def test_silent_bucket_does_not_keep_a_cancelled_build(keys: Keys, scratch: Path) -> None:

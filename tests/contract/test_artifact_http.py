@@ -1,4 +1,6 @@
-"""Archives behind URLs, on real servers: what is fetched, who is spoken to, with what, and what is said of failures."""
+"""Archives behind URLs, on real servers: what is fetched, who is spoken to, with what, and what is
+said of failures.
+"""
 
 import gzip
 import hashlib
@@ -31,14 +33,18 @@ from imagemill.errors import (
     UserError,
 )
 from imagemill.ports import Quiet
-from imagemill.sources import artifact_http
-from imagemill.sources.artifact import ArtifactSource
-from imagemill.sources.artifact_url import Server
+from imagemill.sources.artifact import download as artifact_http
+from imagemill.sources.artifact.source import ArtifactSource
+from imagemill.sources.artifact.url import Server
 from imagemill.sources.options import SourceOptions
 from servers import free_port
 from web import Request, Response, Web
 
-FILES = {"Dockerfile": b"FROM scratch\nCOPY . /\n", "app/main.py": b"print()\n", "app/data/part": bytes(300_000)}
+FILES = {
+    "Dockerfile": b"FROM scratch\nCOPY . /\n",
+    "app/main.py": b"print()\n",
+    "app/data/part": bytes(300_000),
+}
 TOKEN = "s3cret-t0ken-of-the-tests"
 LOOPBACK = ("127.0.0.1/32",)
 
@@ -66,7 +72,11 @@ SHA256 = hashlib.sha256(ARCHIVE).hexdigest()
 
 
 def contents(top: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(top)): path.read_bytes() for path in sorted(top.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(top)): path.read_bytes()
+        for path in sorted(top.rglob("*"))
+        if path.is_file()
+    }
 
 
 class Names:
@@ -108,7 +118,9 @@ class Site:
     """What a server answers by path; `/a.tar.gz` is the archive."""
 
     def __init__(self) -> None:
-        self.answers: dict[str, Response | Callable[[Request], Response]] = {"/a.tar.gz": Response(body=ARCHIVE)}
+        self.answers: dict[str, Response | Callable[[Request], Response]] = {
+            "/a.tar.gz": Response(body=ARCHIVE)
+        }
         self.web: Web
 
     def __call__(self, request: Request) -> Response:
@@ -142,11 +154,15 @@ def scratch(tmp_path: Path) -> Path:
 def source(text: str, names: Names | None = None, **options: Any) -> ArtifactSource:
     """The artifact for a worker that may read from this machine, by the names of the tests."""
     allowed = {"networks": LOOPBACK, **options}
-    return ArtifactSource(text, SourceOptions(**allowed), resolve=names or Names(archives=HERE, mirror=HERE))
+    return ArtifactSource(
+        text, SourceOptions(**allowed), resolve=names or Names(archives=HERE, mirror=HERE)
+    )
 
 
 def fails(made: ArtifactSource, scratch: Path, kind: type[ImagemillError]) -> ImagemillError:
-    """The error of a fetch, of exactly this kind; no archive is left of it, and no secret is in what may be logged."""
+    """The error of a fetch, of exactly this kind; no archive is left of it, and no secret is in
+    what may be logged.
+    """
     with pytest.raises(ImagemillError) as raised:
         made.fetch(scratch, Quiet())
     assert type(raised.value) is kind, raised.value
@@ -156,24 +172,41 @@ def fails(made: ArtifactSource, scratch: Path, kind: type[ImagemillError]) -> Im
 
 
 class TestFetch:
-    @pytest.mark.parametrize("body", [packed(mode="w"), ARCHIVE, zipped()], ids=["tar", "tar.gz", "zip"])
-    def test_archive_is_fetched_with_nothing_beside_it(self, site: Site, scratch: Path, body: bytes) -> None:
+    @pytest.mark.parametrize(
+        "body", [packed(mode="w"), ARCHIVE, zipped()], ids=["tar", "tar.gz", "zip"]
+    )
+    def test_archive_is_fetched_with_nothing_beside_it(
+        self, site: Site, scratch: Path, body: bytes
+    ) -> None:
         site.answers["/download"] = Response(body=body)
         top = source(site.url("/download")).fetch(scratch, Quiet())
         assert contents(top) == FILES
         assert list(scratch.iterdir()) == [top]
 
-    def test_archive_with_the_sha256_that_it_should_have_is_fetched(self, site: Site, scratch: Path) -> None:
-        assert contents(source(site.url(f"/a.tar.gz#sha256={SHA256.upper()}")).fetch(scratch, Quiet())) == FILES
+    def test_archive_with_the_sha256_that_it_should_have_is_fetched(
+        self, site: Site, scratch: Path
+    ) -> None:
+        assert (
+            contents(source(site.url(f"/a.tar.gz#sha256={SHA256.upper()}")).fetch(scratch, Quiet()))
+            == FILES
+        )
 
-    def test_archive_with_another_sha256_is_refused_and_not_unpacked(self, site: Site, scratch: Path) -> None:
+    def test_archive_with_another_sha256_is_refused_and_not_unpacked(
+        self, site: Site, scratch: Path
+    ) -> None:
         error = fails(source(site.url(f"/a.tar.gz#sha256={'0' * 64}")), scratch, UserError)
-        assert error.message == f"The archive {site.url()} has the SHA-256 {SHA256}, and not {'0' * 64}"
+        assert (
+            error.message
+            == f"The archive {site.url()} has the SHA-256 {SHA256}, and not {'0' * 64}"
+        )
         assert error.hint.endswith("mend the sha256 in the source")
         assert contents(scratch) == {}
 
     def test_pinned_is_what_has_a_sha256_and_nobody_is_asked(self, site: Site) -> None:
-        assert source(site.url(f"/a.tar.gz#sha256={SHA256.upper()}")).pinned(Quiet()) == f"{site.url()}#sha256={SHA256}"
+        assert (
+            source(site.url(f"/a.tar.gz#sha256={SHA256.upper()}")).pinned(Quiet())
+            == f"{site.url()}#sha256={SHA256}"
+        )
         assert source(site.url()).pinned(Quiet()) is None
         assert site.web.requests == []
 
@@ -220,7 +253,9 @@ class TestFetch:
         source(site.url("/a b/é")).fetch(scratch, Quiet())
         assert site.web.requests[0].headers["host"] == f"archives.test:{site.port}"
 
-    def test_next_address_is_tried_where_one_does_not_answer(self, site: Site, scratch: Path) -> None:
+    def test_next_address_is_tried_where_one_does_not_answer(
+        self, site: Site, scratch: Path
+    ) -> None:
         names = Names(archives=[["127.0.0.3", "127.0.0.1"]])
         made = source(site.url(), names, networks=("127.0.0.0/8",))
         assert contents(made.fetch(scratch, Quiet())) == FILES
@@ -236,7 +271,9 @@ class TestHostileArchives:
     def test_bomb_is_refused(self, site: Site, scratch: Path) -> None:
         site.answers["/bomb"] = Response(body=packed({"zeros": bytes(5 << 20)}))
         error = fails(source(site.url("/bomb"), max_bytes=1 << 20), scratch, UserError)
-        assert error.message == f"The archive {site.url('/bomb')} unpacks to more than 1,048,576 bytes"
+        assert (
+            error.message == f"The archive {site.url('/bomb')} unpacks to more than 1,048,576 bytes"
+        )
 
     def test_too_many_files_are_refused(self, site: Site, scratch: Path) -> None:
         error = fails(source(site.url(), max_files=2), scratch, UserError)
@@ -249,19 +286,29 @@ class TestHostileArchives:
         assert "IMAGEMILL_SOURCE_MAX_BYTES" in error.hint
 
     @pytest.mark.parametrize(
-        "page", [b"<!DOCTYPE html><html>", b"\n  <HTML lang=en>", b"\xef\xbb\xbf<!doctype HTML PUBLIC"]
+        "page",
+        [b"<!DOCTYPE html><html>", b"\n  <HTML lang=en>", b"\xef\xbb\xbf<!doctype HTML PUBLIC"],
     )
-    def test_page_to_sign_in_is_told_from_an_archive(self, site: Site, scratch: Path, page: bytes) -> None:
-        site.answers["/login"] = Response(headers={"Content-Type": "text/html"}, body=page + b"<form>")
+    def test_page_to_sign_in_is_told_from_an_archive(
+        self, site: Site, scratch: Path, page: bytes
+    ) -> None:
+        site.answers["/login"] = Response(
+            headers={"Content-Type": "text/html"}, body=page + b"<form>"
+        )
         site.redirects("/private", "/login")
         error = fails(source(site.url(f"/private#sha256={'0' * 64}")), scratch, UserError)
-        assert error.message == f"At {site.url('/private')} is a web page, such as one to sign in, and no archive"
+        assert (
+            error.message
+            == f"At {site.url('/private')} is a web page, such as one to sign in, and no archive"
+        )
         assert "have the operator give the worker credentials" in error.hint
 
     def test_what_is_no_archive_is_told(self, site: Site, scratch: Path) -> None:
         site.answers["/text"] = Response(body=b"hello")
         error = fails(source(site.url("/text")), scratch, UserError)
-        assert error.message.startswith(f"The archive {site.url('/text')} is damaged, or is no .tar, ")
+        assert error.message.startswith(
+            f"The archive {site.url('/text')} is damaged, or is no .tar, "
+        )
 
 
 NOT_PUBLIC = [
@@ -293,22 +340,38 @@ class TestPrivateAddresses:
     """A request does not make a worker read what only it can reach."""
 
     @pytest.mark.parametrize("address", NOT_PUBLIC)
-    @pytest.mark.parametrize("others", [[], ["93.184.215.14"]], ids=["alone", "beside a public one"])
+    @pytest.mark.parametrize(
+        "others", [[], ["93.184.215.14"]], ids=["alone", "beside a public one"]
+    )
     def test_name_of_an_address_that_is_not_public_is_refused(
         self, site: Site, scratch: Path, address: str, others: list[str]
     ) -> None:
         made = source(site.url(), Names(archives=[[*others, address]]), networks=())
         error = fails(made, scratch, PermissionDenied)
-        assert error.message.startswith(f"The worker may not read sources from archives.test:{site.port}: its address ")
+        assert error.message.startswith(
+            f"The worker may not read sources from archives.test:{site.port}: its address "
+        )
         assert error.message.endswith(" is not public")
         assert error.hint.endswith("add its network to IMAGEMILL_SOURCE_NETWORKS")
         assert site.web.requests == []
 
     @pytest.mark.parametrize(
         "host",
-        ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "127.1", "0", "169.254.169.254", "[::1]", "[::ffff:7f00:1]"],
+        [
+            "127.0.0.1",
+            "localhost",
+            "2130706433",
+            "0x7f.1",
+            "127.1",
+            "0",
+            "169.254.169.254",
+            "[::1]",
+            "[::ffff:7f00:1]",
+        ],
     )
-    def test_every_spelling_of_such_an_address_is_refused(self, site: Site, scratch: Path, host: str) -> None:
+    def test_every_spelling_of_such_an_address_is_refused(
+        self, site: Site, scratch: Path, host: str
+    ) -> None:
         made = ArtifactSource(site.url(host=host), SourceOptions())
         assert "is not public" in fails(made, scratch, PermissionDenied).message
         assert site.web.requests == []
@@ -323,7 +386,9 @@ class TestPrivateAddresses:
             "//inner.test:{port}/",
         ],
     )
-    def test_redirect_to_such_an_address_is_refused(self, site: Site, scratch: Path, target: str) -> None:
+    def test_redirect_to_such_an_address_is_refused(
+        self, site: Site, scratch: Path, target: str
+    ) -> None:
         names = Names(archives=HERE, metadata=[["169.254.169.254"]], inner=[["127.0.0.2"]])
         names._answers["fd00:ec2::254"] = [["fd00:ec2::254"]]
         with silent("127.0.0.2") as inner:
@@ -335,12 +400,20 @@ class TestPrivateAddresses:
 
     def test_plain_http_to_the_metadata_service_is_refused(self, site: Site, scratch: Path) -> None:
         site.redirects("/a", "http://169.254.169.254/latest/meta-data/iam")
-        error = fails(source(site.url("/a"), insecure_hosts=frozenset({"169.254.169.254"})), scratch, PermissionDenied)
+        error = fails(
+            source(site.url("/a"), insecure_hosts=frozenset({"169.254.169.254"})),
+            scratch,
+            PermissionDenied,
+        )
         assert "its address 169.254.169.254 is not public" in error.message
         assert "by http://" in fails(source(site.url("/a")), scratch, PermissionDenied).message
 
-    def test_connection_is_made_to_the_address_that_was_looked_at(self, site: Site, scratch: Path) -> None:
-        """Whatever the name means a moment later: 127.0.0.2 is another machine as far as this is concerned."""
+    def test_connection_is_made_to_the_address_that_was_looked_at(
+        self, site: Site, scratch: Path
+    ) -> None:
+        """Whatever the name means a moment later: 127.0.0.2 is another machine as far as this is
+        concerned.
+        """
         names = Names(archives=[["127.0.0.1"], ["127.0.0.2"]])
         assert contents(source(site.url(), names).fetch(scratch, Quiet())) == FILES
         assert names.asked == ["archives.test"]
@@ -351,7 +424,10 @@ class TestPrivateAddresses:
     ) -> None:
         site.redirects("/a", "/a.tar.gz")
         names = Names(archives=[["127.0.0.1"], ["127.0.0.2"]])
-        assert "127.0.0.2 is not public" in fails(source(site.url("/a"), names), scratch, PermissionDenied).message
+        assert (
+            "127.0.0.2 is not public"
+            in fails(source(site.url("/a"), names), scratch, PermissionDenied).message
+        )
         assert [request.path for request in site.web.requests] == ["/a"]
 
     def test_network_that_the_operator_allows_may_be_read(self, site: Site, scratch: Path) -> None:
@@ -359,7 +435,9 @@ class TestPrivateAddresses:
         assert contents(source(site.url(), names).fetch(scratch, Quiet())) == FILES
 
     def test_public_addresses_are_allowed(self) -> None:
-        download = artifact_http.Download(SourceOptions(), lambda host, port: ["140.82.112.3", "2606:50c0:8000::153"])
+        download = artifact_http.Download(
+            SourceOptions(), lambda host, port: ["140.82.112.3", "2606:50c0:8000::153"]
+        )
         assert len(download._addresses(Server("https", "github.com", 443))) == 2
 
 
@@ -368,7 +446,11 @@ class TestRedirects:
         site.redirects("/a", site.url("/b?signature=x%20y", host="mirror.test"), 307)
         site.redirects("/b", "a.tar.gz", 301)
         assert contents(source(site.url("/a")).fetch(scratch, Quiet())) == FILES
-        assert [request.path for request in site.web.requests] == ["/a", "/b?signature=x%20y", "/a.tar.gz"]
+        assert [request.path for request in site.web.requests] == [
+            "/a",
+            "/b?signature=x%20y",
+            "/a.tar.gz",
+        ]
 
     @pytest.mark.parametrize("number", [5, 6])
     def test_at_most_five_are_followed(self, site: Site, scratch: Path, number: int) -> None:
@@ -383,9 +465,12 @@ class TestRedirects:
             assert error.message == f"{site.url('/0')} redirects more than 5 times"
 
     @pytest.mark.parametrize(
-        "location", ["ftp://host/", "file:///etc/passwd", f"https://user:{TOKEN}@mirror.test/", "https://[x/"]
+        "location",
+        ["ftp://host/", "file:///etc/passwd", f"https://user:{TOKEN}@mirror.test/", "https://[x/"],
     )
-    def test_redirect_to_what_cannot_be_read_is_told(self, site: Site, scratch: Path, location: str) -> None:
+    def test_redirect_to_what_cannot_be_read_is_told(
+        self, site: Site, scratch: Path, location: str
+    ) -> None:
         site.redirects("/a", location)
         error = fails(source(site.url("/a")), scratch, UserError)
         assert f"archives.test:{site.port} redirects to what cannot be read" in error.message
@@ -397,7 +482,9 @@ class TestRedirects:
         assert error.hint.endswith("add mirror.test to IMAGEMILL_SOURCE_INSECURE_HOSTS")
 
     @pytest.mark.parametrize("status", [403, 404, 429, 500, 418])
-    def test_signature_in_a_redirect_is_not_told(self, site: Site, scratch: Path, status: int) -> None:
+    def test_signature_in_a_redirect_is_not_told(
+        self, site: Site, scratch: Path, status: int
+    ) -> None:
         site.redirects("/a", site.url(f"/b?X-Amz-Signature={TOKEN}", host="mirror.test"))
         site.answers["/b"] = Response(status)
         with pytest.raises(ImagemillError, match=f"mirror.test:{site.port} ") as raised:
@@ -422,17 +509,25 @@ class TestCredentials:
         site.redirects("/b", site.url("/c", host="mirror.test"))
         site.redirects("/c", site.url("/a.tar.gz"))
         source(site.url("/a"), credentials=folder).fetch(scratch, Quiet())
-        sent = [(request.path, request.headers.get("authorization")) for request in site.web.requests]
+        sent = [
+            (request.path, request.headers.get("authorization")) for request in site.web.requests
+        ]
         bearer = f"Bearer {TOKEN}"
         assert sent == [("/a", bearer), ("/b", bearer), ("/c", None), ("/a.tar.gz", bearer)]
 
     def test_user_and_token_are_sent_as_basic(self, site: Site, scratch: Path) -> None:
-        source(site.url(), tokens={f"archives.test_{site.port}": "robot:pass:word"}).fetch(scratch, Quiet())
+        source(site.url(), tokens={f"archives.test_{site.port}": "robot:pass:word"}).fetch(
+            scratch, Quiet()
+        )
         assert site.web.requests[0].headers["authorization"] == "Basic cm9ib3Q6cGFzczp3b3Jk"
 
-    def test_host_without_credentials_gets_none(self, site: Site, scratch: Path, folder: Path) -> None:
+    def test_host_without_credentials_gets_none(
+        self, site: Site, scratch: Path, folder: Path
+    ) -> None:
         (folder / f"archives.test_{site.port}").unlink()
-        source(site.url(), credentials=folder, tokens={"archives.test": TOKEN}).fetch(scratch, Quiet())
+        source(site.url(), credentials=folder, tokens={"archives.test": TOKEN}).fetch(
+            scratch, Quiet()
+        )
         assert "authorization" not in site.web.requests[0].headers
 
     def test_credentials_do_not_go_over_plain_http(self, scratch: Path) -> None:
@@ -447,24 +542,36 @@ class TestCredentials:
             assert "authorization" not in site.web.requests[0].headers
 
     @pytest.mark.parametrize("status", [401, 403])
-    def test_wrong_credentials_are_told(self, site: Site, scratch: Path, folder: Path, status: int) -> None:
-        site.answers["/a.tar.gz"] = lambda request: Response(status, body=request.headers["authorization"].encode())
+    def test_wrong_credentials_are_told(
+        self, site: Site, scratch: Path, folder: Path, status: int
+    ) -> None:
+        site.answers["/a.tar.gz"] = lambda request: Response(
+            status, body=request.headers["authorization"].encode()
+        )
         error = fails(source(site.url(), credentials=folder), scratch, PermissionDenied)
         address = f"archives.test:{site.port}"
-        assert error.message == f"{address} refuses the worker's credentials for {site.url()}: it answers {status}"
+        assert (
+            error.message
+            == f"{address} refuses the worker's credentials for {site.url()}: it answers {status}"
+        )
         name = f"archives.test_{site.port}"
-        assert error.hint.endswith(f"put a token that may read it into the file {name} in IMAGEMILL_SOURCE_CREDENTIALS")
+        assert error.hint.endswith(
+            f"put a token that may read it into the file {name} in IMAGEMILL_SOURCE_CREDENTIALS"
+        )
 
     def test_missing_credentials_are_told(self, site: Site, scratch: Path) -> None:
         site.answers["/a.tar.gz"] = Response(401)
         error = fails(source(site.url()), scratch, PermissionDenied)
         assert f"lets not everybody read {site.url()}: it answers 401" in error.message
 
-    def test_token_that_cannot_be_sent_is_the_operators(self, site: Site, scratch: Path, folder: Path) -> None:
+    def test_token_that_cannot_be_sent_is_the_operators(
+        self, site: Site, scratch: Path, folder: Path
+    ) -> None:
         (folder / f"archives.test_{site.port}").write_text(f"{TOKEN} é\n")
         error = fails(source(site.url(), credentials=folder), scratch, OperatorError)
         assert (
-            error.message == f"The worker's token for archives.test:{site.port} has characters that no token can have"
+            error.message
+            == f"The worker's token for archives.test:{site.port} has characters that no token can have"
         )
         assert site.web.requests == []
 
@@ -474,12 +581,21 @@ class TestFailures:
     def test_what_is_not_there_is_told(self, site: Site, scratch: Path, status: int) -> None:
         site.answers["/gone"] = Response(status)
         error = fails(source(site.url("/gone")), scratch, UserError)
-        assert error.message.startswith(f"There is no artifact at {site.url('/gone')}, or not everybody may see it: ")
-        assert error.hint.startswith("check the spelling; if it is private, have the operator put a token")
+        assert error.message.startswith(
+            f"There is no artifact at {site.url('/gone')}, or not everybody may see it: "
+        )
+        assert error.hint.startswith(
+            "check the spelling; if it is private, have the operator put a token"
+        )
 
     @pytest.mark.parametrize(
         ("status", "kind"),
-        [(429, TransientError), (408, ServiceUnreachable), (500, ServiceUnreachable), (503, ServiceUnreachable)],
+        [
+            (429, TransientError),
+            (408, ServiceUnreachable),
+            (500, ServiceUnreachable),
+            (503, ServiceUnreachable),
+        ],
     )
     def test_answers_that_pass_are_tried_again_when_the_server_says(
         self, site: Site, scratch: Path, status: int, kind: type[TransientError]
@@ -495,11 +611,14 @@ class TestFailures:
         site.answers["/odd"] = Response(status)
         error = fails(source(site.url("/odd")), scratch, UserError)
         assert (
-            error.message == f"archives.test:{site.port} answers {status} for {site.url('/odd')}, and gives no archive"
+            error.message
+            == f"archives.test:{site.port} answers {status} for {site.url('/odd')}, and gives no archive"
         )
 
     def test_certificate_of_another_name_is_refused(self, site: Site, scratch: Path) -> None:
-        error = fails(source(site.url(host="other.test"), Names(other=HERE)), scratch, OperatorError)
+        error = fails(
+            source(site.url(host="other.test"), Names(other=HERE)), scratch, OperatorError
+        )
         assert error.message.startswith(
             f"The worker does not trust the certificate of other.test:{site.port}: Hostname "
         )
@@ -517,7 +636,9 @@ class TestFailures:
         site = Site()
         with web.serve(site) as site.web:
             error = fails(source(site.url()), scratch, ServiceUnreachable)
-        assert error.message.startswith(f"There is no TLS connection to archives.test:{site.port}: ")
+        assert error.message.startswith(
+            f"There is no TLS connection to archives.test:{site.port}: "
+        )
 
     def test_server_that_is_down_is_told(self, tls: ssl.SSLContext, scratch: Path) -> None:
         error = fails(source(f"https://archives.test:{free_port()}/a"), scratch, ServiceUnreachable)
@@ -525,29 +646,44 @@ class TestFailures:
 
     def test_host_that_is_not_known_is_told(self, scratch: Path) -> None:
         error = fails(source("https://nowhere.test/a"), scratch, ServiceUnreachable)
-        assert error.message == "The host nowhere.test is not known to the worker: Name or service not known"
+        assert (
+            error.message
+            == "The host nowhere.test is not known to the worker: Name or service not known"
+        )
 
     def test_name_that_cannot_be_one_is_told(self, scratch: Path) -> None:
         made = ArtifactSource(f"https://{'a' * 70}.test/a", SourceOptions())
         assert "is not known to the worker" in fails(made, scratch, ServiceUnreachable).message
 
-    def test_server_that_keeps_silent_is_told(self, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_server_that_keeps_silent_is_told(
+        self, scratch: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(artifact_http, "_TIMEOUT", Timeout(connect=5, read=0.1))
         with silent("127.0.0.1") as server:
-            error = fails(source(plain(server), insecure_hosts=frozenset({"127.0.0.1"})), scratch, ServiceUnreachable)
+            error = fails(
+                source(plain(server), insecure_hosts=frozenset({"127.0.0.1"})),
+                scratch,
+                ServiceUnreachable,
+            )
         assert error.message.endswith(" does not answer in time")
 
     @pytest.mark.parametrize("after", [0, 1000, 100_000])
-    def test_connection_that_is_reset_is_told(self, site: Site, tls: ssl.SSLContext, scratch: Path, after: int) -> None:
+    def test_connection_that_is_reset_is_told(
+        self, site: Site, tls: ssl.SSLContext, scratch: Path, after: int
+    ) -> None:
         site.answers["/random"] = Response(body=packed({"a": bytes(1 << 20)}, "w"))
         with FaultyProxy(f"https://127.0.0.1:{site.port}", tls) as proxy:
             proxy.reset_next(after_bytes=after)
             port = proxy.origin.rpartition(":")[2]
-            error = fails(source(f"https://archives.test:{port}/random"), scratch, ServiceUnreachable)
+            error = fails(
+                source(f"https://archives.test:{port}/random"), scratch, ServiceUnreachable
+            )
         assert error.message == f"archives.test:{port} broke off its answer"
 
     @pytest.mark.parametrize(
-        "head", ["Content-Length: 1000", "Transfer-Encoding: chunked"], ids=["before its length", "between chunks"]
+        "head",
+        ["Content-Length: 1000", "Transfer-Encoding: chunked"],
+        ids=["before its length", "between chunks"],
     )
     def test_body_that_ends_too_early_is_told(self, scratch: Path, head: str) -> None:
         def answer(connection: socket.socket) -> None:
@@ -555,12 +691,16 @@ class TestFailures:
 
         with speaking(answer) as url:
             made = source(url, insecure_hosts=frozenset({"127.0.0.1"}))
-            assert fails(made, scratch, ServiceUnreachable).message.endswith(" broke off its answer")
+            assert fails(made, scratch, ServiceUnreachable).message.endswith(
+                " broke off its answer"
+            )
 
     def test_answer_that_is_no_http_is_told(self, scratch: Path) -> None:
         with speaking(lambda connection: connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")) as url:
             made = source(url, insecure_hosts=frozenset({"127.0.0.1"}))
-            assert fails(made, scratch, ServiceUnreachable).message.endswith(" broke off its answer")
+            assert fails(made, scratch, ServiceUnreachable).message.endswith(
+                " broke off its answer"
+            )
 
 
 class TestEndlessBodies:
@@ -614,7 +754,9 @@ def silent(address: str) -> Iterator[socket.socket]:
 
 @contextmanager
 def speaking(answer: Callable[[socket.socket], None]) -> Iterator[str]:
-    """The URL of a server that answers one request as it is told, and then closes the connection."""
+    """The URL of a server that answers one request as it is told, and then closes the
+    connection.
+    """
 
     def serve() -> None:
         connection, _ = server.accept()

@@ -1,4 +1,6 @@
-"""Google's registry: a real one, whose token server takes Google's access tokens as Artifact Registry's does."""
+"""Google's registry: a real one, whose token server takes Google's access tokens as Artifact
+Registry's does.
+"""
 
 import base64
 import json
@@ -25,7 +27,10 @@ from web import Request, Response, serve
 
 LOCATION = "europe-west4"
 RESOURCE = f"projects/a-project/locations/{LOCATION}/repositories/images"
-UPLOAD, DOWNLOAD = "artifactregistry.repositories.uploadArtifacts", "artifactregistry.repositories.downloadArtifacts"
+UPLOAD, DOWNLOAD = (
+    "artifactregistry.repositories.uploadArtifacts",
+    "artifactregistry.repositories.downloadArtifacts",
+)
 
 
 @dataclass(frozen=True)
@@ -51,12 +56,17 @@ class RegistryTokens(TokenServer):
         if user != "oauth2accesstoken" or not self.google.accepts(password):
             error = {"errors": [{"code": "UNAUTHORIZED", "message": "authentication failed"}]}
             return Response(401, {"Content-Type": "application/json"}, json.dumps(error).encode())
-        answer = {"token": self.token("writer", request.query.get("scope", [])), "expires_in": self.expires_in}
+        answer = {
+            "token": self.token("writer", request.query.get("scope", [])),
+            "expires_in": self.expires_in,
+        }
         return Response(200, {"Content-Type": "application/json"}, json.dumps(answer).encode())
 
 
 @pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory, google: GoogleServer) -> Iterator[RegistryTokens]:
+def tokens(
+    tmp_path_factory: pytest.TempPathFactory, google: GoogleServer
+) -> Iterator[RegistryTokens]:
     server = RegistryTokens(tmp_path_factory.mktemp("google-tokens") / "tokens.pem", google=google)
     server.write_certificate()
     with serve(server.answer) as server.web:
@@ -76,28 +86,36 @@ class Site(test_registry.Site):
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory, tokens: RegistryTokens) -> Iterator[str]:
-    with servers.docker_registry(tmp_path_factory.mktemp("google-registry"), auth=tokens.registry_auth()) as address:
+    with servers.docker_registry(
+        tmp_path_factory.mktemp("google-registry"), auth=tokens.registry_auth()
+    ) as address:
         yield address
 
 
 @pytest.fixture
 def site(address: str, tokens: RegistryTokens, service_account: GoogleServer) -> Site:
     def authorization(path: str) -> Mapping[str, str]:
-        return {"Authorization": f"Bearer {tokens.token('writer', [f'repository:{path}:pull,push'])}"}
+        return {
+            "Authorization": f"Bearer {tokens.token('writer', [f'repository:{path}:pull,push'])}"
+        }
 
     tokens.web.requests.clear()
     return Site(address, None, authorization)
 
 
 class TestContract(test_registry.TestContract):
-    def test_credentials_for_pushing_are_those_of_the_source(self, site: test_registry.Site) -> None:
+    def test_credentials_for_pushing_are_those_of_the_source(
+        self, site: test_registry.Site
+    ) -> None:
         found = site.adapter().credentials(site.repository())
         assert found is not None
         assert (found.username, found.identity_token) == ("oauth2accesstoken", "")
         assert found.password.startswith("ya29.")
         assert found.password not in repr(found)
 
-    def test_tag_of_this_image_and_not_of_another_one_in_the_repository(self, site: test_registry.Site) -> None:
+    def test_tag_of_this_image_and_not_of_another_one_in_the_repository(
+        self, site: test_registry.Site
+    ) -> None:
         here, there = site.repository(), site.repository()
         site.pusher(there).image("v1")
         assert site.adapter().digest(here.with_tag("v1")) is None
@@ -113,7 +131,9 @@ class TestLogin:
         assert service_account.requests == ["POST /token"]
         assert len(tokens.web.requests) == 1
 
-    def test_token_that_google_revoked_is_a_permission_denied(self, site: Site, service_account: GoogleServer) -> None:
+    def test_token_that_google_revoked_is_a_permission_denied(
+        self, site: Site, service_account: GoogleServer
+    ) -> None:
         adapter = site.adapter()
         assert adapter.credentials(site.repository())
         service_account.revoke()
@@ -128,14 +148,23 @@ class TestLogin:
         assert found.expires is not None
         assert abs(found.expires - time.time() - 3600) < 60
 
-    def test_credentials_are_kept_while_they_last(self, site: Site, service_account: GoogleServer) -> None:
+    def test_credentials_are_kept_while_they_last(
+        self, site: Site, service_account: GoogleServer
+    ) -> None:
         adapter = site.adapter()
         assert len({adapter.credentials(site.repository()) for _ in range(5)}) == 1
         assert service_account.requests == ["POST /token"]
 
-    @pytest.mark.parametrize(("lifetime", "left"), [(3600, gcp.RENEWAL), (1200, gcp.RENEWAL), (300, 150)])
+    @pytest.mark.parametrize(
+        ("lifetime", "left"), [(3600, gcp.RENEWAL), (1200, gcp.RENEWAL), (300, 150)]
+    )
     def test_credentials_are_renewed_before_they_end(
-        self, site: Site, service_account: GoogleServer, monkeypatch: pytest.MonkeyPatch, lifetime: int, left: float
+        self,
+        site: Site,
+        service_account: GoogleServer,
+        monkeypatch: pytest.MonkeyPatch,
+        lifetime: int,
+        left: float,
     ) -> None:
         service_account.lifetime = lifetime
         adapter, repository, start = site.adapter(), site.repository(), time.time()
@@ -150,7 +179,11 @@ class TestLogin:
         assert service_account.requests == ["POST /token"] * 2
 
     def test_registry_that_outlives_the_token_is_logged_in_to_anew(
-        self, site: Site, service_account: GoogleServer, tokens: RegistryTokens, monkeypatch: pytest.MonkeyPatch
+        self,
+        site: Site,
+        service_account: GoogleServer,
+        tokens: RegistryTokens,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """What a build does that takes longer than its token lives."""
         monkeypatch.setattr(tokens, "expires_in", 0)  # each request logs in
@@ -166,10 +199,14 @@ class TestLogin:
         self, site: Site, service_account: GoogleServer
     ) -> None:
         service_account.failures.append((400, {}, json.dumps({"error": "invalid_grant"})))
-        with pytest.raises(OperatorError, match="does not accept the worker's credentials: invalid_grant"):
+        with pytest.raises(
+            OperatorError, match="does not accept the worker's credentials: invalid_grant"
+        ):
             site.adapter().digest(site.repository())
 
-    def test_google_that_fails_is_asked_once(self, site: Site, service_account: GoogleServer) -> None:
+    def test_google_that_fails_is_asked_once(
+        self, site: Site, service_account: GoogleServer
+    ) -> None:
         service_account.failures += [(503, {"Retry-After": "5"}, "")] * 9
         with pytest.raises(ServiceUnreachable) as raised:
             site.adapter().digest(site.repository())
@@ -178,7 +215,9 @@ class TestLogin:
 
 
 class TestRepositories:
-    """What Artifact Registry says of repositories, in its own words, in place of what the other registry would say."""
+    """What Artifact Registry says of repositories, in its own words, in place of what the other
+    registry would say.
+    """
 
     @pytest.fixture
     def proxy(self, address: str) -> Iterator[FaultyProxy]:
@@ -187,35 +226,57 @@ class TestRepositories:
 
     @pytest.fixture
     def image(self, proxy: FaultyProxy, site: Site) -> ImageReference:
-        return ImageReference.parse(f"{proxy.url.removeprefix('http://')}/a-project/images/{uuid.uuid4().hex}:v1")
+        return ImageReference.parse(
+            f"{proxy.url.removeprefix('http://')}/a-project/images/{uuid.uuid4().hex}:v1"
+        )
 
     @staticmethod
     def says(proxy: FaultyProxy, status: int, code: str, message: str) -> None:
         body = json.dumps({"errors": [{"code": code, "message": message}]}).encode()
-        proxy.fail_next(status, {"Content-Type": "application/json"}, 9, "^(GET|HEAD|PUT|DELETE) .*/manifests/", body)
+        proxy.fail_next(
+            status,
+            {"Content-Type": "application/json"},
+            9,
+            "^(GET|HEAD|PUT|DELETE) .*/manifests/",
+            body,
+        )
 
-    def test_repository_that_is_there_is_ready(self, image: ImageReference, tokens: RegistryTokens) -> None:
+    def test_repository_that_is_there_is_ready(
+        self, image: ImageReference, tokens: RegistryTokens
+    ) -> None:
         ArtifactRegistry().prepare(image)
-        assert [r.query["scope"] for r in tokens.web.requests] == [[f"repository:{image.path}:pull,push"]]
+        assert [r.query["scope"] for r in tokens.web.requests] == [
+            [f"repository:{image.path}:pull,push"]
+        ]
 
     def test_missing_repository_is_told_with_the_command_that_makes_it(
         self, image: ImageReference, proxy: FaultyProxy
     ) -> None:
         self.says(proxy, 404, "NAME_UNKNOWN", 'Repository "images" not found')
-        for attempt in (ArtifactRegistry().prepare, ArtifactRegistry().digest, ArtifactRegistry().delete):
+        for attempt in (
+            ArtifactRegistry().prepare,
+            ArtifactRegistry().digest,
+            ArtifactRegistry().delete,
+        ):
             with pytest.raises(UserError) as raised:
                 attempt(image)
             location = image.registry
-            assert raised.value.message == f"There is no repository images in {location} in the project a-project"
+            assert (
+                raised.value.message
+                == f"There is no repository images in {location} in the project a-project"
+            )
             assert raised.value.hint == (
                 "gcloud artifacts repositories create images --repository-format=docker"
                 f" --location={location} --project=a-project"
             )
 
     @pytest.mark.parametrize(
-        ("code", "message"), [("MANIFEST_UNKNOWN", 'Failed to fetch "v1"'), ("NAME_UNKNOWN", "Package not known")]
+        ("code", "message"),
+        [("MANIFEST_UNKNOWN", 'Failed to fetch "v1"'), ("NAME_UNKNOWN", "Package not known")],
     )
-    def test_missing_image_is_absent(self, image: ImageReference, proxy: FaultyProxy, code: str, message: str) -> None:
+    def test_missing_image_is_absent(
+        self, image: ImageReference, proxy: FaultyProxy, code: str, message: str
+    ) -> None:
         self.says(proxy, 404, code, message)
         assert ArtifactRegistry().digest(image) is None
         ArtifactRegistry().prepare(image)
@@ -237,7 +298,9 @@ class TestRepositories:
             ArtifactRegistry().prepare(image)
         error = raised.value
         assert error.action == UPLOAD
-        assert error.resource == f"projects/a-project/locations/{image.registry}/repositories/images"
+        assert (
+            error.resource == f"projects/a-project/locations/{image.registry}/repositories/images"
+        )
         assert f"403 DENIED {message[:50]}" in error.message
         assert f"a role that has {UPLOAD}" in error.hint
 
@@ -253,7 +316,9 @@ class TestRepositories:
             ArtifactRegistry().delete(image)
         assert raised.value.action == "artifactregistry.tags.delete"
 
-    @pytest.mark.parametrize("path", ["project", "project/repository", "example.com/project/repository"])
+    @pytest.mark.parametrize(
+        "path", ["project", "project/repository", "example.com/project/repository"]
+    )
     def test_reference_that_names_no_image_is_refused(self, path: str) -> None:
         reference = ImageReference.parse(f"{LOCATION}-docker.pkg.dev/{path}")
         with pytest.raises(UserError, match="names no image in a repository") as raised:
@@ -266,13 +331,17 @@ def test_project_of_a_domain_is_named_as_google_does() -> None:
     assert _Place.of(image) == _Place(LOCATION, "example.com:project", "images")
 
 
-def test_hosts_of_artifact_registry_have_the_adapter(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_hosts_of_artifact_registry_have_the_adapter(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     config = DockerConfig(tmp_path_factory.mktemp("config"))
     for host in (f"{LOCATION}-docker.pkg.dev", "us-docker.pkg.dev"):
         image = ImageReference.parse(f"{host}/project/repository/image")
         assert isinstance(registry_for(image, docker_config=config), ArtifactRegistry)
 
 
-def test_making_the_adapter_asks_nobody(fresh_google: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_making_the_adapter_asks_nobody(
+    fresh_google: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/is/not/there")
     ArtifactRegistry()

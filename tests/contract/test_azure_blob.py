@@ -1,4 +1,6 @@
-"""What the store in Azure's Blob storage does besides the contract of all stores, on Microsoft's emulator."""
+"""What the store in Azure's Blob storage does besides the contract of all stores, on Microsoft's
+emulator.
+"""
 
 import base64
 import hashlib
@@ -16,8 +18,8 @@ from azure_fixtures import KEY, STORAGE, Names
 from azure_token_server import FEDERATED_TOKEN, MACHINE, TENANT, Entra, entra
 from imagemill.clouds import Identity, azure
 from imagemill.errors import OperatorError, TransientError, UserError
-from imagemill.stores import check, store_for
-from imagemill.stores.azure_blob import BLOCK, PARALLEL, AzureBlobStore
+from imagemill.objects import check, store_for
+from imagemill.objects.azure import BLOCK, PARALLEL, AzureBlobStore
 
 NAME = f"{'0' * 64}.tar.gz"
 FORM = "write https://ACCOUNT.blob.core.windows.net/CONTAINER[/PREFIX]"
@@ -95,7 +97,10 @@ def test_object_that_is_not_what_was_stored_is_not_given_out_whole(
     container.get_blob_client(f"a/prefix/{NAME}").set_http_headers(other)
     with pytest.raises(TransientError) as raised:
         get(azure_blob_key_store, NAME)
-    assert raised.value.message == f"What was read of {azure_blob_key_store.uri(NAME)} is not what was stored"
+    assert (
+        raised.value.message
+        == f"What was read of {azure_blob_key_store.uri(NAME)} is not what was stored"
+    )
 
 
 def test_object_can_be_read_in_pieces(azure_blob_key_store: AzureBlobStore) -> None:
@@ -124,7 +129,9 @@ def test_what_is_left_of_an_upload_that_was_given_up_does_not_hinder_the_next(
     assert len(committed) == 1
 
 
-def test_upload_that_another_one_overtakes_is_as_if_it_had_been_first(azure_blob_key_store: AzureBlobStore) -> None:
+def test_upload_that_another_one_overtakes_is_as_if_it_had_been_first(
+    azure_blob_key_store: AzureBlobStore,
+) -> None:
     """Azure forgets the blocks of the slower one when the faster one is done."""
     with azure_blob_key_store.create(NAME) as slow:
         slow.write(b"s" * BLOCK * (PARALLEL + 2))
@@ -132,7 +139,9 @@ def test_upload_that_another_one_overtakes_is_as_if_it_had_been_first(azure_blob
     assert get(azure_blob_key_store, NAME) == b"fast"
 
 
-def test_upload_whose_object_is_deleted_meanwhile_fails_for_now(azure_blob_key_store: AzureBlobStore) -> None:
+def test_upload_whose_object_is_deleted_meanwhile_fails_for_now(
+    azure_blob_key_store: AzureBlobStore,
+) -> None:
     def overtaken() -> None:
         with azure_blob_key_store.create(NAME) as slow:
             slow.write(b"s" * BLOCK * (PARALLEL + 2))
@@ -144,7 +153,9 @@ def test_upload_whose_object_is_deleted_meanwhile_fails_for_now(azure_blob_key_s
     assert not azure_blob_key_store.exists(NAME)
 
 
-def test_object_that_is_replaced_while_it_is_read_fails_for_now(azure_blob_key_store: AzureBlobStore) -> None:
+def test_object_that_is_replaced_while_it_is_read_fails_for_now(
+    azure_blob_key_store: AzureBlobStore,
+) -> None:
     put(azure_blob_key_store, NAME, os.urandom(3 * BLOCK))
     with azure_blob_key_store.open(NAME) as stream:
         stream.read(10)
@@ -153,7 +164,9 @@ def test_object_that_is_replaced_while_it_is_read_fails_for_now(azure_blob_key_s
             stream.read()
 
 
-def test_memory_of_an_upload_and_a_download_is_bounded(azure_blob_key_store: AzureBlobStore) -> None:
+def test_memory_of_an_upload_and_a_download_is_bounded(
+    azure_blob_key_store: AzureBlobStore,
+) -> None:
     chunk, chunks = os.urandom(1 << 20), 128
     tracemalloc.start()
     try:
@@ -161,14 +174,18 @@ def test_memory_of_an_upload_and_a_download_is_bounded(azure_blob_key_store: Azu
             for _ in range(chunks):
                 stream.write(chunk)
         with azure_blob_key_store.open(NAME) as stream:
-            assert sum(len(read) for read in iter(lambda: stream.read(1 << 20), b"")) == chunks << 20
+            assert (
+                sum(len(read) for read in iter(lambda: stream.read(1 << 20), b"")) == chunks << 20
+            )
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert peak < 96 << 20
 
 
-def test_prefix_is_kept_and_its_special_characters_are_quoted(azure_container: str, container: ContainerClient) -> None:
+def test_prefix_is_kept_and_its_special_characters_are_quoted(
+    azure_container: str, container: ContainerClient
+) -> None:
     store = AzureBlobStore(f"{azure_container}/with%20space/%C3%A9/", credential=KEY)
     put(store, NAME, b"content")
     assert list(container.list_blob_names()) == [f"with space/é/{NAME}"]
@@ -176,7 +193,9 @@ def test_prefix_is_kept_and_its_special_characters_are_quoted(azure_container: s
     assert get(store, NAME) == b"content"
 
 
-def test_container_itself_may_be_the_store(azure_container: str, container: ContainerClient) -> None:
+def test_container_itself_may_be_the_store(
+    azure_container: str, container: ContainerClient
+) -> None:
     for uri in (azure_container, f"{azure_container}/"):
         store = AzureBlobStore(uri, credential=KEY)
         put(store, NAME, b"content")
@@ -226,7 +245,10 @@ def test_workload_identity_is_found(
     monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "token"))
     check(AzureBlobStore(azure_container))
     assert azure.credentials().answered == "WorkloadIdentityCredential"
-    assert azure_tokens.asked(f"/{TENANT}/oauth2/v2.0/token")[0].field("client_assertion") == FEDERATED_TOKEN
+    assert (
+        azure_tokens.asked(f"/{TENANT}/oauth2/v2.0/token")[0].field("client_assertion")
+        == FEDERATED_TOKEN
+    )
 
 
 def test_managed_identity_is_found(azure_container: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +256,9 @@ def test_managed_identity_is_found(azure_container: str, monkeypatch: pytest.Mon
         monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", f"http://127.0.0.1:{metadata.port}")
         check(AzureBlobStore(azure_container))
         assert azure.identity() == Identity(MACHINE, "ManagedIdentityCredential")
-        assert {request.field("resource") for request in metadata.requests} == {"https://storage.azure.com"}
+        assert {request.field("resource") for request in metadata.requests} == {
+            "https://storage.azure.com"
+        }
 
 
 def test_one_token_serves_many_calls(azure_blob_store: AzureBlobStore, azure_tokens: Entra) -> None:
@@ -245,7 +269,12 @@ def test_one_token_serves_many_calls(azure_blob_store: AzureBlobStore, azure_tok
 
 def test_no_credentials_are_told_with_the_sources(azure_container: str) -> None:
     store = AzureBlobStore(azure_container)
-    for attempt in (store.exists, store.delete, lambda name: put(store, name, b""), lambda name: get(store, name)):
+    for attempt in (
+        store.exists,
+        store.delete,
+        lambda name: put(store, name, b""),
+        lambda name: get(store, name),
+    ):
         with pytest.raises(OperatorError, match="No Azure credentials were found"):
             attempt(NAME)
 
@@ -254,20 +283,36 @@ def test_no_credentials_are_told_with_the_sources(azure_container: str) -> None:
 
 
 def test_wrong_key_is_told(azure_container: str, azure_names: Names) -> None:
-    wrong = AzureNamedKeyCredential(azure_servers.ACCOUNT, base64.b64encode(b"another key").decode())
+    wrong = AzureNamedKeyCredential(
+        azure_servers.ACCOUNT, base64.b64encode(b"another key").decode()
+    )
     store = AzureBlobStore(azure_container, credential=wrong)
-    for attempt in (store.exists, store.delete, lambda name: put(store, name, b""), lambda name: get(store, name)):
+    for attempt in (
+        store.exists,
+        store.delete,
+        lambda name: put(store, name, b""),
+        lambda name: get(store, name),
+    ):
         with pytest.raises(OperatorError) as raised:
             attempt(NAME)
-        assert raised.value.message.startswith(f"{azure_container} does not accept the credentials: ")
+        assert raised.value.message.startswith(
+            f"{azure_container} does not accept the credentials: "
+        )
         assert "the account key is right" in raised.value.hint
         assert wrong.named_key.key not in str(raised.value)
 
 
-def test_missing_container_is_named_and_never_taken_for_an_absent_object(azure_blob_store: AzureBlobStore) -> None:
+def test_missing_container_is_named_and_never_taken_for_an_absent_object(
+    azure_blob_store: AzureBlobStore,
+) -> None:
     container = f"https://{STORAGE}/missing"
     store = AzureBlobStore(container, credential=KEY)
-    for attempt in (store.exists, store.delete, lambda name: put(store, name, b""), lambda name: get(store, name)):
+    for attempt in (
+        store.exists,
+        store.delete,
+        lambda name: put(store, name, b""),
+        lambda name: get(store, name),
+    ):
         with pytest.raises(UserError) as raised:
             attempt(NAME)
         assert raised.value.message.startswith(f"There is no container {container}: ")

@@ -11,8 +11,8 @@ from azure_fixtures import KEY, STORAGE, Certificate, Names
 from azure_token_server import ENTRA, TENANT, Entra
 from http_faults import FaultyProxy
 from imagemill.errors import OperatorError, PermissionDenied, ServiceUnreachable, TransientError
-from imagemill.stores.azure_blob import BLOCK, AzureBlobStore
-from imagemill.stores.objects import UPLOAD_TRIES
+from imagemill.objects.azure import BLOCK, AzureBlobStore
+from imagemill.objects.names import UPLOAD_TRIES
 from servers import Server
 from service import until
 
@@ -42,7 +42,10 @@ SINGLE: dict[str, Callable[[AzureBlobStore, str], object]] = {
 def error_of(code: str) -> tuple[dict[str, str], bytes]:
     """Headers and body of an answer of Blob storage that says no."""
     headers = {"x-ms-error-code": code, "Content-Type": "application/xml"}
-    return headers, f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>Words.</Message></Error>".encode()
+    return (
+        headers,
+        f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>Words.</Message></Error>".encode(),
+    )
 
 
 @pytest.fixture
@@ -85,7 +88,9 @@ def test_call_that_fails_for_now_is_sent_once(
 
 
 @pytest.mark.parametrize("call", SINGLE)
-def test_call_that_is_limited_says_when_to_come_again(store: AzureBlobStore, proxy: FaultyProxy, call: str) -> None:
+def test_call_that_is_limited_says_when_to_come_again(
+    store: AzureBlobStore, proxy: FaultyProxy, call: str
+) -> None:
     proxy.fail_next(429, {"Retry-After": "7"}, times=9)
     with pytest.raises(TransientError) as raised:
         SINGLE[call](store, NAME)
@@ -94,7 +99,9 @@ def test_call_that_is_limited_says_when_to_come_again(store: AzureBlobStore, pro
 
 
 @pytest.mark.parametrize("call", SINGLE)
-def test_call_whose_connection_is_reset_is_sent_once(store: AzureBlobStore, proxy: FaultyProxy, call: str) -> None:
+def test_call_whose_connection_is_reset_is_sent_once(
+    store: AzureBlobStore, proxy: FaultyProxy, call: str
+) -> None:
     proxy.reset_next(times=9)
     with pytest.raises(ServiceUnreachable) as raised:
         SINGLE[call](store, NAME)
@@ -112,7 +119,9 @@ def test_account_that_cannot_be_reached_is_neither_empty_nor_denied(
     assert "HTTPS_PROXY" in raised.value.hint
 
 
-def test_answer_that_breaks_off_is_read_again_by_the_sdk_twice(store: AzureBlobStore, proxy: FaultyProxy) -> None:
+def test_answer_that_breaks_off_is_read_again_by_the_sdk_twice(
+    store: AzureBlobStore, proxy: FaultyProxy
+) -> None:
     put(store, NAME, os.urandom(100_000))
     proxy.clear()
     proxy.reset_next(after_bytes=50_000, times=9, match="^GET ")
@@ -224,7 +233,9 @@ def test_failure_shows_before_all_is_written(store: AzureBlobStore, proxy: Fault
     assert written < 10
 
 
-def test_block_that_arrives_damaged_is_refused_and_nothing_is_stored(store: AzureBlobStore, proxy: FaultyProxy) -> None:
+def test_block_that_arrives_damaged_is_refused_and_nothing_is_stored(
+    store: AzureBlobStore, proxy: FaultyProxy
+) -> None:
     proxy.corrupt_next(match=BLOCKS)
     with pytest.raises(TransientError, match="arrived damaged") as raised:
         put(store, NAME)
@@ -240,7 +251,9 @@ def test_damage_on_the_way_is_told_and_may_pass(store: AzureBlobStore, proxy: Fa
     assert not raised.value.exhausted
 
 
-def test_object_that_is_damaged_on_its_way_back_is_not_given_out(store: AzureBlobStore, proxy: FaultyProxy) -> None:
+def test_object_that_is_damaged_on_its_way_back_is_not_given_out(
+    store: AzureBlobStore, proxy: FaultyProxy
+) -> None:
     put(store, NAME)
     proxy.corrupt_next(match="^GET ")
     with pytest.raises(TransientError, match="is not what was stored"):
@@ -252,7 +265,9 @@ def test_object_that_is_damaged_on_its_way_back_is_not_given_out(store: AzureBlo
 
 
 AUTHORITY = f"https://{ENTRA}/{TENANT}/oauth2/authorize"
-CHALLENGE = {"WWW-Authenticate": f"Bearer authorization_uri={AUTHORITY} resource_id=https://storage.azure.com"}
+CHALLENGE = {
+    "WWW-Authenticate": f"Bearer authorization_uri={AUTHORITY} resource_id=https://storage.azure.com"
+}
 HEAD = "^HEAD "
 
 
@@ -262,8 +277,12 @@ def token_store(proxy: FaultyProxy, azure_container: str, azure_client: None) ->
     return AzureBlobStore(azure_container)
 
 
-def refuse_token(proxy: FaultyProxy, match: str, times: int, detail: str = "", **headers: str) -> None:
-    """Answer as Azure does to a token that it does not take; to a HEAD that is an answer without a body."""
+def refuse_token(
+    proxy: FaultyProxy, match: str, times: int, detail: str = "", **headers: str
+) -> None:
+    """Answer as Azure does to a token that it does not take; to a HEAD that is an answer without a
+    body.
+    """
     coded, body = error_of("InvalidAuthenticationInfo")
     told = f"<AuthenticationErrorDetail>{detail}</AuthenticationErrorDetail></Error>".encode()
     body = body.replace(b"</Error>", told) if detail else body
@@ -271,7 +290,9 @@ def refuse_token(proxy: FaultyProxy, match: str, times: int, detail: str = "", *
 
 
 def put_first_block(stream: BinaryIO, proxy: FaultyProxy, content: bytes) -> None:
-    """Write one block, and wait until the proxy has it, so that what happens next happens to others."""
+    """Write one block, and wait until the proxy has it, so that what happens next happens to
+    others.
+    """
     stream.write(content)
     stream.flush()
     until(lambda: proxy.asked(BLOCKS) == 1, "the first block")
@@ -290,7 +311,9 @@ def test_upload_of_several_blocks_goes_on_after_a_token_was_refused(
     assert get(token_store, NAME) == content
 
 
-def test_object_is_found_after_a_token_was_refused(token_store: AzureBlobStore, proxy: FaultyProxy) -> None:
+def test_object_is_found_after_a_token_was_refused(
+    token_store: AzureBlobStore, proxy: FaultyProxy
+) -> None:
     put(token_store, NAME)
     refuse_token(proxy, HEAD, 1, **CHALLENGE)
     assert token_store.exists(NAME)
@@ -315,7 +338,9 @@ def test_upload_whose_token_is_not_taken_any_more_begins_anew(
 
 
 @pytest.mark.parametrize("call", SINGLE)
-@pytest.mark.parametrize("headers", [{"x-ms-error-code": "InvalidAuthenticationInfo"}, {}], ids=["code", "no code"])
+@pytest.mark.parametrize(
+    "headers", [{"x-ms-error-code": "InvalidAuthenticationInfo"}, {}], ids=["code", "no code"]
+)
 def test_refused_token_of_which_nothing_is_told_may_have_expired(
     token_store: AzureBlobStore, proxy: FaultyProxy, call: str, headers: dict[str, str]
 ) -> None:
@@ -327,7 +352,9 @@ def test_refused_token_of_which_nothing_is_told_may_have_expired(
 
 
 @pytest.mark.parametrize("call", ["open", "delete"])
-@pytest.mark.parametrize("detail", ["Audience validation failed.", "Issuer validation failed. Issuer did not match."])
+@pytest.mark.parametrize(
+    "detail", ["Audience validation failed.", "Issuer validation failed. Issuer did not match."]
+)
 def test_token_that_is_refused_for_another_reason_is_told(
     token_store: AzureBlobStore, proxy: FaultyProxy, call: str, detail: str
 ) -> None:
@@ -336,7 +363,9 @@ def test_token_that_is_refused_for_another_reason_is_told(
         SINGLE[call](token_store, NAME)
 
 
-def test_page_of_another_server_in_between_is_no_expired_token(token_store: AzureBlobStore, proxy: FaultyProxy) -> None:
+def test_page_of_another_server_in_between_is_no_expired_token(
+    token_store: AzureBlobStore, proxy: FaultyProxy
+) -> None:
     proxy.fail_next(401, {"Content-Type": "text/html"}, times=9, body=b"<html>log in</html>")
     with pytest.raises(PermissionDenied):
         token_store.delete(NAME)
@@ -349,7 +378,9 @@ def test_token_that_has_expired_fails_for_now(
     azure_tokens: Entra,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(azure_tokens, "token", lambda who, what: Entra.token(azure_tokens, who, what, -10))
+    monkeypatch.setattr(
+        azure_tokens, "token", lambda who, what: Entra.token(azure_tokens, who, what, -10)
+    )
     with pytest.raises(TransientError, match="does not take the token any more"):
         put(AzureBlobStore(azure_container), NAME)
 
@@ -361,7 +392,9 @@ def test_token_for_something_else_is_told(
     azure_tokens: Entra,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(azure_tokens, "token", lambda who, _: Entra.token(azure_tokens, who, "https://example.com"))
+    monkeypatch.setattr(
+        azure_tokens, "token", lambda who, _: Entra.token(azure_tokens, who, "https://example.com")
+    )
     with pytest.raises(OperatorError, match="does not accept the credentials"):
         put(AzureBlobStore(azure_container), NAME)
 
@@ -371,7 +404,8 @@ def test_token_for_something_else_is_told(
 
 @pytest.mark.parametrize("code", ["AuthorizationPermissionMismatch", "AuthorizationFailure"])
 @pytest.mark.parametrize(
-    ("call", "action"), [("exists", "read"), ("open", "read"), ("delete", "delete"), ("put", "write")]
+    ("call", "action"),
+    [("exists", "read"), ("open", "read"), ("delete", "delete"), ("put", "write")],
 )
 def test_refusal_names_action_resource_and_role(
     store: AzureBlobStore, proxy: FaultyProxy, call: str, action: str, code: str

@@ -15,11 +15,17 @@ import pytest
 import servers
 from builds import SHELL, PushedImage, Watched, packed, processes, until
 from http_faults import FaultyProxy
-from imagemill.build import State
 from imagemill.builders import Workplace
-from imagemill.builders.docker import PUSH_TRIES, DockerBuilder
+from imagemill.builders.docker.builder import PUSH_TRIES, DockerBuilder
 from imagemill.builders.labels import SOURCE_HASH, labels
-from imagemill.errors import BuildCancelled, PermissionDenied, ServiceUnreachable, TransientError, UserError
+from imagemill.errors import (
+    BuildCancelled,
+    PermissionDenied,
+    ServiceUnreachable,
+    TransientError,
+    UserError,
+)
+from imagemill.messages import State
 from imagemill.ports import Builder, BuildInputs, Credentials, Registry
 from imagemill.reference import ImageReference
 from imagemill.registries.docker_config import DockerConfig
@@ -101,7 +107,10 @@ def test_the_same_context_built_twice_has_the_same_digest(
 ) -> None:
     def build() -> str:
         return builder.build(
-            BuildInputs(image), packed("FROM scratch\nCOPY a /\n", {"a": b"1"}), open_registry, Watched()
+            BuildInputs(image),
+            packed("FROM scratch\nCOPY a /\n", {"a": b"1"}),
+            open_registry,
+            Watched(),
         )
 
     assert build() == build()
@@ -110,7 +119,9 @@ def test_the_same_context_built_twice_has_the_same_digest(
 def test_an_ignored_dockerfile_is_used_and_not_copied(
     builder: Builder, image: ImageReference, open_registry: Registry
 ) -> None:
-    context = packed("FROM scratch\nCOPY . /\n", {".dockerignore": b"*\n", "a": b"kept: it was packed"})
+    context = packed(
+        "FROM scratch\nCOPY . /\n", {".dockerignore": b"*\n", "a": b"kept: it was packed"}
+    )
     builder.build(BuildInputs(image), context, open_registry, Watched())
     assert set(PushedImage(image).files) == {".dockerignore", "a"}
 
@@ -131,7 +142,9 @@ def test_target_arguments_and_labels_reach_the_image(
     builder: Builder, image: ImageReference, open_registry: Registry, busybox: Path
 ) -> None:
     wanted = labels("0123", "rev", "https://example.com/repo", {"team": "a b=c"})
-    inputs = BuildInputs(image, target="first", build_args={"GREETING": "hello, world"}, labels=wanted)
+    inputs = BuildInputs(
+        image, target="first", build_args={"GREETING": "hello, world"}, labels=wanted
+    )
     builder.build(inputs, packed(STAGES, {"busybox": busybox}), open_registry, Watched())
     pushed = PushedImage(image)
     assert pushed.files["greeting"] == b"hello, world\n"
@@ -140,10 +153,15 @@ def test_target_arguments_and_labels_reach_the_image(
     assert pushed.labels[SOURCE_HASH] == "0123"
 
 
-def test_the_platform_reaches_the_image(builder: Builder, image: ImageReference, open_registry: Registry) -> None:
+def test_the_platform_reaches_the_image(
+    builder: Builder, image: ImageReference, open_registry: Registry
+) -> None:
     inputs = BuildInputs(image, platform="linux/arm64")
     builder.build(inputs, packed("FROM scratch\nCOPY a /\n", {"a": b"1"}), open_registry, Watched())
-    assert (PushedImage(image).config["os"], PushedImage(image).config["architecture"]) == ("linux", "arm64")
+    assert (PushedImage(image).config["os"], PushedImage(image).config["architecture"]) == (
+        "linux",
+        "arm64",
+    )
 
 
 def test_a_secret_is_there_while_building_and_nowhere_afterwards(
@@ -152,7 +170,9 @@ def test_a_secret_is_there_while_building_and_nowhere_afterwards(
     value = uuid.uuid4().hex
     secret = tmp_path / 'a, "b" secret'
     secret.write_text(value)
-    dockerfile = f"{SHELL}RUN --mount=type=secret,id=token /bin/busybox wc -c < /run/secrets/token\n"
+    dockerfile = (
+        f"{SHELL}RUN --mount=type=secret,id=token /bin/busybox wc -c < /run/secrets/token\n"
+    )
     progress = Watched()
     inputs = BuildInputs(image, secrets={"token": secret})
     builder.build(inputs, packed(dockerfile, {"busybox": busybox}), open_registry, progress)
@@ -168,8 +188,13 @@ def test_an_instruction_that_fails_is_named_with_its_line_and_exit_code(
     dockerfile = f"{SHELL}RUN true\n\nRUN echo the reason; \\\n    exit 3\n"
     progress = Watched()
     with pytest.raises(UserError) as caught:
-        builder.build(BuildInputs(image), packed(dockerfile, {"busybox": busybox}), open_registry, progress)
-    assert caught.value.message == "Line 6 of the Dockerfile (RUN echo the reason; exit 3) failed with exit code 3"
+        builder.build(
+            BuildInputs(image), packed(dockerfile, {"busybox": busybox}), open_registry, progress
+        )
+    assert (
+        caught.value.message
+        == "Line 6 of the Dockerfile (RUN echo the reason; exit 3) failed with exit code 3"
+    )
     assert caught.value.hint == "the last lines of the log are the instruction's own"
     assert "the reason" in progress.lines
 
@@ -188,9 +213,15 @@ def test_a_missing_file_is_told_with_the_line_that_wants_it(
     builder: Builder, image: ImageReference, open_registry: Registry
 ) -> None:
     with pytest.raises(UserError) as caught:
-        builder.build(BuildInputs(image), packed("FROM scratch\nCOPY nowhere /\n", {}), open_registry, Watched())
+        builder.build(
+            BuildInputs(image),
+            packed("FROM scratch\nCOPY nowhere /\n", {}),
+            open_registry,
+            Watched(),
+        )
     assert (
-        caught.value.message == "Line 2 of the Dockerfile (COPY nowhere /): there is no 'nowhere' in the build context"
+        caught.value.message
+        == "Line 2 of the Dockerfile (COPY nowhere /): there is no 'nowhere' in the build context"
     )
     assert ".dockerignore" in caught.value.hint
 
@@ -202,7 +233,9 @@ def test_a_build_that_is_cancelled_stops_what_it_runs(
     dockerfile = f"{SHELL}RUN echo running; /bin/busybox sleep {marker}\n"
     progress = Watched(stop_at="running")
     with pytest.raises(BuildCancelled):
-        builder.build(BuildInputs(image), packed(dockerfile, {"busybox": busybox}), open_registry, progress)
+        builder.build(
+            BuildInputs(image), packed(dockerfile, {"busybox": busybox}), open_registry, progress
+        )
     assert until(lambda: not processes(f"sleep {marker}"))
     assert progress.states == []
     assert open_registry.digest(image) is None
@@ -216,7 +249,9 @@ def test_builds_of_one_image_at_once_do_not_disturb_each_other(
 
     def build(_: int) -> str:
         barrier.wait()
-        while True:  # as the step does: a registry's files may be read while another push writes them
+        while (
+            True
+        ):  # as the step does: a registry's files may be read while another push writes them
             context = packed(f"{SHELL}RUN echo {image.path} > /name\n", {"busybox": busybox})
             try:
                 return builder.build(BuildInputs(image), context, open_registry, Watched())
@@ -241,7 +276,9 @@ def private_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def write_password(users: Path, password: str) -> None:
     """Let the password of `ann` be this one."""
-    users.write_bytes(subprocess.check_output([servers.program("htpasswd"), "-Bbn", "ann", password]))
+    users.write_bytes(
+        subprocess.check_output([servers.program("htpasswd"), "-Bbn", "ann", password])
+    )
 
 
 def registry_with(login: Login | Renewed, address: str) -> Registry:
@@ -251,11 +288,15 @@ def registry_with(login: Login | Renewed, address: str) -> Registry:
 def test_the_registrys_credentials_are_used(builder: Builder, private_registry: str) -> None:
     image = ImageReference.parse(f"{private_registry}/{uuid.uuid4().hex}:abc")
     registry = registry_with(Login("ann", "right"), private_registry)
-    digest = builder.build(BuildInputs(image), packed("FROM scratch\nCOPY a /\n", {"a": b"1"}), registry, Watched())
+    digest = builder.build(
+        BuildInputs(image), packed("FROM scratch\nCOPY a /\n", {"a": b"1"}), registry, Watched()
+    )
     assert registry.digest(image) == digest
 
 
-def test_wrong_credentials_are_no_permission_for_the_repository(builder: Builder, private_registry: str) -> None:
+def test_wrong_credentials_are_no_permission_for_the_repository(
+    builder: Builder, private_registry: str
+) -> None:
     image = ImageReference.parse(f"{private_registry}/team/app:abc")
     progress = Watched()
     with pytest.raises(PermissionDenied) as caught:
@@ -280,7 +321,9 @@ def pushes(progress: Watched) -> int:
     return sum(line.startswith(PUSH) for line in progress.lines)
 
 
-def test_a_push_that_outlives_its_credentials_goes_on_with_new_ones(builder: Builder, tmp_path: Path) -> None:
+def test_a_push_that_outlives_its_credentials_goes_on_with_new_ones(
+    builder: Builder, tmp_path: Path
+) -> None:
     users = tmp_path / "htpasswd"
     write_password(users, "old")
     old, new = Credentials("ann", "old", expires=ENDED), Credentials("ann", "new", expires=LASTING)
@@ -288,7 +331,9 @@ def test_a_push_that_outlives_its_credentials_goes_on_with_new_ones(builder: Bui
     with servers.docker_registry(tmp_path, auth=users) as address:
         image = ImageReference.parse(f"{address}/team/app:abc")
         assert registry_with(Login("ann", "old"), address).digest(image) is None
-        given = registry_with(Renewed(old, old, new), address)  # for the build, for the push, and for the next one
+        given = registry_with(
+            Renewed(old, old, new), address
+        )  # for the build, for the push, and for the next one
         digest = builder.build(BuildInputs(image), packed(SMALL, {"a": b"1"}), given, progress)
         assert registry_with(Login("ann", "new"), address).digest(image) == digest
     assert pushes(progress) == 2
@@ -298,7 +343,9 @@ def test_a_push_that_outlives_its_credentials_goes_on_with_new_ones(builder: Bui
 def test_a_push_that_goes_on_with_new_credentials_sends_no_layer_twice(
     builder: Builder, registry: str, image: ImageReference
 ) -> None:
-    ended = json.dumps({"errors": [{"code": "DENIED", "message": "Your authorization token has expired."}]}).encode()
+    ended = json.dumps(
+        {"errors": [{"code": "DENIED", "message": "Your authorization token has expired."}]}
+    ).encode()
     progress = Watched()
     with FaultyProxy(f"http://{registry}") as proxy:
         proxy.fail_next(403, {"Content-Type": "application/json"}, 1, "^PUT .*/manifests/", ended)
@@ -312,7 +359,9 @@ def test_a_push_that_goes_on_with_new_credentials_sends_no_layer_twice(
 
 
 @pytest.mark.parametrize(
-    ("expires", "tries"), [(None, 1), (LASTING, 1), (ENDED, PUSH_TRIES)], ids=["unknown", "lasting", "ended"]
+    ("expires", "tries"),
+    [(None, 1), (LASTING, 1), (ENDED, PUSH_TRIES)],
+    ids=["unknown", "lasting", "ended"],
 )
 def test_a_refused_push_is_begun_again_only_while_its_credentials_have_ended(
     builder: Builder, private_registry: str, expires: float | None, tries: int
@@ -325,10 +374,17 @@ def test_a_refused_push_is_begun_again_only_while_its_credentials_have_ended(
     assert pushes(progress) == tries
 
 
-def test_a_registry_that_is_away_is_a_service_unreachable(builder: Builder, open_registry: Registry) -> None:
+def test_a_registry_that_is_away_is_a_service_unreachable(
+    builder: Builder, open_registry: Registry
+) -> None:
     image = ImageReference.parse(f"localhost:{servers.free_port()}/team/app:abc")
     with pytest.raises(ServiceUnreachable) as caught:
-        builder.build(BuildInputs(image), packed("FROM scratch\nCOPY a /\n", {"a": b"1"}), open_registry, Watched())
+        builder.build(
+            BuildInputs(image),
+            packed("FROM scratch\nCOPY a /\n", {"a": b"1"}),
+            open_registry,
+            Watched(),
+        )
     assert f"Pushing to {image.repository} failed" in caught.value.message
     assert f"check that {image.registry} runs" in caught.value.hint
 
@@ -338,9 +394,13 @@ def test_a_base_image_that_is_in_a_private_registry_is_pulled_with_the_credentia
 ) -> None:
     registry = registry_with(Login("ann", "right"), private_registry)
     base = ImageReference.parse(f"{private_registry}/{uuid.uuid4().hex}:abc")
-    builder.build(BuildInputs(base), packed("FROM scratch\nCOPY a /\n", {"a": b"1"}), registry, Watched())
+    builder.build(
+        BuildInputs(base), packed("FROM scratch\nCOPY a /\n", {"a": b"1"}), registry, Watched()
+    )
     image = ImageReference.parse(f"{private_registry}/{uuid.uuid4().hex}:abc")
-    digest = builder.build(BuildInputs(image), packed(f"FROM {base}\nLABEL a=b\n", {}), registry, Watched())
+    digest = builder.build(
+        BuildInputs(image), packed(f"FROM {base}\nLABEL a=b\n", {}), registry, Watched()
+    )
     assert registry.digest(image) == digest
 
 
@@ -348,15 +408,24 @@ def test_a_tag_that_is_there_and_cannot_be_replaced_is_kept(
     builder: Builder, registry: str, image: ImageReference, open_registry: Registry
 ) -> None:
     """As a repository with immutable tags behaves; the words are Amazon ECR's."""
-    first = builder.build(BuildInputs(image), packed("FROM scratch\nCOPY a /\n", {"a": b"1"}), open_registry, Watched())
+    first = builder.build(
+        BuildInputs(image),
+        packed("FROM scratch\nCOPY a /\n", {"a": b"1"}),
+        open_registry,
+        Watched(),
+    )
     said = (
         f"The image tag '{image.tag}' already exists in the '{image.path}' repository and cannot be overwritten because"
         " the repository is immutable."
     )
-    refusal = json.dumps({"errors": [{"code": "TAG_INVALID", "message": "tag invalid: " + said}]}).encode()
+    refusal = json.dumps(
+        {"errors": [{"code": "TAG_INVALID", "message": "tag invalid: " + said}]}
+    ).encode()
     progress = Watched()
     with FaultyProxy(f"http://{registry}") as proxy:
-        proxy.fail_next(400, {"Content-Type": "application/json"}, 10, "^PUT .*/manifests/", refusal)
+        proxy.fail_next(
+            400, {"Content-Type": "application/json"}, 10, "^PUT .*/manifests/", refusal
+        )
         behind = ImageReference.parse(f"{urlsplit(proxy.url).netloc}/{image.path}:{image.tag}")
         context = packed("FROM scratch\nCOPY a /\n", {"a": b"2"})
         kept = builder.build(BuildInputs(behind), context, open_registry, progress)

@@ -1,4 +1,6 @@
-"""Amazon's registry through its API, on moto's server, with images whose digests are those of their manifests."""
+"""Amazon's registry through its API, on moto's server, with images whose digests are those of their
+manifests.
+"""
 
 import base64
 import hashlib
@@ -15,13 +17,19 @@ import pytest
 from aws_fixtures import REGION, own_client
 from http_faults import FaultyProxy
 from imagemill.clouds import aws
-from imagemill.errors import OperatorError, PermissionDenied, ServiceUnreachable, TransientError, UserError
+from imagemill.errors import (
+    OperatorError,
+    PermissionDenied,
+    ServiceUnreachable,
+    TransientError,
+    UserError,
+)
+from imagemill.objects import store_for
 from imagemill.ports import Registry
 from imagemill.reference import ImageReference
 from imagemill.registries import registry_for
 from imagemill.registries.docker_config import DockerConfig
 from imagemill.registries.ecr import RENEW_BEFORE, EcrRegistry
-from imagemill.stores import store_for
 from images import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 
 ACCOUNT = "123456789012"
@@ -39,7 +47,9 @@ class Pushed:
 
     def image(self, tag: str, media_type: str = OCI_MANIFEST, label: str = "") -> str:
         """Push an image and return its digest."""
-        manifest = json.dumps({"mediaType": media_type, "annotations": {"label": label}, "id": uuid.uuid4().hex})
+        manifest = json.dumps(
+            {"mediaType": media_type, "annotations": {"label": label}, "id": uuid.uuid4().hex}
+        )
         digest = f"sha256:{hashlib.sha256(manifest.encode()).hexdigest()}"
         self._api.put_image(
             repositoryName=self.name.path,
@@ -85,12 +95,16 @@ class TestDigest:
         repository.image("v2", media_type)
         assert registry.digest(repository.name.with_tag("v1")) == digest
 
-    def test_digest_of_a_digest_is_the_digest_whatever_the_tag(self, repository: Pushed, registry: Registry) -> None:
+    def test_digest_of_a_digest_is_the_digest_whatever_the_tag(
+        self, repository: Pushed, registry: Registry
+    ) -> None:
         digest = repository.image("v1")
         assert registry.digest(repository.name.with_digest(digest)) == digest
         assert registry.digest(repository.name.with_tag("gone").with_digest(digest)) == digest
 
-    def test_reference_without_tag_and_digest_is_the_latest(self, repository: Pushed, registry: Registry) -> None:
+    def test_reference_without_tag_and_digest_is_the_latest(
+        self, repository: Pushed, registry: Registry
+    ) -> None:
         digest = repository.image("latest")
         assert registry.digest(repository.name) == digest
 
@@ -108,8 +122,12 @@ class TestDigest:
         ecr_keys.setenv("AWS_DEFAULT_REGION", "us-west-2")
         aws.forget()
         repository.image("v1")
-        elsewhere = ImageReference.parse(f"{HOST.replace(REGION, 'ap-south-1')}/{repository.name.path}:v1")
-        other = ImageReference.parse(f"{HOST.replace(ACCOUNT, '210987654321')}/{repository.name.path}:v1")
+        elsewhere = ImageReference.parse(
+            f"{HOST.replace(REGION, 'ap-south-1')}/{repository.name.path}:v1"
+        )
+        other = ImageReference.parse(
+            f"{HOST.replace(ACCOUNT, '210987654321')}/{repository.name.path}:v1"
+        )
         assert registry.digest(repository.name.with_tag("v1")) is not None
         assert registry.digest(elsewhere) is None
         assert registry.digest(other) is None
@@ -140,13 +158,17 @@ class TestTag:
         registry.tag(repository.name.with_digest(new), ("stable",))
         assert registry.digest(repository.name.with_tag("stable")) == new
 
-    def test_image_that_is_gone_asks_for_another_build(self, repository: Pushed, registry: Registry) -> None:
+    def test_image_that_is_gone_asks_for_another_build(
+        self, repository: Pushed, registry: Registry
+    ) -> None:
         repository.image("v1")
         with pytest.raises(TransientError, match="not in the registry any more") as raised:
             registry.tag(repository.name.with_digest(ABSENT), ("v2",))
         assert raised.value.hint == "build it again"
 
-    def test_immutable_tag_that_is_there_already_is_fine(self, api: Any, registry: Registry) -> None:
+    def test_immutable_tag_that_is_there_already_is_fine(
+        self, api: Any, registry: Registry
+    ) -> None:
         repository = Pushed(api, "IMMUTABLE")
         digest = repository.image("v1")
         registry.tag(repository.name.with_digest(digest), ("stable",))
@@ -195,12 +217,18 @@ class TestPrepare:
         assert api.describe_repositories(repositoryNames=[names[0].path])["repositories"]
 
     def test_quota_is_told(self, proxy: FaultyProxy, registry: Registry) -> None:
-        proxy.fail_next(400, body=b'{"__type": "LimitExceededException", "message": "100000 repositories"}')
+        proxy.fail_next(
+            400, body=b'{"__type": "LimitExceededException", "message": "100000 repositories"}'
+        )
         with pytest.raises(OperatorError, match="100000 repositories"):
             registry.prepare(new_name())
 
-    def test_name_that_ecr_does_not_take_is_told(self, proxy: FaultyProxy, registry: Registry) -> None:
-        proxy.fail_next(400, body=b'{"__type": "InvalidParameterException", "message": "failed to satisfy"}')
+    def test_name_that_ecr_does_not_take_is_told(
+        self, proxy: FaultyProxy, registry: Registry
+    ) -> None:
+        proxy.fail_next(
+            400, body=b'{"__type": "InvalidParameterException", "message": "failed to satisfy"}'
+        )
         with pytest.raises(UserError, match=r"ECR does not take .*: failed to satisfy"):
             registry.prepare(new_name())
 
@@ -218,7 +246,10 @@ class TestDelete:
         registry.delete(new_name().with_tag("v1"))
 
     def test_what_cannot_be_deleted_is_told(self, proxy: FaultyProxy, registry: Registry) -> None:
-        failure = {"failureCode": "ImageReferencedByManifestList", "failureReason": "Requested image referenced"}
+        failure = {
+            "failureCode": "ImageReferencedByManifestList",
+            "failureReason": "Requested image referenced",
+        }
         proxy.fail_next(200, body=json.dumps({"imageIds": [], "failures": [failure]}).encode())
         with pytest.raises(OperatorError, match="ImageReferencedByManifestList"):
             registry.delete(new_name().with_tag("v1"))
@@ -255,7 +286,9 @@ class TestCredentials:
         self.answer(proxy, "first", 12 * 60 * 60)
         self.answer(proxy, "second", 12 * 60 * 60)
         found = [
-            registry.credentials(ImageReference.parse(f"{ACCOUNT}.dkr.ecr.{region}.amazonaws.com/a/b"))
+            registry.credentials(
+                ImageReference.parse(f"{ACCOUNT}.dkr.ecr.{region}.amazonaws.com/a/b")
+            )
             for region in ("eu-central-1", "us-west-2", "eu-central-1")
         ]
         assert [each.password for each in found if each] == ["first", "second", "first"]
@@ -294,7 +327,9 @@ class TestFaults:
         assert not raised.value.exhausted
         assert raised.value.retry_after == (None if b"Expired" in body else 3)
 
-    def test_registry_that_is_not_there_is_unreachable(self, ecr_keys: pytest.MonkeyPatch, registry: Registry) -> None:
+    def test_registry_that_is_not_there_is_unreachable(
+        self, ecr_keys: pytest.MonkeyPatch, registry: Registry
+    ) -> None:
         ecr_keys.setenv("AWS_ENDPOINT_URL_ECR", "http://127.0.0.1:9")
         aws.forget()
         with pytest.raises(ServiceUnreachable):
@@ -309,7 +344,9 @@ class TestWebIdentity:
     """Credentials that the SDK gets from STS before it asks anything."""
 
     @pytest.fixture
-    def sts(self, ecr_keys: pytest.MonkeyPatch, moto_server: str, tmp_path: Path) -> Iterator[FaultyProxy]:
+    def sts(
+        self, ecr_keys: pytest.MonkeyPatch, moto_server: str, tmp_path: Path
+    ) -> Iterator[FaultyProxy]:
         """STS, where the workers' token is exchanged for keys."""
         (tmp_path / "token").write_text("a token of the cluster")
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -324,11 +361,18 @@ class TestWebIdentity:
     def test_it_is_found(self, sts: FaultyProxy, registry: Registry) -> None:
         assert registry.digest(new_name().with_tag("v1")) is None
         assert len(sts.requests) == 1
-        assert aws.identity(REGION).source == "web identity: AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN"
+        assert (
+            aws.identity(REGION).source
+            == "web identity: AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN"
+        )
 
     @pytest.mark.parametrize(
         ("status", "body"),
-        [(429, b"<ErrorResponse><Error><Code>Throttling</Code></Error></ErrorResponse>"), (500, b""), (503, b"")],
+        [
+            (429, b"<ErrorResponse><Error><Code>Throttling</Code></Error></ErrorResponse>"),
+            (500, b""),
+            (503, b""),
+        ],
     )
     def test_failing_exchange_is_sent_once_and_may_be_tried_again(
         self, sts: FaultyProxy, registry: Registry, status: int, body: bytes
@@ -353,14 +397,18 @@ class TestWebIdentity:
         assert len(sts.requests) == 1
         assert registry.digest(new_name().with_tag("v1")) is None
 
-    def test_exchange_that_is_reset_is_sent_once(self, sts: FaultyProxy, registry: Registry) -> None:
+    def test_exchange_that_is_reset_is_sent_once(
+        self, sts: FaultyProxy, registry: Registry
+    ) -> None:
         sts.reset_next(times=100)
         with pytest.raises(ServiceUnreachable) as raised:
             registry.digest(new_name().with_tag("v1"))
         assert len(sts.requests) == 1
         assert not raised.value.exhausted
 
-    def test_failing_exchange_for_an_upload_is_sent_once_and_left_to_the_step(self, sts: FaultyProxy) -> None:
+    def test_failing_exchange_for_an_upload_is_sent_once_and_left_to_the_step(
+        self, sts: FaultyProxy
+    ) -> None:
         def put() -> None:
             with store_for("s3://bucket", region=REGION).create("name") as stream:
                 stream.write(b"content")
@@ -376,9 +424,13 @@ class TestIdentity:
     def test_it_is_an_arn_and_where_it_came_from(self, ecr_keys: pytest.MonkeyPatch) -> None:
         found = aws.identity(REGION)
         assert found.name.startswith("arn:aws:sts::123456789012:")
-        assert found.source == "the environment variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        assert (
+            found.source == "the environment variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
 
-    def test_shared_file_is_named_as_the_source(self, ecr_keys: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_shared_file_is_named_as_the_source(
+        self, ecr_keys: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
         ecr_keys.delenv("AWS_ACCESS_KEY_ID")
         ecr_keys.delenv("AWS_SECRET_ACCESS_KEY")
         keys = "aws_access_key_id = testing\naws_secret_access_key = testing\n"
@@ -386,8 +438,12 @@ class TestIdentity:
         aws.forget()
         assert aws.identity().source == "the file ~/.aws/credentials (AWS_SHARED_CREDENTIALS_FILE)"
 
-    def test_without_credentials_all_sources_are_listed(self, aws_environment: pytest.MonkeyPatch) -> None:
-        with pytest.raises(OperatorError, match=r"AWS_ACCESS_KEY_ID.*web identity.*the container.*of the instance"):
+    def test_without_credentials_all_sources_are_listed(
+        self, aws_environment: pytest.MonkeyPatch
+    ) -> None:
+        with pytest.raises(
+            OperatorError, match=r"AWS_ACCESS_KEY_ID.*web identity.*the container.*of the instance"
+        ):
             aws.identity()
 
     def test_half_a_key_is_told(self, ecr_keys: pytest.MonkeyPatch) -> None:
@@ -398,7 +454,8 @@ class TestIdentity:
 
 
 @pytest.mark.parametrize(
-    "host", [HOST, HOST.replace(".ecr.", ".ecr-fips."), f"{ACCOUNT}.dkr.ecr.cn-north-1.amazonaws.com.cn"]
+    "host",
+    [HOST, HOST.replace(".ecr.", ".ecr-fips."), f"{ACCOUNT}.dkr.ecr.cn-north-1.amazonaws.com.cn"],
 )
 def test_hosts_of_ecr_are_its_own(host: str, tmp_path: Path) -> None:
     found = registry_for(ImageReference.parse(f"{host}/a/b"), docker_config=DockerConfig(tmp_path))
@@ -406,9 +463,13 @@ def test_hosts_of_ecr_are_its_own(host: str, tmp_path: Path) -> None:
 
 
 def test_denied_call_is_told(proxy: FaultyProxy, registry: Registry) -> None:
-    who, what = "arn:aws:sts::123456789012:assumed-role/mill/i-0", f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/a/b"
+    who, what = (
+        "arn:aws:sts::123456789012:assumed-role/mill/i-0",
+        f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/a/b",
+    )
     said = (
-        f"User: {who} is not authorized to perform: ecr:DescribeImages on resource: {what} because no policy allows it"
+        f"User: {who} is not authorized to perform: ecr:DescribeImages on resource: {what} "
+        "because no policy allows it"
     )
     body = json.dumps({"__type": "AccessDeniedException", "message": said}).encode()
     proxy.fail_next(400, body=body)

@@ -1,4 +1,6 @@
-"""The permissions that the launch agent's guide lists suffice for ECR: IAM, which moto enforces, refuses all else."""
+"""The permissions that the launch agent's guide lists suffice for ECR: IAM, which moto enforces,
+refuses all else.
+"""
 
 import hashlib
 import http.client
@@ -60,7 +62,11 @@ def user(iam: Any, actions: set[str]) -> Keys:
     name = f"mill-{uuid.uuid4().hex}"
     iam.create_user(UserName=name)
     # moto asks a policy about the resource "*", whatever the request is about.
-    statement = {"Effect": "Allow", "Action": [f"ecr:{action}" for action in sorted(actions)], "Resource": "*"}
+    statement = {
+        "Effect": "Allow",
+        "Action": [f"ecr:{action}" for action in sorted(actions)],
+        "Resource": "*",
+    }
     policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
     iam.put_user_policy(UserName=name, PolicyName="mill", PolicyDocument=policy)
     key = iam.create_access_key(UserName=name)["AccessKey"]
@@ -88,7 +94,9 @@ def acting(aws_environment: pytest.MonkeyPatch, site: Site) -> Callable[[Keys], 
 
 
 def new_name() -> ImageReference:
-    return ImageReference.parse(f"123456789012.dkr.ecr.{REGION}.amazonaws.com/test/{uuid.uuid4().hex}")
+    return ImageReference.parse(
+        f"123456789012.dkr.ecr.{REGION}.amazonaws.com/test/{uuid.uuid4().hex}"
+    )
 
 
 def push(site: Site, image: ImageReference) -> str:
@@ -119,7 +127,9 @@ def test_what_the_guide_grants_suffices(site: Site, acting: Callable[[Keys], Ecr
     assert registry.digest(image) is None
 
 
-def test_further_tags_need_more_and_the_error_says_what(site: Site, acting: Callable[[Keys], EcrRegistry]) -> None:
+def test_further_tags_need_more_and_the_error_says_what(
+    site: Site, acting: Callable[[Keys], EcrRegistry]
+) -> None:
     registry, image = acting(site.allowed), new_name().with_tag("v1")
     registry.prepare(image)
     digest = push(site, image)
@@ -156,7 +166,9 @@ def test_what_is_not_granted_is_named(
 
 
 WRONG_KEYS = pytest.mark.parametrize(
-    ("known", "code"), [(True, "SignatureDoesNotMatch"), (False, "InvalidClientTokenId")], ids=["secret", "key"]
+    ("known", "code"),
+    [(True, "SignatureDoesNotMatch"), (False, "InvalidClientTokenId")],
+    ids=["secret", "key"],
 )
 
 
@@ -166,7 +178,11 @@ def wrong_keys(site: Site, known: bool) -> Keys:
 
 @WRONG_KEYS
 def test_wrong_keys_are_told(
-    aws_environment: pytest.MonkeyPatch, site: Site, acting: Callable[[Keys], EcrRegistry], known: bool, code: str
+    aws_environment: pytest.MonkeyPatch,
+    site: Site,
+    acting: Callable[[Keys], EcrRegistry],
+    known: bool,
+    code: str,
 ) -> None:
     aws_environment.setenv("AWS_ENDPOINT_URL_STS", site.url)
     acting(wrong_keys(site, known))
@@ -180,7 +196,8 @@ def test_wrong_keys_are_told(
 def test_refusal_in_another_form_than_ecrs_is_told_with_its_words(
     site: Site, acting: Callable[[Keys], EcrRegistry], known: bool, code: str
 ) -> None:
-    """moto refuses wrong keys to ECR in the XML of other services, of which the SDK understands the status alone.
+    """moto refuses wrong keys to ECR in the XML of other services, of which the SDK understands the
+    status alone.
 
     What ECR itself says is JSON, and an `OperatorError`: test_ecr.py, test_wrong_keys_are_told.
     """

@@ -16,8 +16,8 @@ import urllib3
 from gcp_servers import drain
 from http_faults import FaultyProxy
 from imagemill.errors import OperatorError, PermissionDenied, UserError
+from imagemill.objects import check, gcs, store_for
 from imagemill.ports import ContextStore
-from imagemill.stores import check, gcs, store_for
 
 NAME = f"{'0' * 64}.tar.gz"
 ACCOUNT = "builder@a-project.iam.gserviceaccount.com"
@@ -48,7 +48,16 @@ def refusal(permission: str, kind: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "uri", ["gs://", "gs:///prefix", "gs://UPPER", "gs://a", "gs://bucket?x=1", "gs://bucket/a#b", "gs:bucket"]
+    "uri",
+    [
+        "gs://",
+        "gs:///prefix",
+        "gs://UPPER",
+        "gs://a",
+        "gs://bucket?x=1",
+        "gs://bucket/a#b",
+        "gs:bucket",
+    ],
 )
 def test_uri_that_names_no_bucket_is_refused(uri: str) -> None:
     with pytest.raises(UserError) as raised:
@@ -57,7 +66,9 @@ def test_uri_that_names_no_bucket_is_refused(uri: str) -> None:
     assert raised.value.hint == "write gs://BUCKET or gs://BUCKET/PREFIX"
 
 
-@pytest.mark.parametrize(("prefix", "key"), [("", ""), ("/", ""), ("/a/b", "a/b/"), ("//a//b/", "a/b/")])
+@pytest.mark.parametrize(
+    ("prefix", "key"), [("", ""), ("/", ""), ("/a/b", "a/b/"), ("//a//b/", "a/b/")]
+)
 def test_objects_lie_below_the_prefix(
     gcs_emulator: None, gcs_server: str, gcs_bucket: str, prefix: str, key: str
 ) -> None:
@@ -68,7 +79,9 @@ def test_objects_lie_below_the_prefix(
     assert [entry["name"] for entry in listed["items"]] == [f"{key}{NAME}"]
 
 
-def test_object_has_the_checksum_of_what_was_written(gcs_store: ContextStore, gcs_server: str, gcs_bucket: str) -> None:
+def test_object_has_the_checksum_of_what_was_written(
+    gcs_store: ContextStore, gcs_server: str, gcs_bucket: str
+) -> None:
     content = os.urandom(100_000)
     put(gcs_store, content)
     stored = urllib3.request("GET", f"{gcs_server}/storage/v1/b/{gcs_bucket}/o").json()["items"][0]
@@ -129,7 +142,9 @@ def test_upload_whose_block_raises_is_forgotten(
     assert not store.exists(NAME)
 
 
-def test_small_upload_whose_block_raises_was_never_begun(gcs_proxy: FaultyProxy, gcs_bucket: str) -> None:
+def test_small_upload_whose_block_raises_was_never_begun(
+    gcs_proxy: FaultyProxy, gcs_bucket: str
+) -> None:
     def fail() -> None:
         with store_for(f"gs://{gcs_bucket}").create(NAME) as stream:
             stream.write(b"content")
@@ -171,7 +186,9 @@ print(peak() - before)
 def mebibytes(script: str, *arguments: str) -> int:
     """What the script prints: by how much its memory grew at most."""
     command = [sys.executable, "-c", script, *arguments]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
+    )
     return int(done.stdout)
 
 
@@ -181,7 +198,9 @@ def test_memory_of_an_upload_is_bounded(tmp_path: Path, monkeypatch: pytest.Monk
         assert mebibytes(UPLOAD) < 100
 
 
-def test_memory_of_a_download_is_bounded(gcs_emulator: None, gcs_server: str, gcs_bucket: str) -> None:
+def test_memory_of_a_download_is_bounded(
+    gcs_emulator: None, gcs_server: str, gcs_bucket: str
+) -> None:
     url = f"{gcs_server}/upload/storage/v1/b/{gcs_bucket}/o?uploadType=media&name=large"
     assert urllib3.request("POST", url, body=bytes(120 << 20)).status == 200
     assert mebibytes(DOWNLOAD, f"gs://{gcs_bucket}") < 20
@@ -248,17 +267,24 @@ def test_refused_permission_is_named_with_its_bucket(
     for attempt in attempts[method]:
         gcs_proxy.clear()
         headers = {"Content-Type": "application/json"}
-        gcs_proxy.fail_next(403, headers, times=100, match=f"^{method} ", body=refusal(permission, kind))
+        gcs_proxy.fail_next(
+            403, headers, times=100, match=f"^{method} ", body=refusal(permission, kind)
+        )
         with pytest.raises(PermissionDenied) as raised:
             attempt()
         error = raised.value
         assert (error.action, error.resource) == (permission, f"projects/_/buckets/{gcs_bucket}")
-        assert f"No permission {permission} on projects/_/buckets/{gcs_bucket}: 403 {ACCOUNT} " in error.message
+        assert (
+            f"No permission {permission} on projects/_/buckets/{gcs_bucket}: 403 {ACCOUNT} "
+            in error.message
+        )
         assert permission in error.hint
         assert len(gcs_proxy.requests) == 1, "a refusal is not tried again"
 
 
-def test_missing_object_is_absent_without_the_permission_to_list(gcs_proxy: FaultyProxy, gcs_bucket: str) -> None:
+def test_missing_object_is_absent_without_the_permission_to_list(
+    gcs_proxy: FaultyProxy, gcs_bucket: str
+) -> None:
     """Of the permissions on objects, get, create and delete suffice."""
     store = store_for(f"gs://{gcs_bucket}")
     body = refusal("storage.objects.list", "bucket")
@@ -281,7 +307,9 @@ def test_missing_object_is_absent_without_the_permission_to_see_the_bucket(
 
 def test_object_without_a_checksum_does_not_count(gcs_proxy: FaultyProxy, gcs_bucket: str) -> None:
     store = store_for(f"gs://{gcs_bucket}")
-    gcs_proxy.fail_next(200, {"Content-Type": "application/json"}, body=b'{"name": "x", "size": "1"}')
+    gcs_proxy.fail_next(
+        200, {"Content-Type": "application/json"}, body=b'{"name": "x", "size": "1"}'
+    )
     assert not store.exists(NAME)
     gcs_proxy.fail_next(200, {"Content-Length": "1"}, body=b"x")
     with pytest.raises(OperatorError, match="gives no checksum"):

@@ -1,4 +1,6 @@
-"""How the store in a bucket of Google Cloud Storage bears a network, a storage and a token server that fail."""
+"""How the store in a bucket of Google Cloud Storage bears a network, a storage and a token server
+that fail.
+"""
 
 import gc
 import json
@@ -11,9 +13,9 @@ from google_token_server import GoogleServer
 from http_faults import FaultyProxy
 from imagemill.clouds import gcp
 from imagemill.errors import OperatorError, ServiceUnreachable, TransientError
+from imagemill.objects import gcs, store_for
+from imagemill.objects.names import UPLOAD_TRIES
 from imagemill.ports import ContextStore
-from imagemill.stores import gcs, store_for
-from imagemill.stores.objects import UPLOAD_TRIES
 from servers import free_port
 
 NAME = f"{'0' * 64}.tar.gz"
@@ -73,21 +75,28 @@ class TestSingleCalls:
         self, store: ContextStore, gcs_proxy: FaultyProxy, reason: str
     ) -> None:
         error = {"code": 403, "message": "Rate limit exceeded", "errors": [{"reason": reason}]}
-        gcs_proxy.fail_next(403, {"Content-Type": "application/json"}, body=json.dumps({"error": error}).encode())
+        gcs_proxy.fail_next(
+            403, {"Content-Type": "application/json"}, body=json.dumps({"error": error}).encode()
+        )
         with pytest.raises(TransientError, match="too many requests"):
             store.exists(NAME)
 
     @pytest.mark.parametrize("call", SINGLE)
-    def test_broken_connection_is_unreachable(self, store: ContextStore, gcs_proxy: FaultyProxy, call: str) -> None:
+    def test_broken_connection_is_unreachable(
+        self, store: ContextStore, gcs_proxy: FaultyProxy, call: str
+    ) -> None:
         gcs_proxy.reset_next(times=100)
         with pytest.raises(ServiceUnreachable, match="did not answer"):
             SINGLE[call](store)
         assert len(gcs_proxy.requests) == 1
 
-    def test_closed_port_is_unreachable(self, fresh_google: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_closed_port_is_unreachable(
+        self, fresh_google: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{free_port()}")
         with pytest.raises(
-            ServiceUnreachable, match=r"storage\.objects\.get on projects/_/buckets/a-b: Connection refused"
+            ServiceUnreachable,
+            match=r"storage\.objects\.get on projects/_/buckets/a-b: Connection refused",
         ):
             store_for("gs://a-b").exists(NAME)
 
@@ -136,7 +145,9 @@ class TestUploads:
         assert gcs_proxy.asked(SENDS) == PIECES * UPLOAD_TRIES
         assert get(store) == CONTENT
 
-    def test_wait_that_the_server_asks_for_is_kept_within_reason(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_wait_that_the_server_asks_for_is_kept_within_reason(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(gcs, "UPLOAD_WAITS", (0.001, 50.0))
         tries = gcs._Tries()
         waits = tries.waits()
@@ -155,8 +166,12 @@ class TestUploads:
         put(store)
         assert get(store) == CONTENT
 
-    def test_piece_that_the_server_took_twice_does_not_stay(self, store: ContextStore, gcs_proxy: FaultyProxy) -> None:
-        """Google knows a piece by its place when it is sent again for want of an answer; this server does not."""
+    def test_piece_that_the_server_took_twice_does_not_stay(
+        self, store: ContextStore, gcs_proxy: FaultyProxy
+    ) -> None:
+        """Google knows a piece by its place when it is sent again for want of an answer; this
+        server does not.
+        """
         gcs_proxy.reset_next(after_bytes=PIECE + 1, match=SENDS)  # its answer
         with pytest.raises(TransientError, match="damaged on its way"):
             put(store)
@@ -200,7 +215,9 @@ class TestUploads:
         assert not raised.value.exhausted
         assert not store.exists(NAME)
 
-    def test_what_google_itself_finds_damaged_is_sent_again(self, store: ContextStore, gcs_proxy: FaultyProxy) -> None:
+    def test_what_google_itself_finds_damaged_is_sent_again(
+        self, store: ContextStore, gcs_proxy: FaultyProxy
+    ) -> None:
         message = 'Provided CRC32C "AAAAAA==" doesn\'t match calculated CRC32C "AAAAAB==".'
         body = json.dumps({"error": {"code": 400, "message": message}}).encode()
         gcs_proxy.fail_next(400, {"Content-Type": "application/json"}, match=SENDS, body=body)
@@ -209,7 +226,9 @@ class TestUploads:
         assert not raised.value.exhausted
         assert gcs_proxy.asked(SENDS) == 1
 
-    def test_address_of_an_upload_is_told_to_nobody(self, store: ContextStore, gcs_proxy: FaultyProxy) -> None:
+    def test_address_of_an_upload_is_told_to_nobody(
+        self, store: ContextStore, gcs_proxy: FaultyProxy
+    ) -> None:
         gcs_proxy.reset_next(times=100, match=SENDS)
         with pytest.raises(TransientError) as raised:
             put(store)
@@ -221,7 +240,9 @@ class TestUploads:
 
 
 class TestDownloads:
-    def test_damaged_object_is_told_at_its_end(self, store: ContextStore, gcs_proxy: FaultyProxy) -> None:
+    def test_damaged_object_is_told_at_its_end(
+        self, store: ContextStore, gcs_proxy: FaultyProxy
+    ) -> None:
         put(store)
         gcs_proxy.corrupt_next(match="^GET .*alt=media")
         with pytest.raises(TransientError, match="damaged on its way"):
@@ -275,7 +296,9 @@ class TestTokens:
         self, guarded: ContextStore, gcs_proxy: FaultyProxy
     ) -> None:
         gcs_proxy.fail_next(401, times=100)
-        with pytest.raises(OperatorError, match="does not accept the worker's credentials") as raised:
+        with pytest.raises(
+            OperatorError, match="does not accept the worker's credentials"
+        ) as raised:
             guarded.exists(NAME)
         assert len(gcs_proxy.requests) == 2
         assert "GOOGLE_APPLICATION_CREDENTIALS" in raised.value.hint

@@ -1,4 +1,6 @@
-"""Git sources on real servers: what is fetched, by which ref, with whose credentials, and how often one is asked."""
+"""Git sources on real servers: what is fetched, by which ref, with whose credentials, and how often
+one is asked.
+"""
 
 import hashlib
 import os
@@ -16,7 +18,7 @@ from git_fixtures import Repository
 from git_servers import GitHttp, GitSsh
 from imagemill.errors import OperatorError, PermissionDenied, ServiceUnreachable, UserError
 from imagemill.ports import Quiet
-from imagemill.sources.git import GitSource
+from imagemill.sources.git.source import GitSource
 from imagemill.sources.options import SourceOptions
 from servers import free_port
 
@@ -41,8 +43,12 @@ def scratch(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(params=["http", "daemon", "ssh", "file"])
-def place(request: pytest.FixtureRequest, worker: Worker, git_root: Path) -> tuple[str, SourceOptions]:
-    """What stands before a repository's name, and the worker that can read it, on each kind of server."""
+def place(
+    request: pytest.FixtureRequest, worker: Worker, git_root: Path
+) -> tuple[str, SourceOptions]:
+    """What stands before a repository's name, and the worker that can read it, on each kind of
+    server.
+    """
     if request.param == "http":
         return f"git+{request.getfixturevalue('git_http').url}", worker()
     if request.param == "daemon":
@@ -94,7 +100,11 @@ class TestFetch:
         base, options = place
         top = GitSource(f"{base}/{repository.name}", options).fetch(scratch, Quiet())
         assert contents(top) == as_bytes(FILES)
-        assert [path for path in scratch.rglob("*") if ".git" in path.name or path.name.startswith("git-")] == []
+        assert [
+            path
+            for path in scratch.rglob("*")
+            if ".git" in path.name or path.name.startswith("git-")
+        ] == []
 
     def test_pinned_text_stays_what_it_is_when_the_branch_moves_on(
         self, place: tuple[str, SourceOptions], repository: Repository, scratch: Path
@@ -112,13 +122,19 @@ class TestFetch:
     ) -> None:
         repository.commit({**FILES, "a b/[x]*/f": "odd", "a b/x/f": "not this"})
         base, options = place
-        top = GitSource(f"{base}/{repository.name}#subdirectory=app", options).fetch(scratch, Quiet())
+        top = GitSource(f"{base}/{repository.name}#subdirectory=app", options).fetch(
+            scratch, Quiet()
+        )
         assert contents(top) == {"main.py": b"print('first')\n", "data/part": b"\0\xff"}
         assert not list(scratch.rglob("large"))
-        odd = GitSource(f"{base}/{repository.name}#subdirectory=a%20b/[x]*", options).fetch(scratch / "odd", Quiet())
+        odd = GitSource(f"{base}/{repository.name}#subdirectory=a%20b/[x]*", options).fetch(
+            scratch / "odd", Quiet()
+        )
         assert contents(odd) == {"f": b"odd"}
 
-    def test_repository_that_is_not_there_is_told(self, place: tuple[str, SourceOptions], tmp_path: Path) -> None:
+    def test_repository_that_is_not_there_is_told(
+        self, place: tuple[str, SourceOptions], tmp_path: Path
+    ) -> None:
         base, options = place
         with pytest.raises(UserError, match=r"There is no repository .*/missing\.git") as raised:
             GitSource(f"{base}/missing.git", options).pinned(Quiet())
@@ -138,7 +154,9 @@ class TestRefs:
     """By which name a commit is found."""
 
     @pytest.fixture
-    def pin(self, repository: Repository, git_http: GitHttp, worker: Worker) -> Callable[[str], str]:
+    def pin(
+        self, repository: Repository, git_http: GitHttp, worker: Worker
+    ) -> Callable[[str], str]:
         """Gives the commit that a ref is pinned to."""
 
         def pinned(ref: str) -> str:
@@ -156,17 +174,35 @@ class TestRefs:
         second = repository.commit({"a": "2"}, branch="feature/x")
         repository.git("update-ref", "refs/pull/7/head", second)
         third = repository.commit({"a": "3"})
-        assert pin("") == pin("main") == pin("HEAD") == pin("heads/main") == pin("refs/heads/main") == third
-        assert pin("light") == pin("v1.0") == pin("tags/v1.0") == pin("refs/tags/v1.0") == pin("package@1.0") == first
+        assert (
+            pin("")
+            == pin("main")
+            == pin("HEAD")
+            == pin("heads/main")
+            == pin("refs/heads/main")
+            == third
+        )
+        assert (
+            pin("light")
+            == pin("v1.0")
+            == pin("tags/v1.0")
+            == pin("refs/tags/v1.0")
+            == pin("package@1.0")
+            == first
+        )
         assert pin("feature/x") == pin("refs/pull/7/head") == second
 
-    def test_default_branch_is_the_servers(self, repository: Repository, pin: Callable[[str], str]) -> None:
+    def test_default_branch_is_the_servers(
+        self, repository: Repository, pin: Callable[[str], str]
+    ) -> None:
         repository.commit({"a": "1"})
         trunk = repository.commit({"a": "2"}, branch="trunk")
         repository.git("symbolic-ref", "HEAD", "refs/heads/trunk")
         assert pin("") == trunk
 
-    def test_branch_comes_before_a_tag(self, repository: Repository, git_http: GitHttp, worker: Worker) -> None:
+    def test_branch_comes_before_a_tag(
+        self, repository: Repository, git_http: GitHttp, worker: Worker
+    ) -> None:
         first = repository.commit({"a": "1"})
         repository.git("tag", "both", first)
         second = repository.commit({"a": "2"}, branch="both")
@@ -176,7 +212,9 @@ class TestRefs:
         assert "refs/heads/both and refs/tags/both: the first is taken" in progress.lines[0]
 
     @pytest.mark.parametrize("allow", ["true", "false"], ids=["filters", "no filters"])
-    def test_short_commit(self, repository: Repository, pin: Callable[[str], str], allow: str) -> None:
+    def test_short_commit(
+        self, repository: Repository, pin: Callable[[str], str], allow: str
+    ) -> None:
         repository.git("config", "uploadpack.allowFilter", allow)
         first = repository.commit({"a": "1"})
         repository.commit({"a": "2"})
@@ -191,18 +229,24 @@ class TestRefs:
         source = GitSource(f"git+{git_http.url}/{repository.name}@{first[:8]}", options)
         assert source.pinned(Quiet()).endswith(first)
 
-    def test_tag_of_hex_digits_is_a_tag(self, repository: Repository, pin: Callable[[str], str]) -> None:
+    def test_tag_of_hex_digits_is_a_tag(
+        self, repository: Repository, pin: Callable[[str], str]
+    ) -> None:
         first = repository.commit({"a": "1"})
         repository.git("tag", "20240131", first)
         repository.commit({"a": "2"})
         assert pin("20240131") == first
 
-    def test_short_commit_that_is_several_is_told(self, repository: Repository, pin: Callable[[str], str]) -> None:
+    def test_short_commit_that_is_several_is_told(
+        self, repository: Repository, pin: Callable[[str], str]
+    ) -> None:
         repository.commit({"a": "1"})
         shared, made = _twins(repository)
         for number, name in enumerate(made):
             repository.git("update-ref", f"refs/heads/twin{number}", name)
-        with pytest.raises(UserError, match=f"Several commits in .* begin with {shared}: ") as raised:
+        with pytest.raises(
+            UserError, match=f"Several commits in .* begin with {shared}: "
+        ) as raised:
             pin(shared)
         assert raised.value.hint == "write more of its digits"
 
@@ -212,16 +256,22 @@ class TestRefs:
     ) -> None:
         repository.commit({"a": "1"})
         repository.commit({"a": "1"}, branch="develop")
-        with pytest.raises(UserError, match=f"There is no branch, tag or commit '{ref}' in") as raised:
+        with pytest.raises(
+            UserError, match=f"There is no branch, tag or commit '{ref}' in"
+        ) as raised:
             pin(ref)
         assert raised.value.hint.startswith("the nearest are main")
 
-    def test_short_commit_that_is_not_there_is_told(self, repository: Repository, pin: Callable[[str], str]) -> None:
+    def test_short_commit_that_is_not_there_is_told(
+        self, repository: Repository, pin: Callable[[str], str]
+    ) -> None:
         repository.commit({"a": "1"})
         with pytest.raises(UserError, match="There is no branch, tag or commit 'abcdef12345' in"):
             pin("abcdef12345")
 
-    def test_repository_without_commits_is_told(self, repository: Repository, pin: Callable[[str], str]) -> None:
+    def test_repository_without_commits_is_told(
+        self, repository: Repository, pin: Callable[[str], str]
+    ) -> None:
         for ref in ("", "main"):
             with pytest.raises(UserError, match="has no commits yet"):
                 pin(ref)
@@ -237,10 +287,14 @@ class TestRefs:
     def test_id_of_a_tag_is_no_commit(
         self, repository: Repository, git_http: GitHttp, worker: Worker, scratch: Path
     ) -> None:
-        repository.git("tag", "--annotate", "--message", "text", "v1", repository.commit({"a": "1"}))
+        repository.git(
+            "tag", "--annotate", "--message", "text", "v1", repository.commit({"a": "1"})
+        )
         tag = repository.git("rev-parse", "v1")
         with pytest.raises(UserError, match=f"{tag} in .* is no commit but a tag"):
-            GitSource(f"git+{git_http.url}/{repository.name}@{tag}", worker()).fetch(scratch, Quiet())
+            GitSource(f"git+{git_http.url}/{repository.name}@{tag}", worker()).fetch(
+                scratch, Quiet()
+            )
 
     def test_sha256_repository(
         self, new_repository: Repositories, git_http: GitHttp, worker: Worker, scratch: Path
@@ -254,11 +308,15 @@ class TestRefs:
 
 
 def _twins(repository: Repository) -> tuple[str, set[str]]:
-    """Seven digits that two commits' ids begin with, and those two: some twenty thousand have to be tried."""
+    """Seven digits that two commits' ids begin with, and those two: some twenty thousand have to be
+    tried.
+    """
     seen: dict[str, bytes] = {}
     tree = repository.git("write-tree")
     for number in count():
-        body = f"tree {tree}\nauthor a <a@b> 0 +0000\ncommitter a <a@b> 0 +0000\n\n{number}\n".encode()
+        body = (
+            f"tree {tree}\nauthor a <a@b> 0 +0000\ncommitter a <a@b> 0 +0000\n\n{number}\n".encode()
+        )
         digits = hashlib.sha1(b"commit %d\0" % len(body) + body).hexdigest()[:7]
         if digits in seen:
             write = ["hash-object", "-t", "commit", "-w", "--stdin"]
@@ -270,7 +328,9 @@ def _twins(repository: Repository) -> tuple[str, set[str]]:
 class TestRequests:
     """How often a server is asked, and for what."""
 
-    def test_pinning_lists_refs_once(self, repository: Repository, git_http: GitHttp, worker: Worker) -> None:
+    def test_pinning_lists_refs_once(
+        self, repository: Repository, git_http: GitHttp, worker: Worker
+    ) -> None:
         commit = repository.commit(FILES)
         pinned = GitSource(f"git+{git_http.url}/{repository.name}@main", worker()).pinned(Quiet())
         assert pinned.endswith(commit)
@@ -292,7 +352,9 @@ class TestRequests:
         self, repository: Repository, git_http: GitHttp, worker: Worker, scratch: Path
     ) -> None:
         commit = repository.commit(FILES)
-        GitSource(f"git+{git_http.url}/{repository.name}@{commit}", worker()).fetch(scratch, Quiet())
+        GitSource(f"git+{git_http.url}/{repository.name}@{commit}", worker()).fetch(
+            scratch, Quiet()
+        )
         assert [a.method for a in git_http.asked] == ["GET", "POST"]
         assert b"command=fetch" in git_http.asked[1].body
         assert commit.encode() in git_http.asked[1].body
@@ -303,7 +365,9 @@ class TestRequests:
     ) -> None:
         repository.commit({"app/f": "1", "other/large": os.urandom(2_000_000)})
         options = worker(max_bytes=500_000)
-        GitSource(f"git+{git_http.url}/{repository.name}#subdirectory=app", options).fetch(scratch, Quiet())
+        GitSource(f"git+{git_http.url}/{repository.name}#subdirectory=app", options).fetch(
+            scratch, Quiet()
+        )
         fetches = [a.body for a in git_http.asked if b"command=fetch" in a.body]
         assert [b"filter blob:none" in body for body in fetches] == [True, False]
 
@@ -335,9 +399,13 @@ class TestOldServers:
         repository.git("update-server-info")
         source = GitSource(f"git+{git_http.url}/{repository.name}@{moved_on}{fragment}", worker())
         expected = {
-            name.removeprefix("app/"): content for name, content in as_bytes(FILES).items() if name.startswith("app/")
+            name.removeprefix("app/"): content
+            for name, content in as_bytes(FILES).items()
+            if name.startswith("app/")
         }
-        assert contents(source.fetch(scratch, Quiet())) == (expected if fragment else as_bytes(FILES))
+        assert contents(source.fetch(scratch, Quiet())) == (
+            expected if fragment else as_bytes(FILES)
+        )
 
     def test_files_that_are_not_served_alone(
         self, repository: Repository, git_http: GitHttp, worker: Worker, scratch: Path
@@ -345,16 +413,22 @@ class TestOldServers:
         """The tip can be had without files, and the files not afterwards."""
         repository.commit(FILES)
         git_http.old = True
-        top = GitSource(f"git+{git_http.url}/{repository.name}#subdirectory=app/data", worker()).fetch(scratch, Quiet())
+        top = GitSource(
+            f"git+{git_http.url}/{repository.name}#subdirectory=app/data", worker()
+        ).fetch(scratch, Quiet())
         assert contents(top) == {"part": b"\0\xff"}
         assert not list(scratch.rglob("large"))
 
     @pytest.mark.parametrize("kind", ["old", "dumb"])
-    def test_refs(self, repository: Repository, git_http: GitHttp, worker: Worker, moved_on: str, kind: str) -> None:
+    def test_refs(
+        self, repository: Repository, git_http: GitHttp, worker: Worker, moved_on: str, kind: str
+    ) -> None:
         git_http.old, git_http.dumb = kind == "old", kind == "dumb"
         repository.git("update-server-info")
         base = f"git+{git_http.url}/{repository.name}"
-        assert GitSource(base, worker()).pinned(Quiet()).endswith(repository.git("rev-parse", "main"))
+        assert (
+            GitSource(base, worker()).pinned(Quiet()).endswith(repository.git("rev-parse", "main"))
+        )
         assert GitSource(f"{base}@{moved_on[:10]}", worker()).pinned(Quiet()).endswith(moved_on)
 
 
@@ -367,20 +441,31 @@ class TestSubmodules:
         library.commit({"lib.py": "1", "deep/f": "2"})
         return library
 
-    def with_submodule(self, repository: Repository, library: Repository, url: str, more: str = "") -> None:
+    def with_submodule(
+        self, repository: Repository, library: Repository, url: str, more: str = ""
+    ) -> None:
         repository.commit({"a": "1", ".gitmodules": module("vendor/lib", url, more)})
         repository.commit_index(("160000", library.git("rev-parse", "main"), "vendor/lib"))
 
     @pytest.mark.parametrize("url", ["../{name}", "{base}/{name}"], ids=["relative", "absolute"])
     def test_submodule_is_fetched_if_it_is_asked_for(
-        self, repository: Repository, library: Repository, git_http: GitHttp, worker: Worker, scratch: Path, url: str
+        self,
+        repository: Repository,
+        library: Repository,
+        git_http: GitHttp,
+        worker: Worker,
+        scratch: Path,
+        url: str,
     ) -> None:
         self.with_submodule(repository, library, url.format(name=library.name, base=git_http.url))
         library.commit({"lib.py": "later"})
         text = f"git+{git_http.url}/{repository.name}"
         without = contents(GitSource(text, worker()).fetch(scratch, Quiet()))
         top = GitSource(f"{text}#submodules=true", worker()).fetch(scratch, Quiet())
-        assert {name: c for name, c in without.items() if name != ".gitmodules"} == {"a": b"1", "vendor/lib/": None}
+        assert {name: c for name, c in without.items() if name != ".gitmodules"} == {
+            "a": b"1",
+            "vendor/lib/": None,
+        }
         assert {name: c for name, c in contents(top).items() if name != ".gitmodules"} == {
             "a": b"1",
             "vendor/lib/deep/f": b"2",
@@ -399,12 +484,20 @@ class TestSubmodules:
         middle = new_repository()
         self.with_submodule(middle, library, f"../{library.name}")
         self.with_submodule(repository, middle, f"../{middle.name}")
-        top = GitSource(f"git+{git_http.url}/{repository.name}#submodules=1", worker()).fetch(scratch, Quiet())
+        top = GitSource(f"git+{git_http.url}/{repository.name}#submodules=1", worker()).fetch(
+            scratch, Quiet()
+        )
         assert (top / "vendor/lib/vendor/lib/lib.py").read_text() == "1"
 
     @pytest.mark.parametrize("folder", ["vendor", "vendor/lib", "vendor/lib/deep"])
     def test_subdirectory_in_a_submodule(
-        self, repository: Repository, library: Repository, git_http: GitHttp, worker: Worker, scratch: Path, folder: str
+        self,
+        repository: Repository,
+        library: Repository,
+        git_http: GitHttp,
+        worker: Worker,
+        scratch: Path,
+        folder: str,
     ) -> None:
         self.with_submodule(repository, library, f"../{library.name}", "update = none")
         text = f"git+{git_http.url}/{repository.name}#subdirectory={folder}"
@@ -421,7 +514,12 @@ class TestSubmodules:
             assert "Leaving out the submodule vendor/lib, as .gitmodules says" in progress.lines
 
     def test_submodule_outside_the_subdirectory_is_left_out(
-        self, repository: Repository, library: Repository, git_http: GitHttp, worker: Worker, scratch: Path
+        self,
+        repository: Repository,
+        library: Repository,
+        git_http: GitHttp,
+        worker: Worker,
+        scratch: Path,
     ) -> None:
         self.with_submodule(repository, library, "../missing.git")
         repository.commit_index(("100644", repository.blob(b"1"), "app/f"))
@@ -446,13 +544,21 @@ class TestLfs:
         (git_root / "lfs").mkdir(exist_ok=True)
         (git_root / "lfs" / oid).write_bytes(self.CONTENT)
         pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {len(self.CONTENT)}\n"
-        repository.commit({".gitattributes": "*.bin filter=lfs -text\n", "data/model.bin": pointer, "data/f": "1"})
+        repository.commit(
+            {".gitattributes": "*.bin filter=lfs -text\n", "data/model.bin": pointer, "data/f": "1"}
+        )
         yield pointer
         (git_root / "lfs" / oid).unlink(missing_ok=True)
 
     @pytest.mark.parametrize("folder", ["", "subdirectory=data&"])
     def test_lfs_files_are_fetched_if_they_are_asked_for(
-        self, repository: Repository, git_http: GitHttp, worker: Worker, scratch: Path, tracked: str, folder: str
+        self,
+        repository: Repository,
+        git_http: GitHttp,
+        worker: Worker,
+        scratch: Path,
+        tracked: str,
+        folder: str,
     ) -> None:
         text = f"git+{git_http.url}/{repository.name}#{folder}lfs="
         pointer = GitSource(f"{text}false", worker()).fetch(scratch, Quiet())
@@ -461,49 +567,92 @@ class TestLfs:
         assert next(content.rglob("model.bin")).read_bytes() == self.CONTENT
 
     def test_lfs_files_of_a_private_repository(
-        self, repository: Repository, git_http: GitHttp, worker: Worker, scratch: Path, tracked: str, tmp_path: Path
+        self,
+        repository: Repository,
+        git_http: GitHttp,
+        worker: Worker,
+        scratch: Path,
+        tracked: str,
+        tmp_path: Path,
     ) -> None:
         git_http.users = {"x-access-token": TOKEN}
         options = worker(credentials=credentials(tmp_path, git_http, TOKEN))
-        top = GitSource(f"git+{git_http.url}/{repository.name}#lfs=true", options).fetch(scratch, Quiet())
+        top = GitSource(f"git+{git_http.url}/{repository.name}#lfs=true", options).fetch(
+            scratch, Quiet()
+        )
         assert (top / "data/model.bin").read_bytes() == self.CONTENT
 
     def test_token_that_is_not_for_lfs_is_told(
-        self, repository: Repository, git_http: GitHttp, worker: Worker, scratch: Path, tracked: str, tmp_path: Path
+        self,
+        repository: Repository,
+        git_http: GitHttp,
+        worker: Worker,
+        scratch: Path,
+        tracked: str,
+        tmp_path: Path,
     ) -> None:
         git_http.users, git_http.lfs = {"x-access-token": TOKEN}, False
         source = GitSource(
-            f"git+{git_http.url}/{repository.name}#lfs=true", worker(credentials=credentials(tmp_path, git_http, TOKEN))
+            f"git+{git_http.url}/{repository.name}#lfs=true",
+            worker(credentials=credentials(tmp_path, git_http, TOKEN)),
         )
         with pytest.raises(UserError, match=r"Files of .* that lie in Git LFS could not be had"):
             source.fetch(scratch, Quiet())
 
     def test_lfs_file_that_is_not_there_is_told(
-        self, repository: Repository, git_http: GitHttp, worker: Worker, scratch: Path, tracked: str, git_root: Path
+        self,
+        repository: Repository,
+        git_http: GitHttp,
+        worker: Worker,
+        scratch: Path,
+        tracked: str,
+        git_root: Path,
     ) -> None:
         for path in (git_root / "lfs").iterdir():
             path.unlink()
-        with pytest.raises(UserError, match=r"Files of .* that lie in Git LFS could not be had") as raised:
-            GitSource(f"git+{git_http.url}/{repository.name}#lfs=true", worker()).fetch(scratch, Quiet())
+        with pytest.raises(
+            UserError, match=r"Files of .* that lie in Git LFS could not be had"
+        ) as raised:
+            GitSource(f"git+{git_http.url}/{repository.name}#lfs=true", worker()).fetch(
+                scratch, Quiet()
+            )
         assert "git lfs push --all" in raised.value.hint
 
     def test_operators_lfs_settings_change_nothing(
-        self, repository: Repository, git_http: GitHttp, worker: Worker, scratch: Path, tracked: str, tmp_path: Path
+        self,
+        repository: Repository,
+        git_http: GitHttp,
+        worker: Worker,
+        scratch: Path,
+        tracked: str,
+        tmp_path: Path,
     ) -> None:
         config = tmp_path / "gitconfig"
-        config.write_text('[filter "lfs"]\n\tsmudge = false\n\tprocess = false\n\trequired = true\n')
+        config.write_text(
+            '[filter "lfs"]\n\tsmudge = false\n\tprocess = false\n\trequired = true\n'
+        )
         options = worker(git_config=config)
         top = GitSource(f"git+{git_http.url}/{repository.name}", options).fetch(scratch, Quiet())
         assert (top / "data/model.bin").read_text() == tracked
 
     def test_worker_without_lfs_says_what_to_install(
-        self, repository: Repository, git_http: GitHttp, worker: Worker, scratch: Path, tracked: str, tmp_path: Path
+        self,
+        repository: Repository,
+        git_http: GitHttp,
+        worker: Worker,
+        scratch: Path,
+        tracked: str,
+        tmp_path: Path,
     ) -> None:
         (tmp_path / "bin").mkdir()
         (tmp_path / "bin/git").symlink_to("/usr/bin/git")
         options = worker(environment={"PATH": str(tmp_path / "bin")})
-        with pytest.raises(OperatorError, match="asks for Git LFS, and the worker has none") as raised:
-            GitSource(f"git+{git_http.url}/{repository.name}#lfs=true", options).fetch(scratch, Quiet())
+        with pytest.raises(
+            OperatorError, match="asks for Git LFS, and the worker has none"
+        ) as raised:
+            GitSource(f"git+{git_http.url}/{repository.name}#lfs=true", options).fetch(
+                scratch, Quiet()
+            )
         assert raised.value.hint == "install it (Debian: git-lfs)"
 
 
@@ -519,7 +668,9 @@ class TestPrivateByHttp:
     """Tokens."""
 
     @pytest.mark.parametrize(
-        ("file", "user"), [(TOKEN, "x-access-token"), (f"robot:{TOKEN}", "robot")], ids=["token", "user and token"]
+        ("file", "user"),
+        [(TOKEN, "x-access-token"), (f"robot:{TOKEN}", "robot")],
+        ids=["token", "user and token"],
     )
     def test_token_is_read_from_the_hosts_file(
         self,
@@ -534,11 +685,14 @@ class TestPrivateByHttp:
         repository.commit(FILES)
         git_http.users = {user: TOKEN}
         source = GitSource(
-            f"git+{git_http.url}/{repository.name}", worker(credentials=credentials(tmp_path, git_http, file))
+            f"git+{git_http.url}/{repository.name}",
+            worker(credentials=credentials(tmp_path, git_http, file)),
         )
         assert contents(source.fetch(scratch, Quiet())) == as_bytes(FILES)
 
-    def test_token_of_the_workers_environment(self, repository: Repository, git_http: GitHttp, worker: Worker) -> None:
+    def test_token_of_the_workers_environment(
+        self, repository: Repository, git_http: GitHttp, worker: Worker
+    ) -> None:
         repository.commit(FILES)
         git_http.users = {"robot": TOKEN}
         name = git_http.address.replace(":", "_")
@@ -552,8 +706,12 @@ class TestPrivateByHttp:
         repository.commit(FILES)
         git_http.users = {"robot": TOKEN}
         config = tmp_path / "git config"
-        config.write_text(f'[credential]\n\thelper = "!f() {{ echo username=robot; echo password={TOKEN}; }}; f"\n')
-        GitSource(f"git+{git_http.url}/{repository.name}", worker(git_config=config)).pinned(Quiet())
+        config.write_text(
+            f'[credential]\n\thelper = "!f() {{ echo username=robot; echo password={TOKEN}; }}; f"\n'
+        )
+        GitSource(f"git+{git_http.url}/{repository.name}", worker(git_config=config)).pinned(
+            Quiet()
+        )
 
     def test_askpass_of_the_operator(
         self, repository: Repository, git_http: GitHttp, worker: Worker, tmp_path: Path
@@ -561,7 +719,9 @@ class TestPrivateByHttp:
         repository.commit(FILES)
         git_http.users = {"robot": TOKEN}
         program = tmp_path / "askpass"
-        program.write_text(f'#!/bin/sh\ncase "$1" in Username*) echo robot ;; *) echo {TOKEN} ;; esac\n')
+        program.write_text(
+            f'#!/bin/sh\ncase "$1" in Username*) echo robot ;; *) echo {TOKEN} ;; esac\n'
+        )
         program.chmod(0o700)
         options = worker(environment={"GIT_ASKPASS": str(program)})
         GitSource(f"git+{git_http.url}/{repository.name}", options).pinned(Quiet())
@@ -571,22 +731,38 @@ class TestPrivateByHttp:
     ) -> None:
         git_http.users = {"robot": TOKEN}
         (tmp_path / "empty").mkdir()
-        with pytest.raises(PermissionDenied, match="is private, or there is no such repository") as raised:
-            GitSource(f"git+{git_http.url}/{repository.name}", worker(credentials=tmp_path / "empty")).pinned(Quiet())
-        assert f"the file {git_http.address.replace(':', '_')} in IMAGEMILL_SOURCE_CREDENTIALS" in raised.value.hint
+        with pytest.raises(
+            PermissionDenied, match="is private, or there is no such repository"
+        ) as raised:
+            GitSource(
+                f"git+{git_http.url}/{repository.name}", worker(credentials=tmp_path / "empty")
+            ).pinned(Quiet())
+        assert (
+            f"the file {git_http.address.replace(':', '_')} in IMAGEMILL_SOURCE_CREDENTIALS"
+            in raised.value.hint
+        )
 
     def test_wrong_credentials_are_told_and_not_shown(
         self, repository: Repository, git_http: GitHttp, worker: Worker, tmp_path: Path
     ) -> None:
         git_http.users = {"robot": "another"}
         options = worker(credentials=credentials(tmp_path, git_http, f"robot:{TOKEN}"))
-        with pytest.raises(PermissionDenied, match="refuses the worker's credentials for") as raised:
+        with pytest.raises(
+            PermissionDenied, match="refuses the worker's credentials for"
+        ) as raised:
             GitSource(f"git+{git_http.url}/{repository.name}", options).pinned(Quiet())
         assert TOKEN not in str(raised.value)
 
-    @pytest.mark.parametrize(("status", "kind"), [(403, PermissionDenied), (404, UserError), (500, ServiceUnreachable)])
+    @pytest.mark.parametrize(
+        ("status", "kind"), [(403, PermissionDenied), (404, UserError), (500, ServiceUnreachable)]
+    )
     def test_what_a_server_answers(
-        self, repository: Repository, git_http: GitHttp, worker: Worker, status: int, kind: type[Exception]
+        self,
+        repository: Repository,
+        git_http: GitHttp,
+        worker: Worker,
+        status: int,
+        kind: type[Exception],
     ) -> None:
         git_http.answer = status, "the server's words"
         with pytest.raises(kind, match="the server's words"):
@@ -597,10 +773,17 @@ class TestTls:
     """https://."""
 
     def test_certificate_of_a_known_authority(
-        self, repository: Repository, git_https: GitHttp, worker: Worker, scratch: Path, certificate: Path
+        self,
+        repository: Repository,
+        git_https: GitHttp,
+        worker: Worker,
+        scratch: Path,
+        certificate: Path,
     ) -> None:
         repository.commit(FILES)
-        options = worker(environment={"GIT_SSL_CAINFO": str(certificate)}, insecure_hosts=frozenset())
+        options = worker(
+            environment={"GIT_SSL_CAINFO": str(certificate)}, insecure_hosts=frozenset()
+        )
         source = GitSource(f"{git_https.url}/{repository.name}", options)
         assert source.pinned(Quiet()).startswith(f"git+{git_https.url}/{repository.name}@")
         assert contents(source.fetch(scratch, Quiet())) == as_bytes(FILES)
@@ -638,12 +821,20 @@ class TestSsh:
         with pytest.raises(
             PermissionDenied, match=r"refuses the worker's credentials for .*Permission denied"
         ) as raised:
-            GitSource(text, worker(ssh_keys=tmp_path, known_hosts=git_ssh.known_hosts)).pinned(Quiet())
+            GitSource(text, worker(ssh_keys=tmp_path, known_hosts=git_ssh.known_hosts)).pinned(
+                Quiet()
+            )
         assert "IMAGEMILL_GIT_SSH_KEYS" in raised.value.hint
 
-    def test_missing_key_is_told(self, git_ssh: GitSsh, worker: Worker, text: str, tmp_path: Path) -> None:
-        with pytest.raises(PermissionDenied, match=r"The worker has no SSH key for 127\.0\.0\.1:\d+") as raised:
-            GitSource(text, worker(ssh_keys=tmp_path, known_hosts=git_ssh.known_hosts)).pinned(Quiet())
+    def test_missing_key_is_told(
+        self, git_ssh: GitSsh, worker: Worker, text: str, tmp_path: Path
+    ) -> None:
+        with pytest.raises(
+            PermissionDenied, match=r"The worker has no SSH key for 127\.0\.0\.1:\d+"
+        ) as raised:
+            GitSource(text, worker(ssh_keys=tmp_path, known_hosts=git_ssh.known_hosts)).pinned(
+                Quiet()
+            )
         assert "127.0.0.1_" in raised.value.hint
 
     @pytest.mark.parametrize("known", ["nobody", "another key"])
@@ -666,8 +857,14 @@ class TestAllowed:
         self, repository: Repository, git_http: GitHttp, worker: Worker, scratch: Path
     ) -> None:
         commit = repository.commit(FILES)
-        for text in (f"git+{git_http.url}/x.git", f"git+{git_http.url}/x.git@{commit}", "git://127.0.0.1/x.git"):
-            with pytest.raises(PermissionDenied, match="which anybody on the way can change") as raised:
+        for text in (
+            f"git+{git_http.url}/x.git",
+            f"git+{git_http.url}/x.git@{commit}",
+            "git://127.0.0.1/x.git",
+        ):
+            with pytest.raises(
+                PermissionDenied, match="which anybody on the way can change"
+            ) as raised:
                 GitSource(text, worker(insecure_hosts=frozenset({"other"}))).fetch(scratch, Quiet())
             assert "IMAGEMILL_SOURCE_INSECURE_HOSTS" in raised.value.hint
         assert git_http.asked == []
@@ -682,8 +879,12 @@ class TestAllowed:
         (tmp_path / "root/link.git").symlink_to(repository.path)
         for path in (repository.path, tmp_path / "root/link.git"):
             for at in ("", f"@{commit}"):
-                with pytest.raises(PermissionDenied, match="The worker may not read sources at") as raised:
-                    GitSource(f"git+file://{path}{at}", worker(roots=(tmp_path / "root",))).fetch(scratch, Quiet())
+                with pytest.raises(
+                    PermissionDenied, match="The worker may not read sources at"
+                ) as raised:
+                    GitSource(f"git+file://{path}{at}", worker(roots=(tmp_path / "root",))).fetch(
+                        scratch, Quiet()
+                    )
                 assert "IMAGEMILL_SOURCE_ROOTS" in raised.value.hint
 
     def test_repository_of_another_user_below_the_roots(
@@ -705,14 +906,18 @@ class TestUnreachable:
     @pytest.mark.parametrize("scheme", ["git+http", "git+https", "git", "git+ssh"])
     def test_port_that_nobody_listens_on(self, worker: Worker, scheme: str) -> None:
         text = f"{scheme}://127.0.0.1:{free_port()}/x.git"
-        with pytest.raises(ServiceUnreachable, match=r"127\.0\.0\.1:\d+ does not answer, or broke off: .*") as raised:
+        with pytest.raises(
+            ServiceUnreachable, match=r"127\.0\.0\.1:\d+ does not answer, or broke off: .*"
+        ) as raised:
             GitSource(text, worker()).pinned(Quiet())
         assert raised.value.hint == "check that it is up, and what is between"
 
     @pytest.mark.parametrize("scheme", ["git+http", "git+https", "git", "git+ssh"])
     def test_host_that_nobody_knows(self, worker: Worker, scheme: str) -> None:
         options = worker(insecure_hosts=frozenset({"no-such-host.invalid"}))
-        with pytest.raises(ServiceUnreachable, match=r"The host no-such-host\.invalid is not known") as raised:
+        with pytest.raises(
+            ServiceUnreachable, match=r"The host no-such-host\.invalid is not known"
+        ) as raised:
             GitSource(f"{scheme}://no-such-host.invalid/x.git", options).pinned(Quiet())
         assert raised.value.hint.startswith("check its spelling")
 
@@ -737,7 +942,9 @@ def test_folder_that_is_not_there_is_told_with_the_nearest(
     repository.commit({**FILES, "training/f": "1", "folder@": "app", "training/out@": "/etc"})
     for folder in ("trainin", "folder", "training/out", "Dockerfile"):
         with pytest.raises(UserError, match=f"There is no folder '{folder}' in") as raised:
-            GitSource(f"git+{git_http.url}/{repository.name}#subdirectory={folder}", worker()).fetch(scratch, Quiet())
+            GitSource(
+                f"git+{git_http.url}/{repository.name}#subdirectory={folder}", worker()
+            ).fetch(scratch, Quiet())
         assert folder != "trainin" or raised.value.hint == "did you mean training?"
 
 
@@ -745,11 +952,20 @@ def test_files_are_the_same_whatever_the_operators_config_says(
     repository: Repository, git_http: GitHttp, worker: Worker, scratch: Path, tmp_path: Path
 ) -> None:
     repository.commit(
-        {".gitattributes": "crlf eol=crlf\nauto text=auto\n", "crlf": "1\n", "auto": "1\n", "plain": "1\n"}
+        {
+            ".gitattributes": "crlf eol=crlf\nauto text=auto\n",
+            "crlf": "1\n",
+            "auto": "1\n",
+            "plain": "1\n",
+        }
     )
     config = tmp_path / "gitconfig"
-    config.write_text("[core]\n\tautocrlf = true\n\teol = crlf\n\tsymlinks = false\n\tsparseCheckout = true\n")
-    top = GitSource(f"git+{git_http.url}/{repository.name}", worker(git_config=config)).fetch(scratch, Quiet())
+    config.write_text(
+        "[core]\n\tautocrlf = true\n\teol = crlf\n\tsymlinks = false\n\tsparseCheckout = true\n"
+    )
+    top = GitSource(f"git+{git_http.url}/{repository.name}", worker(git_config=config)).fetch(
+        scratch, Quiet()
+    )
     assert {**contents(top), ".gitattributes": b""} == {
         ".gitattributes": b"",
         "auto": b"1\n",

@@ -1,4 +1,6 @@
-"""Repositories, servers and requests that mean harm: nothing of the worker's is read, run, told or used up."""
+"""Repositories, servers and requests that mean harm: nothing of the worker's is read, run, told or
+used up.
+"""
 
 import base64
 import os
@@ -20,9 +22,9 @@ from git_fixtures import Repository
 from git_servers import GitHttp, GitSsh
 from imagemill.errors import BuildCancelled, OperatorError, PermissionDenied, UserError
 from imagemill.ports import Quiet
-from imagemill.sources import git_process
-from imagemill.sources.git import GitSource
-from imagemill.sources.git_process import MOST_PROCESSES, run
+from imagemill.sources.git import process
+from imagemill.sources.git.process import MOST_PROCESSES, run
+from imagemill.sources.git.source import GitSource
 from imagemill.sources.options import SourceOptions
 
 Worker = Callable[..., SourceOptions]
@@ -41,8 +43,12 @@ def scratch(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def source(repository: Repository, git_http: GitHttp, worker: Worker) -> Callable[..., GitSource]:
-    """Makes the source of the repository on the HTTP server; the argument is what stands behind its URL."""
-    return lambda more="", **options: GitSource(f"git+{git_http.url}/{repository.name}{more}", worker(**options))
+    """Makes the source of the repository on the HTTP server; the argument is what stands behind its
+    URL.
+    """
+    return lambda more="", **options: GitSource(
+        f"git+{git_http.url}/{repository.name}{more}", worker(**options)
+    )
 
 
 def refused(source: GitSource, scratch: Path) -> UserError:
@@ -56,9 +62,16 @@ def refused(source: GitSource, scratch: Path) -> UserError:
 class TestTrees:
     """Trees that no `git add` makes."""
 
-    @pytest.mark.parametrize("name", [".git", ".GIT", ".Git", "..", ".", "git~1", ".git ", ".git\u200c", "a/b", ""])
+    @pytest.mark.parametrize(
+        "name", [".git", ".GIT", ".Git", "..", ".", "git~1", ".git ", ".git\u200c", "a/b", ""]
+    )
     def test_name_that_leads_elsewhere_is_refused(
-        self, repository: Repository, source: Callable[..., GitSource], scratch: Path, tmp_path: Path, name: str
+        self,
+        repository: Repository,
+        source: Callable[..., GitSource],
+        scratch: Path,
+        tmp_path: Path,
+        name: str,
     ) -> None:
         blob = repository.blob(b"harm")
         inner = repository.tree(("100644", blob, "config"))
@@ -67,10 +80,16 @@ class TestTrees:
             repository.commit_tree(("100644", before, "%first"), (mode, object_name, name))
             error = refused(source(), scratch)
             assert "what git refuses as unsafe or damaged" in error.message
-            assert b"harm" not in [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+            assert b"harm" not in [
+                path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()
+            ]
 
     def test_file_below_a_link_is_refused(
-        self, repository: Repository, source: Callable[..., GitSource], scratch: Path, tmp_path: Path
+        self,
+        repository: Repository,
+        source: Callable[..., GitSource],
+        scratch: Path,
+        tmp_path: Path,
     ) -> None:
         (tmp_path / "outside").mkdir()
         link = repository.blob(str(tmp_path / "outside").encode())
@@ -87,7 +106,9 @@ class TestTrees:
         tree = repository.tree(*(("100644", repository.blob(b""), f"f{i}") for i in range(10)))
         for _ in range(8):
             tree = repository.tree(*(("040000", tree, f"d{i}") for i in range(10)))
-        repository.commit_tree(("100644", repository.blob(b""), "Dockerfile"), ("40000", tree, "deep"))
+        repository.commit_tree(
+            ("100644", repository.blob(b""), "Dockerfile"), ("40000", tree, "deep")
+        )
         error = refused(source(more, max_files=10_000), scratch)
         assert error.message.endswith("has more than 10,000 files")
         assert "IMAGEMILL_SOURCE_MAX_FILES" in error.hint
@@ -95,8 +116,12 @@ class TestTrees:
     def test_links_are_kept_and_nothing_is_read_through_them(
         self, repository: Repository, source: Callable[..., GitSource], scratch: Path
     ) -> None:
-        """Where they lead is the context's to judge, which packs links as links (docs/adr/0006-local-sources.md)."""
-        repository.commit({"out@": "../../etc/passwd", "absolute@": "/etc", "within@": "f", "f": "1"})
+        """Where they lead is the context's to judge, which packs links as links
+        (docs/adr/0006-local-sources.md).
+        """
+        repository.commit(
+            {"out@": "../../etc/passwd", "absolute@": "/etc", "within@": "f", "f": "1"}
+        )
         top = source().fetch(scratch, Quiet())
         assert {path.name: str(path.readlink()) for path in top.iterdir() if path.is_symlink()} == {
             "absolute": "/etc",
@@ -135,7 +160,12 @@ class TestPrograms:
         assert not mark.exists()
 
     def test_operators_hooks_and_templates_are_not_run(
-        self, repository: Repository, source: Callable[..., GitSource], scratch: Path, mark: Path, tmp_path: Path
+        self,
+        repository: Repository,
+        source: Callable[..., GitSource],
+        scratch: Path,
+        mark: Path,
+        tmp_path: Path,
     ) -> None:
         hooks = tmp_path / "templates/hooks"
         hooks.mkdir(parents=True)
@@ -143,19 +173,36 @@ class TestPrograms:
             (hooks / name).write_text(f"#!/bin/sh\ntouch {mark}\n")
             (hooks / name).chmod(0o755)
         config = tmp_path / "gitconfig"
-        config.write_text(f"[core]\n\thooksPath = {hooks}\n[init]\n\ttemplateDir = {hooks.parent}\n")
+        config.write_text(
+            f"[core]\n\thooksPath = {hooks}\n[init]\n\ttemplateDir = {hooks.parent}\n"
+        )
         repository.commit({"f": "1"})
         source(git_config=config).fetch(scratch, Quiet())
         assert not mark.exists()
 
     def test_environment_of_the_worker_steers_nothing(
-        self, repository: Repository, source: Callable[..., GitSource], scratch: Path, mark: Path, tmp_path: Path
+        self,
+        repository: Repository,
+        source: Callable[..., GitSource],
+        scratch: Path,
+        mark: Path,
+        tmp_path: Path,
     ) -> None:
         program = tmp_path / "program"
         program.write_text(f"#!/bin/sh\ntouch {mark}\n")
         program.chmod(0o755)
-        names = ("GIT_SSH_COMMAND", "GIT_EXTERNAL_DIFF", "GIT_PROXY_COMMAND", "GIT_EXEC_PATH", "SSH_ASKPASS")
-        environment = {**dict.fromkeys(names, str(program)), "GIT_DIR": "/", "GIT_TRACE": str(tmp_path / "trace")}
+        names = (
+            "GIT_SSH_COMMAND",
+            "GIT_EXTERNAL_DIFF",
+            "GIT_PROXY_COMMAND",
+            "GIT_EXEC_PATH",
+            "SSH_ASKPASS",
+        )
+        environment = {
+            **dict.fromkeys(names, str(program)),
+            "GIT_DIR": "/",
+            "GIT_TRACE": str(tmp_path / "trace"),
+        }
         repository.commit({"f": "1"})
         top = source(environment=environment).fetch(scratch, Quiet())
         assert (top / "f").read_text() == "1"
@@ -204,11 +251,15 @@ class TestSubmodules:
         url: str,
     ) -> None:
         mark = tmp_path / "was-run"
-        module = f'[submodule "x"]\n\tpath = sub\n\turl = "{url.format(mark=mark, root=git_root)}"\n'
+        module = (
+            f'[submodule "x"]\n\tpath = sub\n\turl = "{url.format(mark=mark, root=git_root)}"\n'
+        )
         repository.commit({".gitmodules": module, "f": "1"})
         repository.commit_index(("160000", repository.git("rev-parse", "main"), "sub"))
         error = refused(source("#submodules=true"), scratch)
-        assert re.search(r"The submodule sub of .* is refused: |what git refuses as unsafe", error.message)
+        assert re.search(
+            r"The submodule sub of .* is refused: |what git refuses as unsafe", error.message
+        )
         assert "hunter2" not in str(error)
         assert not mark.exists()
 
@@ -223,14 +274,22 @@ class TestSubmodules:
     ) -> None:
         other = new_repository()
         commit = other.commit({"f": "1"})
-        repository.commit({".gitmodules": f'[submodule "x"]\n\tpath = sub\n\turl = {git_daemon}/{other.name}\n'})
+        repository.commit(
+            {".gitmodules": f'[submodule "x"]\n\tpath = sub\n\turl = {git_daemon}/{other.name}\n'}
+        )
         repository.commit_index(("160000", commit, "sub"))
         options = worker(insecure_hosts=frozenset({git_http.address}))
         with pytest.raises(PermissionDenied, match="which anybody on the way can change"):
-            GitSource(f"git+{git_http.url}/{repository.name}#submodules=true", options).fetch(scratch, Quiet())
+            GitSource(f"git+{git_http.url}/{repository.name}#submodules=true", options).fetch(
+                scratch, Quiet()
+            )
 
     def test_submodule_that_runs_a_command_does_not(
-        self, repository: Repository, source: Callable[..., GitSource], scratch: Path, tmp_path: Path
+        self,
+        repository: Repository,
+        source: Callable[..., GitSource],
+        scratch: Path,
+        tmp_path: Path,
     ) -> None:
         mark = tmp_path / "was-run"
         commit = repository.commit({"f": "1"})
@@ -241,15 +300,25 @@ class TestSubmodules:
         assert not mark.exists()
 
     def test_submodule_below_a_link_is_refused(
-        self, repository: Repository, source: Callable[..., GitSource], scratch: Path, tmp_path: Path
+        self,
+        repository: Repository,
+        source: Callable[..., GitSource],
+        scratch: Path,
+        tmp_path: Path,
     ) -> None:
         (tmp_path / "outside").mkdir()
         commit = repository.commit({"f": "1"})
-        modules = repository.blob(f'[submodule "x"]\n\tpath = a/sub\n\turl = ../{repository.name}\n'.encode())
+        modules = repository.blob(
+            f'[submodule "x"]\n\tpath = a/sub\n\turl = ../{repository.name}\n'.encode()
+        )
         link = repository.blob(str(tmp_path / "outside").encode())
         content = b"160000 sub\0" + bytes.fromhex(commit)
-        inner = repository.git("hash-object", "-t", "tree", "-w", "--literally", "--stdin", stdin=content)
-        repository.commit_tree(("100644", modules, ".gitmodules"), ("120000", link, "a"), ("40000", inner, "a"))
+        inner = repository.git(
+            "hash-object", "-t", "tree", "-w", "--literally", "--stdin", stdin=content
+        )
+        repository.commit_tree(
+            ("100644", modules, ".gitmodules"), ("120000", link, "a"), ("40000", inner, "a")
+        )
         refused(source("#submodules=true"), scratch)
         assert list((tmp_path / "outside").iterdir()) == []
 
@@ -260,16 +329,24 @@ class TestSubmodules:
         commit = repository.commit({"f": "1"})
         for _ in range(18):
             repository.git("read-tree", "--empty")
-            module = repository.blob(f'[submodule "x"]\n\tpath = s\n\turl = ../{repository.name}\n'.encode())
-            commit = repository.commit_index(("100644", module, ".gitmodules"), ("160000", commit, "s"))
-        error = refused(GitSource(f"git+{git_http.url}/{repository.name}#submodules=true", worker()), scratch)
+            module = repository.blob(
+                f'[submodule "x"]\n\tpath = s\n\turl = ../{repository.name}\n'.encode()
+            )
+            commit = repository.commit_index(
+                ("100644", module, ".gitmodules"), ("160000", commit, "s")
+            )
+        error = refused(
+            GitSource(f"git+{git_http.url}/{repository.name}#submodules=true", worker()), scratch
+        )
         assert error.message.startswith("Submodules are nested deeper than 16")
 
 
 class Stop(Quiet):
     """Asks for the end as soon as something has happened."""
 
-    def __init__(self, happened: threading.Event, before: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, happened: threading.Event, before: Callable[[], None] = lambda: None
+    ) -> None:
         super().__init__()
         self._happened, self._before = happened, before
 
@@ -305,9 +382,15 @@ class TestBounds:
     """What a source may take."""
 
     def test_large_repository_is_left_while_it_is_fetched(
-        self, repository: Repository, git_http: GitHttp, source: Callable[..., GitSource], scratch: Path
+        self,
+        repository: Repository,
+        git_http: GitHttp,
+        source: Callable[..., GitSource],
+        scratch: Path,
     ) -> None:
-        """The server sends some of it and then holds on: whoever measures afterwards never comes to that."""
+        """The server sends some of it and then holds on: whoever measures afterwards never comes to
+        that.
+        """
         repository.commit({"large": os.urandom(16 * MIB)})
         git_http.stall_after = 8 * MIB
         mark = uuid.uuid4().hex
@@ -333,10 +416,15 @@ class TestBounds:
         other = new_repository()
         commit = other.commit({"large": os.urandom(2 * MIB)})
         repository.commit({"large": os.urandom(2 * MIB)})
-        repository.commit({".gitmodules": f'[submodule "x"]\n\tpath = sub\n\turl = ../{other.name}\n'})
+        repository.commit(
+            {".gitmodules": f'[submodule "x"]\n\tpath = sub\n\turl = ../{other.name}\n'}
+        )
         repository.commit_index(("160000", commit, "sub"))
         source(max_bytes=5 * MIB).fetch(scratch, Quiet())
-        assert "takes more than" in refused(source("#submodules=true", max_bytes=5 * MIB), scratch).message
+        assert (
+            "takes more than"
+            in refused(source("#submodules=true", max_bytes=5 * MIB), scratch).message
+        )
 
     def test_short_commit_is_bounded_too(
         self, repository: Repository, git_http: GitHttp, source: Callable[..., GitSource]
@@ -347,7 +435,11 @@ class TestBounds:
             source(f"@{commit[:8]}", max_bytes=4 * MIB).pinned(Quiet())
 
     def test_cancelled_fetch_leaves_no_process(
-        self, repository: Repository, git_http: GitHttp, source: Callable[..., GitSource], scratch: Path
+        self,
+        repository: Repository,
+        git_http: GitHttp,
+        source: Callable[..., GitSource],
+        scratch: Path,
     ) -> None:
         repository.commit({"large": os.urandom(4 * MIB)})
         git_http.stall_after = MIB
@@ -362,7 +454,11 @@ class TestBounds:
         assert git_http.left.wait(WAIT)
 
     def test_cancelled_pin_leaves_no_process_and_no_folder(
-        self, repository: Repository, git_http: GitHttp, source: Callable[..., GitSource], tmp_path: Path
+        self,
+        repository: Repository,
+        git_http: GitHttp,
+        source: Callable[..., GitSource],
+        tmp_path: Path,
     ) -> None:
         repository.commit({"f": "1"})
         git_http.stall_after = 10
@@ -376,18 +472,26 @@ class TestBounds:
         self, repository: Repository, source: Callable[..., GitSource], tmp_path: Path
     ) -> None:
         repository.commit({"large": os.urandom(2 * MIB)})
-        with hardship.small_disk(tmp_path / "disk", 1024) as disk, pytest.raises(OperatorError) as raised:
+        with (
+            hardship.small_disk(tmp_path / "disk", 1024) as disk,
+            pytest.raises(OperatorError) as raised,
+        ):
             source().fetch(disk / "scratch", Quiet())
         assert raised.value.message.startswith("There is no room left")
 
     def test_program_that_starts_others_without_end_is_ended(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """As a git does that fetches missing objects from a server that makes it miss more of them."""
-        monkeypatch.setattr(git_process, "_COUNT_SECONDS", 0.05)
+        """As a git does that fetches missing objects from a server that makes it miss more of
+        them.
+        """
+        monkeypatch.setattr(process, "_COUNT_SECONDS", 0.05)
         mark = uuid.uuid4().hex
         script = f"for i in $(seq {MOST_PROCESSES + 50}); do sleep 60 & done; wait"
-        with Path(os.devnull).open("rb") as nothing, pytest.raises(UserError, match="more than 100 processes"):
+        with (
+            Path(os.devnull).open("rb") as nothing,
+            pytest.raises(UserError, match="more than 100 processes"),
+        ):
             run(
                 ["/bin/sh", "-c", script],
                 {"MARK": mark, "PATH": os.environ["PATH"]},
@@ -413,7 +517,9 @@ class TestSecrets:
         folder = tmp_path / "credentials"
         folder.mkdir()
         (folder / git_http.address.replace(":", "_")).write_text(f"robot:{TOKEN}")
-        return GitSource(f"git+{git_http.url}/{repository.name}", worker(credentials=folder)), folder
+        return GitSource(
+            f"git+{git_http.url}/{repository.name}", worker(credentials=folder)
+        ), folder
 
     def test_token_is_in_no_argument_environment_file_or_log(
         self, private: tuple[GitSource, Path], git_http: GitHttp, scratch: Path
@@ -425,7 +531,11 @@ class TestSecrets:
             top = source.fetch(scratch, progress)
         assert seen == []
         assert TOKEN not in pinned + str(progress.lines) + repr(source.__dict__)
-        assert [path for path in top.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()] == []
+        assert [
+            path
+            for path in top.rglob("*")
+            if path.is_file() and TOKEN.encode() in path.read_bytes()
+        ] == []
         assert any(asked.authorization for asked in git_http.asked)
 
     def test_token_is_in_no_file_while_git_runs(
@@ -436,7 +546,9 @@ class TestSecrets:
         found: list[Path] = []
 
         def look() -> None:
-            files = [path for path in scratch.rglob("*") if path.is_file() and not path.is_symlink()]
+            files = [
+                path for path in scratch.rglob("*") if path.is_file() and not path.is_symlink()
+            ]
             assert files
             found.extend(path for path in files if TOKEN.encode() in path.read_bytes())
 
@@ -453,7 +565,10 @@ class TestSecrets:
         with pytest.raises(BuildCancelled):
             source.fetch(
                 scratch,
-                Stop(git_http.stalled, lambda: modes.extend(p.stat().st_mode & 0o777 for p in scratch.glob("git-*"))),
+                Stop(
+                    git_http.stalled,
+                    lambda: modes.extend(p.stat().st_mode & 0o777 for p in scratch.glob("git-*")),
+                ),
             )
         assert modes == [0o700]
 
@@ -485,12 +600,19 @@ class TestSecrets:
         assert git_http.asked == []
 
     def test_lfs_server_that_the_repository_names_is_not_asked(
-        self, repository: Repository, git_http: GitHttp, git_root: Path, source: Callable[..., GitSource], scratch: Path
+        self,
+        repository: Repository,
+        git_http: GitHttp,
+        git_root: Path,
+        source: Callable[..., GitSource],
+        scratch: Path,
     ) -> None:
         pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'1' * 64}\nsize 1\n"
         with git_servers.http(git_root) as other:
             config = f"[lfs]\n\turl = {other.url}/x/info/lfs\n\tskipdownloaderrors = true\n"
-            repository.commit({".lfsconfig": config, ".gitattributes": "*.bin filter=lfs\n", "a.bin": pointer})
+            repository.commit(
+                {".lfsconfig": config, ".gitattributes": "*.bin filter=lfs\n", "a.bin": pointer}
+            )
             assert "in Git LFS could not be had" in refused(source("#lfs=true"), scratch).message
             assert other.asked == []
 
@@ -513,34 +635,55 @@ class TestSecrets:
     ) -> None:
         source, folder = private
         (file,) = folder.iterdir()
-        with pytest.raises(OperatorError, match="The worker cannot read its credentials in") as raised:
+        with pytest.raises(
+            OperatorError, match="The worker cannot read its credentials in"
+        ) as raised:
             GitSource(str(source.url), worker(credentials=file)).pinned(Quiet())
         assert raised.value.hint.startswith("let the user with the id")
 
     def test_ssh_key_is_in_no_argument_and_offered_alone(
-        self, git_ssh: GitSsh, git_root: Path, repository: Repository, worker: Worker, tmp_path: Path, scratch: Path
+        self,
+        git_ssh: GitSsh,
+        git_root: Path,
+        repository: Repository,
+        worker: Worker,
+        tmp_path: Path,
+        scratch: Path,
     ) -> None:
         repository.commit({"f": "1"})
         (tmp_path / "default").write_bytes(git_ssh.key.read_bytes())
         secret = git_ssh.key.read_text().splitlines()[2]
         options = worker(
-            ssh_keys=tmp_path, known_hosts=git_ssh.known_hosts, environment={"SSH_AUTH_SOCK": "/tmp/agent"}
+            ssh_keys=tmp_path,
+            known_hosts=git_ssh.known_hosts,
+            environment={"SSH_AUTH_SOCK": "/tmp/agent"},
         )
         with watching(secret) as seen, watching("/tmp/agent") as agents:
-            GitSource(f"git+{git_ssh.url}{git_root}/{repository.name}", options).fetch(scratch, Quiet())
+            GitSource(f"git+{git_ssh.url}{git_root}/{repository.name}", options).fetch(
+                scratch, Quiet()
+            )
         assert seen == agents == []
-        assert [path for path in scratch.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()] == []
+        assert [
+            path
+            for path in scratch.rglob("*")
+            if path.is_file() and secret.encode() in path.read_bytes()
+        ] == []
 
 
 @contextmanager
 def watching(secret: str) -> Iterator[list[Any]]:
-    """Gives the processes that have the secret among their arguments or variables, during the block, as `ps` does."""
+    """Gives the processes that have the secret among their arguments or variables, during the
+    block, as `ps` does.
+    """
     seen: list[Any] = []
     ended = threading.Event()
 
     def watch() -> None:
         while not ended.is_set():
-            for path in (*Path("/proc").glob("[0-9]*/cmdline"), *Path("/proc").glob("[0-9]*/environ")):
+            for path in (
+                *Path("/proc").glob("[0-9]*/cmdline"),
+                *Path("/proc").glob("[0-9]*/environ"),
+            ):
                 try:
                     if secret.encode() in path.read_bytes():
                         seen.append((path, path.with_name("cmdline").read_bytes()))

@@ -1,4 +1,6 @@
-"""Where the Kaniko builder finds its cluster: in a pod by the pod's service account, whatever a kubeconfig says."""
+"""Where the Kaniko builder finds its cluster: in a pod by the pod's service account, whatever a
+kubeconfig says.
+"""
 
 import datetime
 import ssl
@@ -10,7 +12,7 @@ import pytest
 import yaml
 from kubernetes.config import incluster_config
 
-from imagemill.builders.kaniko.cluster import JOBS, connect
+from imagemill.builders.kaniko.api import JOBS, connect
 from web import Response, Web, serve
 
 
@@ -43,12 +45,21 @@ def environment(tmp_path: Path, api: Web) -> dict[str, str]:
         "kind": "Config",
         "clusters": [{"name": "other", "cluster": {"server": "http://127.0.0.1:9"}}],
         "users": [{"name": "other", "user": {"token": "other"}}],
-        "contexts": [{"name": "other", "context": {"cluster": "other", "user": "other", "namespace": "elsewhere"}}],
+        "contexts": [
+            {
+                "name": "other",
+                "context": {"cluster": "other", "user": "other", "namespace": "elsewhere"},
+            }
+        ],
         "current-context": "other",
     }
     kubeconfig.write_text(yaml.safe_dump(content))
     host, port = api.address.split(":")
-    return {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port, "KUBECONFIG": str(kubeconfig)}
+    return {
+        "KUBERNETES_SERVICE_HOST": host,
+        "KUBERNETES_SERVICE_PORT": port,
+        "KUBECONFIG": str(kubeconfig),
+    }
 
 
 def tokens(api: Web) -> list[str]:
@@ -61,12 +72,16 @@ def test_in_a_pod_it_is_the_service_accounts_cluster_and_namespace(
     cluster = connect(environment, account)
     assert cluster.get(JOBS, "build-1") == {"kind": "Job"}
     assert (cluster.namespace, cluster.host) == ("builds", api.address)
-    assert [request.path for request in api.requests] == ["/apis/batch/v1/namespaces/builds/jobs/build-1"]
+    assert [request.path for request in api.requests] == [
+        "/apis/batch/v1/namespaces/builds/jobs/build-1"
+    ]
     assert tokens(api) == ["bearer first"]
 
 
 @pytest.mark.parametrize("missing", ["token", "KUBERNETES_SERVICE_HOST"])
-def test_elsewhere_it_is_that_of_the_kubeconfig(environment: dict[str, str], account: Path, missing: str) -> None:
+def test_elsewhere_it_is_that_of_the_kubeconfig(
+    environment: dict[str, str], account: Path, missing: str
+) -> None:
     environment.pop(missing, None)
     (account / missing).unlink(missing_ok=True)
     cluster = connect(environment, account)

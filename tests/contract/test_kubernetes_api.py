@@ -1,8 +1,9 @@
-"""What the Kubernetes API does, as its reference says: on the server of our own, and unchanged on a real cluster.
+"""What the Kubernetes API does, as its reference says: on the server of our own, and unchanged on a
+real cluster.
 
-`make test-cluster` runs it on the cluster of KUBECONFIG. It plays no kubelet: Jobs are suspended, pods are for a
-scheduler that does not exist, and what says nothing of Jobs is shown on ConfigMaps, which no controller touches.
-https://kubernetes.io/docs/reference/using-api/api-concepts/
+`make test-cluster` runs it on the cluster of KUBECONFIG. It plays no kubelet: Jobs are suspended,
+pods are for a scheduler that does not exist, and what says nothing of Jobs is shown on ConfigMaps,
+which no controller touches. https://kubernetes.io/docs/reference/using-api/api-concepts/
 """
 
 import base64
@@ -18,9 +19,11 @@ from kubernetes import client, watch
 from kubernetes_server.cluster import Cluster, any_cluster, connected, fresh_namespace
 
 FORGETS = 720
-"""Seconds within which a cluster forgets: API servers compact etcd every 5 minutes, first to what was 5 minutes before.
+"""Seconds within which a cluster forgets: API servers compact etcd every 5 minutes, first to what
+was 5 minutes before.
 
-https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/ (--etcd-compaction-interval)
+https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/
+(--etcd-compaction-interval)
 """
 
 HOLD = "tests.example.com/hold"
@@ -61,7 +64,12 @@ def config_map(name: str, **metadata: Any) -> dict[str, Any]:
 
 
 def owner(of: Any, kind: str = "Job", version: str = "batch/v1", **more: Any) -> dict[str, Any]:
-    return {"apiVersion": version, "kind": kind, "name": of.metadata.name, "uid": of.metadata.uid} | more
+    return {
+        "apiVersion": version,
+        "kind": kind,
+        "name": of.metadata.name,
+        "uid": of.metadata.uid,
+    } | more
 
 
 def refused(act: Callable[..., Any], *arguments: Any, **options: Any) -> dict[str, Any]:
@@ -82,13 +90,19 @@ def causes(status: dict[str, Any]) -> set[tuple[str, str]]:
 
 def asked(api: Any, method: str, path: str, body: str | None = None, **headers: str) -> Any:
     """The answer to a request that the client has no method for, or would refuse to send itself."""
-    headers = {"Accept": "application/json"} | {key.replace("_", "-"): value for key, value in headers.items()}
+    headers = {"Accept": "application/json"} | {
+        key.replace("_", "-"): value for key, value in headers.items()
+    }
     api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
     url = api.configuration.host + path
-    return api.rest_client.pool_manager.request(method, url, body=body, headers=headers, redirect=False)
+    return api.rest_client.pool_manager.request(
+        method, url, body=body, headers=headers, redirect=False
+    )
 
 
-def sent(cluster: Cluster, body: str, query: str = "", content_type: str = "application/json") -> Any:
+def sent(
+    cluster: Cluster, body: str, query: str = "", content_type: str = "application/json"
+) -> Any:
     """The answer to a Job that is sent as it is, past the client's own checks."""
     path = f"/apis/batch/v1/namespaces/{cluster.namespace}/jobs?{query}"
     return asked(cluster.api, "POST", path, body, Content_Type=content_type)
@@ -102,7 +116,9 @@ def create_map(cluster: Cluster, body: dict[str, Any]) -> Any:
     return cluster.core.create_namespaced_config_map(cluster.namespace, body)
 
 
-def events(cluster: Cluster, of: str = "config_map", **options: Any) -> Generator[dict[str, Any], None, None]:
+def events(
+    cluster: Cluster, of: str = "config_map", **options: Any
+) -> Generator[dict[str, Any], None, None]:
     """The events of a watch, as they come, as JSON; it ends by its own time at the latest."""
     listing = getattr(cluster.batch if of == "job" else cluster.core, f"list_namespaced_{of}")
     watching: Any = watch.Watch()  # type: ignore[no-untyped-call]
@@ -122,9 +138,11 @@ def names_in(stream: Iterator[dict[str, Any]], count: int) -> list[tuple[str, st
 
 
 def once_forgotten(cluster: Cluster) -> dict[str, Any]:
-    """The refusal of a list of the first version of all, which is there until etcd is compacted for the first time.
+    """The refusal of a list of the first version of all, which is there until etcd is compacted for
+    the first time.
 
-    It is a list of events, since they alone come from etcd itself: API servers keep the rest in memory as well.
+    It is a list of events, since they alone come from etcd itself: API servers keep the rest in
+    memory as well.
     """
     listing, end = cluster.core.list_namespaced_event, time.monotonic() + FORGETS
     while time.monotonic() < end:
@@ -142,7 +160,9 @@ def wait_until_gone(cluster: Cluster, of: str, name: str) -> None:
     listed = listing(cluster.namespace, field_selector=f"metadata.name={name}")
     if listed.items:
         version = listed.metadata.resource_version
-        stream = events(cluster, of, resource_version=version, field_selector=f"metadata.name={name}")
+        stream = events(
+            cluster, of, resource_version=version, field_selector=f"metadata.name={name}"
+        )
         assert any(event["type"] == "DELETED" for event in stream), f"{of} {name} is still there"
 
 
@@ -171,7 +191,10 @@ def test_a_new_object_gets_its_metadata_from_the_server(cluster: Cluster) -> Non
 def test_a_job_gets_the_documented_defaults(cluster: Cluster) -> None:
     spec = create_job(cluster, job()).spec
     assert (spec.completions, spec.parallelism, spec.backoff_limit) == (1, 1, 6)
-    assert (spec.completion_mode, spec.pod_replacement_policy) == ("NonIndexed", "TerminatingOrFailed")
+    assert (spec.completion_mode, spec.pod_replacement_policy) == (
+        "NonIndexed",
+        "TerminatingOrFailed",
+    )
     assert spec.template.spec.dns_policy == "ClusterFirst"
     assert spec.template.spec.termination_grace_period_seconds == 30
     only = spec.template.spec.containers[0]
@@ -198,12 +221,20 @@ def test_a_job_knows_its_pods_by_labels_that_the_server_sets(cluster: Cluster) -
     made = create_job(cluster, job())
     labels = made.spec.template.metadata.labels
     assert labels["batch.kubernetes.io/job-name"] == labels["job-name"] == "build"
-    assert labels["batch.kubernetes.io/controller-uid"] == labels["controller-uid"] == made.metadata.uid
-    assert made.spec.selector.match_labels == {"batch.kubernetes.io/controller-uid": made.metadata.uid}
+    assert (
+        labels["batch.kubernetes.io/controller-uid"]
+        == labels["controller-uid"]
+        == made.metadata.uid
+    )
+    assert made.spec.selector.match_labels == {
+        "batch.kubernetes.io/controller-uid": made.metadata.uid
+    }
 
 
 def test_a_pod_requests_what_its_limits_say(cluster: Cluster) -> None:
-    limited = container(resources={"limits": {"memory": "1Gi", "cpu": "1"}, "requests": {"cpu": "500m"}})
+    limited = container(
+        resources={"limits": {"memory": "1Gi", "cpu": "1"}, "requests": {"cpu": "500m"}}
+    )
     made = cluster.core.create_namespaced_pod(cluster.namespace, pod(containers=[limited]))
     assert made.spec.containers[0].resources.requests == {"memory": "1Gi", "cpu": "500m"}
     assert (made.status.phase, made.status.qos_class) == ("Pending", "Burstable")
@@ -211,7 +242,9 @@ def test_a_pod_requests_what_its_limits_say(cluster: Cluster) -> None:
 
 
 def test_a_name_can_be_generated(cluster: Cluster) -> None:
-    first, second = (create_map(cluster, {"metadata": {"generateName": "some-"}}).metadata.name for _ in range(2))
+    first, second = (
+        create_map(cluster, {"metadata": {"generateName": "some-"}}).metadata.name for _ in range(2)
+    )
     assert first != second
     assert {first[:5], second[:5]} == {"some-"}
     assert len(first) == len(second) == 10
@@ -241,8 +274,13 @@ def test_unknown_and_duplicate_fields_are_refused_under_strict_validation(cluste
     answer = sent(cluster, body, "fieldValidation=Strict")
     status = json.loads(answer.data)
     assert (answer.status, status["reason"]) == (400, "BadRequest")
-    assert status["message"].startswith('Job in version "v1" cannot be handled as a Job: strict decoding error: ')
-    for fault in ("unknown field", "spec.retries"), ("unknown field", "spec.template.spec.restartpolicy"):
+    assert status["message"].startswith(
+        'Job in version "v1" cannot be handled as a Job: strict decoding error: '
+    )
+    for fault in (
+        ("unknown field", "spec.retries"),
+        ("unknown field", "spec.template.spec.restartpolicy"),
+    ):
         assert f'{fault[0]} "{fault[1]}"' in status["message"]
     assert 'duplicate field "spec.suspend"' in status["message"]
 
@@ -254,7 +292,9 @@ def test_unknown_fields_are_dropped_with_a_warning_otherwise(cluster: Cluster) -
     assert answer.status == 201
     assert 'unknown field \\"spec.retries\\"' in answer.headers["Warning"]
     assert "retries" not in json.loads(answer.data)["spec"]
-    ignored = sent(cluster, json.dumps(body | {"metadata": {"name": "b"}}), "fieldValidation=Ignore")
+    ignored = sent(
+        cluster, json.dumps(body | {"metadata": {"name": "b"}}), "fieldValidation=Ignore"
+    )
     assert (ignored.status, ignored.headers.get("Warning")) == (201, None)
 
 
@@ -263,10 +303,22 @@ def test_unknown_fields_are_dropped_with_a_warning_otherwise(cluster: Cluster) -
     [
         (("spec", "backoffLimit"), "3", "cannot unmarshal string into Go struct field"),
         (("spec", "suspend"), "true", "cannot unmarshal string into Go struct field"),
-        (("spec", "template", "spec", "containers"), {}, "cannot unmarshal object into Go struct field"),
-        (("spec", "template", "spec", "nodeSelector"), {"a": True}, "cannot unmarshal bool into Go struct field"),
+        (
+            ("spec", "template", "spec", "containers"),
+            {},
+            "cannot unmarshal object into Go struct field",
+        ),
+        (
+            ("spec", "template", "spec", "nodeSelector"),
+            {"a": True},
+            "cannot unmarshal bool into Go struct field",
+        ),
         (("metadata", "labels"), {"a": 1}, "cannot unmarshal number into Go struct field"),
-        (("spec", "template", "spec", "overhead"), {"cpu": "a lot"}, "quantities must match the regular expression"),
+        (
+            ("spec", "template", "spec", "overhead"),
+            {"cpu": "a lot"},
+            "quantities must match the regular expression",
+        ),
     ],
 )
 def test_a_value_of_the_wrong_type_is_a_bad_request(
@@ -289,7 +341,9 @@ def test_an_object_of_another_kind_version_or_namespace_is_a_bad_request(cluster
     elsewhere = job()
     elsewhere["metadata"]["namespace"] = "default"
     status = refused(create_job, cluster, elsewhere)
-    expected = "the namespace of the provided object does not match the namespace sent on the request"
+    expected = (
+        "the namespace of the provided object does not match the namespace sent on the request"
+    )
     assert (status["code"], status["message"]) == (400, expected)
 
 
@@ -303,14 +357,18 @@ def test_a_body_must_be_json_and_say_so(cluster: Cluster) -> None:
 
 
 def invalid_pods() -> list[Any]:
-    """Changes to a pod's spec, and the field and the reason of the fault that the server finds in it."""
+    """Changes to a pod's spec, and the field and the reason of the fault that the server finds in
+    it.
+    """
 
     def case(what: str, field: str, reason: str, /, **changes: Any) -> Any:
         return pytest.param(changes, (field, f"FieldValue{reason}"), id=what)
 
     def of_container(what: str, field: str, reason: str, /, **changes: Any) -> Any:
         more = changes.pop("more", {})
-        return case(what, f"containers[0].{field}", reason, containers=[container(**changes)], **more)
+        return case(
+            what, f"containers[0].{field}", reason, containers=[container(**changes)], **more
+        )
 
     volume: dict[str, Any] = {"name": "work", "emptyDir": {}}
     limited = {"limits": {"cpu": "1"}, "requests": {"cpu": "1500m"}}
@@ -318,7 +376,12 @@ def invalid_pods() -> list[Any]:
     mount = {"name": "work", "mountPath": "/work"}
     return [
         case("no containers", "containers", "Required", containers=[]),
-        case("containers of one name", "containers[1].name", "Duplicate", containers=[container(), container()]),
+        case(
+            "containers of one name",
+            "containers[1].name",
+            "Duplicate",
+            containers=[container(), container()],
+        ),
         case("no such restart policy", "restartPolicy", "NotSupported", restartPolicy="Sometimes"),
         case("no such DNS policy", "dnsPolicy", "NotSupported", dnsPolicy="Mine"),
         case("volumes of one name", "volumes[1].name", "Duplicate", volumes=[volume, volume]),
@@ -351,7 +414,10 @@ def invalid_pods() -> list[Any]:
             tolerations=[{"key": "gpu", "operator": "Exists", "value": "yes"}],
         ),
         case(
-            "a toleration without a key", "tolerations[0].operator", "Invalid", tolerations=[{"effect": "NoSchedule"}]
+            "a toleration without a key",
+            "tolerations[0].operator",
+            "Invalid",
+            tolerations=[{"effect": "NoSchedule"}],
         ),
         case(
             "no such effect",
@@ -369,14 +435,22 @@ def invalid_pods() -> list[Any]:
         of_container("an image in spaces", "image", "Invalid", image=" image"),
         of_container("a container's name", "name", "Invalid", name="Main"),
         of_container("a long name", "name", "Invalid", name="a" * 64),
-        of_container("no such pull policy", "imagePullPolicy", "NotSupported", imagePullPolicy="Often"),
+        of_container(
+            "no such pull policy", "imagePullPolicy", "NotSupported", imagePullPolicy="Often"
+        ),
         of_container("a variable without a name", "env[0].name", "Required", env=[{"name": ""}]),
         of_container("a variable's name", "env[0].name", "Invalid", env=[{"name": "A=B"}]),
         of_container(
             "a value from two places",
             "env[0].valueFrom",
             "Invalid",
-            env=[{"name": "A", "value": "a", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+            env=[
+                {
+                    "name": "A",
+                    "value": "a",
+                    "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}},
+                }
+            ],
         ),
         of_container(
             "a reference without a key",
@@ -384,7 +458,9 @@ def invalid_pods() -> list[Any]:
             "Required",
             env=[{"name": "A", "valueFrom": {"secretKeyRef": {"name": "secret", "key": ""}}}],
         ),
-        of_container("a mount of no volume", "volumeMounts[0].name", "NotFound", volumeMounts=[mount]),
+        of_container(
+            "a mount of no volume", "volumeMounts[0].name", "NotFound", volumeMounts=[mount]
+        ),
         of_container(
             "two mounts on one path",
             "volumeMounts[1].mountPath",
@@ -407,8 +483,18 @@ def invalid_pods() -> list[Any]:
             "Invalid",
             resources={"limits": {"nvidia.com/gpu": "500m"}},
         ),
-        of_container("no such resource", "resources.limits[disk]", "Invalid", resources={"limits": {"disk": "1Gi"}}),
-        of_container("less than nothing", "resources.limits[cpu]", "Invalid", resources={"limits": {"cpu": "-1"}}),
+        of_container(
+            "no such resource",
+            "resources.limits[disk]",
+            "Invalid",
+            resources={"limits": {"disk": "1Gi"}},
+        ),
+        of_container(
+            "less than nothing",
+            "resources.limits[cpu]",
+            "Invalid",
+            resources={"limits": {"cpu": "-1"}},
+        ),
         of_container(
             "escalation forbidden and needed",
             "securityContext",
@@ -445,14 +531,19 @@ def test_all_faults_are_told_at_once(cluster: Cluster) -> None:
     body = job(containers=[container(image="")])
     body["spec"]["backoffLimit"] = -1
     status = refused(create_job, cluster, body)
-    assert {"spec.backoffLimit", "spec.template.spec.containers[0].image"} == {field for field, _ in causes(status)}
+    assert {"spec.backoffLimit", "spec.template.spec.containers[0].image"} == {
+        field for field, _ in causes(status)
+    }
     assert status["message"].startswith('Job.batch "build" is invalid: [')
 
 
 @pytest.mark.parametrize(
     ("name", "fault"),
     [
-        ("Build", "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters"),
+        (
+            "Build",
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters",
+        ),
         ("build_1", "a lowercase RFC 1123 subdomain"),
         ("-build", "a lowercase RFC 1123 subdomain"),
         ("b" * 254, "must be no more than 253"),
@@ -471,11 +562,21 @@ def test_a_name_is_required(cluster: Cluster) -> None:
 
 def test_a_jobs_name_is_a_label_of_its_pods_and_so_at_most_63_characters(cluster: Cluster) -> None:
     assert create_job(cluster, job("b" * 63)).metadata.name == "b" * 63
-    assert ("spec.template.labels", "FieldValueInvalid") in causes(refused(create_job, cluster, job("b" * 64)))
+    assert ("spec.template.labels", "FieldValueInvalid") in causes(
+        refused(create_job, cluster, job("b" * 64))
+    )
 
 
 @pytest.mark.parametrize(
-    "labels", [{"a": "v" * 64}, {"a": "-v"}, {"a": "v/w"}, {"a b": "v"}, {"k" * 64: "v"}, {"UP.example.com/a": "v"}]
+    "labels",
+    [
+        {"a": "v" * 64},
+        {"a": "-v"},
+        {"a": "v/w"},
+        {"a b": "v"},
+        {"k" * 64: "v"},
+        {"UP.example.com/a": "v"},
+    ],
 )
 def test_labels_have_a_grammar(cluster: Cluster, labels: dict[str, str]) -> None:
     status = refused(create_map, cluster, config_map("map", labels=labels))
@@ -495,9 +596,17 @@ def test_an_owner_is_named_in_full(cluster: Cluster) -> None:
 
 def test_counts_of_a_job_are_not_negative(cluster: Cluster) -> None:
     body = job()
-    keys = ("activeDeadlineSeconds", "backoffLimit", "completions", "parallelism", "ttlSecondsAfterFinished")
+    keys = (
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "completions",
+        "parallelism",
+        "ttlSecondsAfterFinished",
+    )
     body["spec"] |= dict.fromkeys(keys, -1)
-    assert causes(refused(create_job, cluster, body)) == {(f"spec.{key}", "FieldValueInvalid") for key in keys}
+    assert causes(refused(create_job, cluster, body)) == {
+        (f"spec.{key}", "FieldValueInvalid") for key in keys
+    }
 
 
 def test_a_jobs_selector_is_the_servers_own(cluster: Cluster) -> None:
@@ -532,15 +641,21 @@ def test_a_registrys_secret_holds_what_its_type_says(cluster: Cluster) -> None:
 
     field = "data[.dockerconfigjson]"
     assert causes(refused(create, {"config.json": "{}"})) == {(field, "FieldValueRequired")}
-    assert causes(refused(create, {".dockerconfigjson": "not JSON"})) == {(field, "FieldValueInvalid")}
+    assert causes(refused(create, {".dockerconfigjson": "not JSON"})) == {
+        (field, "FieldValueInvalid")
+    }
     assert create({".dockerconfigjson": "{}"}).type == kind
 
 
 def test_a_secret_is_at_most_a_mebibyte_and_its_keys_have_a_grammar(cluster: Cluster) -> None:
     def create(data: dict[str, str]) -> Any:
-        return cluster.core.create_namespaced_secret(cluster.namespace, {"metadata": {"name": "s"}, "stringData": data})
+        return cluster.core.create_namespaced_secret(
+            cluster.namespace, {"metadata": {"name": "s"}, "stringData": data}
+        )
 
-    assert causes(refused(create, {"a": "x" * (1024 * 1024 + 1)})) == {("data", "FieldValueTooLong")}
+    assert causes(refused(create, {"a": "x" * (1024 * 1024 + 1)})) == {
+        ("data", "FieldValueTooLong")
+    }
     assert causes(refused(create, {"a/b": "x"})) == {("data[a/b]", "FieldValueInvalid")}
 
 
@@ -561,7 +676,9 @@ def test_a_namespace_that_is_not_there_is_empty_but_takes_nothing(cluster: Clust
     assert (status["code"], status["message"]) == (404, 'namespaces "no-such-namespace" not found')
 
 
-def test_a_path_that_is_not_served_is_not_found_and_a_verb_that_is_not_is_not_allowed(cluster: Cluster) -> None:
+def test_a_path_that_is_not_served_is_not_found_and_a_verb_that_is_not_is_not_allowed(
+    cluster: Cluster,
+) -> None:
     with connected(cluster.kubeconfig) as api:
         url = f"/apis/batch/v1/namespaces/{cluster.namespace}"
         assert asked(api, "GET", f"{url}/tasks").status == 404
@@ -602,7 +719,11 @@ def test_a_wrong_token_is_unauthorized(cluster: Cluster) -> None:
         api.configuration.refresh_api_key_hook = None
         api.rest_client = client.rest.RESTClientObject(_without_certificate(api.configuration))
         status = refused(client.BatchV1Api(api).list_namespaced_job, cluster.namespace)
-        assert (status["code"], status["reason"], status["message"]) == (401, "Unauthorized", "Unauthorized")
+        assert (status["code"], status["reason"], status["message"]) == (
+            401,
+            "Unauthorized",
+            "Unauthorized",
+        )
 
 
 def _without_certificate(configuration: Any) -> Any:
@@ -619,7 +740,11 @@ def impersonating(api: Any, cluster: Cluster) -> str:
 
 def test_what_is_not_granted_is_forbidden_in_kubernetes_words(cluster: Cluster) -> None:
     with connected(cluster.kubeconfig) as api:
-        user, batch, core = impersonating(api, cluster), client.BatchV1Api(api), client.CoreV1Api(api)
+        user, batch, core = (
+            impersonating(api, cluster),
+            client.BatchV1Api(api),
+            client.CoreV1Api(api),
+        )
         where = f'in the namespace "{cluster.namespace}"'
         status = refused(batch.create_namespaced_job, cluster.namespace, job())
         cannot = f'User "{user}" cannot create resource "jobs" in API group "batch" {where}'
@@ -630,13 +755,20 @@ def test_what_is_not_granted_is_forbidden_in_kubernetes_words(cluster: Cluster) 
         cannot = f'User "{user}" cannot get resource "pods/log" in API group "" {where}'
         assert status["message"] == f'pods "pod" is forbidden: {cannot}'
         status = refused(batch.list_job_for_all_namespaces)
-        cannot = f'User "{user}" cannot list resource "jobs" in API group "batch" at the cluster scope'
+        cannot = (
+            f'User "{user}" cannot list resource "jobs" in API group "batch" at the cluster scope'
+        )
         assert status["message"] == f"jobs.batch is forbidden: {cannot}"
 
 
 def may(api: Any, cluster: Cluster, verb: str, resource: str, subresource: str = "") -> bool:
     group = "batch" if resource == "jobs" else ""
-    attributes = {"namespace": cluster.namespace, "verb": verb, "group": group, "resource": resource}
+    attributes = {
+        "namespace": cluster.namespace,
+        "verb": verb,
+        "group": group,
+        "resource": resource,
+    }
     body: Any = {"spec": {"resourceAttributes": attributes | {"subresource": subresource}}}
     review: Any = client.AuthorizationV1Api(api).create_self_subject_access_review(body)
     return bool(review.status.allowed)
@@ -654,7 +786,9 @@ def wait_for_quota(cluster: Cluster, used: str) -> None:
     """Wait until the quota controller has counted so many Jobs."""
     with closing(events(cluster, "resource_quota")) as stream:
         statuses = (found["object"].get("status", {}) for found in stream)
-        next(status for status in statuses if status.get("used", {}).get("count/jobs.batch") == used)
+        next(
+            status for status in statuses if status.get("used", {}).get("count/jobs.batch") == used
+        )
 
 
 def test_a_quota_that_is_used_up_forbids_another_object(cluster: Cluster) -> None:
@@ -685,7 +819,9 @@ def test_a_list_comes_in_pages_that_show_one_moment(cluster: Cluster) -> None:
     everything = cluster.core.list_namespaced_config_map
     first = everything(cluster.namespace, limit=2, label_selector="of=us")
     create_map(cluster, config_map("b2", labels={"of": "us"}))
-    rest = everything(cluster.namespace, limit=2, label_selector="of=us", _continue=first.metadata._continue)
+    rest = everything(
+        cluster.namespace, limit=2, label_selector="of=us", _continue=first.metadata._continue
+    )
     assert [item.metadata.name for item in first.items + rest.items] == ["a", "b", "c"]
     assert rest.metadata.resource_version == first.metadata.resource_version
     assert not rest.metadata._continue
@@ -694,17 +830,24 @@ def test_a_list_comes_in_pages_that_show_one_moment(cluster: Cluster) -> None:
 def test_a_list_without_a_selector_says_how_much_remains(cluster: Cluster) -> None:
     for name in ("a", "b", "c"):
         create_job(cluster, job(name))
-    assert cluster.batch.list_namespaced_job(cluster.namespace, limit=1).metadata.remaining_item_count == 2
+    assert (
+        cluster.batch.list_namespaced_job(cluster.namespace, limit=1).metadata.remaining_item_count
+        == 2
+    )
 
 
 def test_a_list_says_what_it_is_and_its_items_do_not(cluster: Cluster) -> None:
     create_map(cluster, config_map("map"))
-    answer = json.loads(cluster.core.list_namespaced_config_map(cluster.namespace, _preload_content=False).data)
+    answer = json.loads(
+        cluster.core.list_namespaced_config_map(cluster.namespace, _preload_content=False).data
+    )
     assert (answer["kind"], answer["apiVersion"]) == ("ConfigMapList", "v1")
     assert not {"kind", "apiVersion"} & set(answer["items"][0])
 
 
-def test_a_version_that_is_no_version_and_a_page_that_is_none_are_bad_requests(cluster: Cluster) -> None:
+def test_a_version_that_is_no_version_and_a_page_that_is_none_are_bad_requests(
+    cluster: Cluster,
+) -> None:
     maps = cluster.core.list_namespaced_config_map
     assert refused(maps, cluster.namespace, _continue="nonsense")["code"] == 400
     assert refused(maps, cluster.namespace, resource_version_match="Exact")["code"] in (400, 422)
@@ -740,10 +883,17 @@ def test_versions_from_before_the_memory_of_the_cluster_are_gone(cluster: Cluste
     ],
 )
 def test_labels_select(cluster: Cluster, selector: str, selected: str) -> None:
-    labels = {"a": {"app": "x", "tier": "1"}, "b": {"app": "y", "tier": "2"}, "c": {"app": "x"}, "d": {}}
+    labels = {
+        "a": {"app": "x", "tier": "1"},
+        "b": {"app": "y", "tier": "2"},
+        "c": {"app": "x"},
+        "d": {},
+    }
     for name, given in labels.items():
         create_map(cluster, config_map(name, labels=given | {"of": "us"}))
-    listed = cluster.core.list_namespaced_config_map(cluster.namespace, label_selector=f"of=us,{selector}")
+    listed = cluster.core.list_namespaced_config_map(
+        cluster.namespace, label_selector=f"of=us,{selector}"
+    )
     assert "".join(item.metadata.name for item in listed.items) == selected
 
 
@@ -757,8 +907,14 @@ def test_fields_select_only_where_the_api_says_so(cluster: Cluster) -> None:
     for name in ("a", "b"):
         cluster.core.create_namespaced_pod(cluster.namespace, pod(name))
     pods = cluster.core.list_namespaced_pod
-    assert [item.metadata.name for item in pods(cluster.namespace, field_selector="metadata.name!=a").items] == ["b"]
-    assert len(pods(cluster.namespace, field_selector="status.phase=Pending,spec.nodeName=").items) == 2
+    assert [
+        item.metadata.name
+        for item in pods(cluster.namespace, field_selector="metadata.name!=a").items
+    ] == ["b"]
+    assert (
+        len(pods(cluster.namespace, field_selector="status.phase=Pending,spec.nodeName=").items)
+        == 2
+    )
     status = refused(pods, cluster.namespace, field_selector="spec.hostname=a")
     assert (status["code"], status["reason"]) == (400, "BadRequest")
     assert "field label not supported: spec.hostname" in status["message"]
@@ -810,7 +966,9 @@ def test_a_watch_without_a_version_begins_with_what_is_there(cluster: Cluster) -
     assert names_in(stream, 1) == [("ADDED", "b")]
 
 
-def test_versions_are_text_that_changes_with_each_change_and_with_nothing_else(cluster: Cluster) -> None:
+def test_versions_are_text_that_changes_with_each_change_and_with_nothing_else(
+    cluster: Cluster,
+) -> None:
     made = create_map(cluster, config_map("map"))
     patch = cluster.core.patch_namespaced_config_map
     changed = patch("map", cluster.namespace, {"data": {"key": "other"}}, _content_type=MERGE)
@@ -829,13 +987,17 @@ def test_a_deleted_event_shows_the_last_state_with_a_version_of_its_own(cluster:
     assert event["object"]["metadata"]["resourceVersion"] != made.metadata.resource_version
 
 
-def test_what_leaves_the_selection_is_deleted_to_the_watch_and_what_enters_it_is_added(cluster: Cluster) -> None:
+def test_what_leaves_the_selection_is_deleted_to_the_watch_and_what_enters_it_is_added(
+    cluster: Cluster,
+) -> None:
     create_map(cluster, config_map("map", labels={"in": "yes"}))
     version = cluster.core.list_namespaced_config_map(cluster.namespace).metadata.resource_version
     stream = events(cluster, resource_version=version, label_selector="in=yes")
     patch = cluster.core.patch_namespaced_config_map
     for value in ("no", "never", "yes"):
-        patch("map", cluster.namespace, {"metadata": {"labels": {"in": value}}}, _content_type=MERGE)
+        patch(
+            "map", cluster.namespace, {"metadata": {"labels": {"in": value}}}, _content_type=MERGE
+        )
     patch("map", cluster.namespace, {"data": {"key": "new"}}, _content_type=MERGE)
     left, entered, changed = (next(stream) for _ in range(3))
     assert [event["type"] for event in (left, entered, changed)] == ["DELETED", "ADDED", "MODIFIED"]
@@ -869,7 +1031,9 @@ def test_a_watch_can_begin_with_a_list_that_a_bookmark_ends(cluster: Cluster) ->
         if event["type"] == "BOOKMARK":
             break
     *present, bookmark = until_bookmark
-    assert ("ADDED", "map") in [(event["type"], event["object"]["metadata"]["name"]) for event in present]
+    assert ("ADDED", "map") in [
+        (event["type"], event["object"]["metadata"]["name"]) for event in present
+    ]
     assert bookmark["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
     assert bookmark["object"]["kind"] == "ConfigMap"
 
@@ -880,7 +1044,9 @@ def test_a_watch_can_begin_with_a_list_that_a_bookmark_ends(cluster: Cluster) ->
 def test_an_update_of_an_old_version_is_a_conflict(cluster: Cluster) -> None:
     made = create_map(cluster, config_map("map"))
     replace = cluster.core.replace_namespaced_config_map
-    body = config_map("map", resourceVersion=made.metadata.resource_version) | {"data": {"key": "new"}}
+    body = config_map("map", resourceVersion=made.metadata.resource_version) | {
+        "data": {"key": "new"}
+    }
     replace("map", cluster.namespace, body)
     status = refused(replace, "map", cluster.namespace, body | {"data": {"key": "newer"}})
     why = "the object has been modified; please apply your changes to the latest version and try again"
@@ -891,15 +1057,21 @@ def test_an_update_of_an_old_version_is_a_conflict(cluster: Cluster) -> None:
 def test_a_merge_patch_sets_removes_and_replaces_lists(cluster: Cluster) -> None:
     create_map(cluster, config_map("map", annotations={"a": "1", "b": "2"}))
     patch = {"metadata": {"annotations": {"a": None, "c": "3"}}, "data": {"other": "x"}}
-    changed = cluster.core.patch_namespaced_config_map("map", cluster.namespace, patch, _content_type=MERGE)
+    changed = cluster.core.patch_namespaced_config_map(
+        "map", cluster.namespace, patch, _content_type=MERGE
+    )
     assert changed.metadata.annotations == {"b": "2", "c": "3"}
     assert changed.data == {"key": "value", "other": "x"}
 
 
 def test_a_strategic_merge_patch_merges_lists_by_their_keys(cluster: Cluster) -> None:
-    cluster.core.create_namespaced_pod(cluster.namespace, pod(containers=[container(), container(name="side")]))
+    cluster.core.create_namespaced_pod(
+        cluster.namespace, pod(containers=[container(), container(name="side")])
+    )
     patch = {"spec": {"containers": [{"name": "side", "image": "example.com/other:2"}]}}
-    patched = cluster.core.patch_namespaced_pod("pod", cluster.namespace, patch, _content_type=STRATEGIC)
+    patched = cluster.core.patch_namespaced_pod(
+        "pod", cluster.namespace, patch, _content_type=STRATEGIC
+    )
     images = {one.name: one.image for one in patched.spec.containers}
     assert images == {"main": "example.com/image:1", "side": "example.com/other:2"}
 
@@ -907,7 +1079,9 @@ def test_a_strategic_merge_patch_merges_lists_by_their_keys(cluster: Cluster) ->
 def test_a_patch_of_an_unknown_kind_is_an_unsupported_media_type(cluster: Cluster) -> None:
     create_map(cluster, config_map("map"))
     patch = cluster.core.patch_namespaced_config_map
-    status = refused(patch, "map", cluster.namespace, {"data": {}}, _content_type="application/x-patch+json")
+    status = refused(
+        patch, "map", cluster.namespace, {"data": {}}, _content_type="application/x-patch+json"
+    )
     assert (status["code"], status["reason"]) == (415, "UnsupportedMediaType")
 
 
@@ -927,7 +1101,9 @@ def test_a_jobs_template_cannot_be_changed_but_its_deadline_can(cluster: Cluster
 def test_most_of_a_pod_cannot_be_changed(cluster: Cluster) -> None:
     cluster.core.create_namespaced_pod(cluster.namespace, pod())
     patch = {"spec": {"containers": [{"name": "main", "command": ["true"]}]}}
-    status = refused(cluster.core.patch_namespaced_pod, "pod", cluster.namespace, patch, _content_type=STRATEGIC)
+    status = refused(
+        cluster.core.patch_namespaced_pod, "pod", cluster.namespace, patch, _content_type=STRATEGIC
+    )
     assert causes(status) == {("spec", "FieldValueForbidden")}
 
 
@@ -935,7 +1111,9 @@ def test_an_immutable_secret_stays_as_it_is(cluster: Cluster) -> None:
     secret = {"metadata": {"name": "secret"}, "immutable": True, "stringData": {"key": "text"}}
     cluster.core.create_namespaced_secret(cluster.namespace, secret)
     patch = cluster.core.patch_namespaced_secret
-    status = refused(patch, "secret", cluster.namespace, {"stringData": {"key": "new"}}, _content_type=MERGE)
+    status = refused(
+        patch, "secret", cluster.namespace, {"stringData": {"key": "new"}}, _content_type=MERGE
+    )
     assert causes(status) == {("data", "FieldValueForbidden")}
 
 
@@ -944,14 +1122,18 @@ def test_the_status_is_changed_through_its_own_path_only(cluster: Cluster) -> No
     patch = {"status": {"message": "told"}, "metadata": {"labels": {"a": "b"}}}
     plain = cluster.core.patch_namespaced_pod("pod", cluster.namespace, patch, _content_type=MERGE)
     assert (plain.status.message, plain.metadata.labels) == (None, {"a": "b"})
-    own = cluster.core.patch_namespaced_pod_status("pod", cluster.namespace, patch, _content_type=MERGE)
+    own = cluster.core.patch_namespaced_pod_status(
+        "pod", cluster.namespace, patch, _content_type=MERGE
+    )
     assert own.status.message == "told"
 
 
 # deletion
 
 
-def test_deleting_a_job_without_a_policy_leaves_its_dependents_behind_and_warns(cluster: Cluster) -> None:
+def test_deleting_a_job_without_a_policy_leaves_its_dependents_behind_and_warns(
+    cluster: Cluster,
+) -> None:
     made = create_job(cluster, job())
     create_map(cluster, config_map("map", ownerReferences=[owner(made)]))
     answer = cluster.batch.delete_namespaced_job("build", cluster.namespace, _preload_content=False)
@@ -963,7 +1145,9 @@ def test_deleting_a_job_without_a_policy_leaves_its_dependents_behind_and_warns(
 
 
 @pytest.mark.parametrize("policy", ["Background", "Foreground"])
-def test_dependents_go_with_a_job_that_is_deleted_with_a_policy(cluster: Cluster, policy: str) -> None:
+def test_dependents_go_with_a_job_that_is_deleted_with_a_policy(
+    cluster: Cluster, policy: str
+) -> None:
     made = create_job(cluster, job())
     create_map(cluster, config_map("map", ownerReferences=[owner(made, blockOwnerDeletion=True)]))
     cluster.batch.delete_namespaced_job("build", cluster.namespace, propagation_policy=policy)
@@ -973,7 +1157,9 @@ def test_dependents_go_with_a_job_that_is_deleted_with_a_policy(cluster: Cluster
 
 def test_in_the_foreground_the_owner_waits_for_its_dependents(cluster: Cluster) -> None:
     made = create_job(cluster, job())
-    held = config_map("map", ownerReferences=[owner(made, blockOwnerDeletion=True)], finalizers=[HOLD])
+    held = config_map(
+        "map", ownerReferences=[owner(made, blockOwnerDeletion=True)], finalizers=[HOLD]
+    )
     create_map(cluster, held)
     cluster.batch.delete_namespaced_job("build", cluster.namespace, propagation_policy="Foreground")
     waiting = cluster.batch.read_namespaced_job("build", cluster.namespace)
@@ -987,14 +1173,21 @@ def test_in_the_foreground_the_owner_waits_for_its_dependents(cluster: Cluster) 
 
 def test_in_the_background_the_owner_goes_first(cluster: Cluster) -> None:
     made = create_job(cluster, job())
-    held = config_map("map", ownerReferences=[owner(made, blockOwnerDeletion=True)], finalizers=[HOLD])
+    held = config_map(
+        "map", ownerReferences=[owner(made, blockOwnerDeletion=True)], finalizers=[HOLD]
+    )
     create_map(cluster, held)
     answer = cluster.batch.delete_namespaced_job(
         "build", cluster.namespace, propagation_policy="Background", _preload_content=False
     )
     status = json.loads(answer.data)
     assert (status["kind"], status["status"]) == ("Status", "Success")
-    assert status["details"] == {"name": "build", "group": "batch", "kind": "jobs", "uid": made.metadata.uid}
+    assert status["details"] == {
+        "name": "build",
+        "group": "batch",
+        "kind": "jobs",
+        "uid": made.metadata.uid,
+    }
     assert refused(cluster.batch.read_namespaced_job, "build", cluster.namespace)["code"] == 404
     drop_finalizers(cluster, "map")
 
@@ -1012,10 +1205,17 @@ def test_a_dependent_of_two_owners_stays_while_one_is_there(cluster: Cluster) ->
     create_map(cluster, config_map("canary", ownerReferences=[owner(first)]))
     cluster.batch.delete_namespaced_job("first", cluster.namespace, propagation_policy="Background")
     wait_until_gone(cluster, "config_map", "canary")
-    assert cluster.core.read_namespaced_config_map("map", cluster.namespace).metadata.deletion_timestamp is None
+    assert (
+        cluster.core.read_namespaced_config_map(
+            "map", cluster.namespace
+        ).metadata.deletion_timestamp
+        is None
+    )
 
 
-def test_an_object_with_a_finalizer_is_marked_and_goes_with_its_last_finalizer(cluster: Cluster) -> None:
+def test_an_object_with_a_finalizer_is_marked_and_goes_with_its_last_finalizer(
+    cluster: Cluster,
+) -> None:
     made = create_map(cluster, config_map("map", finalizers=[HOLD]))
     stream = events(cluster, resource_version=made.metadata.resource_version)
     cluster.core.delete_namespaced_config_map("map", cluster.namespace)
@@ -1031,12 +1231,19 @@ def test_a_deletion_can_be_of_one_uid_only(cluster: Cluster) -> None:
     options = {"preconditions": {"uid": "other"}, "propagationPolicy": "Background"}
     status = refused(cluster.batch.delete_namespaced_job, "build", cluster.namespace, body=options)
     assert (status["code"], status["reason"]) == (409, "Conflict")
-    assert "Precondition failed: UID in precondition: other, UID in object meta: " in status["message"]
+    assert (
+        "Precondition failed: UID in precondition: other, UID in object meta: " in status["message"]
+    )
 
 
 def test_a_policy_that_is_none_is_invalid(cluster: Cluster) -> None:
     create_job(cluster, job())
-    status = refused(cluster.batch.delete_namespaced_job, "build", cluster.namespace, propagation_policy="Sideways")
+    status = refused(
+        cluster.batch.delete_namespaced_job,
+        "build",
+        cluster.namespace,
+        propagation_policy="Sideways",
+    )
     assert (status["code"], status["reason"]) == (422, "Invalid")
 
 
@@ -1059,7 +1266,9 @@ def test_a_pod_that_no_node_has_is_deleted_at_once(cluster: Cluster) -> None:
 
 def test_a_pod_that_no_node_has_yet_has_no_log(cluster: Cluster) -> None:
     cluster.core.create_namespaced_pod(cluster.namespace, pod())
-    answer = cluster.core.read_namespaced_pod_log("pod", cluster.namespace, follow=True, _preload_content=False)
+    answer = cluster.core.read_namespaced_pod_log(
+        "pod", cluster.namespace, follow=True, _preload_content=False
+    )
     assert (answer.status, answer.data) == (204, b"")
 
 
@@ -1082,7 +1291,9 @@ def test_the_server_tells_its_version_and_what_it_serves(cluster: Cluster) -> No
     assert "v1" in client.CoreApi(cluster.api).get_api_versions().versions
     groups: Any = client.ApisApi(cluster.api).get_api_versions()
     assert {"batch", "authorization.k8s.io"} <= {group.name for group in groups.groups}
-    served = {entry.name: entry for entry in client.BatchV1Api(cluster.api).get_api_resources().resources}
+    served = {
+        entry.name: entry for entry in client.BatchV1Api(cluster.api).get_api_resources().resources
+    }
     assert served["jobs"].namespaced
     assert "watch" in served["jobs"].verbs
     assert {"jobs", "jobs/status"} <= set(served)

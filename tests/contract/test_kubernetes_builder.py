@@ -1,7 +1,8 @@
-"""What the Kaniko builder does in a cluster: one Job a build, watched, its log handed on, and nothing left behind.
+"""What the Kaniko builder does in a cluster: one Job a build, watched, its log handed on, and
+nothing left behind.
 
-The tests play the Job controller, the scheduler and the kubelet: in the API server of the tests, or through the API of
-a real cluster (`make test-cluster`), where the Job controller is its own.
+The tests play the Job controller, the scheduler and the kubelet: in the API server of the tests, or
+through the API of a real cluster (`make test-cluster`), where the Job controller is its own.
 """
 
 import base64
@@ -15,10 +16,9 @@ import pytest
 
 from api_player import own_server
 from builds import until
-from imagemill.build import State
-from imagemill.builders.kaniko import attempt, watching
+from imagemill.builders.kaniko import run, watch
+from imagemill.builders.kaniko.api import JOBS, PODS, SECRETS
 from imagemill.builders.kaniko.builder import more_memory
-from imagemill.builders.kaniko.cluster import JOBS, PODS, SECRETS
 from imagemill.builders.kaniko.permissions import PERMISSIONS
 from imagemill.errors import (
     BuildCancelled,
@@ -28,6 +28,7 @@ from imagemill.errors import (
     TransientError,
     UserError,
 )
+from imagemill.messages import State
 from imagemill.ports import Credentials
 from imagemill.registries.oci import OciRegistry
 from images import Pusher
@@ -104,7 +105,9 @@ def test_an_image_that_the_registry_keeps_is_the_result_of_a_kaniko_that_could_n
 ) -> None:
     source_hash = uuid.uuid4().hex * 2
     digest = Pusher(registry, "team/app").image(source_hash)
-    build = cluster.build(source_hash, destination=f"{registry}/team/app", registry=OciRegistry(Logins()))
+    build = cluster.build(
+        source_hash, destination=f"{registry}/team/app", registry=OciRegistry(Logins())
+    )
     job, _ = cluster.run(lines=[IMMUTABLE.format(image=f"{registry}/team/app:{source_hash}")])
     cluster.server.finish(job, 1, DIGEST)
     assert build.result() == digest
@@ -113,7 +116,9 @@ def test_an_image_that_the_registry_keeps_is_the_result_of_a_kaniko_that_could_n
 
 
 @own_server("a pod that no node runs has no log")
-def test_a_registry_that_keeps_what_it_does_not_show_fails_the_build(cluster: PlayedCluster, registry: str) -> None:
+def test_a_registry_that_keeps_what_it_does_not_show_fails_the_build(
+    cluster: PlayedCluster, registry: str
+) -> None:
     build = cluster.build(destination=f"{registry}/team/nothing", registry=OciRegistry(Logins()))
     job, _ = cluster.run(lines=[IMMUTABLE.format(image="x")])
     cluster.server.finish(job, 1, DIGEST)
@@ -126,7 +131,9 @@ def test_a_registry_that_keeps_what_it_does_not_show_fails_the_build(cluster: Pl
 
 
 @own_server("a pod that no node runs has no log")
-def test_the_log_is_followed_from_its_first_line_while_the_build_runs(cluster: PlayedCluster) -> None:
+def test_the_log_is_followed_from_its_first_line_while_the_build_runs(
+    cluster: PlayedCluster,
+) -> None:
     build = cluster.build()
     job, pod = cluster.run(lines=["first", "second"])
     assert build.says("second")
@@ -136,7 +143,12 @@ def test_the_log_is_followed_from_its_first_line_while_the_build_runs(cluster: P
     cluster.server.log(pod, ["fourth"])
     cluster.server.finish(job, 0, DIGEST)
     build.result()
-    assert [line for line in build.progress.lines if "Job" not in line] == ["first", "second", "third", "fourth"]
+    assert [line for line in build.progress.lines if "Job" not in line] == [
+        "first",
+        "second",
+        "third",
+        "fourth",
+    ]
 
 
 @own_server("a pod that no node runs has no log")
@@ -177,7 +189,9 @@ def test_builds_of_one_source_end_in_one_job(cluster: PlayedCluster) -> None:
 
 
 @own_server("a pod that no node runs has no log")
-def test_a_job_whose_worker_gave_up_for_a_while_goes_on_and_is_adopted(cluster: PlayedCluster) -> None:
+def test_a_job_whose_worker_gave_up_for_a_while_goes_on_and_is_adopted(
+    cluster: PlayedCluster,
+) -> None:
     source_hash = uuid.uuid4().hex * 2
     first = cluster.build(source_hash)
     _, pod = cluster.run(lines=["before"])
@@ -195,7 +209,9 @@ def test_a_job_whose_worker_gave_up_for_a_while_goes_on_and_is_adopted(cluster: 
 
 
 @own_server("a pod that no node runs has no log")
-def test_a_job_that_ended_well_while_no_worker_looked_gives_its_digest(cluster: PlayedCluster) -> None:
+def test_a_job_that_ended_well_while_no_worker_looked_gives_its_digest(
+    cluster: PlayedCluster,
+) -> None:
     source_hash = uuid.uuid4().hex * 2
     first = cluster.build(source_hash)
     cluster.run(lines=["all of it"])
@@ -209,7 +225,9 @@ def test_a_job_that_ended_well_while_no_worker_looked_gives_its_digest(cluster: 
 
 
 @own_server("a pod that no node runs has no log")
-def test_a_failure_of_the_same_build_is_its_result_when_its_message_comes_again(cluster: PlayedCluster) -> None:
+def test_a_failure_of_the_same_build_is_its_result_when_its_message_comes_again(
+    cluster: PlayedCluster,
+) -> None:
     source_hash = uuid.uuid4().hex * 2
     first = cluster.build(source_hash)
     cluster.run(lines=["error building image: parsing dockerfile: unknown instruction: RUM"])
@@ -253,8 +271,10 @@ def test_a_job_that_is_being_deleted_is_waited_for(cluster: PlayedCluster) -> No
     assert second.result() == DIGEST
 
 
-def test_a_job_that_a_lost_node_keeps_is_passed_over(cluster: PlayedCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempt, "REMOVAL", 0.1)
+def test_a_job_that_a_lost_node_keeps_is_passed_over(
+    cluster: PlayedCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "REMOVAL", 0.1)
     source_hash = uuid.uuid4().hex * 2
     first = cluster.build(source_hash)
     cluster.run()
@@ -266,7 +286,9 @@ def test_a_job_that_a_lost_node_keeps_is_passed_over(cluster: PlayedCluster, mon
     assert second.result() == DIGEST
 
 
-def test_the_same_source_for_another_destination_has_a_job_of_its_own(cluster: PlayedCluster) -> None:
+def test_the_same_source_for_another_destination_has_a_job_of_its_own(
+    cluster: PlayedCluster,
+) -> None:
     source_hash = uuid.uuid4().hex * 2
     first = cluster.build(source_hash)
     assert first.says("Created the Job")
@@ -318,7 +340,9 @@ def test_a_build_survives_that_the_server_has_forgotten_where_its_watches_were(
 
 
 @own_server("its watches cannot be broken")
-def test_a_build_whose_watches_are_told_that_they_are_too_old_begins_them_anew(cluster: PlayedCluster) -> None:
+def test_a_build_whose_watches_are_told_that_they_are_too_old_begins_them_anew(
+    cluster: PlayedCluster,
+) -> None:
     build = cluster.build()
     job, _ = cluster.run()
     cluster.server.expire_watches()
@@ -327,7 +351,9 @@ def test_a_build_whose_watches_are_told_that_they_are_too_old_begins_them_anew(c
 
 
 @own_server("its watches cannot be broken")
-def test_a_job_that_is_seen_to_end_before_its_pod_still_has_its_digest(cluster: PlayedCluster) -> None:
+def test_a_job_that_is_seen_to_end_before_its_pod_still_has_its_digest(
+    cluster: PlayedCluster,
+) -> None:
     build = cluster.build()
     job, _ = cluster.run(lines=["running"])
     assert build.says("running")
@@ -373,7 +399,7 @@ def test_a_watch_that_dies_of_a_fault_stops_no_build_for_good(
         raise ValueError("unforeseen")
 
     with monkeypatch.context() as patched:
-        patched.setattr(watching._Watch, method, fault)
+        patched.setattr(watch._Watch, method, fault)
         cluster.server.expire_watches()
         cluster.server.start_pod(job)
         assert type(other.error()) is ServiceUnreachable
@@ -386,7 +412,9 @@ def test_a_watch_that_dies_of_a_fault_stops_no_build_for_good(
 
 
 @own_server("what it grants is not the test's to change")
-def test_a_watch_that_is_not_permitted_fails_the_build_with_the_verb(cluster: PlayedCluster) -> None:
+def test_a_watch_that_is_not_permitted_fails_the_build_with_the_verb(
+    cluster: PlayedCluster,
+) -> None:
     cluster.server.deny("watch", "pods")
     error = cluster.build().error()
     assert isinstance(error, PermissionDenied)
@@ -415,9 +443,13 @@ def test_the_pod_gets_a_login_for_the_destinations_registry_alone_that_goes_with
     assert (owner["kind"], owner["uid"]) == ("Job", job["metadata"]["uid"])
     config = json.loads(base64.b64decode(secret["data"][".dockerconfigjson"]))
     assert list(config) == ["auths"]
-    assert config["auths"] == {"registry.example.com": {"auth": base64.b64encode(b"ann:s3cr3t").decode()}}
+    assert config["auths"] == {
+        "registry.example.com": {"auth": base64.b64encode(b"ann:s3cr3t").decode()}
+    }
     volumes = job["spec"]["template"]["spec"]["volumes"]
-    assert secret["metadata"]["name"] in [volume.get("secret", {}).get("secretName") for volume in volumes]
+    assert secret["metadata"]["name"] in [
+        volume.get("secret", {}).get("secretName") for volume in volumes
+    ]
     cluster.server.finish(job, 0, DIGEST)
     build.result()
     told = json.dumps([job, build.progress.lines])
@@ -429,7 +461,7 @@ def test_the_pod_gets_a_login_for_the_destinations_registry_alone_that_goes_with
 def test_credentials_that_end_before_the_build_are_renewed_in_place(
     cluster: PlayedCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempt, "RENEW_AGAIN", 0.1)
+    monkeypatch.setattr(run, "RENEW_AGAIN", 0.1)
     old, new = Credentials("ann", "old", expires=time.time() + 1), Credentials("ann", "new")
     logins = Logins(old, old, ServiceUnreachable("The token server is away"), new)
     build = cluster.build(registry=OciRegistry(logins, frozenset()))
@@ -437,7 +469,8 @@ def test_credentials_that_end_before_the_build_are_renewed_in_place(
 
     def config() -> str:
         return "".join(
-            base64.b64decode(secret["data"][".dockerconfigjson"]).decode() for secret in cluster.objects(SECRETS)
+            base64.b64decode(secret["data"][".dockerconfigjson"]).decode()
+            for secret in cluster.objects(SECRETS)
         )
 
     assert until(lambda: base64.b64encode(b"ann:new").decode() in config())
@@ -448,8 +481,13 @@ def test_credentials_that_end_before_the_build_are_renewed_in_place(
 
 
 @own_server("its API server cannot be made to fail")
-def test_an_adopted_job_gets_the_secret_that_its_first_worker_did_not_come_to_make(cluster: PlayedCluster) -> None:
-    source_hash, registry = uuid.uuid4().hex * 2, OciRegistry(Logins(Credentials("ann", "s3cr3t")), frozenset())
+def test_an_adopted_job_gets_the_secret_that_its_first_worker_did_not_come_to_make(
+    cluster: PlayedCluster,
+) -> None:
+    source_hash, registry = (
+        uuid.uuid4().hex * 2,
+        OciRegistry(Logins(Credentials("ann", "s3cr3t")), frozenset()),
+    )
     cluster.server.fail_next(503, 1, verb="create", resource="secrets")
     assert isinstance(cluster.build(source_hash, registry=registry).error(), ServiceUnreachable)
     uid = cluster.job()["metadata"]["uid"]
@@ -478,7 +516,9 @@ def test_build_secrets_are_in_a_secret_of_the_job(cluster: PlayedCluster, tmp_pa
 # the end
 
 
-@pytest.mark.parametrize("error", [BuildCancelled("The build was cancelled"), UserError("The build ran out of time")])
+@pytest.mark.parametrize(
+    "error", [BuildCancelled("The build was cancelled"), UserError("The build ran out of time")]
+)
 @own_server("a pod that no node runs has no log")
 def test_a_build_that_is_stopped_leaves_nothing(cluster: PlayedCluster, error: Exception) -> None:
     build = cluster.build(registry=OciRegistry(Logins(Credentials("ann", "s3cr3t")), frozenset()))
@@ -491,7 +531,9 @@ def test_a_build_that_is_stopped_leaves_nothing(cluster: PlayedCluster, error: E
 
 
 @own_server("a pod that no node runs has no log")
-def test_a_failed_job_stays_for_its_retention_but_its_login_does_not(cluster: PlayedCluster) -> None:
+def test_a_failed_job_stays_for_its_retention_but_its_login_does_not(
+    cluster: PlayedCluster,
+) -> None:
     registry = OciRegistry(Logins(Credentials("ann", "s3cr3t")), frozenset())
     build = cluster.build(registry=registry, failed_job_retention=1234)
     job, pod = cluster.run(lines=["error building image: something"])
@@ -506,7 +548,7 @@ def test_a_failed_job_stays_for_its_retention_but_its_login_does_not(cluster: Pl
 def test_a_build_that_is_cancelled_while_the_api_server_is_away_for_a_moment_leaves_nothing(
     cluster: PlayedCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempt, "REMOVAL_PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(run, "REMOVAL_PAUSES", (0.0, 0.0, 0.0))
     build = cluster.build()
     cluster.run(lines=["running"])
     assert build.says("running")
@@ -522,13 +564,17 @@ def test_a_job_that_cannot_be_deleted_takes_no_digest_away(cluster: PlayedCluste
     build = cluster.build()
     job = cluster.succeed()
     assert build.result() == DIGEST
-    assert any(f"Could not delete jobs/{job['metadata']['name']}" in line for line in build.progress.lines)
+    assert any(
+        f"Could not delete jobs/{job['metadata']['name']}" in line for line in build.progress.lines
+    )
 
 
 # more memory
 
 
-def test_a_build_that_ran_out_of_memory_is_tried_once_more_with_twice_the_limit(cluster: PlayedCluster) -> None:
+def test_a_build_that_ran_out_of_memory_is_tried_once_more_with_twice_the_limit(
+    cluster: PlayedCluster,
+) -> None:
     build = cluster.build(kaniko_config=container(resources={"limits": {"memory": "2Gi"}}))
     job, _ = cluster.run()
     cluster.server.finish(job, 137, reason="OOMKilled")
@@ -542,7 +588,9 @@ def test_a_build_that_ran_out_of_memory_is_tried_once_more_with_twice_the_limit(
     assert "a limit of 4Gi" in warning
 
 
-def test_a_second_kill_for_want_of_memory_fails_the_build_with_the_limit(cluster: PlayedCluster) -> None:
+def test_a_second_kill_for_want_of_memory_fails_the_build_with_the_limit(
+    cluster: PlayedCluster,
+) -> None:
     build = cluster.build(kaniko_config=container(resources={"limits": {"memory": "2Gi"}}))
     cluster.server.finish(cluster.run()[0], 137, reason="OOMKilled")
     cluster.server.finish(cluster.run(2)[0], 137, reason="OOMKilled")
@@ -562,7 +610,9 @@ def test_the_second_try_has_no_more_memory_than_the_ceiling(cluster: PlayedClust
     assert build.result() == DIGEST
 
 
-def test_the_second_try_of_a_build_without_a_limit_fits_on_the_same_nodes(cluster: PlayedCluster) -> None:
+def test_the_second_try_of_a_build_without_a_limit_fits_on_the_same_nodes(
+    cluster: PlayedCluster,
+) -> None:
     build = cluster.build()
     cluster.server.finish(cluster.run()[0], 137, reason="OOMKilled")
     resources = cluster.job(2)["spec"]["template"]["spec"]["containers"][0]["resources"]
@@ -583,7 +633,9 @@ def test_the_second_try_of_a_build_that_requests_more_than_the_ceiling_has_what_
     assert build.result() == DIGEST
 
 
-def test_a_worker_that_dies_in_the_second_try_leaves_it_to_be_adopted(cluster: PlayedCluster) -> None:
+def test_a_worker_that_dies_in_the_second_try_leaves_it_to_be_adopted(
+    cluster: PlayedCluster,
+) -> None:
     source_hash, settings = uuid.uuid4().hex * 2, container(resources={"limits": {"memory": "2Gi"}})
     first = cluster.build(source_hash, kaniko_config=settings)
     cluster.server.finish(cluster.run()[0], 137, reason="OOMKilled")
@@ -633,7 +685,16 @@ def test_permissions_that_are_missing_are_named(cluster: PlayedCluster) -> None:
 def test_these_permissions_suffice(cluster: PlayedCluster) -> None:
     granted = {(permission.verb, permission.resource) for permission in PERMISSIONS}
     for resource in ("jobs", "pods", "pods/log", "secrets", "events"):
-        for verb in ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"):
+        for verb in (
+            "create",
+            "delete",
+            "deletecollection",
+            "get",
+            "list",
+            "patch",
+            "update",
+            "watch",
+        ):
             if (verb, resource) not in granted:
                 cluster.server.deny(verb, resource)
     build = cluster.build(registry=OciRegistry(Logins(Credentials("ann", "s3cr3t")), frozenset()))

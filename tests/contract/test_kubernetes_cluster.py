@@ -1,7 +1,9 @@
-"""How the Kaniko builder and a Kubernetes API get along where no pod runs: on the server of our own, or a real cluster.
+"""How the Kaniko builder and a Kubernetes API get along where no pod runs: on the server of our
+own, or a real cluster.
 
-`make test-cluster` runs it on the cluster of KUBECONFIG. The Jobs are suspended, or their pods are for a scheduler that
-does not exist, so nothing is started there. The Jobs' controller is the cluster's.
+`make test-cluster` runs it on the cluster of KUBECONFIG. The Jobs are suspended, or their pods are
+for a scheduler that does not exist, so nothing is started there. The Jobs' controller is the
+cluster's.
 """
 
 import uuid
@@ -15,14 +17,29 @@ from kubernetes.client import Configuration
 
 from builds import Watched, until
 from imagemill.builders.kaniko import secrets
-from imagemill.builders.kaniko.attempt import Attempt, Ending, Task
-from imagemill.builders.kaniko.cluster import JOBS, PODS, SECRETS, Cluster
+from imagemill.builders.kaniko.api import JOBS, PODS, SECRETS, Cluster
+from imagemill.builders.kaniko.run import Attempt, Ending, Task
 from imagemill.config.model import LocalEnvironment
-from imagemill.errors import BuildCancelled, ImagemillError, OperatorError, TransientError, UserError
+from imagemill.errors import (
+    BuildCancelled,
+    ImagemillError,
+    OperatorError,
+    TransientError,
+    UserError,
+)
 from imagemill.ports import BuildInputs, Credentials
 from imagemill.reference import ImageReference
 from imagemill.registries.oci import OciRegistry
-from kaniko_builds import DESTINATION, DIGEST, Logins, Object, PlayedCluster, container, section, unscheduled_builds
+from kaniko_builds import (
+    DESTINATION,
+    DIGEST,
+    Logins,
+    Object,
+    PlayedCluster,
+    container,
+    section,
+    unscheduled_builds,
+)
 from kubernetes_server.cluster import any_cluster, fresh_namespace
 
 
@@ -44,7 +61,9 @@ def cluster(kubeconfig: Path) -> Iterator[Cluster]:
 def task(cluster: Cluster, source_hash: str = "", **settings: object) -> tuple[Task, Watched]:
     """A build whose Job is suspended."""
     source_hash, progress = source_hash or uuid.uuid4().hex * 2, Watched()
-    inputs = BuildInputs(ImageReference.parse(f"{DESTINATION}:{source_hash}"), source_hash=source_hash, build_id="b")
+    inputs = BuildInputs(
+        ImageReference.parse(f"{DESTINATION}:{source_hash}"), source_hash=source_hash, build_id="b"
+    )
     registry = OciRegistry(Logins(Credentials("ann", "s3cr3t")), frozenset())
     given = section(kaniko_config={"spec": {"suspend": True}}, **settings)
     uri = f"s3://bucket/contexts/{source_hash}.tar.gz"
@@ -72,7 +91,9 @@ def count(cluster: Cluster) -> list[int]:
     return [len(cluster.list(resource)["items"]) for resource in (JOBS, SECRETS)]
 
 
-def test_the_job_and_its_secret_are_accepted_and_go_together_when_the_build_is_cancelled(cluster: Cluster) -> None:
+def test_the_job_and_its_secret_are_accepted_and_go_together_when_the_build_is_cancelled(
+    cluster: Cluster,
+) -> None:
     wanted, progress = task(cluster)
     build = begun(wanted)
     assert until(lambda: count(cluster) == [1, 1])
@@ -91,7 +112,9 @@ def test_a_job_that_is_there_is_adopted(cluster: Cluster) -> None:
     again, progress = task(cluster, wanted.inputs.source_hash)
     second = begun(again)
     assert until(lambda: any("Found the Job" in line for line in progress.lines))
-    assert [each["metadata"]["uid"] for each in cluster.list(JOBS)["items"]] == [job["metadata"]["uid"]]
+    assert [each["metadata"]["uid"] for each in cluster.list(JOBS)["items"]] == [
+        job["metadata"]["uid"]
+    ]
     stop(progress, BuildCancelled("The build was cancelled"))
     assert isinstance(second.exception(30), BuildCancelled)
     assert until(lambda: count(cluster) == [0, 0], 60)
@@ -124,9 +147,14 @@ def test_a_secret_is_put_in_the_place_of_an_older_one(cluster: Cluster) -> None:
     assert until(lambda: count(cluster) == [1, 1])
     (job,) = cluster.list(JOBS)["items"]
     (before,) = cluster.list(SECRETS)["items"]
-    secrets.put(cluster, secrets.docker_secret(job, "registry.example.com", Credentials("ann", "another")))
+    secrets.put(
+        cluster, secrets.docker_secret(job, "registry.example.com", Credentials("ann", "another"))
+    )
     (after,) = cluster.list(SECRETS)["items"]
-    assert (after["metadata"]["name"], after["type"]) == (before["metadata"]["name"], before["type"])
+    assert (after["metadata"]["name"], after["type"]) == (
+        before["metadata"]["name"],
+        before["type"],
+    )
     assert after["data"] != before["data"]
     stop(progress, BuildCancelled("The build was cancelled"))
     assert isinstance(build.exception(30), BuildCancelled)
@@ -149,7 +177,9 @@ def conditions(job: Object) -> list[tuple[str, str]]:
     return [(condition["type"], condition["reason"]) for condition in job["status"]["conditions"]]
 
 
-def test_a_job_whose_pod_succeeds_is_complete_and_its_build_has_the_digest(played: PlayedCluster) -> None:
+def test_a_job_whose_pod_succeeds_is_complete_and_its_build_has_the_digest(
+    played: PlayedCluster,
+) -> None:
     build = played.build()
     job = played.succeed()
     assert conditions(job)[0] == ("SuccessCriteriaMet", "CompletionsReached")
@@ -157,12 +187,17 @@ def test_a_job_whose_pod_succeeds_is_complete_and_its_build_has_the_digest(playe
     assert played.is_empty()
 
 
-def test_a_job_whose_pod_is_killed_has_failed_and_the_second_one_has_more_memory(played: PlayedCluster) -> None:
+def test_a_job_whose_pod_is_killed_has_failed_and_the_second_one_has_more_memory(
+    played: PlayedCluster,
+) -> None:
     build = played.build(kaniko_config=container(resources={"limits": {"memory": "2Gi"}}))
     first = played.server.finish(played.run()[0], 137, reason="OOMKilled")
     assert conditions(first)[0] == ("FailureTarget", "BackoffLimitExceeded")
     again = played.job(2)["spec"]["template"]["spec"]
-    assert (again["schedulerName"], again["containers"][0]["resources"]["limits"]["memory"]) == ("nobody", "4Gi")
+    assert (again["schedulerName"], again["containers"][0]["resources"]["limits"]["memory"]) == (
+        "nobody",
+        "4Gi",
+    )
     played.succeed(2)
     assert build.result() == DIGEST
 
@@ -170,7 +205,10 @@ def test_a_job_whose_pod_is_killed_has_failed_and_the_second_one_has_more_memory
 def test_a_job_over_its_deadline_has_failed_and_has_no_pod(played: PlayedCluster) -> None:
     build = played.build()
     job, _ = played.run()
-    assert conditions(played.server.fail_job(job, "DeadlineExceeded"))[-1] == ("Failed", "DeadlineExceeded")
+    assert conditions(played.server.fail_job(job, "DeadlineExceeded"))[-1] == (
+        "Failed",
+        "DeadlineExceeded",
+    )
     assert isinstance(build.error(), UserError)
     assert until(lambda: played.objects(PODS) == [])
 
@@ -195,9 +233,13 @@ def test_a_job_waits_for_a_pod_that_stays(played: PlayedCluster) -> None:
     assert played.is_empty()
 
 
-def test_a_build_whose_pod_no_node_takes_fails_in_the_schedulers_words(played: PlayedCluster) -> None:
+def test_a_build_whose_pod_no_node_takes_fails_in_the_schedulers_words(
+    played: PlayedCluster,
+) -> None:
     build = played.build(scheduling_timeout=1)
-    played.server.unschedulable(played.server.start_pod(played.job()), "0/3 nodes are available: 3 Insufficient cpu.")
+    played.server.unschedulable(
+        played.server.start_pod(played.job()), "0/3 nodes are available: 3 Insufficient cpu."
+    )
     error = build.error()
     assert isinstance(error, OperatorError)
     assert "3 Insufficient cpu" in error.message

@@ -1,7 +1,9 @@
-"""How the failures of builds in a cluster are told apart, each from the objects that Kubernetes shows of it.
+"""How the failures of builds in a cluster are told apart, each from the objects that Kubernetes
+shows of it.
 
-The tests write what the kubelet, the scheduler and the Job's controller write, in their words: into the API server of
-the tests, or through the API of a real cluster (`make test-cluster`), where the Job's controller is its own.
+The tests write what the kubelet, the scheduler and the Job's controller write, in their words: into
+the API server of the tests, or through the API of a real cluster (`make test-cluster`), where the
+Job's controller is its own.
 """
 
 import uuid
@@ -12,7 +14,7 @@ import pytest
 
 from api_player import own_server
 from imagemill.builders.kaniko import failures
-from imagemill.builders.kaniko.cluster import connect
+from imagemill.builders.kaniko.api import connect
 from imagemill.errors import (
     BuildCancelled,
     ConfigError,
@@ -58,7 +60,9 @@ def pod_of(cluster: PlayedCluster) -> Object:
 # the image
 
 
-def test_an_image_that_does_not_exist_is_named_with_the_registrys_words(cluster: PlayedCluster) -> None:
+def test_an_image_that_does_not_exist_is_named_with_the_registrys_words(
+    cluster: PlayedCluster,
+) -> None:
     build = cluster.build()
     said = f'rpc error: code = NotFound desc = failed to pull and unpack image "{IMAGE}": {IMAGE}: not found'
     cluster.server.wait_in(pod_of(cluster), "ErrImagePull", said)
@@ -76,7 +80,9 @@ def test_an_image_that_wants_a_login_is_no_permission(cluster: PlayedCluster) ->
     assert "imagePullSecrets" in error.hint
 
 
-def test_what_the_registry_said_is_found_in_the_events_while_the_kubelet_waits(cluster: PlayedCluster) -> None:
+def test_what_the_registry_said_is_found_in_the_events_while_the_kubelet_waits(
+    cluster: PlayedCluster,
+) -> None:
     build = cluster.build()
     pod = pod_of(cluster)
     said = f'Failed to pull image "{IMAGE}": pull access denied, repository does not exist'
@@ -87,7 +93,9 @@ def test_what_the_registry_said_is_found_in_the_events_while_the_kubelet_waits(c
 
 def test_an_invalid_image_name_is_told(cluster: PlayedCluster) -> None:
     build = cluster.build()
-    cluster.server.wait_in(pod_of(cluster), "InvalidImageName", "couldn't parse image name: invalid reference format")
+    cluster.server.wait_in(
+        pod_of(cluster), "InvalidImageName", "couldn't parse image name: invalid reference format"
+    )
     assert "invalid reference format" in failed(build, OperatorError).message
 
 
@@ -107,7 +115,9 @@ def test_a_registry_that_does_not_answer_is_given_time_and_then_tried_again(
 UNSCHEDULABLE = "0/3 nodes are available: 3 Insufficient cpu. preemption: 0/3 nodes are available"
 
 
-def test_a_pod_that_no_node_can_run_fails_after_the_grace_in_the_schedulers_words(cluster: PlayedCluster) -> None:
+def test_a_pod_that_no_node_can_run_fails_after_the_grace_in_the_schedulers_words(
+    cluster: PlayedCluster,
+) -> None:
     build = cluster.build(scheduling_timeout=1)
     cluster.server.unschedulable(pod_of(cluster), UNSCHEDULABLE)
     assert build.says("Waiting: No node can run the build's pod")
@@ -143,14 +153,24 @@ def disrupted(reason: str, message: str) -> Object:
 @pytest.mark.parametrize(
     ("reason", "message", "told"),
     [
-        ("PreemptionByScheduler", "default-scheduler: preempting to accommodate a higher priority pod", "preempted"),
-        ("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint", "lost with its node"),
+        (
+            "PreemptionByScheduler",
+            "default-scheduler: preempting to accommodate a higher priority pod",
+            "preempted",
+        ),
+        (
+            "DeletionByTaintManager",
+            "Taint manager: deleting due to NoExecute taint",
+            "lost with its node",
+        ),
         ("DeletionByPodGC", "PodGC: node no longer exists", "lost with its node"),
         ("EvictionByEvictionAPI", "Eviction API: evicting", "evicted"),
     ],
 )
 @own_server("a pod that no node runs has no node's name")
-def test_a_pod_that_is_taken_away_is_tried_again(cluster: PlayedCluster, reason: str, message: str, told: str) -> None:
+def test_a_pod_that_is_taken_away_is_tried_again(
+    cluster: PlayedCluster, reason: str, message: str, told: str
+) -> None:
     build = cluster.build()
     _, pod = cluster.run()
     cluster.server.keep_terminating()
@@ -184,7 +204,9 @@ def test_a_pod_that_used_more_disk_than_it_may_is_not_tried_again(cluster: Playe
     assert "ephemeral-storage" in error.hint
 
 
-def test_a_pod_whose_container_was_lost_with_its_node_is_tried_again(cluster: PlayedCluster) -> None:
+def test_a_pod_whose_container_was_lost_with_its_node_is_tried_again(
+    cluster: PlayedCluster,
+) -> None:
     build = cluster.build()
     job, _ = cluster.run()
     cluster.server.finish(job, 137, reason="ContainerStatusUnknown")
@@ -199,11 +221,15 @@ def test_a_pod_that_vanished_is_tried_again(cluster: PlayedCluster) -> None:
     failed(build, TransientError)
 
 
-def test_a_build_whose_pod_was_evicted_is_built_when_it_is_tried_again(cluster: PlayedCluster) -> None:
+def test_a_build_whose_pod_was_evicted_is_built_when_it_is_tried_again(
+    cluster: PlayedCluster,
+) -> None:
     source_hash = uuid.uuid4().hex * 2
     build = cluster.build(source_hash)
     _, pod = cluster.run()
-    cluster.server.pod_status(pod, {"phase": "Failed", "reason": "Evicted", "message": "low on resource: memory"})
+    cluster.server.pod_status(
+        pod, {"phase": "Failed", "reason": "Evicted", "message": "low on resource: memory"}
+    )
     failed(build, TransientError)
     again = cluster.build(source_hash)
     assert again.says("Created the Job")
@@ -217,11 +243,16 @@ def test_a_build_whose_pod_was_evicted_is_built_when_it_is_tried_again(cluster: 
 def test_a_quota_on_jobs_is_told_with_its_figures(cluster: PlayedCluster) -> None:
     cluster.server.set_quota("team", {"count/jobs.batch": 0})
     error = failed(cluster.build(), OperatorError)
-    assert "quota team is exceeded: requested: count/jobs.batch=1, used: count/jobs.batch=0" in error.message
+    assert (
+        "quota team is exceeded: requested: count/jobs.batch=1, used: count/jobs.batch=0"
+        in error.message
+    )
 
 
 @own_server("its Jobs' controller makes the pod at once")
-def test_a_quota_that_keeps_the_pod_from_being_made_is_told_within_seconds(cluster: PlayedCluster) -> None:
+def test_a_quota_that_keeps_the_pod_from_being_made_is_told_within_seconds(
+    cluster: PlayedCluster,
+) -> None:
     build = cluster.build()
     said = (
         'Error creating: pods "x-abcde" is forbidden: exceeded quota: team, requested: requests.memory=1Gi,'
@@ -229,7 +260,10 @@ def test_a_quota_that_keeps_the_pod_from_being_made_is_told_within_seconds(clust
     )
     cluster.server.event(cluster.job(), "FailedCreate", said, "Warning")
     error = failed(build, OperatorError)
-    assert "quota team is exceeded: requested: requests.memory=1Gi, used: requests.memory=8Gi" in error.message
+    assert (
+        "quota team is exceeded: requested: requests.memory=1Gi, used: requests.memory=8Gi"
+        in error.message
+    )
     assert cluster.is_empty()
 
 
@@ -244,15 +278,21 @@ def test_why_an_adopted_job_has_no_pod_is_known_from_before(cluster: PlayedClust
     first.stop(TransientError("the worker lost its lock"))
     first.error()
     said = "exceeded quota: team, requested: pods=1, used: pods=1, limited: pods=1"
-    cluster.server.event(job, "FailedCreate", f'Error creating: pods "x" is forbidden: {said}', "Warning")
+    cluster.server.event(
+        job, "FailedCreate", f'Error creating: pods "x" is forbidden: {said}', "Warning"
+    )
     assert "quota team is exceeded" in failed(cluster.build(source_hash), OperatorError).message
     other.stop(BuildCancelled("the test is over"))
     other.error()
 
 
 @own_server("its admission is not the test's to change")
-def test_a_webhook_that_does_not_admit_the_job_is_named_with_its_reason(cluster: PlayedCluster) -> None:
-    cluster.server.deny_admission("policy.example.com", "images must come from registry.example.com")
+def test_a_webhook_that_does_not_admit_the_job_is_named_with_its_reason(
+    cluster: PlayedCluster,
+) -> None:
+    cluster.server.deny_admission(
+        "policy.example.com", "images must come from registry.example.com"
+    )
     error = failed(cluster.build(), OperatorError)
     assert "The admission webhook policy.example.com" in error.message
     assert "images must come from registry.example.com" in error.message
@@ -265,7 +305,10 @@ def test_a_webhook_that_does_not_admit_the_job_is_named_with_its_reason(cluster:
             'violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false',
             "Pod security (restricted:latest)",
         ),
-        ('admission webhook "p.example.com" denied the request: no', "The admission webhook p.example.com"),
+        (
+            'admission webhook "p.example.com" denied the request: no',
+            "The admission webhook p.example.com",
+        ),
         ("maximum memory usage per Container is 1Gi, but limit is 2Gi", "LimitRange"),
         (
             'error looking up service account builds/builder: serviceaccount "builder" not found',
@@ -279,7 +322,9 @@ def test_what_is_not_admitted_of_the_pod_is_told_by_its_jobs_events(
     cluster: PlayedCluster, said: str, told: str
 ) -> None:
     build = cluster.build()
-    cluster.server.event(cluster.job(), "FailedCreate", f'Error creating: pods "x" is forbidden: {said}', "Warning")
+    cluster.server.event(
+        cluster.job(), "FailedCreate", f'Error creating: pods "x" is forbidden: {said}', "Warning"
+    )
     assert told in failed(build, OperatorError).message
 
 
@@ -292,7 +337,9 @@ def test_a_field_that_kubernetes_does_not_accept_is_named(cluster: PlayedCluster
 
 @pytest.mark.parametrize("verb", ["create", "get"])
 @own_server("what it grants is not the test's to change")
-def test_a_missing_permission_is_named_with_verb_and_resource(cluster: PlayedCluster, verb: str) -> None:
+def test_a_missing_permission_is_named_with_verb_and_resource(
+    cluster: PlayedCluster, verb: str
+) -> None:
     source_hash = uuid.uuid4().hex * 2
     first = cluster.build(source_hash)
     assert first.says("Created")
@@ -306,7 +353,9 @@ def test_a_missing_permission_is_named_with_verb_and_resource(cluster: PlayedClu
 
 @own_server("the test changes how the server is reached")
 def test_credentials_that_are_not_accepted_are_told(cluster: PlayedCluster) -> None:
-    cluster.server.kubeconfig.write_text(cluster.server.kubeconfig.read_text().replace(cluster.server.token, "wrong"))
+    cluster.server.kubeconfig.write_text(
+        cluster.server.kubeconfig.read_text().replace(cluster.server.token, "wrong")
+    )
     error = failed(cluster.build(), PermissionDenied)
     assert "does not accept the worker's credentials" in error.message
     assert "wrong" not in error.message
@@ -327,7 +376,9 @@ def test_an_api_server_that_fails_is_a_service_unreachable(cluster: PlayedCluste
 
 
 @own_server("its API server cannot be made to fail")
-def test_an_api_server_that_wants_to_be_left_alone_says_for_how_long(cluster: PlayedCluster) -> None:
+def test_an_api_server_that_wants_to_be_left_alone_says_for_how_long(
+    cluster: PlayedCluster,
+) -> None:
     cluster.server.fail_next(429, 1, verb="create", resource="jobs")
     error = cluster.build().error()
     assert type(error) is TransientError
@@ -335,7 +386,9 @@ def test_an_api_server_that_wants_to_be_left_alone_says_for_how_long(cluster: Pl
 
 
 @own_server("its API server cannot be made to fail")
-def test_a_request_that_was_put_off_is_made_again_when_the_server_says(cluster: PlayedCluster) -> None:
+def test_a_request_that_was_put_off_is_made_again_when_the_server_says(
+    cluster: PlayedCluster,
+) -> None:
     cluster.server.fail_next(429, 1, verb="create", resource="jobs", retry_after=1)
     build = cluster.build()
     cluster.succeed()
@@ -369,7 +422,9 @@ def test_without_a_cluster_it_is_said_what_to_set(tmp_path: Path) -> None:
         ("couldn't find key token in Secret builds/aws", "The Secret aws has no key token"),
     ],
 )
-def test_a_secret_or_configmap_that_a_variable_refers_to_is_named(cluster: PlayedCluster, said: str, told: str) -> None:
+def test_a_secret_or_configmap_that_a_variable_refers_to_is_named(
+    cluster: PlayedCluster, said: str, told: str
+) -> None:
     build = cluster.build()
     cluster.server.wait_in(pod_of(cluster), "CreateContainerConfigError", said)
     assert told in failed(build, OperatorError).message
@@ -401,14 +456,19 @@ def test_a_container_that_cannot_be_started_is_told(cluster: PlayedCluster) -> N
     build = cluster.build()
     said = 'failed to create containerd task: exec: "/kaniko/executor": stat /kaniko/executor: no such file'
     cluster.server.wait_in(pod_of(cluster), "RunContainerError", said)
-    assert "cannot be started: failed to create containerd task" in failed(build, OperatorError).message
+    assert (
+        "cannot be started: failed to create containerd task"
+        in failed(build, OperatorError).message
+    )
 
 
 # the build itself
 
 
 @own_server("a pod that no node runs has no log")
-def test_the_dockerfiles_own_failure_has_its_instruction_and_exit_code(cluster: PlayedCluster) -> None:
+def test_the_dockerfiles_own_failure_has_its_instruction_and_exit_code(
+    cluster: PlayedCluster,
+) -> None:
     build = cluster.build()
     lines = [
         'level=info msg="RUN make model"',
@@ -425,11 +485,15 @@ def test_the_dockerfiles_own_failure_has_its_instruction_and_exit_code(cluster: 
 
 
 @own_server("what it grants is not the test's to change")
-def test_a_failure_whose_log_is_lost_is_told_by_its_termination_message(cluster: PlayedCluster) -> None:
+def test_a_failure_whose_log_is_lost_is_told_by_its_termination_message(
+    cluster: PlayedCluster,
+) -> None:
     cluster.server.deny("get", "pods/log")
     build = cluster.build()
     job, _ = cluster.run()
-    cluster.server.finish(job, 1, "error building image: parsing dockerfile: unknown instruction: RUM")
+    cluster.server.finish(
+        job, 1, "error building image: parsing dockerfile: unknown instruction: RUM"
+    )
     assert "unknown instruction: RUM" in failed(build, UserError).message
 
 

@@ -1,4 +1,6 @@
-"""One worker supervises many builds at once: each gets its own result and log, over a bounded number of connections."""
+"""One worker supervises many builds at once: each gets its own result and log, over a bounded
+number of connections.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 
 from api_player import own_server
 from builds import until
-from imagemill.builders.kaniko.cluster import CONNECTIONS
+from imagemill.builders.kaniko.api import CONNECTIONS
 from imagemill.builders.kaniko.logs import FOLLOWERS, Followers, PodLog
 from imagemill.errors import BuildCancelled
 from kaniko_builds import Object, PlayedCluster, RunningBuild, played_cluster
@@ -34,13 +36,18 @@ def digest(number: int) -> str:
 
 
 def start(cluster: PlayedCluster) -> list[RunningBuild]:
-    return [cluster.build(source_hash(number), build_id=f"build-{number}") for number in range(BUILDS)]
+    return [
+        cluster.build(source_hash(number), build_id=f"build-{number}") for number in range(BUILDS)
+    ]
 
 
 def by_number(cluster: PlayedCluster) -> list[Object]:
     """The Jobs of all builds, in their order."""
     assert until(lambda: len(cluster.server.jobs()) == BUILDS)
-    jobs = {job["metadata"]["annotations"]["dev.imagemill/build-id"]: job for job in cluster.server.jobs()}
+    jobs = {
+        job["metadata"]["annotations"]["dev.imagemill/build-id"]: job
+        for job in cluster.server.jobs()
+    }
     return [jobs[f"build-{number}"] for number in range(BUILDS)]
 
 
@@ -49,7 +56,8 @@ def connections(cluster: PlayedCluster) -> int:
     port = urlsplit(cluster.server.url).port
     found = psutil.Process().net_connections("tcp")
     return sum(
-        each.status == psutil.CONN_ESTABLISHED and bool(each.raddr) and each.raddr.port == port for each in found
+        each.status == psutil.CONN_ESTABLISHED and bool(each.raddr) and each.raddr.port == port
+        for each in found
     )
 
 
@@ -85,7 +93,9 @@ def test_many_builds_at_once_have_their_own_digests_and_whole_logs_over_few_conn
 
 
 @own_server("its API server cannot be made to fail")
-def test_many_builds_survive_closed_and_forgotten_watches_and_a_server_in_trouble(cluster: PlayedCluster) -> None:
+def test_many_builds_survive_closed_and_forgotten_watches_and_a_server_in_trouble(
+    cluster: PlayedCluster,
+) -> None:
     builds = start(cluster)
     jobs = by_number(cluster)
     for job in jobs[: BUILDS // 2]:
@@ -101,7 +111,9 @@ def test_many_builds_survive_closed_and_forgotten_watches_and_a_server_in_troubl
 
 
 @own_server("a pod that no node runs has no log")
-def test_one_connection_serves_several_logs_live_one_turn_after_the_other(cluster: PlayedCluster) -> None:
+def test_one_connection_serves_several_logs_live_one_turn_after_the_other(
+    cluster: PlayedCluster,
+) -> None:
     build = cluster.build()
     job, first = cluster.run()
     pods = [first, *(cluster.server.run_pod(cluster.server.start_pod(job)) for _ in range(2))]
@@ -118,7 +130,9 @@ def test_one_connection_serves_several_logs_live_one_turn_after_the_other(cluste
         followers.add(log)
     for count in range(0, 30, 10):
         for pod in pods:
-            cluster.server.log(pod, [f"{pod['metadata']['name']} {count + line}" for line in range(10)])
+            cluster.server.log(
+                pod, [f"{pod['metadata']['name']} {count + line}" for line in range(10)]
+            )
         assert until(lambda: all_have(count + 10))  # noqa: B023 (asked at once)
     for log in logs:
         log.close()

@@ -1,4 +1,6 @@
-"""What every registry adapter must do, on a real registry: open, with passwords, and with a token server."""
+"""What every registry adapter must do, on a real registry: open, with passwords, and with a token
+server.
+"""
 
 import json
 import subprocess
@@ -27,7 +29,9 @@ ABSENT = f"sha256:{'0' * 64}"
 
 @dataclass(frozen=True)
 class Site:
-    """A registry to run the contract on, and what is needed to write to it behind the adapter's back."""
+    """A registry to run the contract on, and what is needed to write to it behind the adapter's
+    back.
+    """
 
     address: str
     found: Credentials | None
@@ -65,9 +69,13 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, tokens: TokenServer) -> It
     """A registry that asks for tokens."""
 
     def authorization(path: str) -> Mapping[str, str]:
-        return {"Authorization": f"Bearer {tokens.token('writer', [f'repository:{path}:pull,push'])}"}
+        return {
+            "Authorization": f"Bearer {tokens.token('writer', [f'repository:{path}:pull,push'])}"
+        }
 
-    with servers.docker_registry(tmp_path_factory.mktemp("guarded"), auth=tokens.registry_auth()) as address:
+    with servers.docker_registry(
+        tmp_path_factory.mktemp("guarded"), auth=tokens.registry_auth()
+    ) as address:
         yield Site(address, WRITER, authorization)
 
 
@@ -75,7 +83,9 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, tokens: TokenServer) -> It
 def site(request: pytest.FixtureRequest) -> Site:
     if request.param == "open":
         return Site(request.getfixturevalue("registry"), None, lambda path: {})
-    found: Site = request.getfixturevalue({"passwords": "passwords", "tokens": "guarded"}[request.param])
+    found: Site = request.getfixturevalue(
+        {"passwords": "passwords", "tokens": "guarded"}[request.param]
+    )
     return found
 
 
@@ -86,8 +96,12 @@ class TestContract:
         digest = site.pusher(repository).image("v1", media_type)
         assert site.adapter().digest(repository.with_tag("v1")) == digest
 
-    @pytest.mark.parametrize(("list_type", "image_type"), [(OCI_INDEX, OCI_MANIFEST), (DOCKER_LIST, DOCKER_MANIFEST)])
-    def test_digest_of_a_manifest_list_is_that_of_the_list(self, site: Site, list_type: str, image_type: str) -> None:
+    @pytest.mark.parametrize(
+        ("list_type", "image_type"), [(OCI_INDEX, OCI_MANIFEST), (DOCKER_LIST, DOCKER_MANIFEST)]
+    )
+    def test_digest_of_a_manifest_list_is_that_of_the_list(
+        self, site: Site, list_type: str, image_type: str
+    ) -> None:
         repository = site.repository()
         pusher = site.pusher(repository)
         image = pusher.image("image", image_type)
@@ -130,7 +144,9 @@ class TestContract:
     def test_tag_gives_a_manifest_list_more_tags(self, site: Site) -> None:
         repository = site.repository()
         pusher = site.pusher(repository)
-        digest = pusher.index("v1", DOCKER_LIST, pusher.image("image", DOCKER_MANIFEST), DOCKER_MANIFEST)
+        digest = pusher.index(
+            "v1", DOCKER_LIST, pusher.image("image", DOCKER_MANIFEST), DOCKER_MANIFEST
+        )
         adapter = site.adapter()
         adapter.tag(repository.with_digest(digest), ("stable",))
         assert adapter.digest(repository.with_tag("stable")) == digest
@@ -169,7 +185,9 @@ class TestPasswords:
         [None, Credentials("writer", "not-this"), Credentials("", "", "token")],
         ids=["none", "wrong", "identity"],
     )
-    def test_missing_or_wrong_ones_are_a_permission_denied(self, passwords: Site, found: Credentials | None) -> None:
+    def test_missing_or_wrong_ones_are_a_permission_denied(
+        self, passwords: Site, found: Credentials | None
+    ) -> None:
         repository = passwords.repository()
         with pytest.raises(PermissionDenied) as raised:
             OciRegistry(Always(found)).digest(repository.with_tag("v1"))
@@ -185,22 +203,38 @@ class TestPasswords:
         copy = DockerConfig(tmp_path).private_copy(passwords.address, WRITER)
         (tmp_path / "config.json").write_text(json.dumps(copy))
         repository = passwords.repository()
-        command = [docker_cli, "--config", str(tmp_path), "--host", engine, "pull", f"{repository}:v1"]
+        command = [
+            docker_cli,
+            "--config",
+            str(tmp_path),
+            "--host",
+            engine,
+            "pull",
+            f"{repository}:v1",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert f"manifest for {repository}:v1 not found" in done.stderr  # and not that it may not ask
+        assert (
+            f"manifest for {repository}:v1 not found" in done.stderr
+        )  # and not that it may not ask
 
 
 class TestTokens:
-    def test_scope_is_asked_for_as_the_action_needs_it(self, guarded: Site, tokens: TokenServer) -> None:
+    def test_scope_is_asked_for_as_the_action_needs_it(
+        self, guarded: Site, tokens: TokenServer
+    ) -> None:
         repository = guarded.repository()
         digest = guarded.pusher(repository).image("v1")
         tokens.web.requests.clear()
         adapter = guarded.adapter()
         assert adapter.digest(repository.with_tag("v1")) == digest
-        assert [r.query["scope"] for r in tokens.web.requests] == [[f"repository:{repository.path}:pull"]]
+        assert [r.query["scope"] for r in tokens.web.requests] == [
+            [f"repository:{repository.path}:pull"]
+        ]
         tokens.web.requests.clear()
         adapter.tag(repository.with_digest(digest), ("v2", "v3"))
-        assert [r.query["scope"] for r in tokens.web.requests] == [[f"repository:{repository.path}:pull,push"]]
+        assert [r.query["scope"] for r in tokens.web.requests] == [
+            [f"repository:{repository.path}:pull,push"]
+        ]
 
     def test_token_is_kept_while_it_is_valid(self, guarded: Site, tokens: TokenServer) -> None:
         repository = guarded.repository()
@@ -230,12 +264,16 @@ class TestTokens:
         assert [adapter.digest(repository.with_tag("v1")) for _ in range(3)] == [digest] * 3
         assert len(tokens.web.requests) == 3
 
-    def test_tokens_of_two_repositories_are_kept_apart(self, guarded: Site, tokens: TokenServer) -> None:
+    def test_tokens_of_two_repositories_are_kept_apart(
+        self, guarded: Site, tokens: TokenServer
+    ) -> None:
         adapter, repositories = guarded.adapter(), [guarded.repository(), guarded.repository()]
         tokens.web.requests.clear()
         for repository in repositories * 2:
             assert adapter.digest(repository.with_tag("v1")) is None
-        assert [r.query["scope"] for r in tokens.web.requests] == [[f"repository:{r.path}:pull"] for r in repositories]
+        assert [r.query["scope"] for r in tokens.web.requests] == [
+            [f"repository:{r.path}:pull"] for r in repositories
+        ]
 
     def test_identity_token_is_exchanged(self, guarded: Site, tokens: TokenServer) -> None:
         repository = guarded.repository()

@@ -1,4 +1,6 @@
-"""How the registry client takes what no healthy registry answers, from a server that answers as a test says."""
+"""How the registry client takes what no healthy registry answers, from a server that answers as a
+test says.
+"""
 
 import base64
 import datetime
@@ -34,7 +36,9 @@ from web import Application, Request, Response, Web, serve
 
 MANIFEST = b'{"schemaVersion": 2}'
 DIGEST = f"sha256:{hashlib.sha256(MANIFEST).hexdigest()}"
-FOUND = Response(200, {"Content-Type": MANIFEST_TYPES[0], "Docker-Content-Digest": DIGEST}, MANIFEST)
+FOUND = Response(
+    200, {"Content-Type": MANIFEST_TYPES[0], "Docker-Content-Digest": DIGEST}, MANIFEST
+)
 BARE = Response(200, {"Content-Type": f"{MANIFEST_TYPES[0]}; charset=utf-8"}, MANIFEST)
 HTML = Response(200, {"Content-Type": "text/html"}, b"<html>Welcome to nginx!</html>")
 PASSWORD = "open-sesame"
@@ -64,7 +68,9 @@ def answering(response: Response, head: Response | None = None) -> Application:
 
 def refusal(status: int, code: str, headers: Mapping[str, str] | None = None) -> Response:
     body = {"errors": [{"code": code, "message": "in the registry's words", "detail": {}}]}
-    return Response(status, {"Content-Type": "application/json", **(headers or {})}, json.dumps(body).encode())
+    return Response(
+        status, {"Content-Type": "application/json", **(headers or {})}, json.dumps(body).encode()
+    )
 
 
 def error_of(response: Response) -> ImagemillError:
@@ -80,7 +86,10 @@ class TestDigest:
     def test_header_of_a_head_is_enough(self) -> None:
         with serve(answering(FOUND)) as web:
             assert client().digest(image(web)) == DIGEST
-            assert [r.method for r in web.requests] == ["GET", "HEAD"]  # the first asks whether it is plain HTTP
+            assert [r.method for r in web.requests] == [
+                "GET",
+                "HEAD",
+            ]  # the first asks whether it is plain HTTP
             assert web.requests[1].path == "/v2/a/b/manifests/v1"
             assert web.requests[1].headers["accept"] == ", ".join(MANIFEST_TYPES)
 
@@ -117,7 +126,9 @@ class TestDigest:
             Response(418),
         ],
     )
-    def test_server_that_is_no_registry_is_unreachable_never_absent(self, response: Response) -> None:
+    def test_server_that_is_no_registry_is_unreachable_never_absent(
+        self, response: Response
+    ) -> None:
         error = error_of(response)
         assert type(error) is ServiceUnreachable
         assert "does not answer as a registry does" in error.message
@@ -125,7 +136,10 @@ class TestDigest:
 
     @pytest.mark.parametrize("code", ["NAME_INVALID", "UNSUPPORTED"])
     def test_question_that_the_registry_refuses_is_not_asked_again(self, code: str) -> None:
-        with serve(answering(refusal(400, code), head=Response(405))) as web, pytest.raises(OperatorError) as raised:
+        with (
+            serve(answering(refusal(400, code), head=Response(405))) as web,
+            pytest.raises(OperatorError) as raised,
+        ):
             client().digest(image(web))
         assert f"400 {code} in the registry's words" in raised.value.message
 
@@ -172,7 +186,10 @@ class TestDigest:
 
     @pytest.mark.parametrize("response", [FOUND, BARE])
     def test_other_digest_than_the_one_asked_for_is_an_error(self, response: Response) -> None:
-        with serve(answering(response)) as web, pytest.raises(ServiceUnreachable, match="answers with the digest"):
+        with (
+            serve(answering(response)) as web,
+            pytest.raises(ServiceUnreachable, match="answers with the digest"),
+        ):
             client().digest(image(web).with_digest(f"sha256:{'1' * 64}"))
 
     def test_endless_answer_is_an_error(self) -> None:
@@ -191,7 +208,9 @@ class TestTag:
             if request.method == "PUT":
                 return put
             return (
-                FOUND if request.path == "/v2/" or request.path.endswith(DIGEST) else refusal(404, "MANIFEST_UNKNOWN")
+                FOUND
+                if request.path == "/v2/" or request.path.endswith(DIGEST)
+                else refusal(404, "MANIFEST_UNKNOWN")
             )
 
         return answer
@@ -215,7 +234,9 @@ class TestTag:
             assert not web.requests
 
     @pytest.mark.parametrize("headers", [{"Docker-Content-Digest": f"sha256:{'1' * 64}"}, {}])
-    def test_registry_that_stores_something_else_is_an_error(self, headers: Mapping[str, str]) -> None:
+    def test_registry_that_stores_something_else_is_an_error(
+        self, headers: Mapping[str, str]
+    ) -> None:
         with (
             serve(self.registry(Response(201, headers))) as web,
             pytest.raises(ServiceUnreachable, match=f"was given {DIGEST}, and is"),
@@ -234,7 +255,10 @@ class TestTag:
             assert not web.asked("PUT", "")
 
     def test_refused_put_names_the_push(self) -> None:
-        with serve(self.registry(refusal(403, "DENIED"))) as web, pytest.raises(PermissionDenied) as raised:
+        with (
+            serve(self.registry(refusal(403, "DENIED"))) as web,
+            pytest.raises(PermissionDenied) as raised,
+        ):
             client().tag(image(web).with_digest(DIGEST), ("x",))
         assert f"No permission to push to {web.address}/a/b" in raised.value.message
 
@@ -259,7 +283,10 @@ class TestRedirects:
 
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
     def test_other_server_does_not_get_the_credentials(self, status: int) -> None:
-        with serve(answering(FOUND)) as other, serve(self.behind(f"http://{other.address}/blob?sig=1", status)) as web:
+        with (
+            serve(answering(FOUND)) as other,
+            serve(self.behind(f"http://{other.address}/blob?sig=1", status)) as web,
+        ):
             assert client(USER).digest(image(web)) == DIGEST
             assert [r.method for r in other.requests] == ["HEAD"]
             assert "authorization" not in other.requests[0].headers
@@ -272,7 +299,10 @@ class TestRedirects:
 
         with serve(answer) as web:
             assert client(USER).digest(image(web)) == DIGEST
-            assert web.requests[-1].headers["authorization"] == web.requests[-2].headers["authorization"]
+            assert (
+                web.requests[-1].headers["authorization"]
+                == web.requests[-2].headers["authorization"]
+            )
 
     def test_put_is_redirected_with_its_bytes(self) -> None:
         with serve(TestTag.registry(Response(201, {"Docker-Content-Digest": DIGEST}))) as other:
@@ -308,7 +338,9 @@ class TestRedirects:
 
     def test_signature_in_a_redirect_is_not_told(self) -> None:
         with serve(lambda _: Response(500)) as other:
-            error = error_of(Response(307, {"Location": f"http://{other.address}/x?sig={PASSWORD}"}))
+            error = error_of(
+                Response(307, {"Location": f"http://{other.address}/x?sig={PASSWORD}"})
+            )
         assert other.address in error.message
 
 
@@ -333,7 +365,9 @@ class TestLogin:
     def token(**fields: object) -> Response:
         return Response(200, {"Content-Type": "application/json"}, json.dumps(fields).encode())
 
-    def error_of(self, token: Response, challenge: str = "", found: Credentials = USER) -> ImagemillError:
+    def error_of(
+        self, token: Response, challenge: str = "", found: Credentials = USER
+    ) -> ImagemillError:
         with serve(self.guarded(token, challenge)) as web, pytest.raises(ImagemillError) as raised:
             client(found).digest(image(web))
         assert raised.value.hint
@@ -353,7 +387,11 @@ class TestLogin:
             challenge = f'Bearer realm="http://{other.address}/token?account=me",service="s"'
             with serve(self.guarded(HTML, challenge)) as web:
                 assert client().digest(image(web)) == DIGEST
-        assert other.requests[0].query == {"account": ["me"], "service": ["s"], "scope": ["repository:a/b:pull"]}
+        assert other.requests[0].query == {
+            "account": ["me"],
+            "service": ["s"],
+            "scope": ["repository:a/b:pull"],
+        }
 
     def test_scopes_that_the_registry_wants_besides_are_asked_for(self) -> None:
         with serve(lambda _: self.token(token="good")) as other:
@@ -375,9 +413,14 @@ class TestLogin:
         def answer(request: Request) -> Response:
             if request.path.startswith("/token"):
                 return self.token(token=good["token"])
-            if request.path == "/v2/" or request.headers.get("authorization") == f"Bearer {good['token']}":
+            if (
+                request.path == "/v2/"
+                or request.headers.get("authorization") == f"Bearer {good['token']}"
+            ):
                 return FOUND
-            return Response(401, {"WWW-Authenticate": f'Bearer realm="http://{request.headers["host"]}/token"'})
+            return Response(
+                401, {"WWW-Authenticate": f'Bearer realm="http://{request.headers["host"]}/token"'}
+            )
 
         with serve(answer) as web:
             adapter = client()
@@ -389,7 +432,9 @@ class TestLogin:
     def test_token_that_is_not_accepted_is_a_permission_denied(self) -> None:
         assert type(self.error_of(self.token(token="bad"))) is PermissionDenied
 
-    @pytest.mark.parametrize("response", [HTML, token(), token(token=""), token(token="a\nb: c"), token(token=3)])
+    @pytest.mark.parametrize(
+        "response", [HTML, token(), token(token=""), token(token="a\nb: c"), token(token=3)]
+    )
     def test_token_server_without_a_token_is_unreachable(self, response: Response) -> None:
         error = self.error_of(response)
         assert type(error) is ServiceUnreachable
@@ -407,7 +452,13 @@ class TestLogin:
         assert type(self.error_of(refusal(401, "UNAUTHORIZED"))) is PermissionDenied
 
     @pytest.mark.parametrize(
-        "challenge", ["Bearer service=s", 'Bearer realm="ftp://x"', 'Bearer realm="http://[x"', 'Bearer realm="/t"']
+        "challenge",
+        [
+            "Bearer service=s",
+            'Bearer realm="ftp://x"',
+            'Bearer realm="http://[x"',
+            'Bearer realm="/t"',
+        ],
     )
     def test_challenge_without_a_realm_is_an_error(self, challenge: str) -> None:
         error = self.error_of(HTML, challenge)
@@ -423,7 +474,8 @@ class TestLogin:
     def test_identity_token_is_not_redirected_to_another_server(self) -> None:
         with serve(lambda _: self.token(access_token="good")) as other:
             error = self.error_of(
-                Response(307, {"Location": f"http://{other.address}/"}), found=Credentials("", "", PASSWORD)
+                Response(307, {"Location": f"http://{other.address}/"}),
+                found=Credentials("", "", PASSWORD),
             )
             assert type(error) is OperatorError
             assert not other.requests
@@ -480,14 +532,23 @@ class TestConnections:
         assert not answers
 
     def test_answer_that_ends_too_early_is_an_error(self) -> None:
-        cut = Response(200, {"Content-Type": MANIFEST_TYPES[0], "Content-Length": "1000", "Connection": "close"}, b"{")
-        with serve(answering(cut, head=Response(405))) as web, pytest.raises(ServiceUnreachable, match="breaks off"):
+        cut = Response(
+            200,
+            {"Content-Type": MANIFEST_TYPES[0], "Content-Length": "1000", "Connection": "close"},
+            b"{",
+        )
+        with (
+            serve(answering(cut, head=Response(405))) as web,
+            pytest.raises(ServiceUnreachable, match="breaks off"),
+        ):
             client().digest(image(web))
 
     def test_server_that_always_hangs_up_is_unreachable(self) -> None:
         with (
             serve(lambda r: Response() if r.path == "/v2/" else None) as web,
-            pytest.raises(ServiceUnreachable, match=f"{web.address} breaks off its answer") as raised,
+            pytest.raises(
+                ServiceUnreachable, match=f"{web.address} breaks off its answer"
+            ) as raised,
         ):
             client().digest(image(web))
         assert raised.value.hint
@@ -508,12 +569,16 @@ class TestConnections:
 
     def test_closed_port_is_unreachable(self) -> None:
         port = free_port()
-        with pytest.raises(ServiceUnreachable, match=f"localhost:{port} cannot be reached: .*refused") as raised:
+        with pytest.raises(
+            ServiceUnreachable, match=f"localhost:{port} cannot be reached: .*refused"
+        ) as raised:
             client().digest(ImageReference.parse(f"localhost:{port}/a:v1"))
         assert "check that it runs" in raised.value.hint
 
     def test_unknown_host_is_unreachable(self) -> None:
-        with pytest.raises(ServiceUnreachable, match=r"The name of registry\.invalid cannot be resolved"):
+        with pytest.raises(
+            ServiceUnreachable, match=r"The name of registry\.invalid cannot be resolved"
+        ):
             client().digest(ImageReference.parse("registry.invalid/a:v1"))
 
     def test_impossible_host_is_an_error_of_the_user(self) -> None:
@@ -539,19 +604,26 @@ def trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 class TestTls:
     @pytest.mark.usefixtures("trusted")
-    def test_registry_with_a_trusted_certificate_is_asked_over_tls(self, tls: ssl.SSLContext) -> None:
+    def test_registry_with_a_trusted_certificate_is_asked_over_tls(
+        self, tls: ssl.SSLContext
+    ) -> None:
         with serve(answering(FOUND), tls) as web:
             assert client().digest(image(web)) == DIGEST
 
     def test_certificate_is_always_checked(self, tls: ssl.SSLContext) -> None:
         with serve(answering(FOUND), tls) as web:
-            with pytest.raises(OperatorError, match=f"The certificate of {web.address} is not trusted") as raised:
+            with pytest.raises(
+                OperatorError, match=f"The certificate of {web.address} is not trusted"
+            ) as raised:
                 client().digest(image(web))
             assert "trusted certificates" in raised.value.hint
             assert not web.requests
 
     def test_registry_without_tls_is_named_in_the_hint(self) -> None:
-        with serve(answering(FOUND)) as web, pytest.raises(OperatorError, match="does not speak TLS") as raised:
+        with (
+            serve(answering(FOUND)) as web,
+            pytest.raises(OperatorError, match="does not speak TLS") as raised,
+        ):
             transport.request("GET", f"https://{web.address}/v2/", {})
         assert web.address in raised.value.hint
 

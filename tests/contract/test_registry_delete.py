@@ -29,7 +29,11 @@ def image(proxy: FaultyProxy) -> ImageReference:
 
 def answer(proxy: FaultyProxy, status: int, code: str = "") -> None:
     """What the registry answers to the next DELETE."""
-    body = json.dumps({"errors": [{"code": code, "message": "in its words"}]}).encode() if code else b""
+    body = (
+        json.dumps({"errors": [{"code": code, "message": "in its words"}]}).encode()
+        if code
+        else b""
+    )
     proxy.fail_next(status, {"Content-Type": "application/json"}, match="^DELETE ", body=body)
 
 
@@ -43,7 +47,9 @@ def test_tag_is_deleted_by_its_name(proxy: FaultyProxy, image: ImageReference) -
     assert proxy.requests[-1] == ("DELETE", "/v2/test/delete/manifests/v1")
 
 
-def test_tag_is_deleted_also_where_its_digest_is_known(proxy: FaultyProxy, image: ImageReference) -> None:
+def test_tag_is_deleted_also_where_its_digest_is_known(
+    proxy: FaultyProxy, image: ImageReference
+) -> None:
     """By the digest all of its tags would go."""
     answer(proxy, 202)
     delete(image.with_digest(f"sha256:{'0' * 64}"))
@@ -51,7 +57,9 @@ def test_tag_is_deleted_also_where_its_digest_is_known(proxy: FaultyProxy, image
 
 
 @pytest.mark.parametrize("code", ["MANIFEST_UNKNOWN", "NAME_UNKNOWN"])
-def test_tag_that_is_not_there_is_fine(proxy: FaultyProxy, image: ImageReference, code: str) -> None:
+def test_tag_that_is_not_there_is_fine(
+    proxy: FaultyProxy, image: ImageReference, code: str
+) -> None:
     answer(proxy, 404, code)
     delete(image)
 
@@ -62,8 +70,12 @@ def test_bare_404_may_be_anybodys(proxy: FaultyProxy, image: ImageReference) -> 
         delete(image)
 
 
-def test_registry_that_cannot_delete_tags_says_so_and_keeps_the_image(image: ImageReference) -> None:
-    with pytest.raises(OperatorError, match=f"{image.registry} cannot delete tags: it answers 400") as raised:
+def test_registry_that_cannot_delete_tags_says_so_and_keeps_the_image(
+    image: ImageReference,
+) -> None:
+    with pytest.raises(
+        OperatorError, match=f"{image.registry} cannot delete tags: it answers 400"
+    ) as raised:
         delete(image)
     assert raised.value.hint
     assert OciRegistry(Always(None)).digest(image)
@@ -76,7 +88,9 @@ def test_registry_that_may_not_delete_says_so(proxy: FaultyProxy, image: ImageRe
 
 
 @pytest.mark.parametrize("status", [200, 204, 500, 503])
-def test_any_other_answer_is_an_error(proxy: FaultyProxy, image: ImageReference, status: int) -> None:
+def test_any_other_answer_is_an_error(
+    proxy: FaultyProxy, image: ImageReference, status: int
+) -> None:
     answer(proxy, status)
     with pytest.raises(ServiceUnreachable):
         delete(image)
@@ -84,7 +98,9 @@ def test_any_other_answer_is_an_error(proxy: FaultyProxy, image: ImageReference,
 
 def test_refusal_is_a_permission_denied(proxy: FaultyProxy, image: ImageReference) -> None:
     answer(proxy, 403, "DENIED")
-    with pytest.raises(PermissionDenied, match=f"No permission to delete from {image.repository}: .*403 DENIED"):
+    with pytest.raises(
+        PermissionDenied, match=f"No permission to delete from {image.repository}: .*403 DENIED"
+    ):
         delete(image)
 
 

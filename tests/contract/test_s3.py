@@ -1,4 +1,6 @@
-"""The store in a bucket, on a server that checks signatures: checksums, permissions, and what is not there."""
+"""The store in a bucket, on a server that checks signatures: checksums, permissions, and what is
+not there.
+"""
 
 import json
 import os
@@ -14,9 +16,15 @@ import aws_fixtures
 import aws_servers
 from http_faults import FaultyProxy
 from imagemill.clouds import aws
-from imagemill.errors import ImagemillError, OperatorError, PermissionDenied, ServiceUnreachable, UserError
+from imagemill.errors import (
+    ImagemillError,
+    OperatorError,
+    PermissionDenied,
+    ServiceUnreachable,
+    UserError,
+)
+from imagemill.objects import check, store_for
 from imagemill.ports import ContextStore
-from imagemill.stores import check, store_for
 
 NAME = f"{'0' * 64}.tar.gz"
 PARTS = os.urandom(1 << 20) * 25
@@ -56,11 +64,17 @@ class TestObjects:
         self, s3_store: ContextStore, s3_bucket: str, s3_admin: Any, content: bytes
     ) -> None:
         put(s3_store, content)
-        found = s3_admin.head_object(Bucket=s3_bucket, Key=f"some/path/{NAME}", ChecksumMode="ENABLED")
+        found = s3_admin.head_object(
+            Bucket=s3_bucket, Key=f"some/path/{NAME}", ChecksumMode="ENABLED"
+        )
         assert found["ContentLength"] == len(content)
-        assert "-" not in found["ChecksumCRC32"]  # as it has where it is only that of the parts' checksums
+        assert (
+            "-" not in found["ChecksumCRC32"]
+        )  # as it has where it is only that of the parts' checksums
 
-    def test_dropped_upload_leaves_no_parts(self, s3_store: ContextStore, s3_bucket: str, s3_admin: Any) -> None:
+    def test_dropped_upload_leaves_no_parts(
+        self, s3_store: ContextStore, s3_bucket: str, s3_admin: Any
+    ) -> None:
         def fail() -> None:
             with s3_store.create(NAME) as stream:
                 stream.write(PARTS)
@@ -109,7 +123,9 @@ class TestObjects:
         aws.forget()
         put(s3_store, PARTS)
         assert get(s3_store) == PARTS
-        found = s3_admin.head_object(Bucket=s3_bucket, Key=f"some/path/{NAME}", ChecksumMode="ENABLED")
+        found = s3_admin.head_object(
+            Bucket=s3_bucket, Key=f"some/path/{NAME}", ChecksumMode="ENABLED"
+        )
         assert "ChecksumCRC32" not in found
         assert s3_store.exists(NAME)
 
@@ -133,11 +149,15 @@ class TestObjectsOfOthers:
         self, s3_store: ContextStore, s3_proxy: FaultyProxy
     ) -> None:
         put(s3_store, b"content")
-        s3_proxy.fail_next(200, {"x-amz-checksum-crc32": "DUoRhQ==-3", "Content-Length": "7"}, match="HEAD")
+        s3_proxy.fail_next(
+            200, {"x-amz-checksum-crc32": "DUoRhQ==-3", "Content-Length": "7"}, match="HEAD"
+        )
         assert not s3_store.exists(NAME)
         assert s3_store.exists(NAME)
 
-    def test_object_that_is_deleted_just_now_is_not_there(self, s3_store: ContextStore, s3_proxy: FaultyProxy) -> None:
+    def test_object_that_is_deleted_just_now_is_not_there(
+        self, s3_store: ContextStore, s3_proxy: FaultyProxy
+    ) -> None:
         put(s3_store, b"content")
         s3_proxy.fail_next(404, match="HEAD")
         assert not s3_store.exists(NAME)
@@ -146,10 +166,16 @@ class TestObjectsOfOthers:
 class TestPermissions:
     @pytest.mark.parametrize("action", ACTIONS)
     @pytest.mark.parametrize(
-        "keys", [(aws_servers.ADMIN[0], "wrong-secret"), ("nobody", "wrong-secret")], ids=["secret", "key"]
+        "keys",
+        [(aws_servers.ADMIN[0], "wrong-secret"), ("nobody", "wrong-secret")],
+        ids=["secret", "key"],
     )
     def test_wrong_keys_are_told(
-        self, s3_keys: pytest.MonkeyPatch, s3_store: ContextStore, keys: tuple[str, str], action: str
+        self,
+        s3_keys: pytest.MonkeyPatch,
+        s3_store: ContextStore,
+        keys: tuple[str, str],
+        action: str,
     ) -> None:
         aws_fixtures.use_keys(s3_keys, *keys)
         with pytest.raises(OperatorError) as raised:
@@ -171,7 +197,9 @@ class TestPermissions:
         assert raised.value.message.startswith(f"AWS refuses {action} on {resource}: AccessDenied")
         assert raised.value.hint == f"allow {action} on {resource} to the identity of the workers"
 
-    def test_reader_sees_what_is_there(self, s3_keys: pytest.MonkeyPatch, s3_store: ContextStore) -> None:
+    def test_reader_sees_what_is_there(
+        self, s3_keys: pytest.MonkeyPatch, s3_store: ContextStore
+    ) -> None:
         put(s3_store, b"content")
         aws_fixtures.use_keys(s3_keys, *aws_servers.READER)
         assert s3_store.exists(NAME)
@@ -200,7 +228,13 @@ class TestPermissions:
         aws_environment.setenv("AWS_ENDPOINT_URL_S3", s3_server)
         with pytest.raises(OperatorError) as raised:
             attempts(store_for("s3://bucket/path"))[action]()
-        for source in ("AWS_ACCESS_KEY_ID", "~/.aws/credentials", "web identity", "the container", "of the instance"):
+        for source in (
+            "AWS_ACCESS_KEY_ID",
+            "~/.aws/credentials",
+            "web identity",
+            "the container",
+            "of the instance",
+        ):
             assert source in raised.value.message
         assert "AWS_SECRET_ACCESS_KEY" in raised.value.hint
 
@@ -236,7 +270,9 @@ print(peak() - before)
 def mebibytes(script: str, uri: str) -> int:
     """What the script prints: by how much its memory grew at most."""
     command = [sys.executable, "-c", script, uri]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
+    )
     return int(done.stdout)
 
 
@@ -260,7 +296,11 @@ class TestWhatIsNotThere:
     @pytest.mark.parametrize(
         ("status", "headers", "body"),
         [
-            (301, {"x-amz-bucket-region": "ap-south-1"}, b"<Error><Code>PermanentRedirect</Code></Error>"),
+            (
+                301,
+                {"x-amz-bucket-region": "ap-south-1"},
+                b"<Error><Code>PermanentRedirect</Code></Error>",
+            ),
             (
                 400,
                 {},
@@ -306,7 +346,9 @@ class TestEndpoints:
 
     def test_users_own_setting_wins(self, s3_keys: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (tmp_path / "aws-config").write_text("[default]\ns3 =\n  addressing_style = virtual\n")
-        assert self.asked(s3_keys, "http://minio.example.com").startswith("http://bucket.minio.example.com/?")
+        assert self.asked(s3_keys, "http://minio.example.com").startswith(
+            "http://bucket.minio.example.com/?"
+        )
 
     def asked(self, environment: pytest.MonkeyPatch, endpoint: str) -> str:
         """The URL that the SDK asks for, by what a forward proxy is told."""
@@ -329,7 +371,16 @@ class TestEndpoints:
 
 @pytest.mark.parametrize(
     "uri",
-    ["s3:", "s3://", "s3:///path", "s3://UPPER/path", "s3://a", "s3://user@bucket/path", "s3://bucket/p?q", "s3://b:1"],
+    [
+        "s3:",
+        "s3://",
+        "s3:///path",
+        "s3://UPPER/path",
+        "s3://a",
+        "s3://user@bucket/path",
+        "s3://bucket/p?q",
+        "s3://b:1",
+    ],
 )
 def test_uri_that_names_no_bucket_is_refused(uri: str) -> None:
     with pytest.raises(UserError) as raised:

@@ -1,4 +1,6 @@
-"""The store in a bucket while its server, or the network, fails: who tries again how often, and what is left."""
+"""The store in a bucket while its server, or the network, fails: who tries again how often, and
+what is left.
+"""
 
 import os
 from collections.abc import Callable
@@ -11,17 +13,21 @@ import aws_servers
 from http_faults import FaultyProxy
 from imagemill.clouds import aws
 from imagemill.errors import PermissionDenied, ServiceUnreachable, TransientError
+from imagemill.objects.names import UPLOAD_TRIES
 from imagemill.ports import ContextStore
-from imagemill.stores.objects import UPLOAD_TRIES
 
 NAME = "context.tar.gz"
 PARTS = os.urandom(1 << 20) * 25
 """Three parts of an upload."""
 
 PART = r"PUT .*partNumber="
-SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+SLOW_DOWN = (
+    b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+)
 ABORTED = b"<Error><Code>OperationAborted</Code><Message>A conflicting operation is in progress.</Message></Error>"
-EXPIRED = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
+EXPIRED = (
+    b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
+)
 
 
 def put(store: ContextStore, content: bytes) -> None:
@@ -53,7 +59,11 @@ class TestSingleCalls:
     @pytest.mark.parametrize("call", SINGLE, ids=["exists", "open", "delete"])
     @pytest.mark.parametrize("status", [408, 500, 503])
     def test_failing_one_is_sent_once(
-        self, store: ContextStore, s3_proxy: FaultyProxy, call: Callable[[ContextStore], object], status: int
+        self,
+        store: ContextStore,
+        s3_proxy: FaultyProxy,
+        call: Callable[[ContextStore], object],
+        status: int,
     ) -> None:
         s3_proxy.fail_next(status, times=100)
         with pytest.raises(ServiceUnreachable) as raised:
@@ -105,12 +115,16 @@ class TestSingleCalls:
 
 class TestUploads:
     @pytest.mark.parametrize("status", [500, 503])
-    def test_storm_is_ridden_out(self, store: ContextStore, s3_proxy: FaultyProxy, status: int) -> None:
+    def test_storm_is_ridden_out(
+        self, store: ContextStore, s3_proxy: FaultyProxy, status: int
+    ) -> None:
         s3_proxy.fail_next(status, times=4)
         put(store, PARTS)
         assert get(store) == PARTS
 
-    def test_throttling_in_the_middle_is_ridden_out(self, store: ContextStore, s3_proxy: FaultyProxy) -> None:
+    def test_throttling_in_the_middle_is_ridden_out(
+        self, store: ContextStore, s3_proxy: FaultyProxy
+    ) -> None:
         s3_proxy.fail_next(429, {"Retry-After": "1"}, times=2, match=f"{PART}2")
         put(store, PARTS)
         assert s3_proxy.asked(f"{PART}2") == 3
@@ -134,7 +148,9 @@ class TestUploads:
         put(store, PARTS)
         assert get(store) == PARTS
 
-    def test_resets_in_the_middle_are_ridden_out(self, store: ContextStore, s3_proxy: FaultyProxy) -> None:
+    def test_resets_in_the_middle_are_ridden_out(
+        self, store: ContextStore, s3_proxy: FaultyProxy
+    ) -> None:
         s3_proxy.reset_next(after_bytes=5 << 20, times=3, match=f"{PART}[12]")
         put(store, PARTS)
         assert get(store) == PARTS
@@ -155,7 +171,9 @@ class TestUploads:
         assert raised.value.exhausted
         assert_nothing_is_left()
 
-    def test_small_object_is_sent_as_often(self, store: ContextStore, s3_proxy: FaultyProxy) -> None:
+    def test_small_object_is_sent_as_often(
+        self, store: ContextStore, s3_proxy: FaultyProxy
+    ) -> None:
         s3_proxy.reset_next(times=100, match="PUT")
         with pytest.raises(ServiceUnreachable) as raised:
             put(store, b"small")
@@ -164,7 +182,11 @@ class TestUploads:
 
     @pytest.mark.parametrize("fault", ["answer", "reset"])
     def test_each_upload_has_all_tries_however_many_have_failed(
-        self, store: ContextStore, s3_proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch, fault: str
+        self,
+        store: ContextStore,
+        s3_proxy: FaultyProxy,
+        monkeypatch: pytest.MonkeyPatch,
+        fault: str,
     ) -> None:
         monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0)
         for _ in range(10):
@@ -190,14 +212,22 @@ class TestUploads:
                 while True:
                     stream.write(PARTS[: 1 << 20])
 
-        s3_proxy.fail_next(403, times=100, match=PART, body=b"<Error><Code>AccessDenied</Code></Error>")
+        s3_proxy.fail_next(
+            403, times=100, match=PART, body=b"<Error><Code>AccessDenied</Code></Error>"
+        )
         with pytest.raises(PermissionDenied, match="AWS refuses s3:PutObject"):
             endless()
         assert_nothing_is_left()
 
-    @pytest.mark.parametrize("match", ["POST .*uploads", PART, "POST .*uploadId"], ids=["begin", "part", "end"])
+    @pytest.mark.parametrize(
+        "match", ["POST .*uploads", PART, "POST .*uploadId"], ids=["begin", "part", "end"]
+    )
     def test_token_that_ends_in_the_middle_lets_the_step_try_again(
-        self, store: ContextStore, s3_proxy: FaultyProxy, assert_nothing_is_left: Callable[[], None], match: str
+        self,
+        store: ContextStore,
+        s3_proxy: FaultyProxy,
+        assert_nothing_is_left: Callable[[], None],
+        match: str,
     ) -> None:
         s3_proxy.fail_next(400, match=match, body=EXPIRED)
         with pytest.raises(TransientError, match="credentials have ended") as raised:
@@ -222,7 +252,11 @@ class TestUploads:
 
     @pytest.mark.parametrize("content", [b"small", PARTS], ids=["small", "in parts"])
     def test_damage_on_the_way_is_not_stored(
-        self, store: ContextStore, s3_proxy: FaultyProxy, assert_nothing_is_left: Callable[[], None], content: bytes
+        self,
+        store: ContextStore,
+        s3_proxy: FaultyProxy,
+        assert_nothing_is_left: Callable[[], None],
+        content: bytes,
     ) -> None:
         s3_proxy.corrupt_next(match="PUT")
         with pytest.raises(TransientError, match="did not arrive"):
@@ -230,15 +264,20 @@ class TestUploads:
         assert_nothing_is_left()
 
     def test_checksum_of_the_whole_is_compared_by_the_server(
-        self, store: ContextStore, assert_nothing_is_left: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+        self,
+        store: ContextStore,
+        assert_nothing_is_left: Callable[[], None],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr("imagemill.stores.s3.crc32", lambda data, value: 1)
+        monkeypatch.setattr("imagemill.objects.s3.crc32", lambda data, value: 1)
         with pytest.raises(TransientError, match="BadDigest"):
             put(store, PARTS)
         assert_nothing_is_left()
 
     @pytest.fixture
-    def assert_nothing_is_left(self, store: ContextStore, s3_bucket: str, s3_admin: Any) -> Callable[[], None]:
+    def assert_nothing_is_left(
+        self, store: ContextStore, s3_bucket: str, s3_admin: Any
+    ) -> Callable[[], None]:
         """Fails if there is an object, or an upload that was not ended."""
 
         def check() -> None:
@@ -257,7 +296,9 @@ class TestDownloads:
         assert get(store) == PARTS
 
     @pytest.mark.parametrize("content", [b"small", PARTS], ids=["small", "in parts"])
-    def test_damage_on_the_way_is_told(self, store: ContextStore, s3_proxy: FaultyProxy, content: bytes) -> None:
+    def test_damage_on_the_way_is_told(
+        self, store: ContextStore, s3_proxy: FaultyProxy, content: bytes
+    ) -> None:
         put(store, content)
         s3_proxy.corrupt_next(match="GET")
         with pytest.raises(TransientError, match="is not what was stored there") as raised:

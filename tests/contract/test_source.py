@@ -1,4 +1,6 @@
-"""What every source of files does: the folder it fetches is the one that was meant, whatever it came in."""
+"""What every source of files does: the folder it fetches is the one that was meant, whatever it
+came in.
+"""
 
 import os
 import subprocess
@@ -65,13 +67,19 @@ def as_tar_zst(folder: Path) -> str:
 def as_tar_of_names(folder: Path) -> str:
     """Without folders in it, but for the empty one."""
     archive = folder.with_suffix(".tar")
-    names = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_symlink() or path.is_file()]
+    names = [
+        str(path.relative_to(folder))
+        for path in sorted(folder.rglob("*"))
+        if path.is_symlink() or path.is_file()
+    ]
     subprocess.run(["tar", "-cf", archive, "-C", folder, *names, "empty"], check=True)
     return str(archive)
 
 
 def as_zip(folder: Path) -> str:
-    """As Info-ZIP's `zip --symlinks -r` makes it: symbolic links are entries that hold their target."""
+    """As Info-ZIP's `zip --symlinks -r` makes it: symbolic links are entries that hold their
+    target.
+    """
     archive = folder.with_suffix(".zip")
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as out:
         for path in sorted(folder.rglob("*")):
@@ -118,7 +126,9 @@ def test_source_has_one_hash_in_whatever_it_comes(
     )
 
 
-def test_nothing_is_read_before_it_is_fetched(kind: Callable[[Path], str], folder: Path, tmp_path: Path) -> None:
+def test_nothing_is_read_before_it_is_fetched(
+    kind: Callable[[Path], str], folder: Path, tmp_path: Path
+) -> None:
     text = kind(folder)
     (tmp_path / "data").rename(tmp_path / "gone")
     open_source(text, SourceOptions(roots=(tmp_path / "data",)))
@@ -131,18 +141,26 @@ def test_source_that_is_not_there_is_told(
     (tmp_path / "data").rename(tmp_path / "gone")
     with pytest.raises(UserError) as raised:
         open_source(text, SourceOptions(roots=(tmp_path / "data",))).fetch(scratch, Quiet())
-    assert raised.value.message.startswith(f"There is no folder and no archive at {tmp_path}/data/source")
+    assert raised.value.message.startswith(
+        f"There is no folder and no archive at {tmp_path}/data/source"
+    )
     assert raised.value.message.endswith(" on this worker")
     assert raised.value.hint.startswith("the path has to exist on the worker's node")
 
 
-@pytest.mark.parametrize("roots", [(), ("other",), ("dat",), ("data/source.tar/x", "data/source/a")])
+@pytest.mark.parametrize(
+    "roots", [(), ("other",), ("dat",), ("data/source.tar/x", "data/source/a")]
+)
 def test_source_outside_the_roots_is_refused(
     kind: Callable[[Path], str], folder: Path, scratch: Path, tmp_path: Path, roots: tuple[str, ...]
 ) -> None:
     with pytest.raises(PermissionDenied) as raised:
-        open_source(kind(folder), SourceOptions(roots=tuple(tmp_path / root for root in roots))).fetch(scratch, Quiet())
-    assert raised.value.message.startswith(f"The worker may not read sources at {tmp_path}/data/source")
+        open_source(
+            kind(folder), SourceOptions(roots=tuple(tmp_path / root for root in roots))
+        ).fetch(scratch, Quiet())
+    assert raised.value.message.startswith(
+        f"The worker may not read sources at {tmp_path}/data/source"
+    )
     assert "IMAGEMILL_SOURCE_ROOTS" in raised.value.hint
     assert list(scratch.iterdir()) == []
 
@@ -153,7 +171,9 @@ def test_link_in_the_roots_to_a_source_outside_is_refused(
     (tmp_path / "roots").mkdir()
     name = Path(kind(folder).removeprefix("file://")).name
     (tmp_path / "roots" / name).symlink_to(tmp_path / "data" / name)
-    source = open_source(f"{tmp_path}/roots/../roots/{name}", SourceOptions(roots=(tmp_path / "roots",)))
+    source = open_source(
+        f"{tmp_path}/roots/../roots/{name}", SourceOptions(roots=(tmp_path / "roots",))
+    )
     with pytest.raises(PermissionDenied):
         source.fetch(scratch, Quiet())
 
@@ -163,7 +183,9 @@ def test_roots_may_be_links_themselves(
 ) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "data")
     name = Path(kind(folder).removeprefix("file://")).name
-    open_source(str(tmp_path / "data" / name), SourceOptions(roots=(tmp_path / "link",))).fetch(scratch, Quiet())
+    open_source(str(tmp_path / "data" / name), SourceOptions(roots=(tmp_path / "link",))).fetch(
+        scratch, Quiet()
+    )
 
 
 def test_sources_do_not_write_beside_their_scratch_folder(
@@ -178,6 +200,8 @@ def test_sources_do_not_write_beside_their_scratch_folder(
 def test_importing_the_sources_imports_no_adapter() -> None:
     code = "import sys, imagemill.sources; print(*[m for m in sys.modules if m.startswith('imagemill.sources.')])"
     root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, check=True, text=True
+    )
     shared = ("git_url", "host_credentials", "options")
     assert set(done.stdout.split()) == {f"imagemill.sources.{name}" for name in shared}

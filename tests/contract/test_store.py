@@ -15,8 +15,8 @@ import pytest
 
 import hardship
 from imagemill.errors import OperatorError, PermissionDenied, UserError
+from imagemill.objects import check, store_for
 from imagemill.ports import ContextStore
-from imagemill.stores import check, store_for
 
 NAME = f"{'0' * 64}.tar.gz"
 
@@ -194,10 +194,14 @@ with store_for(sys.argv[1]).create(sys.argv[2]) as stream:
 """
 
 
-def test_what_a_crash_leaves_behind_is_no_object_and_is_removed_when_it_is_old(tmp_path: Path) -> None:
+def test_what_a_crash_leaves_behind_is_no_object_and_is_removed_when_it_is_old(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "contexts"
     store = file_store(tmp_path)
-    crashed = subprocess.run([sys.executable, "-c", CRASH, folder.as_uri(), NAME], cwd=Path(__file__).parents[2])
+    crashed = subprocess.run(
+        [sys.executable, "-c", CRASH, folder.as_uri(), NAME], cwd=Path(__file__).parents[2]
+    )
     assert crashed.returncode == -signal.SIGKILL
     [leftover] = folder.iterdir()
     assert not store.exists(NAME)
@@ -228,7 +232,10 @@ def test_full_disk_is_told_and_leaves_nothing_behind(tmp_path: Path) -> None:
         assert [path.name for path in disk.iterdir()] == ["small"]
         assert get(store, "small") == b"content"
     assert raised.value.message.startswith(f"There is no room left in {disk}: ")
-    assert raised.value.hint == "free some space there, or give the worker a larger disk or quota, and build again"
+    assert (
+        raised.value.hint
+        == "free some space there, or give the worker a larger disk or quota, and build again"
+    )
 
 
 def test_store_that_is_no_folder_is_told(tmp_path: Path) -> None:
@@ -256,7 +263,9 @@ def test_store_that_the_worker_may_not_use_is_told_and_never_taken_for_empty() -
         for attempt in attempts:
             with hardship.as_nobody(), pytest.raises(PermissionDenied) as raised:
                 attempt()
-            message = f"The worker may not use the context store {folder}/contexts: Permission denied"
+            message = (
+                f"The worker may not use the context store {folder}/contexts: Permission denied"
+            )
             assert raised.value.message == message
             assert raised.value.hint.startswith("let the user with the id ")
         (folder / "contexts").chmod(0o700)

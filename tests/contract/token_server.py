@@ -1,7 +1,7 @@
 """A token server as the distribution project specifies it, whose tokens a real registry checks.
 
-https://distribution.github.io/distribution/spec/auth/token/, …/jwt/ and …/oauth/. It has an account that may do
-everything, one that may only read, and lets everybody read what is below `public/`.
+https://distribution.github.io/distribution/spec/auth/token/, …/jwt/ and …/oauth/. It has an account
+that may do everything, one that may only read, and lets everybody read what is below `public/`.
 """
 
 import base64
@@ -29,7 +29,9 @@ IDENTITY_TOKENS = {"identity-of-writer": "writer"}
 
 @dataclass
 class TokenServer:
-    """Signs tokens for whoever asks rightly; `expires_in` is what it says of their lifetime, in seconds."""
+    """Signs tokens for whoever asks rightly; `expires_in` is what it says of their lifetime, in
+    seconds.
+    """
 
     certificate: Path
     expires_in: int | None = 300
@@ -48,11 +50,22 @@ class TokenServer:
     def token(self, user: str, scopes: list[str]) -> str:
         """A token for what the user may do of these scopes."""
         now = int(time.time())
-        claims = {"iss": ISSUER, "sub": user, "aud": SERVICE, "exp": now + 300, "nbf": now - 5, "iat": now}
+        claims = {
+            "iss": ISSUER,
+            "sub": user,
+            "aud": SERVICE,
+            "exp": now + 300,
+            "nbf": now - 5,
+            "iat": now,
+        }
         access = [granted for scope in scopes if (granted := _granted(user, scope))]
-        der = x509.load_pem_x509_certificate(self.certificate.read_bytes()).public_bytes(Encoding.DER)
+        der = x509.load_pem_x509_certificate(self.certificate.read_bytes()).public_bytes(
+            Encoding.DER
+        )
         headers = {"x5c": [base64.b64encode(der).decode()]}
-        return jwt.encode({**claims, "jti": uuid.uuid4().hex, "access": access}, self._key, "ES256", headers)
+        return jwt.encode(
+            {**claims, "jti": uuid.uuid4().hex, "access": access}, self._key, "ES256", headers
+        )
 
     def write_certificate(self) -> None:
         """The certificate of the key that signs, signed by itself."""
@@ -68,7 +81,9 @@ class TokenServer:
             scopes = request.query.get("scope", [])
             name = "token"
         if user is None:
-            error = {"errors": [{"code": "UNAUTHORIZED", "message": "incorrect username or password"}]}
+            error = {
+                "errors": [{"code": "UNAUTHORIZED", "message": "incorrect username or password"}]
+            }
             return Response(401, {"Content-Type": "application/json"}, json.dumps(error).encode())
         answer: dict[str, object] = {name: self.token(user, scopes)}
         if self.expires_in is not None:
@@ -95,7 +110,9 @@ def _granted(user: str, scope: str) -> dict[str, object] | None:
 
 
 def _user_of_password(request: Request) -> str | None:
-    """The user's name; empty for a request without credentials, None for wrong ones or another registry's service."""
+    """The user's name; empty for a request without credentials, None for wrong ones or another
+    registry's service.
+    """
     if request.query.get("service") != [SERVICE]:
         return None
     header = request.headers.get("authorization")
@@ -107,5 +124,9 @@ def _user_of_password(request: Request) -> str | None:
 
 def _user_of_identity_token(request: Request) -> str | None:
     form = {name: values[0] for name, values in request.form.items()}
-    complete = form.get("grant_type") == "refresh_token" and form.get("service") == SERVICE and form.get("client_id")
+    complete = (
+        form.get("grant_type") == "refresh_token"
+        and form.get("service") == SERVICE
+        and form.get("client_id")
+    )
     return IDENTITY_TOKENS.get(form.get("refresh_token", "")) if complete else None

@@ -48,7 +48,9 @@ class Web:
 
     def asked(self, method: str, path: str) -> list[Request]:
         """The requests with this method whose path, without its query, ends with this."""
-        return [r for r in self.requests if r.method == method and urlsplit(r.path).path.endswith(path)]
+        return [
+            r for r in self.requests if r.method == method and urlsplit(r.path).path.endswith(path)
+        ]
 
 
 @contextmanager
@@ -57,7 +59,9 @@ def serve(application: Application, tls: ssl.SSLContext | None = None) -> Iterat
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        wbufsize = -1  # an answer is one packet, so that nobody waits for an acknowledgement of its first half
+        wbufsize = (
+            -1
+        )  # an answer is one packet, so that nobody waits for an acknowledgement of its first half
 
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -69,7 +73,10 @@ def serve(application: Application, tls: ssl.SSLContext | None = None) -> Iterat
                 self.close_connection = True
                 return
             self.send_response(response.status)
-            for name, value in {"Content-Length": str(len(response.body)), **response.headers}.items():
+            for name, value in {
+                "Content-Length": str(len(response.body)),
+                **response.headers,
+            }.items():
                 self.send_header(name, value)
             self.end_headers()
             if self.command != "HEAD":

@@ -1,4 +1,6 @@
-"""The entry as a part of other services' Celery workflows, and what Flower sees of it: a task like any other."""
+"""The entry as a part of other services' Celery workflows, and what Flower sees of it: a task like
+any other.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +11,7 @@ from celery.canvas import Signature
 from celery.events.state import State as Monitor
 from celery.result import AsyncResult
 
-from imagemill.build import BuildReport
+from imagemill.messages import BuildReport
 from service import Service, service, until
 
 
@@ -26,7 +28,9 @@ def running(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterato
 def image(running: Service, reference: str = f"localhost:1/x@sha256:{'0' * 64}") -> Signature:
     """A build that has nothing to do: an image that is pinned already."""
     arguments = {"request": {"source": f"docker-image://{reference}"}}
-    return running.client.app.signature("imagemill.build_image", kwargs=arguments, queue="imagemill")
+    return running.client.app.signature(
+        "imagemill.build_image", kwargs=arguments, queue="imagemill"
+    )
 
 
 def collected(running: Service, **arguments: Any) -> Signature:
@@ -76,7 +80,11 @@ def test_a_failure_is_that_of_all_that_follows_too(running: Service) -> None:
         for task in ("fails", sent.id):
             with pytest.raises(Exception, match="nowhere"):
                 result(running, task)
-        until(lambda: monitored(events, "fails") == "FAILURE", "the event of the failure", lambda: events)
+        until(
+            lambda: monitored(events, "fails") == "FAILURE",
+            "the event of the failure",
+            lambda: events,
+        )
     assert {event["hostname"] for event in events} == {"all@test"}
 
 

@@ -14,9 +14,9 @@ import pytest
 from celery import Celery
 
 import servers
-from imagemill.build import BuildFailed, BuildReport, State
 from imagemill.client import Client
 from imagemill.embedded import EmbeddedService
+from imagemill.messages import BuildFailed, BuildReport, State
 from service import QUICK, service
 
 DOCKERFILE = """\
@@ -28,14 +28,20 @@ COPY app.txt /app.txt
 
 @pytest.fixture(scope="module", params=["redis", "rabbitmq", "embedded"])
 def running(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, engine: str, docker_cli: str
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    engine: str,
+    docker_cli: str,
 ) -> Iterator[tuple[Client, Path]]:
     """A client of a running service, and a folder that its workers may read."""
     folder = tmp_path_factory.mktemp("chain")
     settings = {"IMAGEMILL_DOCKER_HOST": engine, "IMAGEMILL_DOCKER_CLI": docker_cli, **QUICK}
     if request.param == "embedded":
         settings["IMAGEMILL_SOURCE_ROOTS"] = str(folder)
-        with EmbeddedService(folder / "cache", settings, {}) as started, started.connect() as client:
+        with (
+            EmbeddedService(folder / "cache", settings, {}) as started,
+            started.connect() as client,
+        ):
             yield client, folder
         return
     redis = request.getfixturevalue("redis_url")
@@ -69,7 +75,9 @@ def repository(registry: str, project: Path) -> str:
 
 
 def build(client: Client, project: Path, repository: str, **more: Any) -> BuildReport:
-    return client.wait(client.submit(source=str(project), destination=repository, **more), timeout=120)
+    return client.wait(
+        client.submit(source=str(project), destination=repository, **more), timeout=120
+    )
 
 
 def passed(client: Client, image: str) -> BuildReport:
@@ -91,7 +99,9 @@ def labels(report: BuildReport) -> dict[str, str]:
     return found
 
 
-def test_a_source_becomes_an_image_pinned_to_its_digest(client: Client, project: Path, repository: str) -> None:
+def test_a_source_becomes_an_image_pinned_to_its_digest(
+    client: Client, project: Path, repository: str
+) -> None:
     report = build(client, project, repository).raise_for_status()
 
     assert report.built
@@ -104,7 +114,9 @@ def test_a_source_becomes_an_image_pinned_to_its_digest(client: Client, project:
     assert all(step.ended is not None and step.ended >= step.started for step in report.steps)
 
 
-def test_what_is_there_already_is_not_built_again(client: Client, project: Path, repository: str) -> None:
+def test_what_is_there_already_is_not_built_again(
+    client: Client, project: Path, repository: str
+) -> None:
     first = build(client, project, repository)
     again = build(client, project, repository)
 
@@ -124,7 +136,9 @@ def test_a_changed_file_makes_another_image(client: Client, project: Path, repos
     assert second.digest != first.digest
 
 
-def test_a_forced_build_builds_what_is_there(client: Client, project: Path, repository: str) -> None:
+def test_a_forced_build_builds_what_is_there(
+    client: Client, project: Path, repository: str
+) -> None:
     build(client, project, repository)
 
     assert build(client, project, repository, force=True).raise_for_status().built
@@ -140,7 +154,9 @@ def test_further_tags_name_the_same_digest(client: Client, project: Path, reposi
         assert passed(client, f"{repository}:{tag}").digest == first.digest
 
 
-def test_no_tag_is_left_in_the_engine(client: Client, project: Path, repository: str, engine: str) -> None:
+def test_no_tag_is_left_in_the_engine(
+    client: Client, project: Path, repository: str, engine: str
+) -> None:
     build(client, project, repository).raise_for_status()
 
     with contextlib.closing(docker.DockerClient(base_url=engine)) as looking:
@@ -148,7 +164,9 @@ def test_no_tag_is_left_in_the_engine(client: Client, project: Path, repository:
     assert not [tag for tag in tags if tag.startswith(repository)]
 
 
-def test_one_of_many_equal_requests_is_built(client: Client, project: Path, repository: str) -> None:
+def test_one_of_many_equal_requests_is_built(
+    client: Client, project: Path, repository: str
+) -> None:
     with ThreadPoolExecutor(6) as pool:
         reports = list(pool.map(lambda _: build(client, project, repository), range(6)))
 
@@ -166,7 +184,9 @@ def test_an_image_passes_through_pinned(client: Client, project: Path, repositor
 
 
 def test_a_failed_build_says_where_and_why(client: Client, project: Path, repository: str) -> None:
-    (project / "Dockerfile").write_text(DOCKERFILE + 'RUN ["/bin/busybox", "sh", "-c", "echo so far; exit 7"]\n')
+    (project / "Dockerfile").write_text(
+        DOCKERFILE + 'RUN ["/bin/busybox", "sh", "-c", "echo so far; exit 7"]\n'
+    )
     report = build(client, project, repository)
 
     assert report.status == "failed"
@@ -194,7 +214,9 @@ def test_a_failed_build_says_where_and_why(client: Client, project: Path, reposi
 def test_a_wrong_request_is_refused_with_a_hint(
     client: Client, project: Path, repository: str, fields: dict[str, Any], message: str
 ) -> None:
-    report = client.wait(client.submit(**{"source": str(project), "destination": repository, **fields}), timeout=60)
+    report = client.wait(
+        client.submit(**{"source": str(project), "destination": repository, **fields}), timeout=60
+    )
 
     assert report.error is not None
     assert report.error.kind in ("UserError", "ConfigError", "PermissionDenied")
@@ -240,7 +262,9 @@ def test_any_celery_client_can_ask_for_a_build(
 
 
 def test_a_celery_client_gets_the_error_raised(client: Client) -> None:
-    result = client.app.send_task("imagemill.build_image", kwargs={"request": {"surce": "x"}}, queue="imagemill")
+    result = client.app.send_task(
+        "imagemill.build_image", kwargs={"request": {"surce": "x"}}, queue="imagemill"
+    )
 
     with pytest.raises(Exception, match="surce"):
         result.get(timeout=60)

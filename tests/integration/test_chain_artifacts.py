@@ -67,7 +67,8 @@ def test_an_archive_without_the_digest_that_it_should_have_is_not_built(
     s3_admin.put_object(Bucket=s3_bucket, Key="model.tar.gz", Body=archive)
     sha256 = hashlib.sha256(b"another").hexdigest()
     build = running.client.submit(
-        source=f"s3://{s3_bucket}/model.tar.gz#sha256={sha256}", destination=f"{registry}/artifacts/{s3_bucket}"
+        source=f"s3://{s3_bucket}/model.tar.gz#sha256={sha256}",
+        destination=f"{registry}/artifacts/{s3_bucket}",
     )
     failure = running.client.wait(build, timeout=120).error
     assert failure is not None

@@ -1,4 +1,6 @@
-"""The chain with contexts in Azure's Blob storage: workers that find it, and their credentials, as they would there."""
+"""The chain with contexts in Azure's Blob storage: workers that find it, and their credentials, as
+they would there.
+"""
 
 import os
 from collections.abc import Iterator
@@ -17,7 +19,13 @@ builder:
   destination: {registry}/chain-azure/{name}
   build-context-store: {store}/contexts
 """
-VARIABLES = ("HTTPS_PROXY", "REQUESTS_CA_BUNDLE", "AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
+VARIABLES = (
+    "HTTPS_PROXY",
+    "REQUESTS_CA_BUNDLE",
+    "AZURE_TENANT_ID",
+    "AZURE_CLIENT_ID",
+    "AZURE_CLIENT_SECRET",
+)
 
 
 @pytest.fixture
@@ -61,8 +69,12 @@ def project(tmp_path: Path) -> Path:
 def test_a_context_goes_through_the_container_and_is_gone_afterwards(
     running: Service, project: Path, azure_container: str
 ) -> None:
-    report = running.client.wait(running.client.submit(source=str(project)), timeout=120).raise_for_status()
-    again = running.client.wait(running.client.submit(source=str(project)), timeout=120).raise_for_status()
+    report = running.client.wait(
+        running.client.submit(source=str(project)), timeout=120
+    ).raise_for_status()
+    again = running.client.wait(
+        running.client.submit(source=str(project)), timeout=120
+    ).raise_for_status()
 
     assert report.built
     assert report.digest == again.digest
@@ -71,9 +83,14 @@ def test_a_context_goes_through_the_container_and_is_gone_afterwards(
         assert list(container.list_blob_names()) == []
 
 
-def test_credentials_that_cannot_be_used_fail_the_build_and_are_told(running: Service, project: Path) -> None:
+def test_credentials_that_cannot_be_used_fail_the_build_and_are_told(
+    running: Service, project: Path
+) -> None:
     running.stop()
-    running.settings |= {"AZURE_TOKEN_CREDENTIALS": "nonsense", "IMAGEMILL_SOURCE_ROOTS": str(project.parent)}
+    running.settings |= {
+        "AZURE_TOKEN_CREDENTIALS": "nonsense",
+        "IMAGEMILL_SOURCE_ROOTS": str(project.parent),
+    }
     running.start("other", queues="imagemill,imagemill.docker")
     report = running.client.wait(running.client.submit(source=str(project)), timeout=120)
 

@@ -70,7 +70,9 @@ def test_a_commit_is_built_once_and_then_found_by_one_look_at_the_refs_and_one_a
     docker_cli: str,
     engine: str,
 ) -> None:
-    commit = repository.commit({"app/Dockerfile": "FROM scratch\nCOPY . /\n", "app/main.py": "print()\n"})
+    commit = repository.commit(
+        {"app/Dockerfile": "FROM scratch\nCOPY . /\n", "app/main.py": "print()\n"}
+    )
     source = f"git+{git_http.url}/{repository.name}@main#subdirectory=app"
     destination = f"{proxied_registry.url.removeprefix('http://')}/chain-git/{repository.name}"
     first = build(running, source, destination)
@@ -84,9 +86,21 @@ def test_a_commit_is_built_once_and_then_found_by_one_look_at_the_refs_and_one_a
     assert asked(git_http) == LOOK
     assert len(proxied_registry.requests) == 1
 
-    subprocess.run([docker_cli, "-H", engine, "pull", "-q", str(first["image"])], check=True, capture_output=True)
+    subprocess.run(
+        [docker_cli, "-H", engine, "pull", "-q", str(first["image"])],
+        check=True,
+        capture_output=True,
+    )
     shown = subprocess.run(
-        [docker_cli, "-H", engine, "inspect", "--format", "{{json .Config.Labels}}", str(first["image"])],
+        [
+            docker_cli,
+            "-H",
+            engine,
+            "inspect",
+            "--format",
+            "{{json .Config.Labels}}",
+            str(first["image"]),
+        ],
         check=True,
         capture_output=True,
     )
@@ -143,7 +157,9 @@ def test_a_ref_that_is_not_there_fails_the_build_with_the_nearest_ones(
 ) -> None:
     repository.commit({"Dockerfile": "FROM scratch\n"}, branch="release")
     destination = f"{proxied_registry.url.removeprefix('http://')}/chain-git/{repository.name}"
-    submitted = running.client.submit(source=f"git+{git_http.url}/{repository.name}@relaese", destination=destination)
+    submitted = running.client.submit(
+        source=f"git+{git_http.url}/{repository.name}@relaese", destination=destination
+    )
     report = running.client.wait(submitted, timeout=120)
     assert report.error is not None
     assert report.error.kind == "UserError"

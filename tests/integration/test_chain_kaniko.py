@@ -1,4 +1,6 @@
-"""The chain with Kaniko as its builder: real workers, a real registry, and a cluster in which the test plays Kaniko."""
+"""The chain with Kaniko as its builder: real workers, a real registry, and a cluster in which the
+test plays Kaniko.
+"""
 
 import base64
 import hashlib
@@ -12,8 +14,8 @@ import pytest
 from urllib3 import request
 
 import servers
-from imagemill.build import BuildReport, State
-from imagemill.builders.kaniko.cluster import JOBS, PODS, SECRETS, Resource, connect
+from imagemill.builders.kaniko.api import JOBS, PODS, SECRETS, Resource, connect
+from imagemill.messages import BuildReport, State
 from imagemill.reference import ImageReference
 from kubernetes_server import KubernetesServer
 from service import Service, service, until
@@ -41,7 +43,9 @@ def running(
     """A light worker; the pool for Kaniko is started by the test."""
     config = tmp_path / "launch-config.yaml"
     name = key_prefix.strip(":")
-    config.write_text(CONFIG.format(registry=registry, name=name, store=(tmp_path / "contexts").as_uri()))
+    config.write_text(
+        CONFIG.format(registry=registry, name=name, store=(tmp_path / "contexts").as_uri())
+    )
     settings = {
         "IMAGEMILL_CONFIG": str(config),
         "IMAGEMILL_REDELIVERY_SECONDS": "2",
@@ -56,7 +60,9 @@ def running(
 def guarded(running: Service, registry: str, tmp_path: Path) -> Iterator[str]:
     """The address of a registry that wants a login, which the workers have; builds go there."""
     users, config = tmp_path / "htpasswd", tmp_path / "launch-config.yaml"
-    users.write_bytes(subprocess.check_output([servers.program("htpasswd"), "-Bbn", "ann", "s3cr3t"]))
+    users.write_bytes(
+        subprocess.check_output([servers.program("htpasswd"), "-Bbn", "ann", "s3cr3t"])
+    )
     with servers.docker_registry(tmp_path / "guarded", auth=users) as address:
         (tmp_path / ".docker").mkdir()
         login = {"auth": base64.b64encode(b"ann:s3cr3t").decode()}
@@ -90,11 +96,15 @@ def job(cluster: KubernetesServer, running: Service, suffix: str = "") -> dict[s
     return found[-1]
 
 
-def another_job(cluster: KubernetesServer, running: Service, first: dict[str, Any]) -> dict[str, Any]:
+def another_job(
+    cluster: KubernetesServer, running: Service, first: dict[str, Any]
+) -> dict[str, Any]:
     """The Job of the first one's name, once it is there."""
     uid = first["metadata"]["uid"]
     until(
-        lambda: all(job["metadata"]["uid"] != uid for job in cluster.jobs()) and len(cluster.jobs()) > 0,
+        lambda: (
+            all(job["metadata"]["uid"] != uid for job in cluster.jobs()) and len(cluster.jobs()) > 0
+        ),
         "another Job",
         lambda: running.log,
     )
@@ -119,13 +129,23 @@ def push(job: dict[str, Any]) -> str:
     """Kaniko pushes an image to the Job's destination; returns its digest."""
     image = destination(job)
     api = f"http://{image.registry}/v2/{image.path}"
-    config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}).encode()
+    config = json.dumps(
+        {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}
+    ).encode()
     place = request("POST", f"{api}/blobs/uploads/").headers["Location"]
     digest = f"sha256:{hashlib.sha256(config).hexdigest()}"
     assert request("PUT", f"{place}&digest={digest}", body=config).status == 201
-    described = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest, "size": len(config)}
-    manifest = json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": []}).encode()
-    answer = request("PUT", f"{api}/manifests/{image.tag}", body=manifest, headers={"Content-Type": MANIFEST})
+    described = {
+        "mediaType": "application/vnd.oci.image.config.v1+json",
+        "digest": digest,
+        "size": len(config),
+    }
+    manifest = json.dumps(
+        {"schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": []}
+    ).encode()
+    answer = request(
+        "PUT", f"{api}/manifests/{image.tag}", body=manifest, headers={"Content-Type": MANIFEST}
+    )
     assert answer.status == 201, answer.data
     return answer.headers["Docker-Content-Digest"]
 
@@ -151,7 +171,9 @@ def contexts(tmp_path: Path) -> list[Path]:
 
 
 def nothing_is_left(cluster: KubernetesServer, tmp_path: Path) -> bool:
-    return not contexts(tmp_path) and not any(objects(cluster, resource) for resource in (JOBS, PODS, SECRETS))
+    return not contexts(tmp_path) and not any(
+        objects(cluster, resource) for resource in (JOBS, PODS, SECRETS)
+    )
 
 
 def test_a_job_makes_the_image_and_leaves_nothing(
@@ -178,7 +200,11 @@ def test_a_worker_that_dies_leaves_its_job_to_the_next(
     first = start_pool(running, "first")
     made = job(cluster, running)
     begin(cluster, made)
-    until(lambda: any("Building stage" in line for line in running.client.logs(build)), "the log", lambda: running.log)
+    until(
+        lambda: any("Building stage" in line for line in running.client.logs(build)),
+        "the log",
+        lambda: running.log,
+    )
     running.kill(first)
     start_pool(running, "second")
     until(lambda: "Redelivered" in running.log, "the redelivery", lambda: running.log)
@@ -237,7 +263,9 @@ def test_a_build_whose_pod_is_evicted_is_built_by_another_job(
     start_pool(running)
     first = job(cluster, running)
     pod = begin(cluster, first)
-    cluster.pod_status(pod, {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory"})
+    cluster.pod_status(
+        pod, {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory"}
+    )
     second = another_job(cluster, running, first)
     begin(cluster, second)
     digest = push(second)
@@ -245,7 +273,10 @@ def test_a_build_whose_pod_is_evicted_is_built_by_another_job(
     report = ended(running, build).raise_for_status()
 
     assert report.digest == digest
-    assert any("evicted by its node" in line and "trying again" in line for line in running.client.logs(build))
+    assert any(
+        "evicted by its node" in line and "trying again" in line
+        for line in running.client.logs(build)
+    )
     until(lambda: nothing_is_left(cluster, tmp_path), "the end of it all", lambda: cluster.jobs())
 
 

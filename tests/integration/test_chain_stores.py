@@ -1,4 +1,6 @@
-"""The chain with contexts in a cloud's store: packed on one worker, built on another, and gone afterwards."""
+"""The chain with contexts in a cloud's store: packed on one worker, built on another, and gone
+afterwards.
+"""
 
 import uuid
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ import pytest
 import aws_fixtures
 import aws_servers
 from http_faults import FaultyProxy
-from imagemill.stores import store_for
+from imagemill.objects import store_for
 from service import Service, service, until
 
 CONFIG = """\
@@ -28,11 +30,17 @@ ENDPOINTS = {"AWS_ENDPOINT_URL_S3", "STORAGE_EMULATOR_HOST"}
 
 @pytest.fixture(params=["s3", "gcs"])
 def store(request: pytest.FixtureRequest) -> tuple[str, str, dict[str, str]]:
-    """The `environment` section, the URI of an empty store, and what a worker needs in its environment for it."""
+    """The `environment` section, the URI of an empty store, and what a worker needs in its
+    environment for it.
+    """
     if request.param == "s3":
         bucket, server = request.getfixturevalue("s3_bucket"), request.getfixturevalue("s3_server")
         key, secret = aws_servers.ADMIN
-        variables = {"AWS_ENDPOINT_URL_S3": server, "AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret}
+        variables = {
+            "AWS_ENDPOINT_URL_S3": server,
+            "AWS_ACCESS_KEY_ID": key,
+            "AWS_SECRET_ACCESS_KEY": secret,
+        }
         return f"{{type: aws, region: {aws_fixtures.REGION}}}", f"s3://{bucket}/contexts", variables
     bucket, server = request.getfixturevalue("gcs_bucket"), request.getfixturevalue("gcs_server")
     request.getfixturevalue("gcs_emulator")
@@ -53,7 +61,9 @@ def prepared(
     environment, uri, variables = store
     config = tmp_path / "launch-config.yaml"
     name = uri.split("/")[2]
-    config.write_text(CONFIG.format(environment=environment, registry=registry, name=name, store=uri))
+    config.write_text(
+        CONFIG.format(environment=environment, registry=registry, name=name, store=uri)
+    )
     settings = {
         "IMAGEMILL_DOCKER_HOST": engine,
         "IMAGEMILL_DOCKER_CLI": docker_cli,
@@ -116,7 +126,9 @@ def await_uploaded(running: Service, builds: int) -> None:
     with running.client.app.connection_for_read() as connection:
         channel: Any = connection.default_channel
         until(
-            lambda: channel.queue_declare("imagemill.docker").message_count == builds, "the upload", lambda: running.log
+            lambda: channel.queue_declare("imagemill.docker").message_count == builds,
+            "the upload",
+            lambda: running.log,
         )
 
 

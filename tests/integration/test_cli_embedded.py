@@ -1,4 +1,6 @@
-"""The command line without a broker, on a real engine and a real registry: what it says, and what it leaves behind."""
+"""The command line without a broker, on a real engine and a real registry: what it says, and what
+it leaves behind.
+"""
 
 import json
 import shutil
@@ -12,7 +14,7 @@ import pytest
 from builds import SHELL, PushedImage
 from command_line import CommandLine, Running, command_line
 from git_fixtures import Repository
-from imagemill.build import BuildReport
+from imagemill.messages import BuildReport
 from imagemill.reference import ImageReference
 
 
@@ -95,7 +97,9 @@ def test_json_is_the_report_alone(cli: CommandLine, source: Path, destination: s
     assert [step.state for step in report.steps][-3:] == ["BUILDING", "PUSHING", "REPORTING"]
 
 
-def test_json_shows_progress_on_standard_error_only_if_asked(cli: CommandLine, source: Path, destination: str) -> None:
+def test_json_shows_progress_on_standard_error_only_if_asked(
+    cli: CommandLine, source: Path, destination: str
+) -> None:
     done = cli.run("build", source, "-d", destination, "--json", "-v")
     assert BuildReport.model_validate_json(done.stdout).status == "succeeded"
     assert "[BUILDING] building the image" in done.stderr
@@ -108,13 +112,27 @@ def test_the_tag_is_what_hash_prints(cli: CommandLine, source: Path, destination
 
 
 def test_options_reach_the_image(cli: CommandLine, shell: Path, destination: str) -> None:
-    (shell / "other.Dockerfile").write_text(f"{SHELL}ARG A\nRUN echo $A > /made\nFROM scratch AS unwanted\n")
+    (shell / "other.Dockerfile").write_text(
+        f"{SHELL}ARG A\nRUN echo $A > /made\nFROM scratch AS unwanted\n"
+    )
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com", "-C", str(shell)]
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "1"]):
         subprocess.run([*git, *command], check=True)
-    subprocess.run([*git, "remote", "add", "origin", "https://me:secret@example.com/a.git"], check=True)
+    subprocess.run(
+        [*git, "remote", "add", "origin", "https://me:secret@example.com/a.git"], check=True
+    )
     done = cli.run(
-        *("build", shell, "-d", destination, "-f", "other.Dockerfile", "--target", "shell", "--json"),
+        *(
+            "build",
+            shell,
+            "-d",
+            destination,
+            "-f",
+            "other.Dockerfile",
+            "--target",
+            "shell",
+            "--json",
+        ),
         *("--build-arg", "A", "--label", "team=x"),
         A="from the environment",
     )
@@ -122,22 +140,29 @@ def test_options_reach_the_image(cli: CommandLine, shell: Path, destination: str
     image = PushedImage(ImageReference.parse(json.loads(done.stdout)["image"]))
     assert image.files["made"] == b"from the environment\n"
     assert image.labels["team"] == "x"
-    revision = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    revision = subprocess.run(
+        [*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()
     assert image.labels["org.opencontainers.image.revision"] == revision
     assert image.labels["org.opencontainers.image.source"] == "https://example.com/a.git"
 
 
-def test_a_build_secret_is_seen_by_the_build_and_stays_nowhere(cli: CommandLine, shell: Path, destination: str) -> None:
+def test_a_build_secret_is_seen_by_the_build_and_stays_nowhere(
+    cli: CommandLine, shell: Path, destination: str
+) -> None:
     (shell / "Dockerfile").write_text(
         f"{SHELL}RUN --mount=type=secret,id=token /bin/busybox sha256sum /run/secrets/token > /sum\n"
     )
     secret = cli.folder / "token"
     secret.write_text("very secret")
-    done = cli.run("build", shell, "-d", destination, "--secret", f"id=token,src={secret}", "--json", "-v")
+    done = cli.run(
+        "build", shell, "-d", destination, "--secret", f"id=token,src={secret}", "--json", "-v"
+    )
     assert done.returncode == 0, done.stderr
     image = PushedImage(ImageReference.parse(json.loads(done.stdout)["image"]))
     assert (
-        image.files["sum"].split()[0] == b"bf1ba1e9d0d5b4a5be5b0d5d8f5d4b6a" or len(image.files["sum"].split()[0]) == 64
+        image.files["sum"].split()[0] == b"bf1ba1e9d0d5b4a5be5b0d5d8f5d4b6a"
+        or len(image.files["sum"].split()[0]) == 64
     )
     assert "very secret" not in done.stdout + done.stderr
     assert cli.left() == []
@@ -153,9 +178,13 @@ def test_the_config_names_the_destination(cli: CommandLine, source: Path, destin
     assert "max_jobs" in done.stderr
 
 
-def test_modules_in_the_callers_folder_are_not_imported(cli: CommandLine, source: Path, destination: str) -> None:
+def test_modules_in_the_callers_folder_are_not_imported(
+    cli: CommandLine, source: Path, destination: str
+) -> None:
     for name in ("tasks", "worker", "json", "celery"):
-        (cli.folder / f"{name}.py").write_text("raise SystemExit('imported what belongs to the user')\n")
+        (cli.folder / f"{name}.py").write_text(
+            "raise SystemExit('imported what belongs to the user')\n"
+        )
     done = cli.run("build", source, "-d", destination)
     assert done.returncode == 0, done.stderr
 
@@ -172,8 +201,12 @@ def test_a_terminal_shows_steps_and_times(cli: CommandLine, source: Path, destin
     assert f"{destination}@sha256:" in screen
 
 
-def test_a_terminal_is_not_changed_by_the_log(cli: CommandLine, shell: Path, destination: str) -> None:
-    (shell / "Dockerfile").write_text(f"{SHELL}RUN /bin/busybox printf '\\033]0;pwned\\007seen\\n'; exit 1\n")
+def test_a_terminal_is_not_changed_by_the_log(
+    cli: CommandLine, shell: Path, destination: str
+) -> None:
+    (shell / "Dockerfile").write_text(
+        f"{SHELL}RUN /bin/busybox printf '\\033]0;pwned\\007seen\\n'; exit 1\n"
+    )
     code, screen = cli.in_terminal("build", shell, "-d", destination)
     assert code == 1
     assert "| seen" in screen
@@ -230,14 +263,20 @@ def test_a_missing_dockerfile_is_a_failed_build_and_leads_to_the_option(
     assert "(--file PATH)\n" in done.stderr
 
 
-def test_a_secret_that_was_not_asked_for_leads_to_the_option(cli: CommandLine, shell: Path, destination: str) -> None:
-    (shell / "Dockerfile").write_text(f"{SHELL}RUN --mount=type=secret,id=token,required=true true\n")
+def test_a_secret_that_was_not_asked_for_leads_to_the_option(
+    cli: CommandLine, shell: Path, destination: str
+) -> None:
+    (shell / "Dockerfile").write_text(
+        f"{SHELL}RUN --mount=type=secret,id=token,required=true true\n"
+    )
     done = cli.run("build", shell, "-d", destination)
     assert done.returncode == 1
     assert "name 'token' among the build's secrets (--secret id=ID)" in done.stderr
 
 
-def test_without_an_engine_it_is_said_how_to_come_to_one(cli: CommandLine, source: Path, destination: str) -> None:
+def test_without_an_engine_it_is_said_how_to_come_to_one(
+    cli: CommandLine, source: Path, destination: str
+) -> None:
     del cli.variables["DOCKER_HOST"], cli.variables["IMAGEMILL_DOCKER_CLI"]
     done = cli.run("build", source, "-d", destination, PATH=str(cli.folder / "empty"))
     assert done.returncode == 1
@@ -263,14 +302,25 @@ def test_a_failed_build_is_a_report_too(cli: CommandLine, source: Path, destinat
     [
         (("no/such",), "There is no folder or file no/such"),
         ((".", "--tag", "no tag"), 'The build request is not valid: --tag: "no tag" is not a tag'),
-        ((".", "--timeout", "-1"), "The build request is not valid: --timeout: found -1, expected more than 0"),
-        ((".", "--platform", "linux/foo"), 'The build request is not valid: --platform: "linux/foo" is not a platform'),
-        ((".", "-d", "localhost:5999:x"), "The build request is not valid: --destination: 'localhost:5999:x' is not"),
+        (
+            (".", "--timeout", "-1"),
+            "The build request is not valid: --timeout: found -1, expected more than 0",
+        ),
+        (
+            (".", "--platform", "linux/foo"),
+            'The build request is not valid: --platform: "linux/foo" is not a platform',
+        ),
+        (
+            (".", "-d", "localhost:5999:x"),
+            "The build request is not valid: --destination: 'localhost:5999:x' is not",
+        ),
         ((".", "-d", "x:tag"), "The destination 'x:tag' has a tag"),
         ((".", "--config", "no.yaml"), "There is no config file no.yaml"),
     ],
 )
-def test_misuse_is_exit_code_2_and_leaves_nothing(cli: CommandLine, arguments: tuple[str, ...], message: str) -> None:
+def test_misuse_is_exit_code_2_and_leaves_nothing(
+    cli: CommandLine, arguments: tuple[str, ...], message: str
+) -> None:
     done = cli.run("build", *arguments)
     assert done.returncode == 2
     assert f"error: {message}" in done.stderr
@@ -279,8 +329,17 @@ def test_misuse_is_exit_code_2_and_leaves_nothing(cli: CommandLine, arguments: t
     assert cli.left() == []
 
 
-def test_an_engine_that_is_away_fails_the_build(cli: CommandLine, source: Path, destination: str) -> None:
-    done = cli.run("build", source, "-d", destination, DOCKER_HOST="unix:///no/engine.sock", IMAGEMILL_MAX_RETRIES="0")
+def test_an_engine_that_is_away_fails_the_build(
+    cli: CommandLine, source: Path, destination: str
+) -> None:
+    done = cli.run(
+        "build",
+        source,
+        "-d",
+        destination,
+        DOCKER_HOST="unix:///no/engine.sock",
+        IMAGEMILL_MAX_RETRIES="0",
+    )
     assert done.returncode == 1
     assert "/no/engine.sock" in done.stderr
     assert "hint: " in done.stderr
@@ -290,7 +349,9 @@ def test_an_engine_that_is_away_fails_the_build(cli: CommandLine, source: Path, 
 
 
 def sleeper() -> str:
-    """A Dockerfile with an instruction that does not end, and that no other build of the engine shares."""
+    """A Dockerfile with an instruction that does not end, and that no other build of the engine
+    shares.
+    """
     return f"{SHELL}RUN echo 'it sleeps'; /bin/busybox sleep 1000 # {uuid.uuid4().hex}\n"
 
 
@@ -321,13 +382,17 @@ def test_a_second_ctrl_c_stops_at_once(cli: CommandLine, sleeping: Running) -> N
     assert cli.left() == []
 
 
-def test_nothing_is_left_when_the_command_line_is_killed(cli: CommandLine, sleeping: Running) -> None:
+def test_nothing_is_left_when_the_command_line_is_killed(
+    cli: CommandLine, sleeping: Running
+) -> None:
     sleeping.process.kill()
     assert sleeping.end() == -9
     cli.until_nothing_is_left()
 
 
-def test_nothing_is_left_when_the_command_line_is_terminated(cli: CommandLine, sleeping: Running) -> None:
+def test_nothing_is_left_when_the_command_line_is_terminated(
+    cli: CommandLine, sleeping: Running
+) -> None:
     sleeping.process.terminate()
     sleeping.end()
     cli.until_nothing_is_left()
@@ -337,7 +402,9 @@ def test_nothing_is_left_when_the_command_line_is_terminated(cli: CommandLine, s
     ("victim", "reason"),
     [("worker.embedded", "was killed (SIGKILL)"), ("--unixsocket", "ended with exit code 1")],
 )
-def test_a_crash_of_the_service_is_told_at_once(cli: CommandLine, sleeping: Running, victim: str, reason: str) -> None:
+def test_a_crash_of_the_service_is_told_at_once(
+    cli: CommandLine, sleeping: Running, victim: str, reason: str
+) -> None:
     cli.kill(victim)
     assert sleeping.end() == 3
     assert f"error: The embedded worker {reason}" in sleeping.text
@@ -358,14 +425,18 @@ def test_a_crash_is_a_report_too(cli: CommandLine, shell: Path, destination: str
     assert report.error.kind == "EmbeddedFailed"
 
 
-def test_a_worker_that_cannot_start_says_why(cli: CommandLine, source: Path, destination: str) -> None:
+def test_a_worker_that_cannot_start_says_why(
+    cli: CommandLine, source: Path, destination: str
+) -> None:
     done = cli.run("build", source, "-d", destination, IMAGEMILL_HASH_TIMEOUT="soon")
     assert done.returncode == 3
     assert "IMAGEMILL_HASH_TIMEOUT" in done.stderr
     assert cli.left() == []
 
 
-def test_without_the_workers_code_it_is_said_what_to_do(cli: CommandLine, source: Path, destination: str) -> None:
+def test_without_the_workers_code_it_is_said_what_to_do(
+    cli: CommandLine, source: Path, destination: str
+) -> None:
     installed = cli.folder / "wheel"
     installed.mkdir()
     (installed / "imagemill").symlink_to(cli.code / "imagemill")
@@ -376,13 +447,16 @@ def test_without_the_workers_code_it_is_said_what_to_do(cli: CommandLine, source
     done = cli.run("build", source, "-d", destination, PYTHONPATH=str(installed))
     assert done.returncode == 3
     assert (
-        "error: No broker is configured, and the worker's code for an embedded service is not installed" in done.stderr
+        "error: No broker is configured, and the worker's code for an embedded service is not installed"
+        in done.stderr
     )
     assert "hint: set IMAGEMILL_BROKER" in done.stderr
     assert cli.left() == []
 
 
-def test_a_cache_that_cannot_be_written_is_named(cli: CommandLine, source: Path, destination: str) -> None:
+def test_a_cache_that_cannot_be_written_is_named(
+    cli: CommandLine, source: Path, destination: str
+) -> None:
     (cli.folder / "file").write_text("")
     done = cli.run("build", source, "-d", destination, XDG_CACHE_HOME=str(cli.folder / "file"))
     assert done.returncode == 3
@@ -396,7 +470,9 @@ def test_a_cache_that_cannot_be_written_is_named(cli: CommandLine, source: Path,
 def test_the_doctor_finds_everything_in_order(cli: CommandLine, destination: str) -> None:
     done = cli.run("doctor", "-d", destination)
     assert done.returncode == 0, done.stdout
-    verdicts = [line.split(":")[0].split() for line in done.stdout.splitlines() if not line.startswith(" ")]
+    verdicts = [
+        line.split(":")[0].split() for line in done.stdout.splitlines() if not line.startswith(" ")
+    ]
     assert verdicts == [
         ["ok", "config"],
         ["ok", "docker"],

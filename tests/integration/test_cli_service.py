@@ -1,4 +1,6 @@
-"""The command line with a broker: builds that outlive it, on a worker that is somebody else's process."""
+"""The command line with a broker: builds that outlive it, on a worker that is somebody else's
+process.
+"""
 
 import json
 import re
@@ -12,9 +14,9 @@ import pytest
 import servers
 from builds import SHELL
 from command_line import CommandLine, command_line
-from imagemill.build import BuildReport
 from imagemill.client import BuildStatus
 from imagemill.errors import UserError
+from imagemill.messages import BuildReport
 from service import Service, service, until
 
 
@@ -50,7 +52,9 @@ def source(running: Service, busybox: Path) -> Path:
     """A folder that the worker may read; its Dockerfile is the test's to write."""
     folder = running.folder / uuid.uuid4().hex
     folder.mkdir()
-    (folder / "Dockerfile").write_text(f"{SHELL}RUN echo 'it runs' # not cached: {uuid.uuid4().hex}\n")
+    (folder / "Dockerfile").write_text(
+        f"{SHELL}RUN echo 'it runs' # not cached: {uuid.uuid4().hex}\n"
+    )
     shutil.copy(busybox, folder / "busybox")
     return folder
 
@@ -62,7 +66,9 @@ def destination(registry: str) -> str:
 
 
 def sleeper() -> str:
-    """A Dockerfile with an instruction that does not end, and that no other build of the engine shares."""
+    """A Dockerfile with an instruction that does not end, and that no other build of the engine
+    shares.
+    """
     return f"{SHELL}RUN echo 'it sleeps'; /bin/busybox sleep 1000 # {uuid.uuid4().hex}\n"
 
 
@@ -120,7 +126,9 @@ def test_a_detached_build_goes_on(cli: CommandLine, source: Path, destination: s
     assert report.status == "succeeded"
 
 
-def test_a_build_that_has_ended_can_be_looked_at(cli: CommandLine, source: Path, destination: str) -> None:
+def test_a_build_that_has_ended_can_be_looked_at(
+    cli: CommandLine, source: Path, destination: str
+) -> None:
     build = cli.run("build", source, "-d", destination, "--detach").stdout.strip()
     waited = cli.run("wait", build)
     assert "[BUILDING] building the image\n" in waited.stdout
@@ -130,14 +138,18 @@ def test_a_build_that_has_ended_can_be_looked_at(cli: CommandLine, source: Path,
     assert "\n  upload context" in status.stdout
     assert f"image  {destination}@sha256:" in status.stdout
     assert "it runs\n" in cli.run("logs", build).stdout
-    known = BuildStatus.model_validate_json(cli.run("status", build, "--json").stdout, extra="forbid")
+    known = BuildStatus.model_validate_json(
+        cli.run("status", build, "--json").stdout, extra="forbid"
+    )
     assert known.state == "SUCCEEDED"
     cancelled = cli.run("cancel", build)
     assert cancelled.returncode == 0
     assert cancelled.stdout == "The build had ended before: SUCCEEDED\n"
 
 
-def test_a_failed_build_fails_those_who_wait(cli: CommandLine, source: Path, destination: str) -> None:
+def test_a_failed_build_fails_those_who_wait(
+    cli: CommandLine, source: Path, destination: str
+) -> None:
     (source / "Dockerfile").write_text(f"{SHELL}RUN echo 'so it is'; exit 3\n")
     build = cli.run("build", source, "-d", destination, "--detach").stdout.strip()
     waited = cli.run("wait", build)
@@ -153,7 +165,11 @@ def test_a_failed_build_fails_those_who_wait(cli: CommandLine, source: Path, des
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("destination", "localhost:1/x:tag", "destination: The destination 'localhost:1/x:tag' has a tag"),
+        (
+            "destination",
+            "localhost:1/x:tag",
+            "destination: The destination 'localhost:1/x:tag' has a tag",
+        ),
         ("platform", "linux/foo", 'platform: "linux/foo" is not a platform'),
         ("timeout", -1, "timeout: found -1, expected more than 0"),
     ],
@@ -162,7 +178,9 @@ def test_workers_refuse_a_wrong_request_of_any_celery_client(
     running: Service, source: Path, field: str, value: object, message: str
 ) -> None:
     request = {"source": str(source), "destination": "localhost:1/x", field: value}
-    sent = running.client.app.send_task("imagemill.build_image", kwargs={"request": request}, queue="imagemill")
+    sent = running.client.app.send_task(
+        "imagemill.build_image", kwargs={"request": request}, queue="imagemill"
+    )
     with pytest.raises(UserError) as caught:
         sent.get(timeout=60)
     assert message in caught.value.message
@@ -204,14 +222,20 @@ def test_ctrl_c_leaves_a_build_that_is_only_waited_for(cli: CommandLine, sleepin
 def test_config_and_secrets_are_the_workers_own(
     cli: CommandLine, running: Service, source: Path, destination: str
 ) -> None:
-    (running.folder / "configs/team.yaml").write_text(f"builder: {{type: docker, destination: '{destination}'}}\n")
-    (source / "Dockerfile").write_text(f"{SHELL}RUN --mount=type=secret,id=token test -s /run/secrets/token\n")
+    (running.folder / "configs/team.yaml").write_text(
+        f"builder: {{type: docker, destination: '{destination}'}}\n"
+    )
+    (source / "Dockerfile").write_text(
+        f"{SHELL}RUN --mount=type=secret,id=token test -s /run/secrets/token\n"
+    )
     done = cli.run("build", source, "--config", "team", "--secret", "id=token")
     assert done.returncode == 0, done.stderr
     assert f"image  {destination}@sha256:" in done.stdout
 
 
-def test_a_broken_config_on_the_worker_is_exit_code_2(cli: CommandLine, running: Service, source: Path) -> None:
+def test_a_broken_config_on_the_worker_is_exit_code_2(
+    cli: CommandLine, running: Service, source: Path
+) -> None:
     (running.folder / "configs/broken.yaml").write_text("builder: {typ: docker}\n")
     done = cli.run("build", source, "--config", "broken")
     assert done.returncode == 2
@@ -236,14 +260,18 @@ def test_the_doctor_knows_the_workers(cli: CommandLine, engine: str, destination
 
 def test_the_doctor_misses_the_worker_of_the_configs_builder(cli: CommandLine) -> None:
     config = cli.folder / "launch.yaml"
-    config.write_text("builder: {type: kaniko, destination: h/r, build-context-store: 's3://bucket/path'}\n")
+    config.write_text(
+        "builder: {type: kaniko, destination: h/r, build-context-store: 's3://bucket/path'}\n"
+    )
     done = cli.run("doctor", "--config", config)
     assert done.returncode == 1
     assert "failed   queue imagemill.kaniko: no worker answers" in done.stdout
     assert "-Q imagemill.kaniko" in done.stdout
 
 
-def test_a_build_that_no_worker_takes_is_told(cli: CommandLine, source: Path, destination: str) -> None:
+def test_a_build_that_no_worker_takes_is_told(
+    cli: CommandLine, source: Path, destination: str
+) -> None:
     cli.variables["IMAGEMILL_KEY_PREFIX"] = f"nobody-{uuid.uuid4().hex}:"
     with cli.started("build", source, "-d", destination) as command:
         command.until("no worker answers that serves the queue imagemill; see `imagemill doctor`")

@@ -1,4 +1,6 @@
-"""docker-compose.yml and the Procfile run the same processes, and the images that compose names are pinned."""
+"""docker-compose.yml and the Procfile run the same processes, and the images that compose names are
+pinned.
+"""
 
 import re
 import shlex
@@ -30,7 +32,11 @@ def celery_command(command: str) -> list[str]:
 
 def worker_queues() -> dict[str, list[str]]:
     commands = {name: shlex.split(command) for name, command in procfile().items()}
-    return {name: words[words.index("-Q") + 1].split(",") for name, words in commands.items() if "-Q" in words}
+    return {
+        name: words[words.index("-Q") + 1].split(",")
+        for name, words in commands.items()
+        if "-Q" in words
+    }
 
 
 def test_compose_and_procfile_have_the_same_processes() -> None:
@@ -39,7 +45,9 @@ def test_compose_and_procfile_have_the_same_processes() -> None:
 
 @pytest.mark.parametrize("name", ["light", "docker", "kaniko", "beat", "flower"])
 def test_compose_runs_the_command_of_the_procfile(name: str) -> None:
-    assert celery_command(compose()["services"][name]["command"]) == celery_command(procfile()[name])
+    assert celery_command(compose()["services"][name]["command"]) == celery_command(
+        procfile()[name]
+    )
 
 
 def test_each_queue_has_one_pool() -> None:
@@ -54,13 +62,19 @@ def test_all_pools_have_the_same_broker_and_the_same_contexts() -> None:
 
 
 def test_only_the_docker_pool_has_the_engine() -> None:
-    having = [name for name, service in compose()["services"].items() if "docker.sock" in str(service)]
+    having = [
+        name for name, service in compose()["services"].items() if "docker.sock" in str(service)
+    ]
     assert having == ["docker"]
 
 
 def test_images_from_elsewhere_are_pinned_to_a_version() -> None:
-    dockerfile = re.findall(r"^FROM (\S+:\S+)|^COPY --from=(\S+:\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    images = [service["image"] for service in compose()["services"].values()] + ["".join(pair) for pair in dockerfile]
+    dockerfile = re.findall(
+        r"^FROM (\S+:\S+)|^COPY --from=(\S+:\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE
+    )
+    images = [service["image"] for service in compose()["services"].values()] + [
+        "".join(pair) for pair in dockerfile
+    ]
     others = [image for image in images if image != "imagemill:local"]
     assert len(others) >= 4
     assert all(re.search(r":v?\d+\.\d+", image) for image in others)
@@ -72,7 +86,9 @@ def test_the_config_that_compose_names_is_in_the_image() -> None:
 
 
 def test_the_image_copies_only_what_dockerignore_lets_through() -> None:
-    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    copied = re.findall(
+        r"^COPY (?!--from)(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE
+    )
     ignore = (ROOT / ".dockerignore").read_text().split()
     names = [name for line in copied for name in line.split()]
     assert names

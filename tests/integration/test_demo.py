@@ -1,4 +1,6 @@
-"""What the README promises of `make demo`; the script checks what it shows, and ends with an error if it is not so."""
+"""What the README promises of `make demo`; the script checks what it shows, and ends with an error
+if it is not so.
+"""
 
 import os
 import subprocess
@@ -10,7 +12,9 @@ import servers
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_demo_shows_a_build_then_none_then_another(tmp_path: Path, engine: str, docker_cli: str) -> None:
+def test_the_demo_shows_a_build_then_none_then_another(
+    tmp_path: Path, engine: str, docker_cli: str
+) -> None:
     path = [str(Path(sys.executable).parent), str(Path(docker_cli).parent), os.environ["PATH"]]
     with servers.docker_registry(tmp_path / "registry") as registry:
         environment = {
@@ -20,7 +24,9 @@ def test_the_demo_shows_a_build_then_none_then_another(tmp_path: Path, engine: s
             "REGISTRY": registry,
         }
         command = [sys.executable, str(ROOT / "scripts/demo")]
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.split("2. The same source again")
     assert "BUILDING" in first

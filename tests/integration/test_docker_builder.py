@@ -1,4 +1,6 @@
-"""The docker builder with a real engine: what it keeps to itself, what it leaves behind, and how it fails."""
+"""The docker builder with a real engine: what it keeps to itself, what it leaves behind, and how it
+fails.
+"""
 
 import os
 import stat
@@ -12,9 +14,9 @@ import pytest
 
 import servers
 from builds import SHELL, PushedImage, Watched, packed, processes
-from imagemill.build import State
-from imagemill.builders import Workplace, docker_cli
-from imagemill.builders.docker import DockerBuilder
+from imagemill.builders import Workplace
+from imagemill.builders.docker import cli as docker_cli
+from imagemill.builders.docker.builder import DockerBuilder
 from imagemill.errors import (
     BuildCancelled,
     ImagemillError,
@@ -23,6 +25,7 @@ from imagemill.errors import (
     ServiceUnreachable,
     UserError,
 )
+from imagemill.messages import State
 from imagemill.ports import BuildInputs, Registry
 from imagemill.reference import ImageReference
 from imagemill.registries.docker_config import DockerConfig
@@ -53,7 +56,11 @@ def docker(place: Workplace, *arguments: str) -> str:
 
 
 def failure(
-    place: Workplace, oci: Registry, image: ImageReference, dockerfile: str, files: Mapping[str, bytes | Path]
+    place: Workplace,
+    oci: Registry,
+    image: ImageReference,
+    dockerfile: str,
+    files: Mapping[str, bytes | Path],
 ) -> ImagemillError:
     with pytest.raises(ImagemillError) as caught:
         DockerBuilder(place).build(BuildInputs(image), packed(dockerfile, files), oci, Watched())
@@ -69,7 +76,9 @@ def test_values_of_build_arguments_are_in_no_process_list(
 ) -> None:
     value = uuid.uuid4().hex
     seen: list[list[str]] = []
-    progress = Watched(on={"running": lambda: seen.extend([processes(str(image)), processes(value)])})
+    progress = Watched(
+        on={"running": lambda: seen.extend([processes(str(image)), processes(value)])}
+    )
     dockerfile = f"{SHELL}ARG TOKEN\nRUN echo running; [ ${{#TOKEN}} = 32 ]\n"
     inputs = BuildInputs(image, build_args={"TOKEN": value})
     DockerBuilder(place).build(inputs, packed(dockerfile, {"busybox": busybox}), oci, progress)
@@ -87,7 +96,9 @@ def test_arguments_that_docker_would_obey_reach_the_build_alone(
     printed = "; ".join(f"echo {name}=${name}" for name in names)
     progress = Watched()
     inputs = BuildInputs(image, build_args=values)
-    DockerBuilder(place).build(inputs, packed(f"{SHELL}{declared}RUN {printed}\n", {"busybox": busybox}), oci, progress)
+    DockerBuilder(place).build(
+        inputs, packed(f"{SHELL}{declared}RUN {printed}\n", {"busybox": busybox}), oci, progress
+    )
     assert {f"{name}={value}" for name, value in values.items()} <= set(progress.lines)
 
 
@@ -98,11 +109,16 @@ def test_credentials_are_in_a_private_folder_that_goes_with_the_build(
 
     def look() -> None:
         (config,) = place.scratch.glob("*/config/config.json")
-        modes.extend(stat.S_IMODE(path.stat().st_mode) for path in (config.parent, config.parent.parent))
+        modes.extend(
+            stat.S_IMODE(path.stat().st_mode) for path in (config.parent, config.parent.parent)
+        )
 
     progress = Watched(on={"running": look})
     DockerBuilder(place).build(
-        BuildInputs(image), packed(f"{SHELL}RUN echo running\n", {"busybox": busybox}), oci, progress
+        BuildInputs(image),
+        packed(f"{SHELL}RUN echo running\n", {"busybox": busybox}),
+        oci,
+        progress,
     )
     assert modes == [0o700, 0o700]
     assert list(place.scratch.iterdir()) == []
@@ -112,8 +128,12 @@ def test_credentials_are_in_a_private_folder_that_goes_with_the_build(
 # --- What it leaves behind --------------------------------------------------------------------------------------------
 
 
-def test_no_tag_is_left_in_the_engine(place: Workplace, oci: Registry, image: ImageReference) -> None:
-    DockerBuilder(place).build(BuildInputs(image), packed("FROM scratch\nCOPY a /\n", {"a": b"1"}), oci, Watched())
+def test_no_tag_is_left_in_the_engine(
+    place: Workplace, oci: Registry, image: ImageReference
+) -> None:
+    DockerBuilder(place).build(
+        BuildInputs(image), packed("FROM scratch\nCOPY a /\n", {"a": b"1"}), oci, Watched()
+    )
     left = docker(place, "image", "ls", "--format", "{{.Repository}}")
     assert image.path not in left
     assert "imagemill-build" not in left
@@ -128,7 +148,9 @@ def test_a_tag_that_another_build_took_away_is_given_again(
     assert oci.digest(image) == digest
 
 
-def test_a_push_that_is_cancelled_stops(place: Workplace, oci: Registry, image: ImageReference) -> None:
+def test_a_push_that_is_cancelled_stops(
+    place: Workplace, oci: Registry, image: ImageReference
+) -> None:
     progress = Watched(stop_at=f"The push refers to repository [{image.repository}]")
     context = packed("FROM scratch\nCOPY a /\n", {"a": os.urandom(50_000_000)})
     with pytest.raises(BuildCancelled):
@@ -144,7 +166,11 @@ def test_a_push_that_is_cancelled_stops(place: Workplace, oci: Registry, image: 
 @pytest.mark.parametrize(
     ("dockerfile", "message", "hint"),
     [
-        ("FROM scratch\nCOPX a b\n", "Line 2 of the Dockerfile cannot be read: unknown instruction: COPX", "mend"),
+        (
+            "FROM scratch\nCOPX a b\n",
+            "Line 2 of the Dockerfile cannot be read: unknown instruction: COPX",
+            "mend",
+        ),
         (
             f"{SHELL}RUN <<END\necho x\nEND\n",
             "Line 5 of the Dockerfile cannot be read: unknown instruction: ECHO",
@@ -178,7 +204,13 @@ def test_a_push_that_is_cancelled_stops(place: Workplace, oci: Registry, image: 
     ],
 )
 def test_a_dockerfile_that_fails_is_the_requesters_to_mend(
-    place: Workplace, oci: Registry, image: ImageReference, busybox: Path, dockerfile: str, message: str, hint: str
+    place: Workplace,
+    oci: Registry,
+    image: ImageReference,
+    busybox: Path,
+    dockerfile: str,
+    message: str,
+    hint: str,
 ) -> None:
     error = failure(place, oci, image, dockerfile, {"busybox": busybox})
     assert type(error) is UserError
@@ -191,7 +223,10 @@ def test_a_platform_that_is_none_is_the_requesters_to_mend(
 ) -> None:
     with pytest.raises(UserError, match=r"does not take the request: .*a/b/c/d"):
         DockerBuilder(place).build(
-            BuildInputs(image, platform="a/b/c/d"), packed("FROM scratch\nCOPY a /\n", {"a": b"1"}), oci, Watched()
+            BuildInputs(image, platform="a/b/c/d"),
+            packed("FROM scratch\nCOPY a /\n", {"a": b"1"}),
+            oci,
+            Watched(),
         )
 
 
@@ -210,7 +245,10 @@ def test_a_secret_without_a_file_is_the_operators_to_mend(
 ) -> None:
     with pytest.raises(OperatorError, match="no file for the build secret 'token'"):
         DockerBuilder(place).build(
-            BuildInputs(image, secrets={"token": tmp_path / "missing"}), packed("FROM scratch\n", {}), oci, Watched()
+            BuildInputs(image, secrets={"token": tmp_path / "missing"}),
+            packed("FROM scratch\n", {}),
+            oci,
+            Watched(),
         )
 
 
@@ -240,7 +278,9 @@ def test_a_base_image_that_may_not_be_pulled_is_the_operators_to_mend(
     place: Workplace, oci: Registry, image: ImageReference, tmp_path: Path
 ) -> None:
     users = tmp_path / "htpasswd"
-    users.write_bytes(subprocess.check_output([servers.program("htpasswd"), "-Bbn", "ann", "right"]))
+    users.write_bytes(
+        subprocess.check_output([servers.program("htpasswd"), "-Bbn", "ann", "right"])
+    )
     with servers.docker_registry(tmp_path, auth=users) as address:
         error = failure(place, oci, image, f"FROM {address}/base:1\n", {})
     assert type(error) is PermissionDenied
@@ -274,7 +314,9 @@ def test_no_engine_is_a_service_unreachable(
     place: Workplace, oci: Registry, image: ImageReference, tmp_path: Path
 ) -> None:
     host = f"unix://{tmp_path}/missing.sock"
-    error = failure(replace(place, docker_host=host), oci, image, "FROM scratch\nCOPY a /\n", {"a": b"1"})
+    error = failure(
+        replace(place, docker_host=host), oci, image, "FROM scratch\nCOPY a /\n", {"a": b"1"}
+    )
     assert type(error) is ServiceUnreachable
     assert error.message == f"The Docker engine at {host} does not answer"
     assert "systemctl start docker" in error.hint
@@ -282,7 +324,11 @@ def test_no_engine_is_a_service_unreachable(
 
 
 def test_an_engine_that_dies_is_a_service_unreachable(
-    place: Workplace, oci: Registry, image: ImageReference, busybox: Path, own_engine: servers.Server
+    place: Workplace,
+    oci: Registry,
+    image: ImageReference,
+    busybox: Path,
+    own_engine: servers.Server,
 ) -> None:
     progress = Watched(on={"running": own_engine.kill})
     dockerfile = f"{SHELL}RUN echo running; /bin/busybox sleep 1000\n"
@@ -331,11 +377,20 @@ def small_engine(tmp_path: Path) -> Iterator[servers.Server]:
     "dockerfile", ["FROM scratch\nCOPY big /\n", f"{SHELL}RUN /bin/busybox cat /dev/zero > /big\n"]
 )
 def test_an_engine_without_space_is_the_operators_to_mend(
-    place: Workplace, oci: Registry, image: ImageReference, busybox: Path, small_engine: servers.Server, dockerfile: str
+    place: Workplace,
+    oci: Registry,
+    image: ImageReference,
+    busybox: Path,
+    small_engine: servers.Server,
+    dockerfile: str,
 ) -> None:
     at = replace(place, docker_host=small_engine.url)
     error = failure(
-        at, oci, image, dockerfile.replace("dd", "/bin/busybox dd"), {"busybox": busybox, "big": bytes(80_000_000)}
+        at,
+        oci,
+        image,
+        dockerfile.replace("dd", "/bin/busybox dd"),
+        {"busybox": busybox, "big": bytes(80_000_000)},
     )
     assert type(error) is OperatorError
     assert f"The Docker engine at {small_engine.url} has no space left" in error.message
@@ -356,7 +411,9 @@ esac
 
 @pytest.fixture
 def without_buildx(place: Workplace, tmp_path: Path) -> Workplace:
-    """A docker command that says what one of the newer kind says of itself without its buildx plugin."""
+    """A docker command that says what one of the newer kind says of itself without its buildx
+    plugin.
+    """
     cli = tmp_path / "docker"
     cli.write_text(NO_BUILDX.format(real=place.docker_cli))
     cli.chmod(0o755)
@@ -367,9 +424,13 @@ def test_without_buildkit_the_classic_builder_builds_and_the_log_says_what_is_mi
     without_buildx: Workplace, oci: Registry, image: ImageReference, busybox: Path
 ) -> None:
     progress = Watched()
-    inputs = BuildInputs(image, target="it", build_args={"A": "b"}, labels={"l": "m"}, platform="linux/amd64")
+    inputs = BuildInputs(
+        image, target="it", build_args={"A": "b"}, labels={"l": "m"}, platform="linux/amd64"
+    )
     dockerfile = f"{SHELL}FROM shell AS it\nARG A\nRUN echo $A > /a\nFROM scratch\n"
-    digest = DockerBuilder(without_buildx).build(inputs, packed(dockerfile, {"busybox": busybox}), oci, progress)
+    digest = DockerBuilder(without_buildx).build(
+        inputs, packed(dockerfile, {"busybox": busybox}), oci, progress
+    )
     assert oci.digest(image) == digest
     assert PushedImage(image).files["a"] == b"b\n"
     assert PushedImage(image).labels == {"l": "m"}
@@ -383,22 +444,38 @@ def test_without_buildkit_the_classic_builder_builds_and_the_log_says_what_is_mi
             f"{SHELL}RUN echo ERROR: no; \\\n exit 3\nRUN true\n",
             "Line 4 of the Dockerfile (RUN echo ERROR: no; exit 3) failed",
         ),
-        ("FROM scratch\nCOPY nowhere /\n", "Line 2 of the Dockerfile (COPY nowhere /): there is no 'nowhere'"),
-        ("FROM scratch\nCOPX a b\n", "Line 2 of the Dockerfile cannot be read: unknown instruction: COPX"),
+        (
+            "FROM scratch\nCOPY nowhere /\n",
+            "Line 2 of the Dockerfile (COPY nowhere /): there is no 'nowhere'",
+        ),
+        (
+            "FROM scratch\nCOPX a b\n",
+            "Line 2 of the Dockerfile cannot be read: unknown instruction: COPX",
+        ),
     ],
 )
 def test_what_fails_in_the_classic_builder_is_told_alike(
-    without_buildx: Workplace, oci: Registry, image: ImageReference, busybox: Path, dockerfile: str, message: str
+    without_buildx: Workplace,
+    oci: Registry,
+    image: ImageReference,
+    busybox: Path,
+    dockerfile: str,
+    message: str,
 ) -> None:
     error = failure(without_buildx, oci, image, dockerfile, {"busybox": busybox})
     assert type(error) is UserError
     assert message in error.message
 
 
-def test_secrets_need_buildkit(without_buildx: Workplace, oci: Registry, image: ImageReference, tmp_path: Path) -> None:
+def test_secrets_need_buildkit(
+    without_buildx: Workplace, oci: Registry, image: ImageReference, tmp_path: Path
+) -> None:
     secret = tmp_path / "secret"
     secret.write_text("value")
     with pytest.raises(OperatorError, match="Build secrets need BuildKit"):
         DockerBuilder(without_buildx).build(
-            BuildInputs(image, secrets={"token": secret}), packed("FROM scratch\n", {}), oci, Watched()
+            BuildInputs(image, secrets={"token": secret}),
+            packed("FROM scratch\n", {}),
+            oci,
+            Watched(),
         )

@@ -1,8 +1,8 @@
 """What we pack is what `docker build` would have let the build see: put to a real engine.
 
-The cases are those of `tests/unit/dockerignore_cases.json`: every second, since each takes a build of its own. Some
-came out differently before Docker 23.0, which tracks what matches in each folder above a file; with an older CLI they
-are left to the unit test.
+The cases are those of `tests/unit/context/dockerignore_cases.json`: every second, since each takes a build
+of its own. Some came out differently before Docker 23.0, which tracks what matches in each folder
+above a file; with an older CLI they are left to the unit test.
 """
 
 import io
@@ -23,7 +23,9 @@ import trees
 from imagemill import context
 from imagemill.ports import Quiet
 
-RECORDED: dict[str, Any] = json.loads((Path(__file__).parents[1] / "unit/dockerignore_cases.json").read_text())
+RECORDED: dict[str, Any] = json.loads(
+    (Path(__file__).parents[1] / "unit/context/dockerignore_cases.json").read_text()
+)
 
 Docker = Callable[..., subprocess.CompletedProcess[bytes]]
 
@@ -34,14 +36,20 @@ def docker(engine: str, docker_cli: str) -> Docker:
 
     def run(*arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
         environment = {**os.environ, "DOCKER_HOST": engine, "DOCKER_BUILDKIT": "1"}
-        return subprocess.run([docker_cli, *arguments], env=environment, capture_output=True, check=False)
+        return subprocess.run(
+            [docker_cli, *arguments], env=environment, capture_output=True, check=False
+        )
 
     return run
 
 
 def built(docker: Docker, dockerfile: Path, folder: Path) -> bytes | None:
-    """The files of the image, which are the whole context, as a tar; `None` if BuildKit refuses the ignore file."""
-    result = docker("build", "--no-cache", "--file", dockerfile, "--output", "type=tar,dest=-", folder)
+    """The files of the image, which are the whole context, as a tar; `None` if BuildKit refuses the
+    ignore file.
+    """
+    result = docker(
+        "build", "--no-cache", "--file", dockerfile, "--output", "type=tar,dest=-", folder
+    )
     if result.returncode == 0:
         return result.stdout
     assert b"pattern" in result.stderr, result.stderr.decode()
@@ -60,7 +68,12 @@ def entries_in(tar: bytes) -> dict[str, tuple[bytes, bool, str, bytes]]:
         for member in archive:
             file = archive.extractfile(member) if member.isreg() else None
             executable = member.isreg() and bool(member.mode & stat.S_IXUSR)
-            entries[member.name] = (member.type, executable, member.linkname, file.read() if file else b"")
+            entries[member.name] = (
+                member.type,
+                executable,
+                member.linkname,
+                file.read() if file else b"",
+            )
     return entries
 
 
@@ -87,7 +100,9 @@ def test_docker_sees_what_the_recorded_cases_say(docker: Docker, tmp_path: Path)
         ignored = None if tar is None else everything - names_in(tar)
         expected = {path.rstrip("/") for path in case["ignored"]} if "ignored" in case else None
         if ignored != expected:
-            wrong.append(f"{case['dockerignore']!r}: docker ignores {ignored}, we ignore {expected}")
+            wrong.append(
+                f"{case['dockerignore']!r}: docker ignores {ignored}, we ignore {expected}"
+            )
     assert wrong == []
 
 
@@ -120,13 +135,26 @@ ENTRIES: dict[str | bytes, str | bytes | None] = {
         ("docker/app", {"docker/app.dockerignore": "ignored/x\ndocker", ".dockerignore": "*"}),
         ("docker/app", {"docker/app.dockerignore": "# nothing", ".dockerignore": "*"}),
         ("docker/app", {".dockerignore": "a\n!a/deep\ndocker"}),
-        ("docker/link", {"docker/link.dockerignore@": "ignore", "docker/ignore": "a", "docker/app": trees.DOCKERFILE}),
+        (
+            "docker/link",
+            {
+                "docker/link.dockerignore@": "ignore",
+                "docker/ignore": "a",
+                "docker/app": trees.DOCKERFILE,
+            },
+        ),
     ],
 )
 def test_build_of_the_packed_context_is_the_build_of_the_source(
-    docker: Docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dockerfile: str, ignore: dict[str, str]
+    docker: Docker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dockerfile: str,
+    ignore: dict[str, str],
 ) -> None:
-    recipe = {f"{dockerfile}@": "app"} if dockerfile.endswith("link") else {dockerfile: trees.DOCKERFILE}
+    recipe = (
+        {f"{dockerfile}@": "app"} if dockerfile.endswith("link") else {dockerfile: trees.DOCKERFILE}
+    )
     source = trees.make(tmp_path / "source", {**ENTRIES, **recipe, **ignore})
     monkeypatch.chdir(source)  # a socket's path may have 107 bytes
     with socket.socket(socket.AF_UNIX) as server:
@@ -140,7 +168,9 @@ def test_build_of_the_packed_context_is_the_build_of_the_source(
     assert entries_in(ours) == entries_in(theirs)
 
 
-def test_files_of_an_image_are_the_same_wherever_it_is_built(docker: Docker, tmp_path: Path) -> None:
+def test_files_of_an_image_are_the_same_wherever_it_is_built(
+    docker: Docker, tmp_path: Path
+) -> None:
     """Their times too. Folders are left out: before Docker 23.0 they have the time of the build."""
     source = trees.make(tmp_path / "source", {**ENTRIES, "Dockerfile": trees.DOCKERFILE})
     copy = shutil.copytree(source, tmp_path / "copy", symlinks=True)

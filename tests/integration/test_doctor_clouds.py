@@ -1,4 +1,6 @@
-"""The doctor before a config for a cloud: what it finds where real servers answer, refuse, or know nobody."""
+"""The doctor before a config for a cloud: what it finds where real servers answer, refuse, or know
+nobody.
+"""
 
 import base64
 import json
@@ -27,12 +29,12 @@ from imagemill.cli.commands import cli
 from imagemill.config import LaunchConfig, Loaded
 from imagemill.doctor import Finding, Place, Verdict, examine
 from imagemill.errors import PermissionDenied
+from imagemill.objects import store_for
 from imagemill.permissions import permissions
 from imagemill.reference import ImageReference
 from imagemill.registries import transport
 from imagemill.registries.docker_config import DockerConfig
 from imagemill.registries.oci import OciRegistry
-from imagemill.stores import store_for
 from servers import Server
 
 ACCOUNT = "123456789012"
@@ -41,11 +43,15 @@ ACCOUNT = "123456789012"
 def diagnosis(folder: Path, builder: Mapping[str, str], **environment: str) -> dict[str, Finding]:
     """The findings for a config of these two sections."""
     section = {"type": "docker", "destination": "localhost:1/r", **builder}
-    return examined(folder, LaunchConfig.model_validate({"environment": environment, "builder": section}))
+    return examined(
+        folder, LaunchConfig.model_validate({"environment": environment, "builder": section})
+    )
 
 
 def examined(folder: Path, config: LaunchConfig, *insecure: str) -> dict[str, Finding]:
-    """The findings on a machine without docker and a service, by check; `insecure` registries speak plain HTTP."""
+    """The findings on a machine without docker and a service, by check; `insecure` registries speak
+    plain HTTP.
+    """
     place = Place(
         config=lambda: Loaded(config),
         destination=None,
@@ -64,7 +70,9 @@ Leading = dict[str, str]
 
 @pytest.fixture
 def leading(monkeypatch: pytest.MonkeyPatch) -> Iterator[Leading]:
-    """Names of hosts, and the origin (`http://HOST:PORT`) of the server of ours that each leads to."""
+    """Names of hosts, and the origin (`http://HOST:PORT`) of the server of ours that each leads
+    to.
+    """
     led: Leading = {}
     resolve = socket.getaddrinfo
 
@@ -128,7 +136,9 @@ def test_a_bucket_that_is_not_there_is_named(sts: str, tmp_path: Path) -> None:
     assert found.grants == ()
 
 
-def test_without_credentials_the_sources_are_told_once(aws_environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_credentials_the_sources_are_told_once(
+    aws_environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         aws_environment.delenv(name, raising=False)
     found = aws(tmp_path, "s3://bucket")
@@ -163,7 +173,10 @@ def test_a_repository_that_builds_would_make_is_a_warning_and_is_not_made(
         "Action": "ecr:CreateRepository",
         "Resource": f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/{name}",
     }
-    assert all(there["repositoryName"] != name for there in repositories.describe_repositories()["repositories"])
+    assert all(
+        there["repositoryName"] != name
+        for there in repositories.describe_repositories()["repositories"]
+    )
 
 
 def test_a_repository_that_is_there_is_found(ecr: str, repositories: Any, tmp_path: Path) -> None:
@@ -188,15 +201,21 @@ class Guarded:
 
         The server knows ARNs of S3 alone, so other resources are all of them.
         """
-        (policy,) = [policy for policy in permissions(self.config).policies() if policy.cloud == "aws"]
+        (policy,) = [
+            policy for policy in permissions(self.config).policies() if policy.cloud == "aws"
+        ]
         statements = [
             statement
             | {"Action": [action for action in _listed(statement["Action"]) if action != without]}
             | ({} if statement["Resource"].startswith("arn:aws:s3") else {"Resource": "*"})
             for statement in policy.data["policy"]["Statement"]
         ]
-        document = policy.data["policy"] | {"Statement": [each for each in statements if each["Action"]]}
-        self.iam.put_user_policy(UserName="worker", PolicyName="printed", PolicyDocument=json.dumps(document))
+        document = policy.data["policy"] | {
+            "Statement": [each for each in statements if each["Action"]]
+        }
+        self.iam.put_user_policy(
+            UserName="worker", PolicyName="printed", PolicyDocument=json.dumps(document)
+        )
 
 
 def _listed(action: str | list[str]) -> list[str]:
@@ -218,9 +237,14 @@ def guarded_aws(strict_moto: str, aws_environment: pytest.MonkeyPatch) -> Iterat
     iam = own_client("iam", strict_moto, ("root", "root"))
     iam.create_user(UserName="worker")
     iam.create_user(UserName="root")
-    everything = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}
+    everything = {
+        "Version": "2012-10-17",
+        "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"},
+    }
     iam.put_user_policy(UserName="root", PolicyName="all", PolicyDocument=json.dumps(everything))
-    root, worker = (iam.create_access_key(UserName=name)["AccessKey"] for name in ("root", "worker"))
+    root, worker = (
+        iam.create_access_key(UserName=name)["AccessKey"] for name in ("root", "worker")
+    )
     s3 = own_client("s3", strict_moto, ("root", "root"))
     s3.create_bucket(Bucket="a-bucket", CreateBucketConfiguration={"LocationConstraint": REGION})
     request("POST", f"{strict_moto}/moto-api/reset-auth", body="0")
@@ -242,7 +266,12 @@ def guarded_aws(strict_moto: str, aws_environment: pytest.MonkeyPatch) -> Iterat
 def test_what_is_printed_suffices(guarded_aws: Guarded, tmp_path: Path) -> None:
     guarded_aws.allow()
     found = examined(tmp_path, guarded_aws.config)
-    assert found["identity"].verdict is found["context store"].verdict is found["registry"].verdict is Verdict.OK
+    assert (
+        found["identity"].verdict
+        is found["context store"].verdict
+        is found["registry"].verdict
+        is Verdict.OK
+    )
     assert found["repository"].verdict is Verdict.WARNING
     assert found["credentials"].grants == ()
 
@@ -275,7 +304,10 @@ def test_nothing_that_is_printed_is_superfluous_and_what_is_missing_is_named(
 
 
 def test_who_is_known_to_google_is_told_with_the_file_that_says_so(
-    service_account: google_token_server.GoogleServer, gcs_emulator: None, gcs_bucket: str, tmp_path: Path
+    service_account: google_token_server.GoogleServer,
+    gcs_emulator: None,
+    gcs_bucket: str,
+    tmp_path: Path,
 ) -> None:
     store = {"build-context-store": f"gs://{gcs_bucket}/contexts"}
     found = diagnosis(tmp_path, store, type="gcp", region="europe-west1", project="a-project")
@@ -286,7 +318,9 @@ def test_who_is_known_to_google_is_told_with_the_file_that_says_so(
 
 
 def test_a_bucket_of_google_that_is_not_there_is_named(gcs_emulator: None, tmp_path: Path) -> None:
-    found = diagnosis(tmp_path, {"build-context-store": "gs://no-such-bucket-here"})["context store"]
+    found = diagnosis(tmp_path, {"build-context-store": "gs://no-such-bucket-here"})[
+        "context store"
+    ]
     assert found.verdict is Verdict.FAILED
     assert "no-such-bucket-here" in found.message
 
@@ -300,12 +334,16 @@ def test_who_may_not_store_objects_is_told_the_permission_and_the_binding_for_hi
 ) -> None:
     who = google_token_server.EMAIL
     said = f"{who} does not have storage.objects.create access to the Google Cloud Storage object."
-    body = json.dumps({"error": {"code": 403, "message": said, "errors": [{"reason": "forbidden"}]}}).encode()
+    body = json.dumps(
+        {"error": {"code": 403, "message": said, "errors": [{"reason": "forbidden"}]}}
+    ).encode()
     with FaultyProxy(gcs_server) as proxy:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
         proxy.fail_next(403, {"Content-Type": "application/json"}, match="^POST /upload", body=body)
         store = {"build-context-store": f"gs://{gcs_bucket}/contexts"}
-        found = diagnosis(tmp_path, store, type="gcp", region="europe-west1", project="a-project")["context store"]
+        found = diagnosis(tmp_path, store, type="gcp", region="europe-west1", project="a-project")[
+            "context store"
+        ]
     assert found.verdict is Verdict.FAILED
     (grant,) = found.grants
     update, bind = grant.splitlines()
@@ -321,7 +359,11 @@ GAR = "europe-west4-docker.pkg.dev"
 @pytest.mark.parametrize(
     ("match", "check", "permission"),
     [
-        ("^(HEAD|GET) .*/manifests/", "registry", "artifactregistry.repositories.downloadArtifacts"),
+        (
+            "^(HEAD|GET) .*/manifests/",
+            "registry",
+            "artifactregistry.repositories.downloadArtifacts",
+        ),
         ("^POST .*/blobs/uploads/", "credentials", "artifactregistry.repositories.uploadArtifacts"),
     ],
 )
@@ -334,7 +376,9 @@ def test_who_may_not_use_a_repository_of_google_is_told_the_permission_and_the_c
     check: str,
     permission: str,
 ) -> None:
-    said = f'Permission "{permission}" denied on resource "projects/a-project/…" (or it may not exist)'
+    said = (
+        f'Permission "{permission}" denied on resource "projects/a-project/…" (or it may not exist)'
+    )
     body = json.dumps({"errors": [{"code": "DENIED", "message": said}]}).encode()
     environment = {"type": "gcp", "region": "europe-west4", "project": "a-project"}
     builder = {"type": "docker", "destination": f"{GAR}/a-project/images/model"}
@@ -350,7 +394,10 @@ def test_who_may_not_use_a_repository_of_google_is_told_the_permission_and_the_c
     (grant,) = found.grants
     update, bind = grant.splitlines()
     role = "imagemillWorkerImages"
-    assert update == f"gcloud iam roles update {role} --project=a-project --add-permissions={permission}"
+    assert (
+        update
+        == f"gcloud iam roles update {role} --project=a-project --add-permissions={permission}"
+    )
     assert bind == (
         "gcloud artifacts repositories add-iam-policy-binding images --project=a-project --location=europe-west4"
         f" --member=serviceAccount:{google_token_server.EMAIL} --role=projects/a-project/roles/{role}"
@@ -371,7 +418,9 @@ def test_who_is_known_to_azure_is_told_with_the_source(
     assert found["context store"].verdict is Verdict.OK
 
 
-def test_a_container_that_is_not_there_is_named(azure_container: str, azure_client: None, tmp_path: Path) -> None:
+def test_a_container_that_is_not_there_is_named(
+    azure_container: str, azure_client: None, tmp_path: Path
+) -> None:
     missing = f"{azure_container.rpartition('/')[0]}/no-such-container"
     found = diagnosis(tmp_path, {"build-context-store": missing}, type="azure")["context store"]
     assert found.verdict is Verdict.FAILED
@@ -390,8 +439,12 @@ def test_who_may_not_store_blobs_is_told_the_action_and_the_role_for_himself(
     body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>".encode()
     with FaultyProxy(azurite.url, azure_certificate.context()) as proxy:
         azure_names.hosts[STORAGE] = int(proxy.origin.rpartition(":")[2])
-        proxy.fail_next(403, {"x-ms-error-code": code, "Content-Type": "application/xml"}, 9, "^PUT ", body)
-        found = diagnosis(tmp_path, {"build-context-store": azure_container}, type="azure")["context store"]
+        proxy.fail_next(
+            403, {"x-ms-error-code": code, "Content-Type": "application/xml"}, 9, "^PUT ", body
+        )
+        found = diagnosis(tmp_path, {"build-context-store": azure_container}, type="azure")[
+            "context store"
+        ]
     assert found.verdict is Verdict.FAILED
     assert "Microsoft.Storage/storageAccounts/blobServices/containers/blobs/write" in found.message
     show = "az storage account show --name millstore --query id --output tsv"
@@ -414,7 +467,9 @@ def test_credentials_of_azure_that_cannot_be_used_are_found_once(
 
 
 ACR = "contoso-abc123def.azurecr.io"
-PULL, PUSH = (f"Microsoft.ContainerRegistry/registries/{action}" for action in ("pull/read", "push/write"))
+PULL, PUSH = (
+    f"Microsoft.ContainerRegistry/registries/{action}" for action in ("pull/read", "push/write")
+)
 
 
 @pytest.fixture
@@ -442,7 +497,12 @@ def assignment(role: str) -> str:
     ],
 )
 def test_who_may_not_use_a_registry_of_azure_is_told_the_action_and_the_role_that_grants_it(
-    acr_front: Acr, tmp_path: Path, rights: tuple[str, ...], check: str, actions: list[str], role: str
+    acr_front: Acr,
+    tmp_path: Path,
+    rights: tuple[str, ...],
+    check: str,
+    actions: list[str],
+    role: str,
 ) -> None:
     acr_front.rights = {OBJECT: set(rights)}
     builder = {"type": "docker", "destination": f"{ACR}/team/model"}
@@ -473,12 +533,17 @@ def pushing(folder: Path, destination: str) -> dict[str, Finding]:
 
 
 def uploads(folder: Path) -> list[Path]:
-    """The uploads that a registry in the folder takes to go on; of one that was cancelled it keeps other files."""
+    """The uploads that a registry in the folder takes to go on; of one that was cancelled it keeps
+    other files.
+    """
     return [*folder.rglob("_uploads/*/startedat")]
 
 
 def test_a_push_is_tried_and_leaves_nothing(tmp_path: Path) -> None:
-    with servers.docker_registry(tmp_path / "registry") as address, FaultyProxy(f"http://{address}") as proxy:
+    with (
+        servers.docker_registry(tmp_path / "registry") as address,
+        FaultyProxy(f"http://{address}") as proxy,
+    ):
         found = pushing(tmp_path, f"{urlsplit(proxy.url).netloc}/some/image")
         assert proxy.asked("^POST /v2/some/image/blobs/uploads/") == 1
         assert proxy.asked("^DELETE /v2/some/image/blobs/uploads/") == 1
@@ -493,7 +558,9 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A registry that lets in nobody but `ann`, whose password is `right`."""
     folder = tmp_path_factory.mktemp("guarded")
     users = folder / "htpasswd"
-    users.write_bytes(subprocess.check_output([servers.program("htpasswd"), "-Bbn", "ann", "right"]))
+    users.write_bytes(
+        subprocess.check_output([servers.program("htpasswd"), "-Bbn", "ann", "right"])
+    )
     with servers.docker_registry(folder, auth=users) as address:
         yield address
 
@@ -511,7 +578,9 @@ def test_credentials_are_tried(guarded: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("password", ["wrong", None])
-def test_credentials_that_are_wrong_or_missing_are_found(guarded: str, tmp_path: Path, password: str | None) -> None:
+def test_credentials_that_are_wrong_or_missing_are_found(
+    guarded: str, tmp_path: Path, password: str | None
+) -> None:
     if password:
         login(tmp_path, guarded, password)
     found = pushing(tmp_path, f"{guarded}/some/image")["credentials"]
@@ -528,7 +597,10 @@ def test_credentials_that_are_wrong_or_missing_are_found(guarded: str, tmp_path:
     ],
 )
 def test_a_registry_that_refuses_is_named_with_the_actions(
-    guarded: str, tmp_path: Path, attempt: Callable[[OciRegistry, ImageReference], object], actions: str
+    guarded: str,
+    tmp_path: Path,
+    attempt: Callable[[OciRegistry, ImageReference], object],
+    actions: str,
 ) -> None:
     image = ImageReference(guarded, "some/image")
     with pytest.raises(PermissionDenied) as raised:
@@ -584,6 +656,12 @@ def test_the_command_fails_and_shows_what_grants_it(
     config.write_text(config.read_text().replace("noop", "docker"))
     denied = CliRunner().invoke(cli, ["doctor", "--config", str(config)], standalone_mode=False)
     assert denied.return_value == 1
-    line = json.dumps({"Effect": "Allow", "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::{s3_bucket}/contexts/*"})
+    line = json.dumps(
+        {
+            "Effect": "Allow",
+            "Action": "s3:PutObject",
+            "Resource": f"arn:aws:s3:::{s3_bucket}/contexts/*",
+        }
+    )
     assert f"         grant: {line}\n" in denied.stdout
     assert aws_servers.READER[1] not in denied.output

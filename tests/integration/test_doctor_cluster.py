@@ -48,7 +48,9 @@ def test_a_cluster_that_grants_all_is_fine(cluster: KubernetesServer, tmp_path: 
     assert [finding.verdict for finding in found["cluster permissions"]] == [Verdict.OK]
 
 
-def test_what_is_not_granted_is_named_with_the_rule_that_grants_it(cluster: KubernetesServer, tmp_path: Path) -> None:
+def test_what_is_not_granted_is_named_with_the_rule_that_grants_it(
+    cluster: KubernetesServer, tmp_path: Path
+) -> None:
     cluster.deny("create", "jobs")
     cluster.deny("delete", "jobs")
     cluster.deny("watch", "events")

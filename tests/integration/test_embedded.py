@@ -1,4 +1,6 @@
-"""The embedded service by itself: what its worker does with builds that run when everything is to end."""
+"""The embedded service by itself: what its worker does with builds that run when everything is to
+end.
+"""
 
 import os
 import threading
@@ -11,11 +13,11 @@ import pytest
 from celery import Celery
 from celery.contrib.testing.app import setup_default_app
 
-from imagemill.build import BuildReport, State
 from imagemill.embedded import EmbeddedService
-from imagemill.journal import Journal
+from imagemill.messages import BuildReport, State
+from imagemill.state.journal import Journal
 from service import until
-from tasks.setup import Setup, journal
+from tasks.settings import Setup, journal
 from worker.embedded import Builds
 
 
@@ -64,7 +66,9 @@ def test_a_worker_that_has_begun_nothing_ends_at_once() -> None:
 def test_the_service_builds_and_then_leaves_nothing(tmp_path: Path) -> None:
     with EmbeddedService(tmp_path / "state", {}, {}) as service:
         client = service.connect()
-        report = client.wait(client.submit(source=str(tmp_path / "nothing"), destination="localhost:1/x"))
+        report = client.wait(
+            client.submit(source=str(tmp_path / "nothing"), destination="localhost:1/x")
+        )
         assert report.status == "failed"
     assert list((tmp_path / "state").iterdir()) == []
 
@@ -83,7 +87,9 @@ def test_secrets_are_linked_and_pipes_copied(tmp_path: Path) -> None:
     file.write_text("in a file")
     os.write(writer, b"in a pipe")
     os.close(writer)
-    with EmbeddedService(tmp_path / "cache", {}, {"a": file, "b": Path(f"/dev/fd/{reader}")}) as service:
+    with EmbeddedService(
+        tmp_path / "cache", {}, {"a": file, "b": Path(f"/dev/fd/{reader}")}
+    ) as service:
         folder = Path(service.broker.removeprefix("redis+socket://")).parent / "secrets"
         assert (folder / "a").is_symlink()
         assert (folder / "a").read_text() == "in a file"

@@ -1,7 +1,7 @@
 """Generated Dockerfiles, built and run for real.
 
-Nothing is fetched: the base image has the machine's own Python, a shell, uv and a folder with wheels that the test
-makes, which stands for the index.
+Nothing is fetched: the base image has the machine's own Python, a shell, uv and a folder with
+wheels that the test makes, which stands for the index.
 """
 
 import json
@@ -20,7 +20,7 @@ from uv import find_uv_bin
 
 import trees
 from imagemill import context
-from imagemill.dockerfiles import Wishes, generate
+from imagemill.dockerfile.generate import Wishes, generate
 from imagemill.errors import UserError
 from imagemill.ports import Quiet
 from service import Service, service
@@ -82,8 +82,15 @@ Docker = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture(scope="module")
 def docker(engine: str, docker_cli: str) -> Docker:
     def run(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-        environment = {**os.environ, "DOCKER_HOST": engine, "DOCKER_BUILDKIT": "1", "BUILDKIT_PROGRESS": "plain"}
-        return subprocess.run([docker_cli, *arguments], env=environment, capture_output=True, text=True, check=False)
+        environment = {
+            **os.environ,
+            "DOCKER_HOST": engine,
+            "DOCKER_BUILDKIT": "1",
+            "BUILDKIT_PROGRESS": "plain",
+        }
+        return subprocess.run(
+            [docker_cli, *arguments], env=environment, capture_output=True, text=True, check=False
+        )
 
     return run
 
@@ -114,7 +121,11 @@ def _add_python(root: Path) -> None:
     """This interpreter, its standard library and the libraries that both are linked to."""
     python = Path(os.path.realpath(sys._base_executable))  # type: ignore[attr-defined]
     _add_program(python, root, root / python.relative_to("/"))
-    library = Path(sysconfig.get_path("stdlib", vars={"base": sys.base_prefix, "installed_base": sys.base_prefix}))
+    library = Path(
+        sysconfig.get_path(
+            "stdlib", vars={"base": sys.base_prefix, "installed_base": sys.base_prefix}
+        )
+    )
     without = shutil.ignore_patterns(
         "site-packages", "dist-packages", "test", "__pycache__", "idlelib", "config-*", "*.a"
     )
@@ -148,19 +159,29 @@ def _add_wheel(folder: Path) -> None:
     with zipfile.ZipFile(folder / "greeting-1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("greeting.py", 'TEXT = "hello"\n')
         wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: greeting\nVersion: 1.0\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(
+            f"{info}/WHEEL",
+            "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
         wheel.writestr(f"{info}/RECORD", "")
 
 
 def build(docker: Docker, source: Path, wishes: Wishes) -> "subprocess.CompletedProcess[str]":
-    """Build as a builder would: from the context as it is packed, with the generated Dockerfile beside it."""
+    """Build as a builder would: from the context as it is packed, with the generated Dockerfile
+    beside it.
+    """
     folder = source.parent / "unpacked"
     shutil.rmtree(folder, ignore_errors=True)
     (source / "Dockerfile").write_text(generate(source, wishes))
     context.copy(source, None, folder, Quiet())
     (source / "Dockerfile").unlink()
     return docker(
-        "build", "--file", folder / context.DOCKERFILE, "--tag", "imagemill-test/built", folder / context.CONTEXT
+        "build",
+        "--file",
+        folder / context.DOCKERFILE,
+        "--tag",
+        "imagemill-test/built",
+        folder / context.CONTEXT,
     )
 
 
@@ -176,28 +197,57 @@ def output(docker: Docker, source: Path, wishes: Wishes, *arguments: str) -> str
 def test_a_script_with_requirements_runs_without_rights(
     docker: Docker, base: str, tmp_path: Path, cache_mounts: bool
 ) -> None:
-    source = trees.make(tmp_path / "source", {"requirements.txt": "greeting\r\n", "my train.py": REPORT})
-    found = output(docker, source, Wishes(base=base, uv="base", cache_mounts=cache_mounts), "--lr", "a b")
+    source = trees.make(
+        tmp_path / "source", {"requirements.txt": "greeting\r\n", "my train.py": REPORT}
+    )
+    found = output(
+        docker, source, Wishes(base=base, uv="base", cache_mounts=cache_mounts), "--lr", "a b"
+    )
     assert json.loads(found) == [*USER, ["--lr", "a b"]]
 
 
-def test_a_package_is_installed_and_its_console_script_runs(docker: Docker, base: str, tmp_path: Path) -> None:
-    files = {"pyproject.toml": PYPROJECT, "backend.py": BACKEND, "src/shop.py": f"def main():\n{_indented(REPORT)}"}
+def test_a_package_is_installed_and_its_console_script_runs(
+    docker: Docker, base: str, tmp_path: Path
+) -> None:
+    files = {
+        "pyproject.toml": PYPROJECT,
+        "backend.py": BACKEND,
+        "src/shop.py": f"def main():\n{_indented(REPORT)}",
+    }
     source = trees.make(tmp_path / "source", files)
     assert json.loads(output(docker, source, Wishes(base=base, uv="base"))) == [*USER, []]
 
 
-def test_a_project_with_a_lock_of_uv_is_synchronised(docker: Docker, base: str, tmp_path: Path) -> None:
-    files = {"pyproject.toml": PYPROJECT, "backend.py": BACKEND, "src/shop.py": f"def main():\n{_indented(REPORT)}"}
+def test_a_project_with_a_lock_of_uv_is_synchronised(
+    docker: Docker, base: str, tmp_path: Path
+) -> None:
+    files = {
+        "pyproject.toml": PYPROJECT,
+        "backend.py": BACKEND,
+        "src/shop.py": f"def main():\n{_indented(REPORT)}",
+    }
     source = trees.make(tmp_path / "source", files)
     # Locked in the image, since the lock has the path of the wheels in it.
     lock = "set -e; mkdir -p /wheels; exec uv lock --python python3"
-    made = docker("run", "--rm", "--volume", f"{source}:/source", "--workdir", "/source", base, "/bin/sh", "-c", lock)
+    made = docker(
+        "run",
+        "--rm",
+        "--volume",
+        f"{source}:/source",
+        "--workdir",
+        "/source",
+        base,
+        "/bin/sh",
+        "-c",
+        lock,
+    )
     assert made.returncode == 0, made.stderr
     assert json.loads(output(docker, source, Wishes(base=base, uv="base"))) == [*USER, []]
 
 
-def test_a_script_alone_gets_what_its_metadata_names(docker: Docker, base: str, tmp_path: Path) -> None:
+def test_a_script_alone_gets_what_its_metadata_names(
+    docker: Docker, base: str, tmp_path: Path
+) -> None:
     block = '# /// script\n# requires-python = ">=3.8"\n# dependencies = ["greeting"]\n# ///\n'
     source = trees.make(tmp_path / "source", {"train.py": block + REPORT})
     assert json.loads(output(docker, source, Wishes(base=base, uv="base"))) == [*USER, []]
@@ -205,20 +255,30 @@ def test_a_script_alone_gets_what_its_metadata_names(docker: Docker, base: str, 
 
 def test_uv_may_come_from_another_image(docker: Docker, base: str, tmp_path: Path) -> None:
     folder = trees.make(
-        tmp_path / "uv", {"Dockerfile": f"FROM {base} AS b\nFROM scratch\nCOPY --from=b /usr/local/bin/uv /uv\n"}
+        tmp_path / "uv",
+        {"Dockerfile": f"FROM {base} AS b\nFROM scratch\nCOPY --from=b /usr/local/bin/uv /uv\n"},
     )
     assert docker("build", "--tag", "imagemill-test/uv:1", folder).returncode == 0
     source = trees.make(tmp_path / "source", {"requirements.txt": "greeting\n", "train.py": REPORT})
-    assert json.loads(output(docker, source, Wishes(base=base, uv="imagemill-test/uv:1"))) == [*USER, []]
+    assert json.loads(output(docker, source, Wishes(base=base, uv="imagemill-test/uv:1"))) == [
+        *USER,
+        [],
+    ]
 
 
-def test_dependencies_are_installed_anew_only_when_they_change(docker: Docker, base: str, tmp_path: Path) -> None:
+def test_dependencies_are_installed_anew_only_when_they_change(
+    docker: Docker, base: str, tmp_path: Path
+) -> None:
     source = trees.make(tmp_path / "source", {"requirements.txt": "greeting\n", "train.py": REPORT})
     wishes = Wishes(base=base, uv="base")
     assert build(docker, source, wishes).returncode == 0
     (source / "train.py").write_text(f"{REPORT}# changed\n")
     log = build(docker, source, wishes).stderr
-    (step,) = [line.split()[0] for line in log.splitlines() if "RUN --mount" in line and "uv pip install" in line]
+    (step,) = [
+        line.split()[0]
+        for line in log.splitlines()
+        if "RUN --mount" in line and "uv pip install" in line
+    ]
     assert f"{step} CACHED" in log
     assert any(line.endswith("COPY --chown=10001:10001 . .") for line in log.splitlines())
 
@@ -226,12 +286,23 @@ def test_dependencies_are_installed_anew_only_when_they_change(docker: Docker, b
 def test_files_and_folders_that_requirements_name_are_there_before_the_code(
     docker: Docker, base: str, tmp_path: Path
 ) -> None:
-    names = ["[c].txt", "$HOME.txt", "d*.txt", "ü.txt", "it's.txt", 'h"i.txt', "a b.txt", "$parts/e?.txt"]
+    names = [
+        "[c].txt",
+        "$HOME.txt",
+        "d*.txt",
+        "ü.txt",
+        "it's.txt",
+        'h"i.txt',
+        "a b.txt",
+        "$parts/e?.txt",
+    ]
     files = {
         "requirements.txt": "".join(f"-r {name}\n" for name in names) + "./libs/shop\n",
         "train.py": REPORT + "import shop\n",
         "libs/shop/pyproject.toml": PYPROJECT,
-        "libs/shop/backend.py": BACKEND.replace("editable", "wheel").replace("/app/src", "/app/libs/shop"),
+        "libs/shop/backend.py": BACKEND.replace("editable", "wheel").replace(
+            "/app/src", "/app/libs/shop"
+        ),
         "libs/shop/shop.py": "def main(): ...\n",
         **dict.fromkeys(names, "greeting\n"),
     }
@@ -251,7 +322,13 @@ def test_without_a_dockerignore_what_is_not_the_projects_own_stays_out(tmp_path:
 
 @pytest.fixture
 def chain(
-    tmp_path: Path, redis_url: str, key_prefix: str, registry: str, engine: str, docker_cli: str, base: str
+    tmp_path: Path,
+    redis_url: str,
+    key_prefix: str,
+    registry: str,
+    engine: str,
+    docker_cli: str,
+    base: str,
 ) -> Iterator[Service]:
     """A service whose worker takes uv from the base image."""
     config = tmp_path / "launch-config.yaml"
@@ -269,7 +346,12 @@ def chain(
 def test_a_project_without_a_dockerfile_goes_through_the_chain(
     chain: Service, docker: Docker, base: str, registry: str, tmp_path: Path
 ) -> None:
-    files = {"requirements.txt": "greeting\n", "train.py": REPORT, "other.py": "", ".env": "not for the image"}
+    files = {
+        "requirements.txt": "greeting\n",
+        "train.py": REPORT,
+        "other.py": "",
+        ".env": "not for the image",
+    }
     source = trees.make(tmp_path / "source", files)
     fields: dict[str, Any] = {
         "source": str(source),
@@ -285,22 +367,41 @@ def test_a_project_without_a_dockerfile_goes_through_the_chain(
     assert report.built
     assert not again.built
     assert chain.client.wait(other, timeout=120).source_hash != report.source_hash
-    assert any("has no Dockerfile: it is built by a generated one" in line for line in chain.client.logs(build))
+    assert any(
+        "has no Dockerfile: it is built by a generated one" in line
+        for line in chain.client.logs(build)
+    )
     done = docker("run", "--rm", "--network", "none", report.image or "", "--lr", "1")
     assert json.loads(done.stdout) == [*USER, ["--lr", "1"]]
-    there = docker("run", "--rm", "--network", "none", "--entrypoint", "/bin/sh", report.image or "", "-c", "cat .env")
+    there = docker(
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--entrypoint",
+        "/bin/sh",
+        report.image or "",
+        "-c",
+        "cat .env",
+    )
     assert there.returncode != 0
 
 
-def test_what_is_asked_of_a_generated_dockerfile_is_refused_where_there_is_one(tmp_path: Path) -> None:
+def test_what_is_asked_of_a_generated_dockerfile_is_refused_where_there_is_one(
+    tmp_path: Path,
+) -> None:
     source = trees.make(tmp_path, {"Dockerfile": "FROM scratch\n", "train.py": ""})
-    with pytest.raises(UserError, match="knows nothing of the Python version and the entrypoint") as raised:
+    with pytest.raises(
+        UserError, match="knows nothing of the Python version and the entrypoint"
+    ) as raised:
         context.manifest(source, Wishes(python="3.12", entrypoint=("python", "train.py")), Quiet())
     assert "leave them out" in raised.value.hint
     assert not context.manifest(source, Wishes(), Quiet()).dockerfile.generated
 
 
-def test_a_dockerfile_of_another_name_is_asked_about_before_one_is_generated(tmp_path: Path) -> None:
+def test_a_dockerfile_of_another_name_is_asked_about_before_one_is_generated(
+    tmp_path: Path,
+) -> None:
     source = trees.make(tmp_path, {"Dockerfile.gpu": "FROM scratch\n", "train.py": ""})
     with pytest.raises(UserError, match=r"it has Dockerfile\.gpu"):
         context.manifest(source, Wishes(), Quiet())

@@ -8,11 +8,11 @@ import pytest
 from celery import Celery
 from redis import Redis
 
-from imagemill.build import BuildReport, State
 from imagemill.client import Client, open_journal
 from imagemill.errors import UserError
-from imagemill.journal import MAX_LINE, Journal, connect
-from imagemill.single_flight import ImageLock
+from imagemill.messages import BuildReport, State
+from imagemill.state.journal import MAX_LINE, Journal, connect
+from imagemill.state.lock import ImageLock
 from service import until
 
 
@@ -137,7 +137,9 @@ def test_what_has_ended_is_not_cancelled(journal: Journal, client: Client) -> No
     assert not journal.is_cancelled("b")
 
 
-def test_everything_is_forgotten_after_a_day(journal: Journal, redis: Redis, key_prefix: str) -> None:
+def test_everything_is_forgotten_after_a_day(
+    journal: Journal, redis: Redis, key_prefix: str
+) -> None:
     journal.enter("b", State.LOADING, 1.0)
     journal.log("b", ["line"])
     journal.end("b", report("b"))

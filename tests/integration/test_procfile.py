@@ -1,4 +1,6 @@
-"""The Procfile, run by honcho as a person would, builds what another process asks for and ends without a trace."""
+"""The Procfile, run by honcho as a person would, builds what another process asks for and ends
+without a trace.
+"""
 
 import json
 import os
@@ -40,7 +42,9 @@ def environment(tmp_path: Path, engine: str, docker_cli: str) -> dict[str, str]:
 
 @pytest.fixture
 def procfile(tmp_path: Path, environment: dict[str, str]) -> Iterator[servers.Server]:
-    """Honcho with all processes of the Procfile, once each worker answers and Flower serves its page."""
+    """Honcho with all processes of the Procfile, once each worker answers and Flower serves its
+    page.
+    """
     client = Client(environment["IMAGEMILL_BROKER"])
 
     def ready() -> bool:
@@ -48,9 +52,18 @@ def procfile(tmp_path: Path, environment: dict[str, str]) -> Iterator[servers.Se
             pools = {name.split("@")[0] for name in client.workers(timeout=1)}
         except ServiceUnreachable:
             return False
-        return pools == {"light", "docker", "kaniko"} and page(f"localhost:{environment['FLOWER_PORT']}/healthcheck")
+        return pools == {"light", "docker", "kaniko"} and page(
+            f"localhost:{environment['FLOWER_PORT']}/healthcheck"
+        )
 
-    command = [str(BIN / "honcho"), "start", "--procfile", str(ROOT / "Procfile"), "--app-root", str(ROOT)]
+    command = [
+        str(BIN / "honcho"),
+        "start",
+        "--procfile",
+        str(ROOT / "Procfile"),
+        "--app-root",
+        str(ROOT),
+    ]
     with client, servers.Server("honcho", "", command, tmp_path, ready, environment) as server:
         yield server
 
@@ -76,4 +89,8 @@ def test_the_procfile_builds_for_another_process_and_leaves_nothing(
     assert report["built"]
     assert page(f"{repository.replace('/', '/v2/')}/manifests/{report['digest']}")
     os.kill(procfile.pid, signal.SIGTERM)
-    until(lambda: not procfile.processes(), "the end of all processes", lambda: procfile.log.read_text())
+    until(
+        lambda: not procfile.processes(),
+        "the end of all processes",
+        lambda: procfile.log.read_text(),
+    )

@@ -1,4 +1,6 @@
-"""What a build survives: workers that die, brokers that go away, sources and contexts that vanish."""
+"""What a build survives: workers that die, brokers that go away, sources and contexts that
+vanish.
+"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,12 +11,12 @@ import psutil
 import pytest
 
 import servers
-from imagemill.build import Build, BuildReport, BuildRequest, State
 from imagemill.client import Client, open_journal
 from imagemill.config import LaunchConfig
 from imagemill.config.model import DockerBuilder
 from imagemill.errors import ServiceUnreachable, UserError
-from imagemill.stores.file import FileStore
+from imagemill.messages import Build, BuildReport, BuildRequest, State
+from imagemill.objects.file import FileStore
 from service import Service, service, until
 
 SLOW = """\
@@ -47,7 +49,9 @@ def settings(engine: str, docker_cli: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def redis_service(folder: Path, redis_url: str, key_prefix: str, settings: dict[str, str]) -> Iterator[Service]:
+def redis_service(
+    folder: Path, redis_url: str, key_prefix: str, settings: dict[str, str]
+) -> Iterator[Service]:
     with service(redis_url, redis_url, key_prefix, folder, **settings) as running:
         yield running
 
@@ -102,9 +106,15 @@ def test_a_build_of_a_worker_that_dies_goes_on_elsewhere_on_rabbitmq(
 
 
 def test_a_build_of_a_worker_that_dies_is_redelivered_by_redis(
-    folder: Path, redis_url: str, key_prefix: str, settings: dict[str, str], request_fields: dict[str, Any]
+    folder: Path,
+    redis_url: str,
+    key_prefix: str,
+    settings: dict[str, str],
+    request_fields: dict[str, Any],
 ) -> None:
-    with service(redis_url, redis_url, key_prefix, folder, **settings, IMAGEMILL_REDELIVERY_SECONDS="3") as running:
+    with service(
+        redis_url, redis_url, key_prefix, folder, **settings, IMAGEMILL_REDELIVERY_SECONDS="3"
+    ) as running:
         first = running.start("first")
         client = running.client
         build = client.submit(**request_fields)
@@ -117,9 +127,15 @@ def test_a_build_of_a_worker_that_dies_is_redelivered_by_redis(
 
 
 def test_a_step_that_outlasts_the_redelivery_is_run_once(
-    folder: Path, redis_url: str, key_prefix: str, settings: dict[str, str], request_fields: dict[str, Any]
+    folder: Path,
+    redis_url: str,
+    key_prefix: str,
+    settings: dict[str, str],
+    request_fields: dict[str, Any],
 ) -> None:
-    with service(redis_url, redis_url, key_prefix, folder, **settings, IMAGEMILL_REDELIVERY_SECONDS="1") as running:
+    with service(
+        redis_url, redis_url, key_prefix, folder, **settings, IMAGEMILL_REDELIVERY_SECONDS="1"
+    ) as running:
         running.start("first")
         running.start("second")
         client = running.client
@@ -143,7 +159,9 @@ def test_another_request_takes_over_from_a_worker_that_died(
     assert report.built
 
 
-def test_a_step_that_kills_its_workers_is_given_up(redis_service: Service, request_fields: dict[str, Any]) -> None:
+def test_a_step_that_kills_its_workers_is_given_up(
+    redis_service: Service, request_fields: dict[str, Any]
+) -> None:
     redis_service.settings["IMAGEMILL_MAX_DELIVERIES"] = "1"
     worker = redis_service.start()
     client = redis_service.client
@@ -161,14 +179,21 @@ def test_a_step_that_kills_its_workers_is_given_up(redis_service: Service, reque
 
 def test_a_broker_that_is_away_is_said_to_be(redis_url: str) -> None:
     away = f"redis://:hunter2@localhost:{servers.free_port()}/0"
-    with Client(away, redis_url) as client, pytest.raises(ServiceUnreachable, match="does not answer") as raised:
+    with (
+        Client(away, redis_url) as client,
+        pytest.raises(ServiceUnreachable, match="does not answer") as raised,
+    ):
         client.submit(source="/x")
     assert "IMAGEMILL_BROKER" in raised.value.hint
     assert "hunter2" not in str(raised.value)
 
 
 def test_a_service_goes_on_when_its_broker_comes_back(
-    folder: Path, redis_url: str, settings: dict[str, str], request_fields: dict[str, Any], key_prefix: str
+    folder: Path,
+    redis_url: str,
+    settings: dict[str, str],
+    request_fields: dict[str, Any],
+    key_prefix: str,
 ) -> None:
     with (
         servers.redis(folder / "broker") as broker,
@@ -186,7 +211,11 @@ def test_a_service_goes_on_when_its_broker_comes_back(
 
 
 def test_a_build_goes_on_when_redis_goes_away_for_a_moment(
-    folder: Path, rabbitmq_url: str, settings: dict[str, str], request_fields: dict[str, Any], key_prefix: str
+    folder: Path,
+    rabbitmq_url: str,
+    settings: dict[str, str],
+    request_fields: dict[str, Any],
+    key_prefix: str,
 ) -> None:
     with (
         servers.redis(folder / "results") as results,
@@ -207,7 +236,9 @@ def test_a_build_goes_on_when_redis_goes_away_for_a_moment(
 
 @pytest.fixture
 def redelivered(folder: Path) -> Callable[..., None]:
-    """Sends a step of a build, as it comes from a worker that died with it, with what the build knows by then."""
+    """Sends a step of a build, as it comes from a worker that died with it, with what the build
+    knows by then.
+    """
 
     def send(running: Service, build: str, **known: Any) -> None:
         app = running.client.app
@@ -217,7 +248,12 @@ def redelivered(folder: Path) -> Callable[..., None]:
             channel: Any = connection.default_channel
             app.amqp.queues["imagemill"].bind(channel).declare()
             channel.queue_purge("imagemill")  # of what other tests have left there
-            app.send_task("imagemill.load_config", args=(message,), queue="imagemill", task_id=f"step-of-{build}")
+            app.send_task(
+                "imagemill.load_config",
+                args=(message,),
+                queue="imagemill",
+                task_id=f"step-of-{build}",
+            )
             channel.basic_reject(channel.basic_get("imagemill").delivery_tag, requeue=True)
 
     return send
@@ -233,7 +269,11 @@ def test_a_build_that_has_ended_is_not_made_to_fail_by_a_late_message(
     records.end("late", ended)
     redelivered(redis_service, "late")
     redis_service.start()
-    until(lambda: "has ended already" in redis_service.log, "the late message", lambda: redis_service.log)
+    until(
+        lambda: "has ended already" in redis_service.log,
+        "the late message",
+        lambda: redis_service.log,
+    )
 
     assert [event.report for event in records.events("late")] == [ended]
     assert client.app.AsyncResult("step-of-late").state == "PENDING"
@@ -251,7 +291,9 @@ def test_a_worker_that_dies_before_it_has_cleaned_up_leaves_that_to_the_next_one
     builder = DockerBuilder(build_context_store=(tmp_path / "store").as_uri())
     redelivered(redis_service, "died", config=LaunchConfig(builder=builder), context="left.tar.gz")
     redis_service.start()
-    until(lambda: not store.exists("left.tar.gz"), "the end of the context", lambda: redis_service.log)
+    until(
+        lambda: not store.exists("left.tar.gz"), "the end of the context", lambda: redis_service.log
+    )
 
 
 def test_a_redelivered_message_waits_for_a_redis_that_is_away(
@@ -264,7 +306,11 @@ def test_a_redelivered_message_waits_for_a_redis_that_is_away(
         redelivered(running, "waits")
         results.kill()
         running.start()
-        until(lambda: "Redis went away" in running.log, "a worker that misses Redis", lambda: running.log)
+        until(
+            lambda: "Redis went away" in running.log,
+            "a worker that misses Redis",
+            lambda: running.log,
+        )
         results.restart()
         until(lambda: loaded(running, "waits"), "the step's run", lambda: running.log)
 
@@ -297,7 +343,10 @@ def test_no_secret_is_in_the_log_the_events_or_the_results(
     with redis_service.monitored() as events:
         build = client.submit(**request_fields, build_args={"TOKEN": "hunter2"})
         report = client.wait(build, timeout=100)
-        until(lambda: any(event["type"] == "task-failed" for event in events), "the event of the failure")
+        until(
+            lambda: any(event["type"] == "task-failed" for event in events),
+            "the event of the failure",
+        )
 
     assert report.status == "failed"
     assert "hunter2" not in redis_service.log

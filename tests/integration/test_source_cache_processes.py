@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from imagemill import folders
+from imagemill.files import folders
 from imagemill.ports import Quiet
 from imagemill.sources.cache import SourceCache
 
@@ -35,7 +35,9 @@ class Sources:
 
     notes: Path
 
-    def bring(self, key: str, half_way: Callable[[], object] = lambda: None) -> Callable[[Path], Path]:
+    def bring(
+        self, key: str, half_way: Callable[[], object] = lambda: None
+    ) -> Callable[[Path], Path]:
         """Makes the source `key`; fails if somebody else is at it as well."""
 
         def bring(scratch: Path) -> Path:
@@ -57,7 +59,10 @@ class Sources:
 
 
 def files(key: str) -> Iterable[tuple[str, bytes]]:
-    return [(str(number), hashlib.sha256(f"{key}{number}".encode()).digest() * 500) for number in range(6)]
+    return [
+        (str(number), hashlib.sha256(f"{key}{number}".encode()).digest() * 500)
+        for number in range(6)
+    ]
 
 
 def whole(top: Path, key: str) -> bool:
@@ -105,8 +110,12 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def use_many(cache: SourceCache, sources: Sources, keys: list[str], seed: int, fatal: int, _: Connection) -> None:
-    """Use the sources in two threads, two at a time and in any order; be killed in the middle of the fetch `fatal`."""
+def use_many(
+    cache: SourceCache, sources: Sources, keys: list[str], seed: int, fatal: int, _: Connection
+) -> None:
+    """Use the sources in two threads, two at a time and in any order; be killed in the middle of
+    the fetch `fatal`.
+    """
     fetches = 0
 
     def count() -> None:
@@ -134,15 +143,21 @@ def test_what_many_processes_use_is_whole_though_room_is_short_and_some_are_kill
     most = 600 * KIB  # six of the sources
     cache, keys = SourceCache(folder, most), [f"key-{number}" for number in range(20)]
     fatal = [0, 3, 0, 5, 0, 0, 7, 0]
-    processes = [started(use_many, cache, sources, keys, seed, at)[0] for seed, at in enumerate(fatal)]
+    processes = [
+        started(use_many, cache, sources, keys, seed, at)[0] for seed, at in enumerate(fatal)
+    ]
 
-    assert [ended(process) for process in processes] == [-signal.SIGKILL if at else 0 for at in fatal]
+    assert [ended(process) for process in processes] == [
+        -signal.SIGKILL if at else 0 for at in fatal
+    ]
     with cache.tree(keys[0], sources.bring(keys[0]), Quiet()):
         pass
     assert in_order(cache, most)
 
 
-def test_many_processes_fetch_each_source_once_while_there_is_room(folder: Path, sources: Sources) -> None:
+def test_many_processes_fetch_each_source_once_while_there_is_room(
+    folder: Path, sources: Sources
+) -> None:
     cache, keys = SourceCache(folder, PLENTY), [f"key-{number}" for number in range(5)]
     processes = [started(use_many, cache, sources, keys, seed, 0)[0] for seed in range(8)]
 
@@ -191,7 +206,9 @@ def test_who_waits_for_a_process_that_is_killed_takes_over(folder: Path, sources
     assert in_order(cache, PLENTY)
 
 
-def test_what_a_killed_process_had_half_fetched_is_fetched_anew(folder: Path, sources: Sources) -> None:
+def test_what_a_killed_process_had_half_fetched_is_fetched_anew(
+    folder: Path, sources: Sources
+) -> None:
     cache = SourceCache(folder, PLENTY)
     fetching, half = started(fetch_half, cache, sources, "key")
     assert told(half) == "half"
@@ -251,7 +268,9 @@ def leave_a_child(cache: SourceCache, sources: Sources, key: str, parent: Connec
     parent.send("left")
 
 
-def test_a_child_that_was_forked_meanwhile_does_not_prolong_the_use(folder: Path, sources: Sources) -> None:
+def test_a_child_that_was_forked_meanwhile_does_not_prolong_the_use(
+    folder: Path, sources: Sources
+) -> None:
     cache = SourceCache(folder, 0)
     process, child = started(leave_a_child, cache, sources, "key")
     assert told(child) == "left"
@@ -279,7 +298,9 @@ def die_removing(folder: Path, sources: Sources, _: Connection) -> None:
         pass
 
 
-def test_what_a_killed_process_had_half_removed_is_not_found(folder: Path, sources: Sources) -> None:
+def test_what_a_killed_process_had_half_removed_is_not_found(
+    folder: Path, sources: Sources
+) -> None:
     process, _ = started(die_removing, folder, sources)
     assert ended(process) == -signal.SIGKILL
     assert list(folder.glob("removed.*/tree/*/*"))

@@ -15,9 +15,9 @@ import servers
 import trees
 from command_line import CommandLine, command_line
 from http_faults import FaultyProxy
-from imagemill.build import BuildReport, BuildRequest
 from imagemill.client import Client
 from imagemill.errors import ServiceUnreachable
+from imagemill.messages import BuildReport, BuildRequest
 from service import Service, service
 
 CONFIG = """\
@@ -55,7 +55,9 @@ def running(
     """A worker that may read no folder at all."""
     config = tmp_path / "launch-config.yaml"
     name = uuid.uuid4().hex
-    config.write_text(CONFIG.format(region=aws_fixtures.REGION, registry=registry, name=name, store=store))
+    config.write_text(
+        CONFIG.format(region=aws_fixtures.REGION, registry=registry, name=name, store=store)
+    )
     key, secret = aws_servers.ADMIN
     settings = {
         "IMAGEMILL_DOCKER_HOST": engine,
@@ -118,7 +120,9 @@ def test_a_folder_is_brought_to_workers_that_share_no_disk_with_us(
 ) -> None:
     first = report(cli, project, "--file", "docker/Dockerfile")
     assert first.built
-    assert first.source_hash == cli.run("hash", project, "--file", "docker/Dockerfile").stdout.strip()
+    assert (
+        first.source_hash == cli.run("hash", project, "--file", "docker/Dockerfile").stdout.strip()
+    )
     assert sent(proxy) > 0
     (kept,) = uploads(s3_admin, s3_bucket)
     assert kept.startswith("contexts/uploads/")
@@ -129,7 +133,9 @@ def test_a_folder_is_brought_to_workers_that_share_no_disk_with_us(
     assert sent(proxy) == 0
 
 
-def test_what_is_in_the_store_already_is_not_sent_again(cli: CommandLine, proxy: FaultyProxy, project: Path) -> None:
+def test_what_is_in_the_store_already_is_not_sent_again(
+    cli: CommandLine, proxy: FaultyProxy, project: Path
+) -> None:
     report(cli, project, "--file", "docker/Dockerfile")
     proxy.requests.clear()
     again = report(cli, project, "--file", "docker/Dockerfile", "--label", "team=search")
@@ -151,10 +157,16 @@ def test_what_somebody_else_puts_in_its_place_is_not_built(
     assert report(cli, project, *fields, "--force").built
 
 
-def test_a_project_without_a_dockerfile_goes_the_same_way(cli: CommandLine, tmp_path: Path, proxy: FaultyProxy) -> None:
-    folder = trees.make(tmp_path / "plain", {"train.py": uuid.uuid4().hex, "x/__pycache__/y.pyc": ""})
+def test_a_project_without_a_dockerfile_goes_the_same_way(
+    cli: CommandLine, tmp_path: Path, proxy: FaultyProxy
+) -> None:
+    folder = trees.make(
+        tmp_path / "plain", {"train.py": uuid.uuid4().hex, "x/__pycache__/y.pyc": ""}
+    )
     failed = report(cli, folder, "--base", "localhost:1/none")
-    assert failed.source_hash == cli.run("hash", folder, "--base", "localhost:1/none").stdout.strip()
+    assert (
+        failed.source_hash == cli.run("hash", folder, "--base", "localhost:1/none").stdout.strip()
+    )
 
 
 def test_a_config_that_is_wrong_is_told_before_anything_is_packed(
@@ -166,7 +178,9 @@ def test_a_config_that_is_wrong_is_told_before_anything_is_packed(
     assert proxy.requests == []
 
 
-def test_without_uploading_workers_have_to_read_the_folder_themselves(cli: CommandLine, project: Path) -> None:
+def test_without_uploading_workers_have_to_read_the_folder_themselves(
+    cli: CommandLine, project: Path
+) -> None:
     done = cli.run("build", project, "--file", "docker/Dockerfile", "--no-upload")
     assert done.returncode == 1
     assert "may not read sources" in done.stderr
@@ -180,7 +194,9 @@ def test_without_workers_it_is_said_how_to_go_on(project: Path, redis_url: str) 
 
 
 def test_a_broker_that_is_away_is_said_to_be(cli: CommandLine, project: Path) -> None:
-    away = cli.run("build", project, IMAGEMILL_BROKER=f"redis://:pa55@127.0.0.1:{servers.free_port()}/0")
+    away = cli.run(
+        "build", project, IMAGEMILL_BROKER=f"redis://:pa55@127.0.0.1:{servers.free_port()}/0"
+    )
     assert away.returncode == 3
     assert "does not answer" in away.stderr
     assert "pa55" not in away.stderr

@@ -1,4 +1,6 @@
-"""`imagemill why`, as its user runs it: on sources here, and on what a real Redis knows of a service's builds."""
+"""`imagemill why`, as its user runs it: on sources here, and on what a real Redis knows of a
+service's builds.
+"""
 
 import json
 import shutil
@@ -13,15 +15,16 @@ from redis import Redis
 
 import trees
 from command_line import CommandLine, command_line
-from imagemill import context, hashing
-from imagemill.build import BuildReport, BuildRequest, State
+from imagemill import context
 from imagemill.client import Client, open_journal
 from imagemill.config import LaunchConfig
+from imagemill.context import hashing
 from imagemill.errors import UserError
-from imagemill.input_records import InputRecords
-from imagemill.inputs import InputRecord, Recipe, record
-from imagemill.journal import KEEP_SECONDS, Journal, connect
+from imagemill.messages import BuildReport, BuildRequest, State
 from imagemill.ports import Quiet
+from imagemill.state.input_records import InputRecords
+from imagemill.state.journal import KEEP_SECONDS, Journal, connect
+from imagemill.why.record import InputRecord, Recipe, record
 
 RECORD = InputRecord(Recipe("Dockerfile", "d" * 16))
 
@@ -66,7 +69,12 @@ def alone() -> Iterator[CommandLine]:
 def project(tmp_path: Path) -> Path:
     return trees.make(
         tmp_path / "project",
-        {"Dockerfile": "ARG PYTHON=3.11\nFROM python:${PYTHON}-slim\n", "train.py": "1", "run*": "2", "src/m.py": "3"},
+        {
+            "Dockerfile": "ARG PYTHON=3.11\nFROM python:${PYTHON}-slim\n",
+            "train.py": "1",
+            "run*": "2",
+            "src/m.py": "3",
+        },
     )
 
 
@@ -115,7 +123,9 @@ renamed
 # --- Sources ---
 
 
-def test_two_folders_are_compared_without_a_service(alone: CommandLine, project: Path, changed: Path) -> None:
+def test_two_folders_are_compared_without_a_service(
+    alone: CommandLine, project: Path, changed: Path
+) -> None:
     done = alone.run("why", project, changed)
     assert done.stdout == EXPECTED
     assert done.stderr == ""
@@ -127,7 +137,10 @@ def test_the_same_is_said_to_be_the_same(alone: CommandLine, project: Path, tmp_
     copy = shutil.copytree(project, tmp_path / "copy")
     source_hash = alone.run("hash", project, "--target", "x").stdout.strip()
     done = alone.run("why", project, copy, "--target", "x")
-    assert done.stdout == f"The same: both have the source hash {source_hash}, for which an image is built once\n"
+    assert (
+        done.stdout
+        == f"The same: both have the source hash {source_hash}, for which an image is built once\n"
+    )
     assert done.returncode == 0
 
 
@@ -136,7 +149,9 @@ def test_two_commits_are_compared(alone: CommandLine, project: Path, changed: Pa
 
     def git(*arguments: str) -> str:
         options = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-C", str(project)]
-        return subprocess.run(["git", *options, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(
+            ["git", *options, *arguments], check=True, capture_output=True, text=True
+        ).stdout.strip()
 
     git("init", "--quiet")
     git("add", ".")
@@ -152,8 +167,12 @@ def test_two_commits_are_compared(alone: CommandLine, project: Path, changed: Pa
 def test_a_source_without_a_dockerfile_is_compared_by_the_one_that_is_generated(
     alone: CommandLine, tmp_path: Path
 ) -> None:
-    source = trees.make(tmp_path / "source", {"train.py": "print()", "requirements.txt": "numpy==2.0\n"})
-    later = trees.make(tmp_path / "later", {"train.py": "print()", "requirements.txt": "numpy==2.0\n"})
+    source = trees.make(
+        tmp_path / "source", {"train.py": "print()", "requirements.txt": "numpy==2.0\n"}
+    )
+    later = trees.make(
+        tmp_path / "later", {"train.py": "print()", "requirements.txt": "numpy==2.0\n"}
+    )
     (later / ".python-version").write_text("3.10\n")
     done = alone.run("why", source, later, "--entrypoint", "python train.py", "--json")
     assert done.returncode == 1, done.stderr
@@ -164,7 +183,9 @@ def test_a_source_without_a_dockerfile_is_compared_by_the_one_that_is_generated(
 
 def test_long_lists_are_cut_on_a_terminal_alone(alone: CommandLine, tmp_path: Path) -> None:
     few = trees.make(tmp_path / "few", {"Dockerfile": "FROM a\n"})
-    many = trees.make(tmp_path / "many", {"Dockerfile": "FROM a\n", **{f"f{n:03}": str(n) for n in range(50)}})
+    many = trees.make(
+        tmp_path / "many", {"Dockerfile": "FROM a\n", **{f"f{n:03}": str(n) for n in range(50)}}
+    )
     _, screen = alone.in_terminal("why", few, many)
     assert "f019" in screen
     assert "f020" not in screen
@@ -203,25 +224,38 @@ def test_a_build_is_compared_with_a_folder_by_its_own_arguments(
     cli: CommandLine, journal: Journal, records: InputRecords, project: Path
 ) -> None:
     build = built(project, journal, records, TOKEN="hunter2", PYTHON="3.10")
-    done = cli.run("why", build, project, "--build-arg", "TOKEN=hunter3", "--build-arg", "NEW=1", "--json")
+    done = cli.run(
+        "why", build, project, "--build-arg", "TOKEN=hunter3", "--build-arg", "NEW=1", "--json"
+    )
     assert done.returncode == 1
     assert "hunter" not in done.stdout
     data = json.loads(done.stdout)
     assert data["build_args"] == {"added": ["NEW"], "removed": ["PYTHON"], "changed": ["TOKEN"]}
-    assert data["base_images"] == [{"stage": "", "before": "python:${PYTHON}-slim", "after": "python:3.11-slim"}]
-    same = cli.run("why", build, project, "--build-arg", "TOKEN=hunter2", "--build-arg", "PYTHON=3.10")
+    assert data["base_images"] == [
+        {"stage": "", "before": "python:${PYTHON}-slim", "after": "python:3.11-slim"}
+    ]
+    same = cli.run(
+        "why", build, project, "--build-arg", "TOKEN=hunter2", "--build-arg", "PYTHON=3.10"
+    )
     assert (same.returncode, same.stdout[:9]) == (0, "The same:"), same.stdout
 
 
 def test_a_source_hash_stands_for_its_image(
-    cli: CommandLine, journal: Journal, records: InputRecords, client: Client, project: Path, changed: Path
+    cli: CommandLine,
+    journal: Journal,
+    records: InputRecords,
+    client: Client,
+    project: Path,
+    changed: Path,
 ) -> None:
     source_hash = client.source_hash(built(project, journal, records))
     done = cli.run("why", source_hash, changed)
     assert (done.returncode, done.stdout) == (1, EXPECTED), done.stderr
 
 
-def test_a_build_that_runs_can_be_asked_once_its_source_is_hashed(journal: Journal, client: Client) -> None:
+def test_a_build_that_runs_can_be_asked_once_its_source_is_hashed(
+    journal: Journal, client: Client
+) -> None:
     journal.enter("b", State.LOADING, time.time(), source_hash=None)
     with pytest.raises(UserError, match="is LOADING, and has no source hash"):
         client.source_hash("b")
@@ -271,7 +305,9 @@ def test_a_service_that_does_not_answer_is_no_difference(project: Path) -> None:
 # --- Records ---
 
 
-def test_a_record_is_kept_as_long_as_it_is_used(records: InputRecords, redis: Redis, key_prefix: str) -> None:
+def test_a_record_is_kept_as_long_as_it_is_used(
+    records: InputRecords, redis: Redis, key_prefix: str
+) -> None:
     records.keep("h", RECORD)
     (key,) = redis.keys(f"{key_prefix}imagemill:inputs:*")
     for use in (lambda: records.find("h"), lambda: records.use("h")):

@@ -16,14 +16,20 @@ ANONYMOUS = "system:anonymous"
 
 @dataclass(frozen=True)
 class Rule:
-    """What is not allowed: `resource` is as RBAC writes it (`jobs`, `pods/log`); `*` and an empty namespace are all."""
+    """What is not allowed: `resource` is as RBAC writes it (`jobs`, `pods/log`); `*` and an empty
+    namespace are all.
+    """
 
     verb: str
     resource: str
     namespace: str = ""
 
     def covers(self, verb: str, resource: str, namespace: str) -> bool:
-        return self.verb in ("*", verb) and self.resource in ("*", resource) and self.namespace in ("", namespace)
+        return (
+            self.verb in ("*", verb)
+            and self.resource in ("*", resource)
+            and self.namespace in ("", namespace)
+        )
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,9 @@ class Access:
         return impersonated or self.user
 
     def allowed(self, user: str, verb: str, resource: str, namespace: str) -> bool:
-        """Whether RBAC lets the user do it: only the server's own user is granted anything, but for asking that."""
+        """Whether RBAC lets the user do it: only the server's own user is granted anything, but for
+        asking that.
+        """
         granted = user == self.user or (user != ANONYMOUS and resource == ACCESS_REVIEWS.plural)
         return granted and not any(rule.covers(verb, resource, namespace) for rule in self.denied)
 
@@ -79,7 +87,9 @@ class Access:
         named = f"{resource.plural}/{target.subresource}" if target.subresource else resource.plural
         if self.allowed(user, verb, named, target.namespace):
             return
-        where = f'in the namespace "{target.namespace}"' if target.namespace else "at the cluster scope"
+        where = (
+            f'in the namespace "{target.namespace}"' if target.namespace else "at the cluster scope"
+        )
         why = f'User "{user}" cannot {verb} resource "{named}" in API group "{resource.group}" {where}'
         raise status.forbidden(resource, target.name, why)
 
@@ -101,16 +111,22 @@ class Access:
     def _ask_webhooks(self, resource: Resource, name: str) -> None:
         for webhook in self.webhooks:
             if webhook.resource in ("*", resource.plural):
-                message = f'admission webhook "{webhook.name}" denied the request: {webhook.message}'
+                message = (
+                    f'admission webhook "{webhook.name}" denied the request: {webhook.message}'
+                )
                 reason = "Forbidden" if webhook.code == 403 else "BadRequest"
                 raise ApiError(webhook.code, reason, message)
 
     def _check_quotas(self, resource: Resource, metadata: Object, store: Store) -> None:
-        """Object counts; https://kubernetes.io/docs/concepts/policy/resource-quotas/#quota-on-object-count"""
+        """Object counts;
+        https://kubernetes.io/docs/concepts/policy/resource-quotas/#quota-on-object-count
+        """
         namespace = metadata.get("namespace", "")
         for quota in store.select(QUOTAS, namespace) if resource.namespaced else []:
             hard = quota["status"]["hard"]
-            counted = [key for key in (f"count/{resource.qualified}", resource.plural) if key in hard]
+            counted = [
+                key for key in (f"count/{resource.qualified}", resource.plural) if key in hard
+            ]
             over = [(key, store.count(key, namespace)) for key in counted]
             over = [(key, count) for key, count in over if count >= int(hard[key])]
             if over:
@@ -123,7 +139,9 @@ class Access:
 
 
 def check_namespace(store: Store, resource: Resource, created: Object) -> None:
-    """NamespaceLifecycle: nothing is created in a namespace that is not there, or is on its way out."""
+    """NamespaceLifecycle: nothing is created in a namespace that is not there, or is on its way
+    out.
+    """
     metadata = created["metadata"]
     if not resource.namespaced:
         return
@@ -134,7 +152,9 @@ def check_namespace(store: Store, resource: Resource, created: Object) -> None:
         name = metadata["namespace"]
         why = f"unable to create new content in namespace {name} because it is being terminated"
         error = status.forbidden(resource, metadata.get("name", ""), why)
-        cause = Cause("NamespaceTerminating", "metadata.namespace", f"namespace {name} is being terminated")
+        cause = Cause(
+            "NamespaceTerminating", "metadata.namespace", f"namespace {name} is being terminated"
+        )
         error.details = (error.details or {}) | {"causes": [vars(cause)]}
         raise error
 

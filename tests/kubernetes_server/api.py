@@ -39,7 +39,11 @@ class Call:
     def dry_run(self) -> bool:
         asked = self.query.get("dryRun")
         if asked not in (None, "All"):
-            cause = Cause("FieldValueNotSupported", "dryRun", f'Unsupported value: "{asked}": supported values: "All"')
+            cause = Cause(
+                "FieldValueNotSupported",
+                "dryRun",
+                f'Unsupported value: "{asked}": supported values: "All"',
+            )
             raise status.ApiError(422, "Invalid", f'CreateOptions "" is invalid: {cause}')
         return asked == "All"
 
@@ -52,7 +56,9 @@ class Api:
         self.garbage = GarbageCollector(store)
         self.watches: set[Watch] = set()
         self.gone_as_status = False
-        """Whether a watch from a version that is too old is refused by its HTTP status, not by an ERROR event."""
+        """Whether a watch from a version that is too old is refused by its HTTP status, not by an
+        ERROR event.
+        """
 
     # create
 
@@ -63,7 +69,9 @@ class Api:
             return 201, self._review(call, created)
         _fit_to_path(call.target, created)
         if created["metadata"].get("resourceVersion"):
-            raise status.ApiError(500, "", "resourceVersion should not be set on objects to be created")
+            raise status.ApiError(
+                500, "", "resourceVersion should not be set on objects to be created"
+            )
         check_namespace(self.store, resource, created)
         prepared = defaults.prepare(resource, created)
         self._validate(resource, prepared, validation.of_new(resource, prepared))
@@ -90,12 +98,18 @@ class Api:
         asked = review.get("spec", {}).get("resourceAttributes")
         if asked is None and "nonResourceAttributes" not in review.get("spec", {}):
             detail = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
-            cause = Cause("FieldValueInvalid", "spec.resourceAttributes", f"Invalid value: null: {detail}")
+            cause = Cause(
+                "FieldValueInvalid", "spec.resourceAttributes", f"Invalid value: null: {detail}"
+            )
             raise status.invalid(ACCESS_REVIEWS, "", [cause])
         asked = asked or {}
         parts = [part for part in (asked.get("resource", ""), asked.get("subresource", "")) if part]
-        allowed = self.access.allowed(call.user, asked.get("verb", ""), "/".join(parts), asked.get("namespace", ""))
-        reason = {"reason": 'RBAC: allowed by RoleBinding "tests" of Role "tests" to the test\'s user'}
+        allowed = self.access.allowed(
+            call.user, asked.get("verb", ""), "/".join(parts), asked.get("namespace", "")
+        )
+        reason = {
+            "reason": 'RBAC: allowed by RoleBinding "tests" of Role "tests" to the test\'s user'
+        }
         return review | {"status": {"allowed": allowed} | (reason if allowed else {})}
 
     # read
@@ -116,17 +130,25 @@ class Api:
         start, revision = self._position(query)
         objects = self.store.select(resource, call.target.namespace, revision)
         selected = [
-            found for found in objects if all(select(found) for select in chosen) and _position_of(found) > start
+            found
+            for found in objects
+            if all(select(found) for select in chosen) and _position_of(found) > start
         ]
         limit = _number(query, "limit") or len(selected)
         page, rest = selected[:limit], selected[limit:]
         metadata: Object = {"resourceVersion": str(revision or self.store.revision)}
         if rest:
-            token = json.dumps({"rv": revision or self.store.revision, "start": _position_of(page[-1])})
+            token = json.dumps(
+                {"rv": revision or self.store.revision, "start": _position_of(page[-1])}
+            )
             metadata["continue"] = base64.urlsafe_b64encode(token.encode()).decode()
             # The server does not count what selectors leave over.
             metadata |= {} if chosen else {"remainingItemCount": len(rest)}
-        head: Object = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": metadata}
+        head: Object = {
+            "kind": f"{resource.kind}List",
+            "apiVersion": resource.api_version,
+            "metadata": metadata,
+        }
         # As in Kubernetes, the items of a list do not say what they are: the list does.
         return head | {"items": [_without_type(found) for found in page]}
 
@@ -134,11 +156,15 @@ class Api:
         """After which object a list goes on, and at which revision it reads (None: now)."""
         if token := query.get("continue"):
             if query.get("resourceVersion") not in (None, "", "0"):
-                raise status.bad_request("specifying resource version is not allowed when using continue")
+                raise status.bad_request(
+                    "specifying resource version is not allowed when using continue"
+                )
             return self._continued(token)
         asked, match = _resource_version(query), query.get("resourceVersionMatch")
         if match not in (None, "", "Exact", "NotOlderThan") or (match and asked is None):
-            raise status.bad_request("resourceVersionMatch is forbidden unless resourceVersion is provided")
+            raise status.bad_request(
+                "resourceVersionMatch is forbidden unless resourceVersion is provided"
+            )
         if asked is not None and asked > self.store.revision:
             raise status.too_large_resource_version(asked, self.store.revision)
         if match != "Exact" or asked is None:
@@ -164,7 +190,10 @@ class Api:
         initial = query.get("sendInitialEvents")
         self._check_watch_options(query)
         watch = Watch(
-            call.target.resource, call.target.namespace, self._selectors(call), _is_true(query, "allowWatchBookmarks")
+            call.target.resource,
+            call.target.namespace,
+            self._selectors(call),
+            _is_true(query, "allowWatchBookmarks"),
         )
         since = _resource_version(query)
         if since is not None and since > self.store.revision:
@@ -188,9 +217,13 @@ class Api:
     def _check_watch_options(self, query: dict[str, str]) -> None:
         match, initial = query.get("resourceVersionMatch"), query.get("sendInitialEvents")
         if initial is None and match:
-            raise status.bad_request("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")
+            raise status.bad_request(
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+            )
         if initial is not None and match != "NotOlderThan":
-            raise status.bad_request("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
+            raise status.bad_request(
+                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+            )
 
     def _send_present(self, watch: Watch) -> None:
         for found in self.store.select(watch.resource, watch.namespace):
@@ -243,9 +276,13 @@ class Api:
     def change(self, resource: Resource, changed: Object) -> Object:
         """Store a changed object, and let go what its last finalizer held."""
         metadata = changed["metadata"]
-        before = self.store.get(resource, metadata.get("namespace", ""), metadata["name"]) or changed
+        before = (
+            self.store.get(resource, metadata.get("namespace", ""), metadata["name"]) or changed
+        )
         stored = self.garbage.put(resource, changed)
-        has_new_owners = before["metadata"].get("ownerReferences") != metadata.get("ownerReferences")
+        has_new_owners = before["metadata"].get("ownerReferences") != metadata.get(
+            "ownerReferences"
+        )
         if "deletionTimestamp" in metadata or has_new_owners:
             self.garbage.collect()
         return stored
@@ -274,7 +311,9 @@ class Api:
         options = self._delete_options(call)
         for found in listed["items"]:
             metadata = found["metadata"]
-            current = self.store.get(call.target.resource, metadata.get("namespace", ""), metadata["name"])
+            current = self.store.get(
+                call.target.resource, metadata.get("namespace", ""), metadata["name"]
+            )
             if current is not None:
                 self._delete(call, call.target.resource, current, options)
         return listed
@@ -306,13 +345,19 @@ class Api:
         return options
 
     def _finalizer(self, call: Call, resource: Resource, options: Object) -> str | None:
-        """What the propagation policy puts before the deletion; Jobs orphan their pods unless told otherwise."""
+        """What the propagation policy puts before the deletion; Jobs orphan their pods unless told
+        otherwise.
+        """
         policy = options.get("propagationPolicy")
         orphans = options.get("orphanDependents")
         if policy is not None and orphans is not None:
-            raise _invalid_delete_options("orphanDependents and deletionPropagation cannot be both set")
+            raise _invalid_delete_options(
+                "orphanDependents and deletionPropagation cannot be both set"
+            )
         if policy not in (None, "Foreground", "Background", "Orphan"):
-            raise _invalid_delete_options('unsupported value, supported values: "Foreground", "Background", "Orphan"')
+            raise _invalid_delete_options(
+                'unsupported value, supported values: "Foreground", "Background", "Orphan"'
+            )
         if policy is None and orphans is None and resource == JOBS:
             call.warnings.append(PRESERVED_PODS)
             return ORPHAN
@@ -320,7 +365,9 @@ class Api:
             return ORPHAN
         return {"Foreground": FOREGROUND, "Orphan": ORPHAN}.get(policy or "")
 
-    def _check_preconditions(self, resource: Resource, doomed: Object, preconditions: Object) -> None:
+    def _check_preconditions(
+        self, resource: Resource, doomed: Object, preconditions: Object
+    ) -> None:
         for key, word in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
             has = doomed["metadata"][key]
             if preconditions.get(key, has) != has:
@@ -334,7 +381,9 @@ class Api:
         level = call.query.get("fieldValidation", "Warn")
         if level not in ("Ignore", "Warn", "Strict"):
             detail = f'Unsupported value: "{level}": supported values: "Ignore", "Strict", "Warn"'
-            raise status.ApiError(422, "Invalid", f'CreateOptions "" is invalid: fieldValidation: {detail}')
+            raise status.ApiError(
+                422, "Invalid", f'CreateOptions "" is invalid: fieldValidation: {detail}'
+            )
         if faults and level == "Strict":
             raise decoding.strict_error(call.target.resource, faults)
         call.warnings += faults if level == "Warn" else []
@@ -360,13 +409,23 @@ def _fit_to_path(target: Target, sent: Object) -> None:
 
 
 def _only_what_may_change(target: Target, current: Object, changed: Object) -> Object:
-    """What an update can reach: the status through its subresource only, the rest through the object only."""
-    kept = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds")
+    """What an update can reach: the status through its subresource only, the rest through the
+    object only.
+    """
+    kept = (
+        "uid",
+        "creationTimestamp",
+        "generation",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    )
     metadata = {key: current["metadata"][key] for key in kept if key in current["metadata"]}
     if target.subresource == "status":
         new_status = {"status": changed["status"]} if "status" in changed else {}
         return {key: value for key, value in current.items() if key != "status"} | new_status
-    changed = changed | {"metadata": {k: v for k, v in changed["metadata"].items() if k not in kept} | metadata}
+    changed = changed | {
+        "metadata": {k: v for k, v in changed["metadata"].items() if k not in kept} | metadata
+    }
     if "status" in target.resource.subresources:
         changed.pop("status", None)
         changed |= {"status": current["status"]} if "status" in current else {}
@@ -376,7 +435,9 @@ def _only_what_may_change(target: Target, current: Object, changed: Object) -> O
 def _invalid_delete_options(why: str) -> status.ApiError:
     cause = {"reason": "FieldValueInvalid", "message": f"Invalid value: {why}", "field": "options"}
     details = {"group": "meta.k8s.io", "kind": "DeleteOptions", "causes": [cause]}
-    return status.ApiError(422, "Invalid", f'DeleteOptions.meta.k8s.io "" is invalid: options: {why}', details)
+    return status.ApiError(
+        422, "Invalid", f'DeleteOptions.meta.k8s.io "" is invalid: options: {why}', details
+    )
 
 
 def _position_of(listed: Object) -> list[str]:
@@ -401,7 +462,9 @@ def _number(query: dict[str, str], key: str) -> int:
     try:
         return int(query.get(key) or 0)
     except ValueError as error:
-        raise status.bad_request(f'strconv.ParseInt: parsing "{query[key]}": invalid syntax') from error
+        raise status.bad_request(
+            f'strconv.ParseInt: parsing "{query[key]}": invalid syntax'
+        ) from error
 
 
 def _is_true(query: dict[str, str], key: str) -> bool:

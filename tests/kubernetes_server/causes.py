@@ -52,7 +52,9 @@ def one_of(field: str, value: Any, supported: Iterable[str]) -> Causes:
     if value is not None and value not in known:
         choice = ", ".join(json.dumps(name) for name in known)
         yield Cause(
-            "FieldValueNotSupported", field, f"Unsupported value: {json.dumps(value)}: supported values: {choice}"
+            "FieldValueNotSupported",
+            field,
+            f"Unsupported value: {json.dumps(value)}: supported values: {choice}",
         )
 
 

@@ -1,7 +1,8 @@
-"""The cluster that a contract test runs on: this package's server, or the real one that the environment names.
+"""The cluster that a contract test runs on: this package's server, or the real one that the
+environment names.
 
-`make test-cluster` names one, by IMAGEMILL_TEST_KUBECONFIG; no other variable does, so that a test never touches
-a cluster that somebody merely works with.
+`make test-cluster` names one, by IMAGEMILL_TEST_KUBECONFIG; no other variable does, so that a test
+never touches a cluster that somebody merely works with.
 """
 
 import os
@@ -22,7 +23,8 @@ KUBECONFIG = "IMAGEMILL_TEST_KUBECONFIG"
 class Cluster:
     """A cluster to reach by its kubeconfig, and a namespace in it.
 
-    The client's methods take plain dicts and return models, which its type hints do not say: hence `Any`.
+    The client's methods take plain dicts and return models, which its type hints do not say: hence
+    `Any`.
     """
 
     kubeconfig: Path
@@ -51,7 +53,9 @@ def real_cluster() -> Path | None:
 
 @contextmanager
 def any_cluster(folder: Path) -> Iterator[Path]:
-    """The kubeconfig of the real cluster, if one is named, else of a server of our own while the block lasts."""
+    """The kubeconfig of the real cluster, if one is named, else of a server of our own while the
+    block lasts.
+    """
     if named := real_cluster():
         yield named
         return
@@ -61,12 +65,17 @@ def any_cluster(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def fresh_namespace(kubeconfig: Path) -> Iterator[Cluster]:
-    """A namespace of its own on the cluster, with all that a cluster puts into it; deleted with all that is in it."""
+    """A namespace of its own on the cluster, with all that a cluster puts into it; deleted with all
+    that is in it.
+    """
     with connected(kubeconfig) as api:
         core: Any = client.CoreV1Api(api)
-        name = core.create_namespace({"metadata": {"generateName": "imagemill-test-"}}).metadata.name
+        name = core.create_namespace(
+            {"metadata": {"generateName": "imagemill-test-"}}
+        ).metadata.name
         try:
-            # Without its account no pod can be created; the other would come in the middle of a test.
+            # Without its account no pod can be created; the other would come in the middle of a
+            # test.
             _wait_for(core.list_namespaced_service_account, name, "default")
             _wait_for(core.list_namespaced_config_map, name, "kube-root-ca.crt")
             yield Cluster(kubeconfig, name, api)
@@ -88,6 +97,8 @@ def connected(kubeconfig: Path) -> Iterator[Any]:
 def _wait_for(listing: Any, namespace: str, name: str) -> None:
     """Wait for what a controller puts into each new namespace."""
     watching: Any = watch.Watch()  # type: ignore[no-untyped-call]
-    found = watching.stream(listing, namespace, field_selector=f"metadata.name={name}", timeout_seconds=60)
+    found = watching.stream(
+        listing, namespace, field_selector=f"metadata.name={name}", timeout_seconds=60
+    )
     next(found)
     found.close()

@@ -27,7 +27,9 @@ class Control(Running):
 
     @property
     def connections(self) -> dict[str, int]:
-        """How many streams are open: watches by the plural of their resource, and followed logs as `pods/log`."""
+        """How many streams are open: watches by the plural of their resource, and followed logs as
+        `pods/log`.
+        """
         return self._call(self._connections)
 
     def _connections(self) -> dict[str, int]:
@@ -36,7 +38,9 @@ class Control(Running):
         return dict(counted) | ({"pods/log": followers} if followers else {})
 
     def deny(self, verb: str, resource: str, namespace: str = "") -> None:
-        """RBAC no longer grants the verb (`*`: any) on the resource (`jobs`, `pods/log`); 403 from now on."""
+        """RBAC no longer grants the verb (`*`: any) on the resource (`jobs`, `pods/log`); 403 from
+        now on.
+        """
         self._call(lambda: self.access.denied.add(Rule(verb, resource, namespace)))
 
     def allow(self, verb: str = "*", resource: str = "*") -> None:
@@ -44,12 +48,18 @@ class Control(Running):
         everything = (verb, resource) == ("*", "*")
 
         def allow() -> None:
-            kept = {rule for rule in self.access.denied if (rule.verb, rule.resource) != (verb, resource)}
+            kept = {
+                rule
+                for rule in self.access.denied
+                if (rule.verb, rule.resource) != (verb, resource)
+            }
             self.access.denied = set() if everything else kept
 
         self._call(allow)
 
-    def deny_admission(self, webhook: str, message: str, resource: str = "jobs", code: int = 403) -> None:
+    def deny_admission(
+        self, webhook: str, message: str, resource: str = "jobs", code: int = 403
+    ) -> None:
         """An admission webhook of this name denies every new object of the resource."""
         self._call(lambda: self.access.webhooks.append(Webhook(webhook, resource, message, code)))
 
@@ -68,15 +78,21 @@ class Control(Running):
         message: str = "",
         retry_after: int | None = None,
     ) -> None:
-        """Answer the next requests that fit with this HTTP status (`pods/log` is a resource of its own)."""
+        """Answer the next requests that fit with this HTTP status (`pods/log` is a resource of its
+        own).
+        """
         reason, words = _REASONS[status]
         headers = {"Retry-After": str(retry_after)} if retry_after is not None else {}
         error = ApiError(status, reason, message or words, headers=headers)
         self._call(lambda: self.access.faults.append(Fault(_fits(verb, resource), error, times)))
 
     def lose_answers(self, times: int = 1, verb: str = "*", resource: str = "*") -> None:
-        """Carry out the next requests that fit, but break the connection before they are answered."""
-        self._call(lambda: self.access.lost_answers.append(Fault(_fits(verb, resource), None, times)))
+        """Carry out the next requests that fit, but break the connection before they are
+        answered.
+        """
+        self._call(
+            lambda: self.access.lost_answers.append(Fault(_fits(verb, resource), None, times))
+        )
 
     def close_watches(self) -> None:
         """End all open watches normally, as API servers do from time to time."""
@@ -97,10 +113,11 @@ class Control(Running):
         self._call(cut)
 
     def expire_watches(self, *, as_status: bool = False) -> None:
-        """Forget all changes so far: open watches end with an ERROR event of 410, and older versions are gone.
+        """Forget all changes so far: open watches end with an ERROR event of 410, and older
+        versions are gone.
 
-        A watch that starts from a version which is gone gets an ERROR event too, or HTTP status 410 with `as_status`:
-        API servers do either.
+        A watch that starts from a version which is gone gets an ERROR event too, or HTTP status 410
+        with `as_status`: API servers do either.
         """
 
         def expire() -> None:
@@ -121,7 +138,9 @@ class Control(Running):
         self._call(send)
 
     def keep_terminating(self, kept: bool = True) -> None:
-        """Whether deleted pods stay `Terminating`, as on a node that is lost, or end at once (the default)."""
+        """Whether deleted pods stay `Terminating`, as on a node that is lost, or end at once (the
+        default).
+        """
 
         def keep() -> None:
             self.api.garbage.keeps_terminating = kept
@@ -132,7 +151,11 @@ class Control(Running):
 
 def _fits(verb: str, resource: str) -> Callable[[str, Target], bool]:
     def fits(asked: str, target: Target) -> bool:
-        named = f"{target.resource.plural}/{target.subresource}" if target.subresource else target.resource.plural
+        named = (
+            f"{target.resource.plural}/{target.subresource}"
+            if target.subresource
+            else target.resource.plural
+        )
         return verb in ("*", asked) and resource in ("*", named)
 
     return fits

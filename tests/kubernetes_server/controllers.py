@@ -1,6 +1,7 @@
 """The controllers without which the API itself would not behave as it does.
 
-They give each namespace its service account and the cluster's certificate authority, and count for quotas.
+They give each namespace its service account and the cluster's certificate authority, and count for
+quotas.
 """
 
 from kubernetes_server import defaults
@@ -26,7 +27,8 @@ class Controllers:
             self._count(change.object["metadata"].get("namespace", ""))
 
     def _furnish(self, namespace: str) -> None:
-        """Every namespace gets its account `default`, and the authority that its pods trust the API server by.
+        """Every namespace gets its account `default`, and the authority that its pods trust the API
+        server by.
 
         https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/#bound-service-account-token-volume
         """

@@ -1,6 +1,8 @@
-"""JSON into an object of the API: types are checked, fields that the API does not have are dropped and named.
+"""JSON into an object of the API: types are checked, fields that the API does not have are dropped
+and named.
 
-The schema is that of the official client's models, which are generated from Kubernetes' OpenAPI document.
+The schema is that of the official client's models, which are generated from Kubernetes' OpenAPI
+document.
 https://kubernetes.io/docs/reference/using-api/api-concepts/#setting-the-field-validation-level
 """
 
@@ -20,8 +22,19 @@ from kubernetes_server.status import Object
 QUANTITY = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?\d+)?")
 _QUANTITY_MAPS = {"allocatable", "capacity", "hard", "limits", "overhead", "requests", "used"}
 _QUANTITY_FIELDS = {"divisor", "sizeLimit"}
-_SCALARS: dict[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (int, float), "str": (str,)}
-_GO_TYPES = {"int": "int32", "str": "string", "float": "float64", "bytearray": "string", "bytes": "string"}
+_SCALARS: dict[str, tuple[type, ...]] = {
+    "bool": (bool,),
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+}
+_GO_TYPES = {
+    "int": "int32",
+    "str": "string",
+    "float": "float64",
+    "bytearray": "string",
+    "bytes": "string",
+}
 _GENERIC = re.compile(r"(list|dict)[\[(](?:str, ?)?(.*)[\])]", re.IGNORECASE)
 
 
@@ -40,7 +53,9 @@ def parse(body: bytes) -> Any:
 
 
 def decode(value: Any, resource: Resource) -> tuple[Object, list[str]]:
-    """The object without its unknown fields, and what strict decoding finds fault with; 400 if a type is wrong."""
+    """The object without its unknown fields, and what strict decoding finds fault with; 400 if a
+    type is wrong.
+    """
     return decode_as(value, resource.model, resource.api_version, resource.kind)
 
 
@@ -48,7 +63,9 @@ def decode_as(value: Any, model: str, api_version: str, kind: str) -> tuple[Obje
     """`decode` for what is no resource of its own, such as DeleteOptions."""
     subject = f'{kind} in version "{api_version.rpartition("/")[2]}" cannot be handled as a {kind}'
     if not isinstance(value, dict):
-        raise status.bad_request(f"{subject}: json: cannot unmarshal {_json_type(value)} into Go value of type {kind}")
+        raise status.bad_request(
+            f"{subject}: json: cannot unmarshal {_json_type(value)} into Go value of type {kind}"
+        )
     _check_type_meta(value, api_version, kind)
     decoder = _Decoder(subject)
     decoded = decoder.object(value, model, "")
@@ -57,7 +74,9 @@ def decode_as(value: Any, model: str, api_version: str, kind: str) -> tuple[Obje
 
 def strict_error(resource: Resource, faults: list[str]) -> status.ApiError:
     """The answer to faults under `fieldValidation=Strict`."""
-    subject = f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}'
+    subject = (
+        f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}'
+    )
     return status.bad_request(f"{subject}: strict decoding error: {', '.join(faults)}")
 
 
@@ -66,11 +85,15 @@ def _check_type_meta(value: Object, api_version: str, kind: str) -> None:
         expected = f"does not match the expected API version ({api_version})"
         raise status.bad_request(f"the API version in the data ({given}) {expected}")
     if (given := value.get("kind") or kind) != kind:
-        raise status.bad_request(f'{given} in version "{api_version.rpartition("/")[2]}" cannot be handled as a {kind}')
+        raise status.bad_request(
+            f'{given} in version "{api_version.rpartition("/")[2]}" cannot be handled as a {kind}'
+        )
 
 
 class _Decoder:
-    """Walks one object along the models; gathers the faults of strict decoding, raises on wrong types."""
+    """Walks one object along the models; gathers the faults of strict decoding, raises on wrong
+    types.
+    """
 
     def __init__(self, subject: str) -> None:
         self.subject = subject
@@ -78,14 +101,18 @@ class _Decoder:
 
     def object(self, value: Object, model: str, path: str) -> Object:
         described: Any = getattr(client.models, model)
-        types = {described.attribute_map[name]: type_ for name, type_ in described.openapi_types.items()}
+        types = {
+            described.attribute_map[name]: type_ for name, type_ in described.openapi_types.items()
+        }
         self._note_duplicates(value, path)
         decoded: Object = {}
         for key, item in value.items():
             if key not in types:
                 self.faults.append(f'unknown field "{_join(path, key)}"')
             elif item is not None:
-                decoded[key] = self.value(item, types[key], _join(path, key), f"{model.removeprefix('V1')}.{key}")
+                decoded[key] = self.value(
+                    item, types[key], _join(path, key), f"{model.removeprefix('V1')}.{key}"
+                )
         return decoded
 
     def value(self, value: Any, type_: str, path: str, go_field: str) -> Any:
@@ -99,11 +126,16 @@ class _Decoder:
             return self._quantity(value)
         return self._scalar(value, type_, go_field)
 
-    def _collection(self, value: Any, container: str, item_type: str, path: str, go_field: str) -> Any:
+    def _collection(
+        self, value: Any, container: str, item_type: str, path: str, go_field: str
+    ) -> Any:
         if container == "list":
             if not isinstance(value, list):
                 raise self._wrong_type(value, f"[]{item_type}", go_field)
-            return [self.value(item, item_type, f"{path}[{index}]", go_field) for index, item in enumerate(value)]
+            return [
+                self.value(item, item_type, f"{path}[{index}]", go_field)
+                for index, item in enumerate(value)
+            ]
         if not isinstance(value, dict):
             raise self._wrong_type(value, f"map[string]{item_type}", go_field)
         self._note_duplicates(value, path)
@@ -121,7 +153,9 @@ class _Decoder:
         if type_ in ("datetime", "datetime.datetime"):
             return self._time(value, go_field)
         allowed = _SCALARS.get(type_)
-        if allowed and (not isinstance(value, allowed) or (isinstance(value, bool) and type_ != "bool")):
+        if allowed and (
+            not isinstance(value, allowed) or (isinstance(value, bool) and type_ != "bool")
+        ):
             raise self._wrong_type(value, type_, go_field)
         return value
 
@@ -129,7 +163,9 @@ class _Decoder:
         text = value if isinstance(value, str) else json.dumps(value)
         if isinstance(value, bool) or not QUANTITY.fullmatch(text):
             pattern = "'^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-            raise status.bad_request(f"{self.subject}: quantities must match the regular expression {pattern}")
+            raise status.bad_request(
+                f"{self.subject}: quantities must match the regular expression {pattern}"
+            )
         return text
 
     def _base64(self, value: Any, go_field: str) -> str:
@@ -138,7 +174,9 @@ class _Decoder:
         try:
             base64.b64decode(value, validate=True)
         except binascii.Error as error:
-            raise status.bad_request(f"{self.subject}: illegal base64 data at input byte 0") from error
+            raise status.bad_request(
+                f"{self.subject}: illegal base64 data at input byte 0"
+            ) from error
         return value
 
     def _time(self, value: Any, go_field: str) -> str:

@@ -1,6 +1,7 @@
 """What Kubernetes fills in of its own when an object is created.
 
-https://github.com/kubernetes/kubernetes/blob/master/pkg/apis/core/v1/defaults.go and …/apis/batch/v1/defaults.go
+https://github.com/kubernetes/kubernetes/blob/master/pkg/apis/core/v1/defaults.go and
+…/apis/batch/v1/defaults.go
 """
 
 import base64
@@ -26,7 +27,13 @@ def prepare(resource: Resource, created: Object) -> Object:
     """A copy of a new object with its defaults, and with the metadata that only the server sets."""
     prepared = copy.deepcopy(created)
     metadata = prepared.setdefault("metadata", {})
-    for key in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "generation"):
+    for key in (
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "managedFields",
+        "generation",
+    ):
         metadata.pop(key, None)
     if not metadata.get("name") and metadata.get("generateName"):
         metadata["name"] = metadata["generateName"][:58] + random_suffix()
@@ -55,7 +62,9 @@ def _job(job: Object) -> None:
     spec.setdefault("completionMode", "NonIndexed")
     spec.setdefault("suspend", False)
     spec.setdefault("manualSelector", False)
-    spec.setdefault("podReplacementPolicy", "Failed" if "podFailurePolicy" in spec else "TerminatingOrFailed")
+    spec.setdefault(
+        "podReplacementPolicy", "Failed" if "podFailurePolicy" in spec else "TerminatingOrFailed"
+    )
     template = spec.setdefault("template", {})
     template.setdefault("metadata", {})
     _pod_spec(template.setdefault("spec", {}))
@@ -65,7 +74,9 @@ def _job(job: Object) -> None:
 
 
 def _select_own_pods(job: Object) -> None:
-    """The labels by which a Job knows its pods; https://kubernetes.io/docs/concepts/workloads/controllers/job/."""
+    """The labels by which a Job knows its pods;
+    https://kubernetes.io/docs/concepts/workloads/controllers/job/.
+    """
     job["status"] = {}
     spec, metadata = job["spec"], job["metadata"]
     if spec["manualSelector"]:
@@ -74,7 +85,9 @@ def _select_own_pods(job: Object) -> None:
     for prefix in ("batch.kubernetes.io/", ""):
         labels.setdefault(f"{prefix}controller-uid", metadata["uid"])
         labels.setdefault(f"{prefix}job-name", metadata.get("name", ""))
-    spec.setdefault("selector", {"matchLabels": {"batch.kubernetes.io/controller-uid": metadata["uid"]}})
+    spec.setdefault(
+        "selector", {"matchLabels": {"batch.kubernetes.io/controller-uid": metadata["uid"]}}
+    )
     # What is read from etcd gets its defaults once more, and by then the template has labels.
     metadata["labels"] = metadata.get("labels") or dict(labels)
 
@@ -146,7 +159,8 @@ def _quality_of_service(spec: Object) -> str:
     if not any(one.get("requests") or one.get("limits") for one in resources):
         return "BestEffort"
     full = all(
-        {"cpu", "memory"} <= set(one.get("limits", {})) and one["limits"] == one["requests"] for one in resources
+        {"cpu", "memory"} <= set(one.get("limits", {})) and one["limits"] == one["requests"]
+        for one in resources
     )
     return "Guaranteed" if full else "Burstable"
 
@@ -160,7 +174,9 @@ def _secret(secret: Object) -> None:
 
 def _namespace(namespace: Object) -> None:
     metadata = namespace["metadata"]
-    metadata["labels"] = metadata.get("labels", {}) | {"kubernetes.io/metadata.name": metadata.get("name", "")}
+    metadata["labels"] = metadata.get("labels", {}) | {
+        "kubernetes.io/metadata.name": metadata.get("name", "")
+    }
     namespace["spec"] = {"finalizers": ["kubernetes"]}
     namespace.setdefault("status", {"phase": "Active"})
 

@@ -1,7 +1,8 @@
 """The garbage collector: dependents follow their owners, in the way that the deletion asked for.
 
 https://kubernetes.io/docs/concepts/architecture/garbage-collection/
-Kubernetes collects in the background; here it is done at once after each write, so a test never has to wait for it.
+Kubernetes collects in the background; here it is done at once after each write, so a test never has
+to wait for it.
 """
 
 from typing import Any
@@ -23,15 +24,28 @@ class GarbageCollector:
         self.keeps_terminating = False
         """Whether pods stay `Terminating`, as on a node that is lost, instead of ending at once."""
 
-    def mark(self, resource: Resource, doomed: Object, finalizer: str | None, grace: int | None) -> Object:
+    def mark(
+        self, resource: Resource, doomed: Object, finalizer: str | None, grace: int | None
+    ) -> Object:
         """Begin the deletion: set its time, and add what must be done before it."""
-        metadata: Object = {"deletionTimestamp": clock.now(), "deletionGracePeriodSeconds": grace or 0}
-        finalizers = [name for name in doomed["metadata"].get("finalizers", []) if name not in (FOREGROUND, ORPHAN)]
+        metadata: Object = {
+            "deletionTimestamp": clock.now(),
+            "deletionGracePeriodSeconds": grace or 0,
+        }
+        finalizers = [
+            name
+            for name in doomed["metadata"].get("finalizers", [])
+            if name not in (FOREGROUND, ORPHAN)
+        ]
         if finalizer:
             finalizers.append(finalizer)
         if finalizers:
             metadata["finalizers"] = finalizers
-        kept = {key: value for key, value in doomed["metadata"].items() if key not in ("finalizers", *metadata)}
+        kept = {
+            key: value
+            for key, value in doomed["metadata"].items()
+            if key not in ("finalizers", *metadata)
+        }
         if "deletionTimestamp" in doomed["metadata"]:
             metadata["deletionTimestamp"] = doomed["metadata"]["deletionTimestamp"]
         elif "generation" in kept:
@@ -42,9 +56,15 @@ class GarbageCollector:
         return self.store.put(resource, changed)
 
     def put(self, resource: Resource, changed: Object) -> Object:
-        """Store an object; one that is to be deleted and that nothing holds any more goes by that, in one change."""
+        """Store an object; one that is to be deleted and that nothing holds any more goes by that,
+        in one change.
+        """
         metadata = changed["metadata"]
-        held = metadata.get("finalizers") or metadata.get("deletionGracePeriodSeconds") or resource == NAMESPACES
+        held = (
+            metadata.get("finalizers")
+            or metadata.get("deletionGracePeriodSeconds")
+            or resource == NAMESPACES
+        )
         if "deletionTimestamp" in metadata and not held:
             return self.store.remove(resource, changed)
         return self.store.put(resource, changed)
@@ -53,7 +73,9 @@ class GarbageCollector:
         """Delete what can be deleted by now, until nothing more follows from it."""
         moved = True
         while moved:
-            steps = [self._step(resource, candidate) for resource, candidate in self.store.everything()]
+            steps = [
+                self._step(resource, candidate) for resource, candidate in self.store.everything()
+            ]
             moved = any(steps)
 
     def _step(self, resource: Resource, candidate: Object) -> bool:
@@ -79,17 +101,29 @@ class GarbageCollector:
 
     def _content(self, namespace: str) -> list[tuple[Resource, Object]]:
         everything = self.store.everything()
-        return [(resource, found) for resource, found in everything if found["metadata"].get("namespace") == namespace]
+        return [
+            (resource, found)
+            for resource, found in everything
+            if found["metadata"].get("namespace") == namespace
+        ]
 
     def _delete_all(self, doomed: list[tuple[Resource, Object]]) -> bool:
         """Delete those that are not being deleted yet; whether there were any."""
-        fresh = [(resource, found) for resource, found in doomed if "deletionTimestamp" not in found["metadata"]]
+        fresh = [
+            (resource, found)
+            for resource, found in doomed
+            if "deletionTimestamp" not in found["metadata"]
+        ]
         for resource, found in fresh:
             self.delete(resource, found)
         return bool(fresh)
 
     def delete(
-        self, resource: Resource, doomed: Object, finalizer: str | None = None, grace: int | None = None
+        self,
+        resource: Resource,
+        doomed: Object,
+        finalizer: str | None = None,
+        grace: int | None = None,
     ) -> None:
         """Delete with what the policy asks for; at once if there is nothing to be done before."""
         if resource == PODS:
@@ -125,7 +159,10 @@ class GarbageCollector:
         if found is None:
             return False
         resource, existing = found
-        same_namespace = existing["metadata"].get("namespace") in (None, dependent["metadata"].get("namespace"))
+        same_namespace = existing["metadata"].get("namespace") in (
+            None,
+            dependent["metadata"].get("namespace"),
+        )
         named = (existing["metadata"]["name"], resource.kind, resource.api_version)
         return same_namespace and named == (owner["name"], owner["kind"], owner["apiVersion"])
 
@@ -138,7 +175,9 @@ class GarbageCollector:
 
     def _orphan_dependents(self, uid: str) -> None:
         for resource, found in self._dependents(uid):
-            owners = [owner for owner in found["metadata"]["ownerReferences"] if owner["uid"] != uid]
+            owners = [
+                owner for owner in found["metadata"]["ownerReferences"] if owner["uid"] != uid
+            ]
             self.store.put(resource, _with_metadata(found, "ownerReferences", owners))
 
     def _drop_finalizer(self, resource: Resource, held: Object, finalizer: str) -> bool:
@@ -155,6 +194,9 @@ def _with_metadata(changed: Object, key: str, value: list[Any]) -> Object:
 
 def _grace_period(pod: Object, asked: int | None) -> int:
     """Seconds that the pod gets: none if no kubelet runs it (any more)."""
-    if not pod["spec"].get("nodeName") or pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+    if not pod["spec"].get("nodeName") or pod.get("status", {}).get("phase") in (
+        "Succeeded",
+        "Failed",
+    ):
         return 0
     return int(pod["spec"].get("terminationGracePeriodSeconds", 30)) if asked is None else asked

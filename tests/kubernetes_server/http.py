@@ -1,4 +1,6 @@
-"""The API over HTTP: from a request to a verb, and from its answer, error or stream to a response."""
+"""The API over HTTP: from a request to a verb, and from its answer, error or stream to a
+response.
+"""
 
 import asyncio
 import contextlib
@@ -63,8 +65,11 @@ class Frontend:
         self.api.access.answer_with_fault(verb, target)
         self.api.access.authorize(user, verb, target)
         _check_accept(request)
-        # A body that does not say what it is is taken for the first that the server knows, which is JSON.
-        content_type = request.content_type if "Content-Type" in request.headers else "application/json"
+        # A body that does not say what it is is taken for the first that the server knows, which is
+        # JSON.
+        content_type = (
+            request.content_type if "Content-Type" in request.headers else "application/json"
+        )
         call = Call(target, dict(request.query), user, await request.read(), content_type)
         if verb == "watch":
             return await self._watch(request, call)
@@ -120,7 +125,9 @@ class Frontend:
         wanted = Wanted.of(call.query)
         if call.query.get("previous") in ("true", "1"):
             name = call.target.name
-            raise status.bad_request(f'previous terminated container "{container}" in pod "{name}" not found')
+            raise status.bad_request(
+                f'previous terminated container "{container}" in pod "{name}" not found'
+            )
         if not pod["spec"].get("nodeName"):
             return web.Response(status=204)
         logs.check_started(pod, container)
@@ -131,7 +138,9 @@ class Frontend:
         finally:
             self.followers -= wanted.follow
 
-    async def _stream(self, request: web.Request, kind: str, pieces: AsyncIterator[bytes]) -> web.StreamResponse:
+    async def _stream(
+        self, request: web.Request, kind: str, pieces: AsyncIterator[bytes]
+    ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": kind})
         response.enable_chunked_encoding()
         await response.prepare(request)
@@ -184,6 +193,8 @@ def _error(error: status.ApiError) -> web.Response:
     return _json(error.status(), error.code, error.headers)
 
 
-def _json(document: status.Object, code: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+def _json(
+    document: status.Object, code: int = 200, headers: dict[str, str] | None = None
+) -> web.Response:
     body = json.dumps(document).encode()
     return web.Response(body=body, status=code, headers=headers, content_type="application/json")

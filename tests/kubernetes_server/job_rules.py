@@ -15,8 +15,21 @@ from kubernetes_server.causes import (
 )
 from kubernetes_server.status import Object
 
-_COUNTS = ("parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished")
-_FIXED = ("completions", "selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy")
+_COUNTS = (
+    "parallelism",
+    "completions",
+    "activeDeadlineSeconds",
+    "backoffLimit",
+    "ttlSecondsAfterFinished",
+)
+_FIXED = (
+    "completions",
+    "selector",
+    "completionMode",
+    "podFailurePolicy",
+    "backoffLimitPerIndex",
+    "managedBy",
+)
 _SCHEDULING = ("affinity", "nodeSelector", "tolerations", "schedulingGates")
 
 
@@ -37,7 +50,9 @@ def of_any(job: Object) -> Causes:
     policies = ("Failed",) if "podFailurePolicy" in spec else ("Failed", "TerminatingOrFailed")
     yield from one_of("spec.podReplacementPolicy", spec["podReplacementPolicy"], policies)
     yield from _template(spec)
-    yield from _failure_policy(spec.get("podFailurePolicy"), spec["template"]["spec"]["restartPolicy"])
+    yield from _failure_policy(
+        spec.get("podFailurePolicy"), spec["template"]["spec"]["restartPolicy"]
+    )
 
 
 def of_change(before: Object, after: Object) -> Causes:
@@ -60,7 +75,9 @@ def _with_scheduling_of(old: Object, new: Object) -> Object:
 def _template(spec: Object) -> Causes:
     template = spec["template"]
     yield from metadata.labels(template["metadata"].get("labels", {}), "spec.template.labels")
-    yield from metadata.annotations(template["metadata"].get("annotations", {}), "spec.template.annotations")
+    yield from metadata.annotations(
+        template["metadata"].get("annotations", {}), "spec.template.annotations"
+    )
     yield from pod_rules.spec(template["spec"], "spec.template.spec")
     if template["spec"]["restartPolicy"] not in ("Never", "OnFailure"):
         yield required("spec.template.spec.restartPolicy", 'valid values: "OnFailure", "Never"')
@@ -69,18 +86,29 @@ def _template(spec: Object) -> Causes:
 def _selector(job: Object) -> Causes:
     """The selector is the server's own, unless `manualSelector` says otherwise."""
     spec, uid = job["spec"], job["metadata"]["uid"]
-    given, labels = spec.get("selector", {}).get("matchLabels", {}), spec["template"]["metadata"].get("labels", {})
+    given, labels = (
+        spec.get("selector", {}).get("matchLabels", {}),
+        spec["template"]["metadata"].get("labels", {}),
+    )
     if spec["manualSelector"]:
         if not given:
             yield required("spec.selector")
         if not given.items() <= labels.items():
-            yield invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
+            yield invalid(
+                "spec.template.metadata.labels",
+                labels,
+                "`selector` does not match template `labels`",
+            )
         return
     expected = {"controller-uid": uid, "job-name": job["metadata"].get("name", "")}
     for key, value in expected.items():
         for name in (key, f"batch.kubernetes.io/{key}"):
             if labels.get(name) != value:
-                yield invalid(f"spec.template.metadata.labels[{name}]", labels.get(name, ""), f"must be '{value}'")
+                yield invalid(
+                    f"spec.template.metadata.labels[{name}]",
+                    labels.get(name, ""),
+                    f"must be '{value}'",
+                )
     if given != {"batch.kubernetes.io/controller-uid": uid}:
         yield invalid("spec.selector", spec["selector"], "`selector` not auto-generated")
 
@@ -102,7 +130,9 @@ def _failure_policy(policy: Object | None, restart_policy: str) -> Causes:
 def _failure_rule(rule: Object, path: str) -> Causes:
     if not rule.get("action"):
         yield required(f"{path}.action", 'valid values: ["Count" "FailIndex" "FailJob" "Ignore"]')
-    yield from one_of(f"{path}.action", rule.get("action") or None, ("Count", "FailIndex", "FailJob", "Ignore"))
+    yield from one_of(
+        f"{path}.action", rule.get("action") or None, ("Count", "FailIndex", "FailJob", "Ignore")
+    )
     codes, conditions = rule.get("onExitCodes"), rule.get("onPodConditions")
     if codes is not None and conditions:
         yield invalid(path, "", "specifying both OnExitCodes and OnPodConditions is not supported")
@@ -114,7 +144,9 @@ def _failure_rule(rule: Object, path: str) -> Causes:
         if not condition.get("status"):
             yield required(f"{path}.onPodConditions[{index}].status")
         statuses = ("False", "True", "Unknown")
-        yield from one_of(f"{path}.onPodConditions[{index}].status", condition.get("status") or None, statuses)
+        yield from one_of(
+            f"{path}.onPodConditions[{index}].status", condition.get("status") or None, statuses
+        )
 
 
 def _exit_codes(codes: Object, path: str) -> Causes:

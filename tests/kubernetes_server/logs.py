@@ -112,7 +112,9 @@ def check_started(pod: Object, container: str) -> None:
         "ErrImagePull": "image can't be pulled",
         "ImagePullBackOff": "trying and failing to pull image",
     }.get(waiting, waiting)
-    message = f'container "{container}" in pod "{pod["metadata"]["name"]}" is waiting to start: {why}'
+    message = (
+        f'container "{container}" in pod "{pod["metadata"]["name"]}" is waiting to start: {why}'
+    )
     raise status.bad_request(message)
 
 

@@ -4,7 +4,15 @@ https://github.com/kubernetes/kubernetes/blob/master/staging/src/k8s.io/apimachi
 """
 
 from kubernetes_server import names
-from kubernetes_server.causes import Causes, forbidden, invalid, named, required, too_long, unchanged
+from kubernetes_server.causes import (
+    Causes,
+    forbidden,
+    invalid,
+    named,
+    required,
+    too_long,
+    unchanged,
+)
 from kubernetes_server.resources import NAMESPACES, Resource
 from kubernetes_server.status import Object
 
@@ -17,7 +25,9 @@ def of_new(resource: Resource, metadata: Object, path: str = "metadata") -> Caus
     faults_of_name = names.dns_label if resource == NAMESPACES else names.dns_subdomain
     if prefix := metadata.get("generateName"):
         yield from named(f"{path}.generateName", prefix.rstrip("-") or "-", faults_of_name)
-    yield from named(f"{path}.name", metadata.get("name"), faults_of_name, "name or generateName is required")
+    yield from named(
+        f"{path}.name", metadata.get("name"), faults_of_name, "name or generateName is required"
+    )
     yield from labels(metadata.get("labels", {}), f"{path}.labels")
     yield from annotations(metadata.get("annotations", {}), f"{path}.annotations")
     yield from _owners(metadata.get("ownerReferences", []), f"{path}.ownerReferences")
@@ -57,7 +67,9 @@ def _owners(owners: list[Object], path: str) -> Causes:
         for key in ("kind", "name", "uid"):
             if not owner.get(key):
                 yield invalid(f"{path}[{index}].{key}", "", "must not be empty")
-    controllers = [f"{owner.get('kind')}/{owner.get('name')}" for owner in owners if owner.get("controller")]
+    controllers = [
+        f"{owner.get('kind')}/{owner.get('name')}" for owner in owners if owner.get("controller")
+    ]
     if len(controllers) > 1:
         detail = f"Only one reference can have Controller set to true. Found {' and '.join(controllers[:2])}"
         yield invalid(path, None, detail)
@@ -68,4 +80,6 @@ def _finalizer(finalizer: str, path: str) -> Causes:
         yield required(path)
     yield from (invalid(path, finalizer, fault) for fault in names.qualified_name(finalizer))
     if "/" not in finalizer and finalizer not in _STANDARD_FINALIZERS:
-        yield invalid(path, finalizer, "name is neither a standard finalizer name nor is it fully qualified")
+        yield invalid(
+            path, finalizer, "name is neither a standard finalizer name nor is it fully qualified"
+        )

@@ -1,4 +1,5 @@
-"""What a name, a label and the like may look like, in the words of k8s.io/apimachinery/pkg/util/validation.
+"""What a name, a label and the like may look like, in the words of
+k8s.io/apimachinery/pkg/util/validation.
 
 https://kubernetes.io/docs/concepts/overview/working-with-objects/names/
 Each function returns what is wrong with the text, and nothing if it is well-formed.
@@ -51,7 +52,9 @@ def qualified_name(text: str) -> list[str]:
         "character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
         f"'{_QUALIFIED}')"
     )
-    return faults + [f"name part {found}" for found in _length(name, 63) + _matches(name, _QUALIFIED, fault)]
+    return faults + [
+        f"name part {found}" for found in _length(name, 63) + _matches(name, _QUALIFIED, fault)
+    ]
 
 
 def config_key(text: str) -> list[str]:

@@ -37,8 +37,12 @@ def apply(content_type: str, current: Object, patch: Any) -> Object:
     if content_type not in (MERGE, STRATEGIC):
         raise status.unsupported_media_type([MERGE, STRATEGIC])
     if not isinstance(patch, dict):
-        raise status.bad_request("error decoding patch: json: cannot unmarshal into Go value of type map[string]any")
-    patched: Object = merge(current, patch) if content_type == MERGE else strategic_merge(current, patch)
+        raise status.bad_request(
+            "error decoding patch: json: cannot unmarshal into Go value of type map[string]any"
+        )
+    patched: Object = (
+        merge(current, patch) if content_type == MERGE else strategic_merge(current, patch)
+    )
     return patched
 
 
@@ -55,7 +59,9 @@ def merge(current: Any, patch: Any) -> Any:
 
 
 def strategic_merge(current: Any, patch: Any) -> Any:
-    """A merge in which known lists are merged by key, with the directives `$patch` and `$retainKeys` of objects."""
+    """A merge in which known lists are merged by key, with the directives `$patch` and
+    `$retainKeys` of objects.
+    """
     if not isinstance(patch, dict):
         return patch
     directive = patch.get("$patch")
@@ -86,7 +92,9 @@ def _merge_list(field: str, current: list[Any], patch: list[Any]) -> list[Any]:
     for item in patch:
         key = item.get(merge_key)
         if key is None:
-            raise status.bad_request(f"map: {item} does not contain declared merge key: {merge_key}")
+            raise status.bad_request(
+                f"map: {item} does not contain declared merge key: {merge_key}"
+            )
         if item.get("$patch") == "delete":
             merged.pop(key, None)
         else:

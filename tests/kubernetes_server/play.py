@@ -53,16 +53,22 @@ class Play(Running):
         return self._call(lambda: self._patch_status(PODS, self._now(PODS, pod), patch))
 
     def wait_in(self, pod: str | Object, reason: str, message: str = "") -> Object:
-        """The pod's containers wait on its node: `ImagePullBackOff`, `CreateContainerConfigError` …"""
+        """The pod's containers wait on its node: `ImagePullBackOff`, `CreateContainerConfigError`
+        …
+        """
         state = {"waiting": {"reason": reason} | ({"message": message} if message else {})}
-        return self._call(lambda: self._containers(self._schedule(self._now(PODS, pod), NODE), state, ready=False))
+        return self._call(
+            lambda: self._containers(self._schedule(self._now(PODS, pod), NODE), state, ready=False)
+        )
 
     def unschedulable(self, pod: str | Object, message: str) -> Object:
         """The scheduler has found no node: the pod's condition and event."""
         condition = _condition("PodScheduled", "False", "Unschedulable", message)
 
         def mark() -> Object:
-            self._event(self._now(PODS, pod), "FailedScheduling", message, "Warning", "default-scheduler")
+            self._event(
+                self._now(PODS, pod), "FailedScheduling", message, "Warning", "default-scheduler"
+            )
             return self._patch_status(PODS, self._now(PODS, pod), {"conditions": [condition]})
 
         return self._call(mark)
@@ -91,7 +97,8 @@ class Play(Running):
         reason: str = "",
         pod: str | Object | None = None,
     ) -> Object:
-        """End the containers of the Job's newest pod, and draw the Job controller's conclusions; returns the Job.
+        """End the containers of the Job's newest pod, and draw the Job controller's conclusions;
+        returns the Job.
 
         `message` is the termination message. `reason` is `OOMKilled`, or what the exit code says.
         """
@@ -104,12 +111,16 @@ class Play(Running):
 
         return self._call(end)
 
-    def finish_pod(self, pod: str | Object, exit_code: int = 0, message: str = "", reason: str = "") -> Object:
+    def finish_pod(
+        self, pod: str | Object, exit_code: int = 0, message: str = "", reason: str = ""
+    ) -> Object:
         """End a pod's containers; the Job controller has not seen it yet."""
         return self._call(lambda: self._end_pod(self._now(PODS, pod), exit_code, message, reason))
 
     def fail_job(self, job: str | Object, reason: str = FAILED[0], message: str = "") -> Object:
-        """The Job controller gives the Job up (`DeadlineExceeded` …): it deletes what runs, then the Job is Failed."""
+        """The Job controller gives the Job up (`DeadlineExceeded` …): it deletes what runs, then
+        the Job is Failed.
+        """
 
         def fail() -> Object:
             words = message or dict([FAILED, DEADLINE]).get(reason, reason)
@@ -126,7 +137,9 @@ class Play(Running):
         self._call(delete)
 
     def expire_job(self, job: str | Object) -> None:
-        """The TTL controller deletes a finished Job, its pods and its Secrets (`ttlSecondsAfterFinished`)."""
+        """The TTL controller deletes a finished Job, its pods and its Secrets
+        (`ttlSecondsAfterFinished`).
+        """
 
         def expire() -> None:
             self.api.garbage.delete(JOBS, self._now(JOBS, job), "foregroundDeletion")
@@ -162,7 +175,12 @@ class Play(Running):
 
     def _start_pod(self, job: Object, finalizers: list[str] | None = None) -> Object:
         template, metadata = job["spec"]["template"], job["metadata"]
-        owner = {"apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": metadata["uid"]}
+        owner = {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "name": metadata["name"],
+            "uid": metadata["uid"],
+        }
         pod: Object = {
             "kind": "Pod",
             "apiVersion": "v1",
@@ -177,7 +195,13 @@ class Play(Running):
             "spec": template["spec"],
         }
         created = self.api.insert(PODS, self._checked(pod))
-        self._event(job, "SuccessfulCreate", f"Created pod: {created['metadata']['name']}", "Normal", "job-controller")
+        self._event(
+            job,
+            "SuccessfulCreate",
+            f"Created pod: {created['metadata']['name']}",
+            "Normal",
+            "job-controller",
+        )
         self._count(self._now(JOBS, job), active=len(self._active(job)))
         return created
 
@@ -185,19 +209,31 @@ class Play(Running):
         """The pod with its defaults; a template that makes no valid pod is the test's fault."""
         prepared = defaults.prepare(PODS, pod)
         if causes := of_new(PODS, prepared):
-            raise ValueError(f"the Job's template makes no valid pod: {'; '.join(map(str, causes))}")
+            raise ValueError(
+                f"the Job's template makes no valid pod: {'; '.join(map(str, causes))}"
+            )
         return prepared
 
     def _schedule(self, pod: Object, node: str) -> Object:
         if pod["spec"].get("nodeName"):
             return pod
         bound = self.store.put(PODS, pod | {"spec": pod["spec"] | {"nodeName": node}})
-        patch = {"conditions": [_condition("PodScheduled", "True")], "startTime": clock.now(), "hostIP": "192.0.2.1"}
+        patch = {
+            "conditions": [_condition("PodScheduled", "True")],
+            "startTime": clock.now(),
+            "hostIP": "192.0.2.1",
+        }
         self._event(
-            bound, "Scheduled", f"Successfully assigned {_path(bound)} to {node}", "Normal", "default-scheduler"
+            bound,
+            "Scheduled",
+            f"Successfully assigned {_path(bound)} to {node}",
+            "Normal",
+            "default-scheduler",
         )
         scheduled = self._patch_status(PODS, bound, patch)
-        return self._containers(scheduled, {"waiting": {"reason": "ContainerCreating"}}, ready=False)
+        return self._containers(
+            scheduled, {"waiting": {"reason": "ContainerCreating"}}, ready=False
+        )
 
     def _run_pod(self, pod: Object, node: str) -> Object:
         scheduled = self._schedule(pod, node)
@@ -212,7 +248,11 @@ class Play(Running):
     def _end_pod(self, pod: Object, exit_code: int, message: str, reason: str) -> Object:
         if pod["status"]["phase"] == "Pending":
             pod = self._run_pod(pod, NODE)
-        started = pod["status"]["containerStatuses"][0]["state"].get("running", {}).get("startedAt", clock.now())
+        started = (
+            pod["status"]["containerStatuses"][0]["state"]
+            .get("running", {})
+            .get("startedAt", clock.now())
+        )
         terminated: Object = {
             "exitCode": exit_code,
             "reason": reason or ("Error" if exit_code else "Completed"),
@@ -257,13 +297,23 @@ class Play(Running):
         return ended
 
     def _add_condition(self, job: Object, kind: str, reason: str, message: str) -> Object:
-        conditions = [*job["status"].get("conditions", []), _condition(kind, "True", reason, message)]
+        conditions = [
+            *job["status"].get("conditions", []),
+            _condition(kind, "True", reason, message),
+        ]
         return self._patch_status(JOBS, job, {"conditions": conditions})
 
     def _count(self, job: Object, **counts: int) -> Object:
-        """Set counters of the Job's status; those of zero are left out, but for `ready` and `terminating`."""
+        """Set counters of the Job's status; those of zero are left out, but for `ready` and
+        `terminating`.
+        """
         now = job["status"]
-        first: Object = {"startTime": clock.now(), "uncountedTerminatedPods": {}, "terminating": 0, "ready": 0}
+        first: Object = {
+            "startTime": clock.now(),
+            "uncountedTerminatedPods": {},
+            "terminating": 0,
+            "ready": 0,
+        }
         counted = {key: count if count or key in first else None for key, count in counts.items()}
         return self._patch_status(JOBS, job, {**first, **now, **counted})
 
@@ -296,12 +346,21 @@ class Play(Running):
         merged: Any = patches.merge(current.get("status", {}), patch)
         return self.api.change(resource, current | {"status": merged})
 
-    def _event(self, involved: Object, reason: str, message: str, type: str, component: str = "kubelet") -> Object:
+    def _event(
+        self, involved: Object, reason: str, message: str, type: str, component: str = "kubelet"
+    ) -> Object:
         metadata, now = involved["metadata"], clock.now()
-        about = {"kind": involved["kind"], "apiVersion": involved["apiVersion"], "namespace": metadata["namespace"]}
+        about = {
+            "kind": involved["kind"],
+            "apiVersion": involved["apiVersion"],
+            "namespace": metadata["namespace"],
+        }
         about |= {key: metadata[key] for key in ("name", "uid", "resourceVersion")}
         event: Object = {
-            "metadata": {"generateName": f"{metadata['name']}.", "namespace": metadata["namespace"]},
+            "metadata": {
+                "generateName": f"{metadata['name']}.",
+                "namespace": metadata["namespace"],
+            },
             "involvedObject": about,
             "reason": reason,
             "message": message,
@@ -328,5 +387,14 @@ def _path(named: Object) -> str:
 
 
 def _condition(kind: str, value: str, reason: str = "", message: str = "") -> Object:
-    condition: Object = {"type": kind, "status": value, "lastProbeTime": None, "lastTransitionTime": clock.now()}
-    return condition | ({"reason": reason} if reason else {}) | ({"message": message} if message else {})
+    condition: Object = {
+        "type": kind,
+        "status": value,
+        "lastProbeTime": None,
+        "lastTransitionTime": clock.now(),
+    }
+    return (
+        condition
+        | ({"reason": reason} if reason else {})
+        | ({"message": message} if message else {})
+    )

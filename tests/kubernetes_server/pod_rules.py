@@ -1,7 +1,9 @@
-"""The rules for a pod's spec: containers, their environment, mounts and resources, and where the pod may run.
+"""The rules for a pod's spec: containers, their environment, mounts and resources, and where the
+pod may run.
 
-https://github.com/kubernetes/kubernetes/blob/master/pkg/apis/core/validation/validation.go. Probes, lifecycle hooks,
-inter-pod affinity, ephemeral containers and the rarer kinds of volume are decoded strictly, but not checked further.
+https://github.com/kubernetes/kubernetes/blob/master/pkg/apis/core/validation/validation.go. Probes,
+lifecycle hooks, inter-pod affinity, ephemeral containers and the rarer kinds of volume are decoded
+strictly, but not checked further.
 """
 
 from decimal import Decimal
@@ -29,7 +31,13 @@ from kubernetes_server.status import Object
 MAX_INT32 = 2**31 - 1
 _EFFECTS = ("NoExecute", "NoSchedule", "PreferNoSchedule")
 _STANDARD_RESOURCES = ("cpu", "ephemeral-storage", "memory")
-_VARIABLE_SOURCES = ("configMapKeyRef", "fieldRef", "fileKeyRef", "resourceFieldRef", "secretKeyRef")
+_VARIABLE_SOURCES = (
+    "configMapKeyRef",
+    "fieldRef",
+    "fileKeyRef",
+    "resourceFieldRef",
+    "secretKeyRef",
+)
 _NEEDED_IN_VOLUME = {
     "configMap": "name",
     "csi": "driver",
@@ -44,16 +52,23 @@ def spec(pod: Object, path: str) -> Causes:
     """What is wrong with a PodSpec."""
     volumes = pod.get("volumes", [])
     yield from duplicates(
-        f"{path}.volumes", ((f"[{i}].name", volume["name"]) for i, volume in enumerate(volumes) if volume.get("name"))
+        f"{path}.volumes",
+        ((f"[{i}].name", volume["name"]) for i, volume in enumerate(volumes) if volume.get("name")),
     )
     for index, volume in enumerate(volumes):
         yield from _volume(volume, f"{path}.volumes[{index}]")
     yield from _all_containers(pod, {volume.get("name", "") for volume in volumes}, path)
-    yield from one_of(f"{path}.restartPolicy", pod["restartPolicy"], ("Always", "Never", "OnFailure"))
+    yield from one_of(
+        f"{path}.restartPolicy", pod["restartPolicy"], ("Always", "Never", "OnFailure")
+    )
     dns_policies = ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
     yield from one_of(f"{path}.dnsPolicy", pod["dnsPolicy"], dns_policies)
-    yield from within(f"{path}.activeDeadlineSeconds", pod.get("activeDeadlineSeconds"), 1, MAX_INT32)
-    yield from not_negative(f"{path}.terminationGracePeriodSeconds", pod.get("terminationGracePeriodSeconds"))
+    yield from within(
+        f"{path}.activeDeadlineSeconds", pod.get("activeDeadlineSeconds"), 1, MAX_INT32
+    )
+    yield from not_negative(
+        f"{path}.terminationGracePeriodSeconds", pod.get("terminationGracePeriodSeconds")
+    )
     yield from _where(pod, path)
     yield from _security(pod["securityContext"], f"{path}.securityContext")
 
@@ -87,7 +102,9 @@ def _all_containers(pod: Object, volumes: set[str], path: str) -> Causes:
         for field in ("containers", "initContainers")
         for index, container in enumerate(pod.get(field, []))
     ]
-    yield from duplicates(path, ((f"{place}.name", one["name"]) for place, one in everyone if one.get("name")))
+    yield from duplicates(
+        path, ((f"{place}.name", one["name"]) for place, one in everyone if one.get("name"))
+    )
     for place, container in everyone:
         yield from _container(container, volumes, f"{path}{place}")
 
@@ -99,15 +116,23 @@ def _container(container: Object, volumes: set[str], path: str) -> Causes:
         yield required(f"{path}.image")
     elif image != image.strip():
         yield invalid(f"{path}.image", image, "must not have leading or trailing whitespace")
-    yield from one_of(f"{path}.imagePullPolicy", container.get("imagePullPolicy"), ("Always", "IfNotPresent", "Never"))
+    yield from one_of(
+        f"{path}.imagePullPolicy",
+        container.get("imagePullPolicy"),
+        ("Always", "IfNotPresent", "Never"),
+    )
     policies = ("FallbackToLogsOnError", "File")
-    yield from one_of(f"{path}.terminationMessagePolicy", container["terminationMessagePolicy"], policies)
+    yield from one_of(
+        f"{path}.terminationMessagePolicy", container["terminationMessagePolicy"], policies
+    )
     for index, variable in enumerate(container.get("env", [])):
         yield from _variable(variable, f"{path}.env[{index}]")
     for index, source in enumerate(container.get("envFrom", [])):
         yield from _variables_from(source, f"{path}.envFrom[{index}]")
     for index, port in enumerate(container.get("ports", [])):
-        yield from within(f"{path}.ports[{index}].containerPort", port.get("containerPort", 0), 1, 65535)
+        yield from within(
+            f"{path}.ports[{index}].containerPort", port.get("containerPort", 0), 1, 65535
+        )
     yield from _mounts(container.get("volumeMounts", []), volumes, f"{path}.volumeMounts")
     yield from _resources(container.get("resources", {}), f"{path}.resources")
     yield from _container_security(container.get("securityContext", {}), f"{path}.securityContext")
@@ -153,7 +178,11 @@ def _variables_from(source: Object, path: str) -> Causes:
 def _mounts(mounts: list[Object], volumes: set[str], path: str) -> Causes:
     paths: set[str] = set()
     for index, mount in enumerate(mounts):
-        here, name, mount_path = f"{path}[{index}]", mount.get("name", ""), mount.get("mountPath", "")
+        here, name, mount_path = (
+            f"{path}[{index}]",
+            mount.get("name", ""),
+            mount.get("mountPath", ""),
+        )
         if not name:
             yield required(f"{here}.name")
         elif name not in volumes:
@@ -164,7 +193,11 @@ def _mounts(mounts: list[Object], volumes: set[str], path: str) -> Causes:
             yield invalid(f"{here}.mountPath", mount_path, "must be unique")
         paths.add(mount_path)
         if mount.get("subPath") and mount.get("subPathExpr"):
-            yield invalid(f"{here}.subPathExpr", mount["subPathExpr"], "subPathExpr and subPath are mutually exclusive")
+            yield invalid(
+                f"{here}.subPathExpr",
+                mount["subPathExpr"],
+                "subPathExpr and subPath are mutually exclusive",
+            )
         for key in ("subPath", "subPathExpr"):
             yield from _relative_path(mount.get(key, ""), f"{here}.{key}")
 
@@ -185,11 +218,19 @@ def _resources(resources: Object, path: str) -> Causes:
         extended = _is_extended(name)
         if name not in limits:
             if extended:
-                yield required(f"{path}.limits", "Limit must be set for non overcommitable resources")
+                yield required(
+                    f"{path}.limits", "Limit must be set for non overcommitable resources"
+                )
         elif extended and _quantity(amount) != _quantity(limits[name]):
-            yield invalid(f"{path}.requests", amount, f"must be equal to {name} limit of {limits[name]}")
+            yield invalid(
+                f"{path}.requests", amount, f"must be equal to {name} limit of {limits[name]}"
+            )
         elif _quantity(amount) > _quantity(limits[name]):
-            yield invalid(f"{path}.requests", amount, f"must be less than or equal to {name} limit of {limits[name]}")
+            yield invalid(
+                f"{path}.requests",
+                amount,
+                f"must be less than or equal to {name} limit of {limits[name]}",
+            )
 
 
 def _amount(name: str, amount: str, path: str) -> Causes:
@@ -221,7 +262,9 @@ def _container_security(context: Object, path: str) -> Causes:
             yield invalid(path, None, detail)
         if {"CAP_SYS_ADMIN", "SYS_ADMIN"} & set(context.get("capabilities", {}).get("add", [])):
             yield invalid(
-                path, None, "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"
+                path,
+                None,
+                "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN",
             )
 
 
@@ -234,19 +277,27 @@ def _security(context: Object, path: str) -> Causes:
     kind, local = profile.get("type"), profile.get("localhostProfile")
     if not kind:
         yield required(f"{path}.seccompProfile.type", "type is required when seccompProfile is set")
-    yield from one_of(f"{path}.seccompProfile.type", kind or None, ("Localhost", "RuntimeDefault", "Unconfined"))
+    yield from one_of(
+        f"{path}.seccompProfile.type", kind or None, ("Localhost", "RuntimeDefault", "Unconfined")
+    )
     if kind == "Localhost" and not local:
-        yield required(f"{path}.seccompProfile.localhostProfile", "must be set when seccomp type is Localhost")
+        yield required(
+            f"{path}.seccompProfile.localhostProfile", "must be set when seccomp type is Localhost"
+        )
     if kind != "Localhost" and local is not None:
         yield invalid(
-            f"{path}.seccompProfile.localhostProfile", local, "can only be set when seccomp type is Localhost"
+            f"{path}.seccompProfile.localhostProfile",
+            local,
+            "can only be set when seccomp type is Localhost",
         )
 
 
 def _volume(volume: Object, path: str) -> Causes:
     yield from named(f"{path}.name", volume.get("name"), names.dns_label)
     kinds = [kind for kind in volume if kind != "name"]
-    yield from (forbidden(f"{path}.{kind}", "may not specify more than 1 volume type") for kind in kinds[1:])
+    yield from (
+        forbidden(f"{path}.{kind}", "may not specify more than 1 volume type") for kind in kinds[1:]
+    )
     for kind in kinds:
         source, here = volume[kind], f"{path}.{kind}"
         needed = _NEEDED_IN_VOLUME.get(kind)
@@ -268,7 +319,10 @@ def _items(items: list[Object], path: str) -> Causes:
 
 def _projection(source: Object, path: str) -> Causes:
     if len(source) != 1:
-        yield forbidden(path, "may not specify more than 1 volume type" if source else "must specify a volume type")
+        yield forbidden(
+            path,
+            "may not specify more than 1 volume type" if source else "must specify a volume type",
+        )
     for kind in ("configMap", "secret"):
         if kind in source:
             yield from named(f"{path}.{kind}.name", source[kind].get("name"), names.dns_subdomain)
@@ -279,7 +333,9 @@ def _projection(source: Object, path: str) -> Causes:
             yield required(f"{path}.serviceAccountToken.path")
         if token["expirationSeconds"] < 600:
             detail = "may not specify a duration less than 10 minutes"
-            yield invalid(f"{path}.serviceAccountToken.expirationSeconds", token["expirationSeconds"], detail)
+            yield invalid(
+                f"{path}.serviceAccountToken.expirationSeconds", token["expirationSeconds"], detail
+            )
 
 
 def _where(pod: Object, path: str) -> Causes:
@@ -295,7 +351,9 @@ def _where(pod: Object, path: str) -> Causes:
         terms = needed.get("nodeSelectorTerms", [])
         if not terms:
             yield required(here, "must have at least one node selector term")
-        yield from chain.from_iterable(_node_term(term, f"{here}[{index}]") for index, term in enumerate(terms))
+        yield from chain.from_iterable(
+            _node_term(term, f"{here}[{index}]") for index, term in enumerate(terms)
+        )
 
 
 def _node_term(term: Object, path: str) -> Causes:
@@ -308,14 +366,21 @@ def _node_term(term: Object, path: str) -> Causes:
         if operator in ("In", "NotIn") and not values:
             yield required(f"{here}.values", "must be specified when `operator` is 'In' or 'NotIn'")
         elif operator in ("Exists", "DoesNotExist") and values:
-            yield forbidden(f"{here}.values", "may not be specified when `operator` is 'Exists' or 'DoesNotExist'")
+            yield forbidden(
+                f"{here}.values",
+                "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+            )
         elif operator not in ("In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"):
             yield invalid(f"{here}.operator", operator, "not a valid selector operator")
         yield from named(f"{here}.key", expression.get("key"), names.qualified_name)
 
 
 def _toleration(toleration: Object, path: str) -> Causes:
-    key, operator, effect = toleration.get("key"), toleration.get("operator"), toleration.get("effect")
+    key, operator, effect = (
+        toleration.get("key"),
+        toleration.get("operator"),
+        toleration.get("effect"),
+    )
     if key:
         yield from (invalid(f"{path}.key", key, fault) for fault in names.qualified_name(key))
     elif operator != "Exists":
@@ -324,10 +389,18 @@ def _toleration(toleration: Object, path: str) -> Causes:
     yield from one_of(f"{path}.operator", operator or None, ("Equal", "Exists"))
     yield from one_of(f"{path}.effect", effect or None, _EFFECTS)
     if operator == "Exists" and toleration.get("value"):
-        yield invalid(f"{path}.operator", toleration["value"], "value must be empty when `operator` is 'Exists'")
+        yield invalid(
+            f"{path}.operator",
+            toleration["value"],
+            "value must be empty when `operator` is 'Exists'",
+        )
     yield from _toleration_value(operator, toleration.get("value", ""), path)
     if "tolerationSeconds" in toleration and effect != "NoExecute":
-        yield invalid(f"{path}.effect", effect or "", "effect must be 'NoExecute' when `tolerationSeconds` is set")
+        yield invalid(
+            f"{path}.effect",
+            effect or "",
+            "effect must be 'NoExecute' when `tolerationSeconds` is set",
+        )
 
 
 def _toleration_value(operator: Any, value: str, path: str) -> Causes:

@@ -1,4 +1,6 @@
-"""What the server serves: the resources, how a path names them, and the discovery documents that list them."""
+"""What the server serves: the resources, how a path names them, and the discovery documents that
+list them.
+"""
 
 from dataclasses import dataclass, field
 
@@ -21,7 +23,9 @@ VERSION: Object = {
 
 @dataclass(frozen=True)
 class Resource:
-    """One kind of object; `model` is its class in the official client, whose fields are the API's schema."""
+    """One kind of object; `model` is its class in the official client, whose fields are the API's
+    schema.
+    """
 
     group: str
     version: str
@@ -44,7 +48,9 @@ class Resource:
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
 
-NAMESPACES = Resource("", "v1", "Namespace", "namespaces", "V1Namespace", namespaced=False, fields=("status.phase",))
+NAMESPACES = Resource(
+    "", "v1", "Namespace", "namespaces", "V1Namespace", namespaced=False, fields=("status.phase",)
+)
 PODS = Resource(
     "",
     "v1",
@@ -66,7 +72,9 @@ PODS = Resource(
 SECRETS = Resource("", "v1", "Secret", "secrets", "V1Secret", fields=("type",))
 CONFIG_MAPS = Resource("", "v1", "ConfigMap", "configmaps", "V1ConfigMap")
 SERVICE_ACCOUNTS = Resource("", "v1", "ServiceAccount", "serviceaccounts", "V1ServiceAccount")
-QUOTAS = Resource("", "v1", "ResourceQuota", "resourcequotas", "V1ResourceQuota", subresources=("status",))
+QUOTAS = Resource(
+    "", "v1", "ResourceQuota", "resourcequotas", "V1ResourceQuota", subresources=("status",)
+)
 EVENTS = Resource(
     "",
     "v1",
@@ -87,7 +95,9 @@ EVENTS = Resource(
         "type",
     ),
 )
-JOBS = Resource("batch", "v1", "Job", "jobs", "V1Job", subresources=("status",), fields=("status.successful",))
+JOBS = Resource(
+    "batch", "v1", "Job", "jobs", "V1Job", subresources=("status",), fields=("status.successful",)
+)
 ACCESS_REVIEWS = Resource(
     "authorization.k8s.io",
     "v1",
@@ -97,13 +107,25 @@ ACCESS_REVIEWS = Resource(
     namespaced=False,
     verbs=("create",),
 )
-RESOURCES = (NAMESPACES, PODS, SECRETS, CONFIG_MAPS, SERVICE_ACCOUNTS, QUOTAS, EVENTS, JOBS, ACCESS_REVIEWS)
+RESOURCES = (
+    NAMESPACES,
+    PODS,
+    SECRETS,
+    CONFIG_MAPS,
+    SERVICE_ACCOUNTS,
+    QUOTAS,
+    EVENTS,
+    JOBS,
+    ACCESS_REVIEWS,
+)
 _BY_PATH = {(resource.group, resource.version, resource.plural): resource for resource in RESOURCES}
 
 
 @dataclass(frozen=True)
 class Target:
-    """What the path of a request names: a resource, and maybe a namespace, an object and its subresource."""
+    """What the path of a request names: a resource, and maybe a namespace, an object and its
+    subresource.
+    """
 
     resource: Resource
     namespace: str = ""
@@ -128,7 +150,11 @@ def target(path: str) -> Target:
         _, namespace, *rest = rest
     resource = _BY_PATH.get((group, version, rest[0]))
     name, subresource = (*rest[1:], "", "")[:2]
-    known = resource is not None and len(rest) <= 3 and (not subresource or subresource in resource.subresources)
+    known = (
+        resource is not None
+        and len(rest) <= 3
+        and (not subresource or subresource in resource.subresources)
+    )
     if resource is None or not known or (namespace and not resource.namespaced):
         raise status.no_such_path()
     return Target(resource, namespace, name, subresource)
@@ -136,15 +162,23 @@ def target(path: str) -> Target:
 
 def discovery(path: str) -> Object | None:
     """The discovery document at the path; None if there is none."""
-    groups = sorted({(resource.group, resource.version) for resource in RESOURCES if resource.group})
+    groups = sorted(
+        {(resource.group, resource.version) for resource in RESOURCES if resource.group}
+    )
     documents: dict[str, Object] = {
         "/version": VERSION,
         "/api": {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []},
-        "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(*group) for group in groups]},
+        "/apis": {
+            "kind": "APIGroupList",
+            "apiVersion": "v1",
+            "groups": [_group(*group) for group in groups],
+        },
         "/api/v1": _resource_list("", "v1"),
     }
     for group, version in groups:
-        documents[f"/apis/{group}"] = {"kind": "APIGroup", "apiVersion": "v1"} | _group(group, version)
+        documents[f"/apis/{group}"] = {"kind": "APIGroup", "apiVersion": "v1"} | _group(
+            group, version
+        )
         documents[f"/apis/{group}/{version}"] = _resource_list(group, version)
     return documents.get(path.rstrip("/"))
 
@@ -155,16 +189,28 @@ def _group(name: str, version: str) -> Object:
 
 
 def _resource_list(group: str, version: str) -> Object:
-    served = [resource for resource in RESOURCES if (resource.group, resource.version) == (group, version)]
+    served = [
+        resource for resource in RESOURCES if (resource.group, resource.version) == (group, version)
+    ]
     entries = [entry for resource in served for entry in _entries(resource)]
     api_version = f"{group}/{version}" if group else version
-    return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version, "resources": entries}
+    return {
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": api_version,
+        "resources": entries,
+    }
 
 
 def _entries(resource: Resource) -> list[Object]:
     common: Object = {"singularName": "", "namespaced": resource.namespaced, "kind": resource.kind}
-    own = common | {"name": resource.plural, "singularName": resource.kind.lower(), "verbs": list(resource.verbs)}
+    own = common | {
+        "name": resource.plural,
+        "singularName": resource.kind.lower(),
+        "verbs": list(resource.verbs),
+    }
     verbs = {"log": ["get"], "status": ["get", "patch", "update"]}
     return [own] + [
-        common | {"name": f"{resource.plural}/{part}", "verbs": verbs[part]} for part in resource.subresources
+        common | {"name": f"{resource.plural}/{part}", "verbs": verbs[part]}
+        for part in resource.subresources
     ]

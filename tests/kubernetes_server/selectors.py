@@ -19,14 +19,22 @@ _EXISTENCE = re.compile(r"^(?P<not>!?)\s*(?P<key>[^=!\s()]+)$")
 
 
 def label_selector(text: str) -> Selector:
-    """Whether an object's labels meet every requirement of `a=b,c in (d,e),!f`; 400 if that cannot be parsed."""
+    """Whether an object's labels meet every requirement of `a=b,c in (d,e),!f`; 400 if that cannot
+    be parsed.
+    """
     requirements = [_label_requirement(part.strip()) for part in _split(text)]
-    return lambda candidate: all(meets(candidate["metadata"].get("labels") or {}) for meets in requirements)
+    return lambda candidate: all(
+        meets(candidate["metadata"].get("labels") or {}) for meets in requirements
+    )
 
 
 def field_selector(resource: Resource, text: str) -> Selector:
-    """Whether an object's fields are as `metadata.name=a,status.phase!=b` says; 400 for a field that has no index."""
-    requirements = [_field_requirement(resource, part.strip()) for part in text.split(",") if part.strip()]
+    """Whether an object's fields are as `metadata.name=a,status.phase!=b` says; 400 for a field
+    that has no index.
+    """
+    requirements = [
+        _field_requirement(resource, part.strip()) for part in text.split(",") if part.strip()
+    ]
     return lambda candidate: all(meets(candidate) for meets in requirements)
 
 
@@ -50,11 +58,15 @@ def _label_requirement(text: str) -> Callable[[dict[str, str]], bool]:
         key, absent = found["key"], bool(found["not"])
         _check(text, key, set())
         return lambda labels: (key in labels) is not absent
-    raise status.bad_request(f"unable to parse requirement: found {text!r}, expected: in, notin, =, ==, !=, gt, lt")
+    raise status.bad_request(
+        f"unable to parse requirement: found {text!r}, expected: in, notin, =, ==, !=, gt, lt"
+    )
 
 
 def _check(text: str, key: str, values: set[str]) -> None:
-    faults = names.qualified_name(key) + [fault for value in values for fault in names.label_value(value)]
+    faults = names.qualified_name(key) + [
+        fault for value in values for fault in names.label_value(value)
+    ]
     if faults:
         raise status.bad_request(f"unable to parse requirement: {text!r}: {'; '.join(faults)}")
 
@@ -67,7 +79,9 @@ def _field_requirement(resource: Resource, text: str) -> Selector:
     if path not in ("metadata.name", "metadata.namespace", *resource.fields):
         what = f'"{resource.api_version}, Resource={resource.plural}"'
         why = f"field label not supported: {path}"
-        raise status.bad_request(f'Unable to find {what} that match label selector "", field selector "{text}": {why}')
+        raise status.bad_request(
+            f'Unable to find {what} that match label selector "", field selector "{text}": {why}'
+        )
     return lambda candidate: (field_value(candidate, path) == value) is not negated
 
 

@@ -1,7 +1,7 @@
 """The server itself: a thread with an event loop on a free port, a kubeconfig for it, and its end.
 
-Everything happens on that loop. What a test plays is handed to the loop and waited for, so it is done, watches
-included, when the call returns.
+Everything happens on that loop. What a test plays is handed to the loop and waited for, so it is
+done, watches included, when the call returns.
 """
 
 import asyncio
@@ -35,11 +35,14 @@ _TURNS = 8
 class KubernetesServer(JobController, Control):
     """An API server on 127.0.0.1 while the `with` block lasts; `kubeconfig` says how to reach it.
 
-    It lets in one user, a service account of `namespace`, by a bearer token, and allows it everything at first.
-    With `controls_jobs` it also has the Jobs' controller of a real cluster, whose part a test plays otherwise.
+    It lets in one user, a service account of `namespace`, by a bearer token, and allows it
+    everything at first. With `controls_jobs` it also has the Jobs' controller of a real cluster,
+    whose part a test plays otherwise.
     """
 
-    def __init__(self, folder: Path, namespace: str = "builds", *, controls_jobs: bool = False) -> None:
+    def __init__(
+        self, folder: Path, namespace: str = "builds", *, controls_jobs: bool = False
+    ) -> None:
         self.folder, self.namespace = folder, namespace
         self.kubeconfig = folder / "kubeconfig.yaml"
         self.token = secrets.token_urlsafe(24)
@@ -66,7 +69,10 @@ class KubernetesServer(JobController, Control):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
@@ -91,7 +97,9 @@ class KubernetesServer(JobController, Control):
     async def _serve(self) -> None:
         application = web.Application(client_max_size=3 * 1024**2)
         application.router.add_route("*", "/{path:.*}", self.frontend.handle)
-        runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.05)
+        runner = web.AppRunner(
+            application, access_log=None, handler_cancellation=True, shutdown_timeout=0.05
+        )
         await runner.setup()
         listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
         await web.SockSite(runner, listening).start()
@@ -101,12 +109,15 @@ class KubernetesServer(JobController, Control):
         await self._stopping.wait()
         for watch in self.api.watches:
             watch.close()
-        # First no more connections, then the end of those that there are: asyncio loses one that has been accepted,
-        # but not yet taken up, when its server is closed (https://github.com/python/cpython/issues/109564).
+        # First no more connections, then the end of those that there are: asyncio loses one that
+        # has been accepted, but not yet taken up, when its server is closed
+        # (https://github.com/python/cpython/issues/109564).
         self._loop.remove_reader(listening)
         await _settled()
         assert runner.server is not None
-        for transport in list(runner.server._connections.values()):  # a handler forgets its own before it has ended
+        for transport in list(
+            runner.server._connections.values()
+        ):  # a handler forgets its own before it has ended
             transport.abort()
         await runner.cleanup()
         await _settled()

@@ -1,4 +1,6 @@
-"""Kubernetes' own error answers: Status documents, in the words of k8s.io/apimachinery/pkg/api/errors."""
+"""Kubernetes' own error answers: Status documents, in the words of
+k8s.io/apimachinery/pkg/api/errors.
+"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -73,7 +75,9 @@ def bad_request(message: str) -> ApiError:
 
 
 def not_found(resource: "Resource", name: str) -> ApiError:
-    return ApiError(404, "NotFound", f'{resource.qualified} "{name}" not found', _details(resource, name))
+    return ApiError(
+        404, "NotFound", f'{resource.qualified} "{name}" not found', _details(resource, name)
+    )
 
 
 def no_such_path() -> ApiError:
@@ -81,7 +85,12 @@ def no_such_path() -> ApiError:
 
 
 def method_not_allowed() -> ApiError:
-    return ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {})
+    return ApiError(
+        405,
+        "MethodNotAllowed",
+        "the server does not allow this method on the requested resource",
+        {},
+    )
 
 
 def already_exists(resource: "Resource", name: str, *, being_deleted: bool) -> ApiError:
@@ -105,7 +114,9 @@ def invalid(resource: "Resource", name: str, causes: list[Cause]) -> ApiError:
     lines = [str(cause) for cause in causes]
     summary = lines[0] if len(lines) == 1 else f"[{', '.join(lines)}]"
     details = _details(resource, name) | {"kind": resource.kind}
-    details["causes"] = [{"reason": c.reason, "message": c.message, "field": c.field} for c in causes]
+    details["causes"] = [
+        {"reason": c.reason, "message": c.message, "field": c.field} for c in causes
+    ]
     kind = f"{resource.kind}.{resource.group}" if resource.group else resource.kind
     return ApiError(422, "Invalid", f'{kind} "{name}" is invalid: {summary}', details)
 
@@ -118,12 +129,16 @@ def expired(message: str) -> ApiError:
 def too_large_resource_version(asked: int, current: int) -> ApiError:
     message = f"Too large resource version: {asked}, current: {current}"
     cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
-    return ApiError(504, "Timeout", f"Timeout: {message}", {"causes": [cause], "retryAfterSeconds": 1})
+    return ApiError(
+        504, "Timeout", f"Timeout: {message}", {"causes": [cause], "retryAfterSeconds": 1}
+    )
 
 
 def unsupported_media_type(accepted: list[str]) -> ApiError:
     types = ", ".join(accepted)
-    message = f"the body of the request was in an unknown format - accepted media types include: {types}"
+    message = (
+        f"the body of the request was in an unknown format - accepted media types include: {types}"
+    )
     return ApiError(415, "UnsupportedMediaType", message)
 
 

@@ -1,7 +1,8 @@
-"""The objects, the one revision counter over all of them, and every change since the start: what etcd is to Kubernetes.
+"""The objects, the one revision counter over all of them, and every change since the start: what
+etcd is to Kubernetes.
 
-All of it happens on the server's event loop, so nothing here takes a lock. Objects in the store are never changed in
-place: whoever changes one puts a changed copy.
+All of it happens on the server's event loop, so nothing here takes a lock. Objects in the store are
+never changed in place: whoever changes one puts a changed copy.
 """
 
 from collections.abc import Callable, Iterator
@@ -51,8 +52,12 @@ class Store:
         """All objects, as they are when this is called."""
         return iter([(key[0], found) for key, found in self._objects.items()])
 
-    def select(self, resource: Resource, namespace: str = "", revision: int | None = None) -> list[Object]:
-        """The objects of the namespace (of all, if it is empty) in order of their keys, now or at a revision."""
+    def select(
+        self, resource: Resource, namespace: str = "", revision: int | None = None
+    ) -> list[Object]:
+        """The objects of the namespace (of all, if it is empty) in order of their keys, now or at a
+        revision.
+        """
         objects = self._objects if revision in (None, self.revision) else self._past(revision or 0)
         wanted = (key for key in objects if key[0] == resource and namespace in ("", key[1]))
         return [objects[key] for key in sorted(wanted, key=lambda key: key[1:])]
@@ -63,7 +68,9 @@ class Store:
         return sum(counted in (key[0].plural, f"count/{key[0].qualified}") for key in keys)
 
     def put(self, resource: Resource, changed: Object) -> Object:
-        """Store an object; one that is as it was stays as it is, without a new version, as in Kubernetes."""
+        """Store an object; one that is as it was stays as it is, without a new version, as in
+        Kubernetes.
+        """
         key = _key(resource, changed)
         previous = self._objects.get(key)
         if previous is not None and _without_version(previous) == _without_version(changed):
@@ -108,7 +115,9 @@ class Store:
         self.revision += 1
         return changed | {"metadata": changed["metadata"] | {"resourceVersion": str(self.revision)}}
 
-    def _publish(self, kind: str, resource: Resource, current: Object, previous: Object | None) -> None:
+    def _publish(
+        self, kind: str, resource: Resource, current: Object, previous: Object | None
+    ) -> None:
         change = Change(self.revision, kind, resource, current, previous)
         self._changes.append(change)
         for deliver in list(self.subscribers):

@@ -1,4 +1,6 @@
-"""What Kubernetes checks of an object before it stores it; the answer is 422 with a cause for each fault."""
+"""What Kubernetes checks of an object before it stores it; the answer is 422 with a cause for each
+fault.
+"""
 
 import base64
 import json
@@ -42,7 +44,11 @@ def warnings(resource: Resource, sent: Object) -> list[str]:
     """What the API server accepts with a warning."""
     if resource == PODS:
         return pod_rules.warnings(sent["spec"], "spec")
-    return pod_rules.warnings(sent["spec"]["template"]["spec"], "spec.template.spec") if resource == JOBS else []
+    return (
+        pod_rules.warnings(sent["spec"]["template"]["spec"], "spec.template.spec")
+        if resource == JOBS
+        else []
+    )
 
 
 def _no_rules(_: Object) -> Causes:
@@ -81,7 +87,9 @@ def _secret(secret: Object) -> Causes:
             yield required(f"data[{key}]")
         elif key.startswith(".docker") and not _is_json(data[key]):
             yield invalid(
-                f"data[{key}]", "<secret contents redacted>", "invalid character looking for beginning of value"
+                f"data[{key}]",
+                "<secret contents redacted>",
+                "invalid character looking for beginning of value",
             )
 
 
@@ -106,7 +114,11 @@ def _keys(data: dict[str, str]) -> Causes:
 def _event(event: Object) -> Causes:
     involved = event.get("involvedObject", {})
     if involved.get("namespace", "") != event["metadata"]["namespace"]:
-        yield invalid("involvedObject.namespace", involved.get("namespace", ""), "does not match event.namespace")
+        yield invalid(
+            "involvedObject.namespace",
+            involved.get("namespace", ""),
+            "does not match event.namespace",
+        )
 
 
 def _is_json(encoded: str) -> bool:

@@ -15,7 +15,9 @@ from kubernetes_server.store import Change
 
 @dataclass(eq=False)
 class Watch:
-    """One open watch: which objects it is about, and the lines that it has yet to send (None ends it)."""
+    """One open watch: which objects it is about, and the lines that it has yet to send (None ends
+    it).
+    """
 
     resource: Resource
     namespace: str
@@ -28,10 +30,14 @@ class Watch:
     def deliver(self, change: Change) -> None:
         """Queue a change if it concerns the watch.
 
-        To a watch with a selector, what leaves the selection is deleted and what enters it is added.
+        To a watch with a selector, what leaves the selection is deleted and what enters it is
+        added.
         """
         metadata = change.object["metadata"]
-        if change.resource != self.resource or self.namespace not in ("", metadata.get("namespace")):
+        if change.resource != self.resource or self.namespace not in (
+            "",
+            metadata.get("namespace"),
+        ):
             return
         is_in = change.type != "DELETED" and self.selects(change.object)
         was_in = change.previous is not None and self.selects(change.previous)

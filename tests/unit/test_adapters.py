@@ -22,7 +22,9 @@ def test_class_is_loaded_by_its_name() -> None:
     assert load(TABLE, "docker", "builder").__name__ == "Message"
 
 
-def test_module_is_imported_only_when_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_module_is_imported_only_when_it_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "late_adapter.py").write_text("class Late: pass\n")
     monkeypatch.syspath_prepend(tmp_path)
     table = {"late": Adapter("late_adapter", "Late")}
@@ -45,13 +47,17 @@ def test_unknown_name_is_told_with_the_nearest_and_all_known_ones(name: str, hin
     assert raised.value.hint == hint
 
 
-@pytest.mark.parametrize("statement", ["import no_such_package.inner", "from json import no_such_name"])
+@pytest.mark.parametrize(
+    "statement", ["import no_such_package.inner", "from json import no_such_name"]
+)
 def test_missing_package_answers_with_the_line_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
     (tmp_path / "kaniko_adapter.py").write_text(f"{statement}\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(OperatorError, match="The builder 'kaniko' needs the Python package") as raised:
+    with pytest.raises(
+        OperatorError, match="The builder 'kaniko' needs the Python package"
+    ) as raised:
         load(TABLE, "kaniko", "builder")
     assert raised.value.hint == "pip install 'imagemill[kaniko]'"
 
@@ -61,7 +67,9 @@ def test_module_of_our_own_that_is_missing_is_a_bug_and_no_matter_of_installing(
         load(TABLE, "ours", "builder")
 
 
-def test_adapter_without_an_extra_has_nothing_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adapter_without_an_extra_has_nothing_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "plain_adapter.py").write_text("import no_such_package\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError):

@@ -1,6 +1,8 @@
-"""What a test can play on the API server of our own: the rest of a cluster, and a server that is not at its best.
+"""What a test can play on the API server of our own: the rest of a cluster, and a server that is
+not at its best.
 
-The API itself is tested in tests/contract/test_kubernetes_api.py, on this server and on real clusters.
+The API itself is tested in tests/contract/test_kubernetes_api.py, on this server and on real
+clusters.
 """
 
 import asyncio
@@ -100,7 +102,10 @@ def test_a_job_runs_its_pod_and_completes_with_the_termination_message(
     server: KubernetesServer, batch: Any, core: Any
 ) -> None:
     made = batch.create_namespaced_job(NAMESPACE, job())
-    jobs, pods = watching(server, batch.list_namespaced_job), watching(server, core.list_namespaced_pod)
+    jobs, pods = (
+        watching(server, batch.list_namespaced_job),
+        watching(server, core.list_namespaced_pod),
+    )
     pod = server.start_pod("build")
     assert batch.read_namespaced_job("build", NAMESPACE).status.active == 1
     server.run_pod(pod)
@@ -114,7 +119,10 @@ def test_a_job_runs_its_pod_and_completes_with_the_termination_message(
     assert final_pod["metadata"]["labels"]["batch.kubernetes.io/job-name"] == "build"
     state = final_pod["status"]["containerStatuses"][0]["state"]["terminated"]
     assert (state["exitCode"], state["reason"], state["message"]) == (0, "Completed", DIGEST)
-    assert [condition["type"] for condition in final_job["status"]["conditions"]] == ["SuccessCriteriaMet", "Complete"]
+    assert [condition["type"] for condition in final_job["status"]["conditions"]] == [
+        "SuccessCriteriaMet",
+        "Complete",
+    ]
     assert (final_job["status"]["succeeded"], final_job["status"].get("active")) == (1, None)
     assert final_job["status"]["completionTime"]
 
@@ -137,11 +145,16 @@ def test_a_pod_that_fails_fails_the_job_when_its_tries_are_used_up(
         ("Failed", "BackoffLimitExceeded"),
     ]
     assert (status.failed, status.completion_time) == (2, None)
-    reasons = [pod["status"]["containerStatuses"][0]["state"]["terminated"]["reason"] for pod in server.pods("build")]
+    reasons = [
+        pod["status"]["containerStatuses"][0]["state"]["terminated"]["reason"]
+        for pod in server.pods("build")
+    ]
     assert reasons == ["Error", "OOMKilled"]
 
 
-def test_a_job_over_its_deadline_is_failed_and_its_pod_deleted(server: KubernetesServer, batch: Any) -> None:
+def test_a_job_over_its_deadline_is_failed_and_its_pod_deleted(
+    server: KubernetesServer, batch: Any
+) -> None:
     batch.create_namespaced_job(NAMESPACE, job(activeDeadlineSeconds=1))
     server.run_pod(server.start_pod("build"))
     server.fail_job("build", "DeadlineExceeded")
@@ -151,7 +164,9 @@ def test_a_job_over_its_deadline_is_failed_and_its_pod_deleted(server: Kubernete
     assert server.pods("build") == []
 
 
-def test_a_pod_that_waits_says_why_and_has_no_log(server: KubernetesServer, batch: Any, core: Any) -> None:
+def test_a_pod_that_waits_says_why_and_has_no_log(
+    server: KubernetesServer, batch: Any, core: Any
+) -> None:
     batch.create_namespaced_job(NAMESPACE, job())
     pod = server.start_pod("build")
     name = pod["metadata"]["name"]
@@ -161,19 +176,30 @@ def test_a_pod_that_waits_says_why_and_has_no_log(server: KubernetesServer, batc
     assert (error.status, json.loads(error.body)["message"]) == (400, expected)
     server.wait_in(pod, "ImagePullBackOff", "Back-off pulling image")
     state = core.read_namespaced_pod(name, NAMESPACE).status.container_statuses[0].state
-    assert (state.waiting.reason, state.waiting.message) == ("ImagePullBackOff", "Back-off pulling image")
+    assert (state.waiting.reason, state.waiting.message) == (
+        "ImagePullBackOff",
+        "Back-off pulling image",
+    )
     message = json.loads(refused(core.read_namespaced_pod_log, name, NAMESPACE).body)["message"]
     assert message.endswith("is waiting to start: trying and failing to pull image")
 
 
-def test_a_pod_that_no_node_takes_has_the_schedulers_reason(server: KubernetesServer, batch: Any, core: Any) -> None:
+def test_a_pod_that_no_node_takes_has_the_schedulers_reason(
+    server: KubernetesServer, batch: Any, core: Any
+) -> None:
     batch.create_namespaced_job(NAMESPACE, job())
     pod = server.start_pod("build")
     server.unschedulable(pod, "0/3 nodes are available: 3 Insufficient memory.")
     name = pod["metadata"]["name"]
     (condition,) = core.read_namespaced_pod(name, NAMESPACE).status.conditions
-    assert (condition.type, condition.status, condition.reason) == ("PodScheduled", "False", "Unschedulable")
-    found = core.list_namespaced_event(NAMESPACE, field_selector=f"involvedObject.uid={pod['metadata']['uid']}").items
+    assert (condition.type, condition.status, condition.reason) == (
+        "PodScheduled",
+        "False",
+        "Unschedulable",
+    )
+    found = core.list_namespaced_event(
+        NAMESPACE, field_selector=f"involvedObject.uid={pod['metadata']['uid']}"
+    ).items
     assert [(event.reason, event.type, event.message) for event in found] == [
         ("FailedScheduling", "Warning", "0/3 nodes are available: 3 Insufficient memory.")
     ]
@@ -182,9 +208,15 @@ def test_a_pod_that_no_node_takes_has_the_schedulers_reason(server: KubernetesSe
 def test_a_pods_status_can_be_anything(server: KubernetesServer, batch: Any, core: Any) -> None:
     batch.create_namespaced_job(NAMESPACE, job())
     pod = server.run_pod(server.start_pod("build"))
-    server.pod_status(pod, {"phase": "Failed", "reason": "Evicted", "message": "low on ephemeral-storage"})
+    server.pod_status(
+        pod, {"phase": "Failed", "reason": "Evicted", "message": "low on ephemeral-storage"}
+    )
     status = core.read_namespaced_pod(pod["metadata"]["name"], NAMESPACE).status
-    assert (status.phase, status.reason, status.message) == ("Failed", "Evicted", "low on ephemeral-storage")
+    assert (status.phase, status.reason, status.message) == (
+        "Failed",
+        "Evicted",
+        "low on ephemeral-storage",
+    )
 
 
 def test_an_event_is_about_its_object(server: KubernetesServer, batch: Any, core: Any) -> None:
@@ -192,7 +224,11 @@ def test_an_event_is_about_its_object(server: KubernetesServer, batch: Any, core
     server.event(server.job("build"), "FailedCreate", "Error creating: quota", "Warning")
     fields = f"involvedObject.uid={made.metadata.uid}"
     (event,) = core.list_namespaced_event(NAMESPACE, field_selector=fields).items
-    assert (event.reason, event.type, event.involved_object.kind) == ("FailedCreate", "Warning", "Job")
+    assert (event.reason, event.type, event.involved_object.kind) == (
+        "FailedCreate",
+        "Warning",
+        "Job",
+    )
 
 
 # logs
@@ -216,18 +252,24 @@ def test_a_log_is_followed_while_the_container_runs_and_ends_with_it(
     assert core.read_namespaced_pod_log(name, NAMESPACE) == "first\nsecond\nthird\n"
 
 
-def test_a_followed_log_ends_when_its_pod_goes(server: KubernetesServer, batch: Any, core: Any) -> None:
+def test_a_followed_log_ends_when_its_pod_goes(
+    server: KubernetesServer, batch: Any, core: Any
+) -> None:
     batch.create_namespaced_job(NAMESPACE, job())
     pod = server.start_pod("build")
     server.log(pod, ["only"])
-    answer = core.read_namespaced_pod_log(pod["metadata"]["name"], NAMESPACE, follow=True, _preload_content=False)
+    answer = core.read_namespaced_pod_log(
+        pod["metadata"]["name"], NAMESPACE, follow=True, _preload_content=False
+    )
     pieces = answer.stream()
     assert next(pieces) == b"only\n"
     server.delete_pod(pod)
     assert list(pieces) == []
 
 
-def test_part_of_a_log_can_be_asked_for(server: KubernetesServer, batch: Any, api: Any, core: Any) -> None:
+def test_part_of_a_log_can_be_asked_for(
+    server: KubernetesServer, batch: Any, api: Any, core: Any
+) -> None:
     batch.create_namespaced_job(NAMESPACE, job())
     pod = server.start_pod("build")
     server.log(pod, ["a", "b", "c"])
@@ -252,7 +294,9 @@ def test_part_of_a_log_can_be_asked_for(server: KubernetesServer, batch: Any, ap
 # pods that end
 
 
-def test_a_running_pod_is_terminating_before_it_is_gone(server: KubernetesServer, batch: Any, core: Any) -> None:
+def test_a_running_pod_is_terminating_before_it_is_gone(
+    server: KubernetesServer, batch: Any, core: Any
+) -> None:
     batch.create_namespaced_job(NAMESPACE, job())
     pod = server.run_pod(server.start_pod("build"))
     seen = watching(server, core.list_namespaced_pod)
@@ -269,16 +313,25 @@ def test_on_a_lost_node_a_pod_stays_terminating_and_holds_its_job(
     pod = server.run_pod(server.start_pod("build"))
     server.keep_terminating()
     batch.delete_namespaced_job("build", NAMESPACE, propagation_policy="Foreground")
-    assert core.read_namespaced_pod(pod["metadata"]["name"], NAMESPACE).metadata.deletion_timestamp is not None
-    assert batch.read_namespaced_job("build", NAMESPACE).metadata.finalizers == ["foregroundDeletion"]
+    assert (
+        core.read_namespaced_pod(pod["metadata"]["name"], NAMESPACE).metadata.deletion_timestamp
+        is not None
+    )
+    assert batch.read_namespaced_job("build", NAMESPACE).metadata.finalizers == [
+        "foregroundDeletion"
+    ]
     server.keep_terminating(False)
     assert (server.jobs(), server.pods("build")) == ([], [])
 
 
-def test_an_expired_job_goes_with_all_that_it_owns(server: KubernetesServer, batch: Any, core: Any) -> None:
+def test_an_expired_job_goes_with_all_that_it_owns(
+    server: KubernetesServer, batch: Any, core: Any
+) -> None:
     made = batch.create_namespaced_job(NAMESPACE, job(ttlSecondsAfterFinished=60))
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": "build", "uid": made.metadata.uid}
-    core.create_namespaced_secret(NAMESPACE, {"metadata": {"name": "secret", "ownerReferences": [owner]}})
+    core.create_namespaced_secret(
+        NAMESPACE, {"metadata": {"name": "secret", "ownerReferences": [owner]}}
+    )
     server.start_pod("build")
     server.finish("build", 0)
     server.expire_job("build")
@@ -286,7 +339,9 @@ def test_an_expired_job_goes_with_all_that_it_owns(server: KubernetesServer, bat
     assert refused(core.read_namespaced_secret, "secret", NAMESPACE).status == 404
 
 
-def test_a_pod_deleted_by_hand_is_gone_at_once(server: KubernetesServer, batch: Any, core: Any) -> None:
+def test_a_pod_deleted_by_hand_is_gone_at_once(
+    server: KubernetesServer, batch: Any, core: Any
+) -> None:
     batch.create_namespaced_job(NAMESPACE, job())
     pod = server.run_pod(server.start_pod("build"))
     seen = watching(server, core.list_namespaced_pod)
@@ -302,7 +357,12 @@ def test_what_is_denied_is_forbidden_and_reviewed_so_until_it_is_allowed_again(
     server: KubernetesServer, batch: Any, core: Any, api: Any
 ) -> None:
     def may_create() -> bool:
-        attributes = {"namespace": NAMESPACE, "verb": "create", "group": "batch", "resource": "jobs"}
+        attributes = {
+            "namespace": NAMESPACE,
+            "verb": "create",
+            "group": "batch",
+            "resource": "jobs",
+        }
         body: Any = {"spec": {"resourceAttributes": attributes}}
         review: Any = client.AuthorizationV1Api(api).create_self_subject_access_review(body)
         return bool(review.status.allowed)
@@ -311,7 +371,10 @@ def test_what_is_denied_is_forbidden_and_reviewed_so_until_it_is_allowed_again(
     server.deny("get", "pods/log")
     error = refused(batch.create_namespaced_job, NAMESPACE, job())
     cannot = f'User "{server.user}" cannot create resource "jobs" in API group "batch" in the namespace "{NAMESPACE}"'
-    assert (error.status, json.loads(error.body)["message"]) == (403, f"jobs.batch is forbidden: {cannot}")
+    assert (error.status, json.loads(error.body)["message"]) == (
+        403,
+        f"jobs.batch is forbidden: {cannot}",
+    )
     assert not may_create()
     assert refused(core.read_namespaced_pod_log, "any", NAMESPACE).status == 403
     assert core.list_namespaced_pod(NAMESPACE).items == []
@@ -330,7 +393,10 @@ def test_a_webhook_that_denies_a_job_is_named(server: KubernetesServer, batch: A
 
 def test_a_quota_can_be_set(server: KubernetesServer, batch: Any) -> None:
     server.set_quota("none", {"count/jobs.batch": 0})
-    assert "exceeded quota: none" in json.loads(refused(batch.create_namespaced_job, NAMESPACE, job()).body)["message"]
+    assert (
+        "exceeded quota: none"
+        in json.loads(refused(batch.create_namespaced_job, NAMESPACE, job()).body)["message"]
+    )
 
 
 # a server that is not at its best
@@ -347,14 +413,20 @@ def test_too_many_requests_are_told_when_to_come_again(server: KubernetesServer,
     assert batch.create_namespaced_job(NAMESPACE, job()).metadata.name == "build"
 
 
-@pytest.mark.parametrize(("code", "reason"), [(500, "InternalError"), (503, "ServiceUnavailable"), (504, "Timeout")])
-def test_a_server_that_fails_says_so_in_a_status(server: KubernetesServer, core: Any, code: int, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("code", "reason"), [(500, "InternalError"), (503, "ServiceUnavailable"), (504, "Timeout")]
+)
+def test_a_server_that_fails_says_so_in_a_status(
+    server: KubernetesServer, core: Any, code: int, reason: str
+) -> None:
     server.fail_next(code)
     error = refused(core.list_namespaced_pod, NAMESPACE)
     assert (error.status, json.loads(error.body)["reason"]) == (code, reason)
 
 
-def test_a_lost_answer_is_to_a_request_that_was_carried_out(server: KubernetesServer, batch: Any) -> None:
+def test_a_lost_answer_is_to_a_request_that_was_carried_out(
+    server: KubernetesServer, batch: Any
+) -> None:
     server.lose_answers(verb="create", resource="jobs")
     with pytest.raises(ProtocolError):
         batch.create_namespaced_job(NAMESPACE, job())
@@ -370,7 +442,9 @@ def test_a_watch_that_is_cut_does_not_end_normally(server: KubernetesServer, cor
     assert server.connections == {}
 
 
-def test_a_closed_watch_ends_normally_and_can_be_resumed(server: KubernetesServer, batch: Any) -> None:
+def test_a_closed_watch_ends_normally_and_can_be_resumed(
+    server: KubernetesServer, batch: Any
+) -> None:
     seen = watching(server, batch.list_namespaced_job)
     assert server.connections == {"jobs": 1}
     made = batch.create_namespaced_job(NAMESPACE, job())
@@ -382,7 +456,9 @@ def test_a_closed_watch_ends_normally_and_can_be_resumed(server: KubernetesServe
     assert [kind for kind, _ in again.end()] == ["DELETED"]
 
 
-def test_an_expired_watch_ends_with_an_error_and_cannot_be_resumed(server: KubernetesServer, batch: Any) -> None:
+def test_an_expired_watch_ends_with_an_error_and_cannot_be_resumed(
+    server: KubernetesServer, batch: Any
+) -> None:
     listed = batch.list_namespaced_job(NAMESPACE)
     seen = watching(server, batch.list_namespaced_job)
     server.expire_watches()
@@ -394,12 +470,16 @@ def test_an_expired_watch_ends_with_an_error_and_cannot_be_resumed(server: Kuber
     assert again.error is not None
     assert again.error.status == 410
     fresh = Seen(
-        batch.list_namespaced_job, batch.list_namespaced_job(NAMESPACE).metadata.resource_version, timeout_seconds=1
+        batch.list_namespaced_job,
+        batch.list_namespaced_job(NAMESPACE).metadata.resource_version,
+        timeout_seconds=1,
     )
     assert (fresh.end(), fresh.error) == ([], None)
 
 
-def test_a_version_that_is_gone_can_be_refused_by_the_http_status(server: KubernetesServer, batch: Any) -> None:
+def test_a_version_that_is_gone_can_be_refused_by_the_http_status(
+    server: KubernetesServer, batch: Any
+) -> None:
     version = batch.list_namespaced_job(NAMESPACE).metadata.resource_version
     server.expire_watches(as_status=True)
     error = refused(batch.list_namespaced_job, NAMESPACE, watch=True, resource_version=version)
@@ -424,13 +504,18 @@ def test_bookmarks_come_to_those_who_allow_them(server: KubernetesServer, batch:
     assert plain.end() == []
     ((kind, bookmark),) = allowing.end()
     assert (kind, bookmark["kind"]) == ("BOOKMARK", "Job")
-    assert bookmark["metadata"]["resourceVersion"] == batch.list_namespaced_job(NAMESPACE).metadata.resource_version
+    assert (
+        bookmark["metadata"]["resourceVersion"]
+        == batch.list_namespaced_job(NAMESPACE).metadata.resource_version
+    )
 
 
 # the server itself
 
 
-def test_two_hundred_jobs_run_at_once_with_their_logs_followed(server: KubernetesServer, api: Any) -> None:
+def test_two_hundred_jobs_run_at_once_with_their_logs_followed(
+    server: KubernetesServer, api: Any
+) -> None:
     api.rest_client.pool_manager.connection_pool_kw["maxsize"] = 200
     batch, core = client.BatchV1Api(api), client.CoreV1Api(api)
     seen = watching(server, batch.list_namespaced_job)
@@ -455,7 +540,9 @@ def test_two_hundred_jobs_run_at_once_with_their_logs_followed(server: Kubernete
     complete = {
         found["metadata"]["name"]
         for _, found in seen.end()
-        if any(condition["type"] == "Complete" for condition in found["status"].get("conditions", []))
+        if any(
+            condition["type"] == "Complete" for condition in found["status"].get("conditions", [])
+        )
     }
     assert logs == [f"log of {number}\n".encode() for number in range(200)]
     assert len(complete) == 200
@@ -472,7 +559,9 @@ def test_the_server_stops_while_it_is_watched_and_leaves_nothing(tmp_path: Path)
         assert free.fileno() > 0
 
 
-def test_a_connection_that_comes_as_the_server_stops_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_comes_as_the_server_stops_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lost: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda told: lost.append(told.exc_value))
     with KubernetesServer(tmp_path) as server:

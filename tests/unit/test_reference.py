@@ -14,15 +14,28 @@ labels = st.from_regex(r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,8}[a-zA-Z0-9])?", fullmatch=
 ports = st.integers(0, 65535).map(lambda port: f":{port}") | st.just("")
 names = st.lists(labels, min_size=2, max_size=4).map(".".join)
 addresses = st.ip_addresses(v=6).map(lambda address: f"[{address}]") | st.ip_addresses(v=4).map(str)
-# Documentation has IPv4 addresses in IPv6 ones as well (`::ffff:1.2.3.4`): Docker's grammar has not.
-hosts = names | addresses.filter(lambda host: "." not in host or "[" not in host) | st.just("localhost")
-registries = st.tuples(hosts, ports).map("".join).filter(lambda host: host not in ("index.docker.io", "docker.io"))
+# Documentation has IPv4 addresses in IPv6 ones as well (`::ffff:1.2.3.4`): Docker's grammar has
+# not.
+hosts = (
+    names | addresses.filter(lambda host: "." not in host or "[" not in host) | st.just("localhost")
+)
+registries = (
+    st.tuples(hosts, ports)
+    .map("".join)
+    .filter(lambda host: host not in ("index.docker.io", "docker.io"))
+)
 components = st.from_regex(r"[a-z0-9]{1,6}((\.|_|__|-{1,3})[a-z0-9]{1,6}){0,2}", fullmatch=True)
 paths = st.lists(components, min_size=1, max_size=4).map("/".join)
 tags = st.none() | st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", fullmatch=True)
-digests = st.none() | st.text("0123456789abcdef", min_size=64, max_size=64).map(lambda text: f"sha256:{text}")
+digests = st.none() | st.text("0123456789abcdef", min_size=64, max_size=64).map(
+    lambda text: f"sha256:{text}"
+)
 references = st.builds(ImageReference, registries, paths, tags, digests) | st.builds(
-    ImageReference, st.just("docker.io"), components.map(lambda path: f"library/{path}"), tags, digests
+    ImageReference,
+    st.just("docker.io"),
+    components.map(lambda path: f"library/{path}"),
+    tags,
+    digests,
 )
 
 
@@ -101,7 +114,9 @@ def test_any_text_is_a_reference_or_a_user_error_with_a_hint(text: str) -> None:
         ),
     ],
 )
-def test_parts_of_a_reference(text: str, registry: str, path: str, tag: str | None, digest: str | None) -> None:
+def test_parts_of_a_reference(
+    text: str, registry: str, path: str, tag: str | None, digest: str | None
+) -> None:
     assert ImageReference.parse(text) == ImageReference(registry, path, tag, digest)
 
 
@@ -221,7 +236,8 @@ def test_parts_that_are_not_valid_make_no_reference() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "right"), [(SHA256, True), (SHA512, True), ("sha256:abc", False), (f"{SHA256}\n", False)]
+    ("text", "right"),
+    [(SHA256, True), (SHA512, True), ("sha256:abc", False), (f"{SHA256}\n", False)],
 )
 def test_digests_are_known_by_their_form(text: str, right: bool) -> None:
     assert is_digest(text) is right

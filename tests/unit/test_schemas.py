@@ -6,7 +6,7 @@ import jsonschema
 import pytest
 
 import schemas
-from imagemill.build import BuildReport, BuildRequest, Failure, State, StepTime
+from imagemill.messages import BuildReport, BuildRequest, Failure, State, StepTime
 
 
 @pytest.mark.parametrize("name", ["build-request.json", "build-report.json"])
@@ -15,7 +15,9 @@ def test_the_schemas_are_up_to_date(name: str) -> None:
 
 
 def test_messages_fit_their_schemas() -> None:
-    request = BuildRequest(source="/src", build_args={"A": "b"}, tags=("v1",), secrets=("npm",), timeout=60)
+    request = BuildRequest(
+        source="/src", build_args={"A": "b"}, tags=("v1",), secrets=("npm",), timeout=60
+    )
     report = BuildReport(
         id="x",
         status="failed",

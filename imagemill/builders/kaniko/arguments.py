@@ -1,7 +1,8 @@
 """The arguments of Kaniko's executor, and how two lists of them become one.
 
-Which flags are taken many times, each time adding to what was given before, is in the executor's source: those whose
-type is a list or a map, https://github.com/osscontainertools/kaniko/blob/v1.28.3/cmd/executor/cmd/root.go.
+Which flags are taken many times, each time adding to what was given before, is in the executor's
+source: those whose type is a list or a map,
+https://github.com/osscontainertools/kaniko/blob/v1.28.3/cmd/executor/cmd/root.go.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,7 +25,9 @@ REPEATABLE = frozenset(
         "skip-tls-verify-registry",
     }
 )
-"""Flags that add up. Of two values for the same key (a build argument, a label) Kaniko takes the later one."""
+"""Flags that add up. Of two values for the same key (a build argument, a label) Kaniko takes the
+later one.
+"""
 
 RESERVED = {
     "bucket": "the context comes from builder.build-context-store",
@@ -34,19 +37,27 @@ RESERVED = {
     "dockerfile": "the Dockerfile is named in the request",
     "no-push": "an image that is not pushed is lost with its pod",
 }
-"""Flags that nobody else may give, and why: with another value a build would be of something else, or fail late."""
+"""Flags that nobody else may give, and why: with another value a build would be of something else,
+or fail late.
+"""
 
 RESERVED_VARIABLES = {"KANIKO_NO_PUSH": RESERVED["no-push"]}
-"""Variables that the executor takes for a flag among the `RESERVED` ones, and why nobody else may give them.
+"""Variables that the executor takes for a flag among the `RESERVED` ones, and why nobody else may
+give them.
 
-It reads KANIKO_DIR, KANIKO_REGISTRY_MAP and KANIKO_REGISTRY_MIRROR too, whose flags anybody may give.
+It reads KANIKO_DIR, KANIKO_REGISTRY_MAP and KANIKO_REGISTRY_MIRROR too, whose flags anybody may
+give.
 """
 
 KEEPING = "push-ignore-immutable-tag-errors"
-"""With it, the executor ends well where the registry keeps another image of that tag, with a digest that is nowhere."""
+"""With it, the executor ends well where the registry keeps another image of that tag, with a digest
+that is nowhere.
+"""
 
 LOW_MEMORY = ("--compressed-caching=false", "--snapshot-mode=redo")
-"""What makes Kaniko need less memory: layers are not compressed in it, files are not read to find what changed."""
+"""What makes Kaniko need less memory: layers are not compressed in it, files are not read to find
+what changed.
+"""
 
 
 def flag(argument: str) -> str:
@@ -55,9 +66,11 @@ def flag(argument: str) -> str:
 
 
 def merge(first: Iterable[str], second: Iterable[str]) -> list[str]:
-    """The arguments of both: a flag in `second` replaces the one in `first`, unless it is `REPEATABLE`.
+    """The arguments of both: a flag in `second` replaces the one in `first`, unless it is
+    `REPEATABLE`.
 
-    Order is kept, nothing is given twice, and of a flag that is twice in one list the last one counts, as for Kaniko.
+    Order is kept, nothing is given twice, and of a flag that is twice in one list the last one
+    counts, as for Kaniko.
     """
     result: dict[str, str] = {}
     for argument in (*first, *second):
@@ -69,7 +82,9 @@ def merge(first: Iterable[str], second: Iterable[str]) -> list[str]:
 
 
 def without_keeping(given: Iterable[str]) -> list[str]:
-    """What turns `KEEPING` off, where it is given: such a tag is kept by us, with its own digest."""
+    """What turns `KEEPING` off, where it is given: such a tag is kept by us, with its own
+    digest.
+    """
     return [f"--{KEEPING}=false"] if any(flag(argument) == KEEPING for argument in given) else []
 
 

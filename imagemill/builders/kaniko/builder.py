@@ -1,6 +1,8 @@
-"""Builds with Kaniko in a Kubernetes Job, which is named after the source: Kubernetes itself sees to it that it is one.
+"""Builds with Kaniko in a Kubernetes Job, which is named after the source: Kubernetes itself sees
+to it that it is one.
 
-A build leaves nothing in its worker's memory that another worker would miss when it takes over: all stands in the Job.
+A build leaves nothing in its worker's memory that another worker would miss when it takes over: all
+stands in the Job.
 """
 
 import math
@@ -9,12 +11,12 @@ from decimal import Decimal
 from kubernetes.utils import parse_quantity
 
 from imagemill.builders import Workplace
-from imagemill.builders.kaniko.attempt import Attempt, Ending, Task
-from imagemill.builders.kaniko.cluster import JOBS, connect
-from imagemill.builders.kaniko.contexts import endpoint
+from imagemill.builders.kaniko.api import JOBS, connect
+from imagemill.builders.kaniko.context_access import endpoint
 from imagemill.builders.kaniko.failures import holding
 from imagemill.builders.kaniko.job import BUILD_ID, job_name, label_value
-from imagemill.builders.kaniko.watching import SELECTOR
+from imagemill.builders.kaniko.run import Attempt, Ending, Task
+from imagemill.builders.kaniko.watch import SELECTOR
 from imagemill.config.model import KanikoBuilder as Section
 from imagemill.errors import OperatorError, TransientError
 from imagemill.ports import BuildInputs, Progress, Registry, StoredContext
@@ -29,8 +31,12 @@ class KanikoBuilder:
     def __init__(self, place: Workplace, section: Section) -> None:
         self._place, self._section = place, section
 
-    def build(self, inputs: BuildInputs, context: StoredContext, registry: Registry, progress: Progress) -> str:
-        """See `Builder.build`. A Job that has failed stays for a while, to be looked at; nothing else stays."""
+    def build(
+        self, inputs: BuildInputs, context: StoredContext, registry: Registry, progress: Progress
+    ) -> str:
+        """See `Builder.build`. A Job that has failed stays for a while, to be looked at; nothing
+        else stays.
+        """
         if context.uri is None:
             raise OperatorError(
                 "Kaniko needs the context in a store that its pods can reach, and it is on this machine only",
@@ -50,9 +56,13 @@ class KanikoBuilder:
         return _run(task)
 
     def discard(self, build: str) -> None:
-        """See `Builder.discard`: the Jobs that it has made and that have not failed, with their pods and Secrets."""
+        """See `Builder.discard`: the Jobs that it has made and that have not failed, with their
+        pods and Secrets.
+        """
         cluster = connect(self._place.environment)
-        for job in cluster.list(JOBS, labels=f"{SELECTOR},{BUILD_ID}={label_value(build)}")["items"]:
+        for job in cluster.list(JOBS, labels=f"{SELECTOR},{BUILD_ID}={label_value(build)}")[
+            "items"
+        ]:
             if not holding(job, "Failed"):
                 cluster.delete(JOBS, job["metadata"]["name"], job["metadata"]["uid"])
 
@@ -60,7 +70,8 @@ class KanikoBuilder:
 def _run(task: Task) -> str:
     """The digest of the first attempt that ends well.
 
-    Whose name is taken is passed over. After one that ran out of memory there is one with more of it.
+    Whose name is taken is passed over. After one that ran out of memory there is one with more of
+    it.
     """
     memory: str | None = None
     for number in range(1, ATTEMPTS + 1):
@@ -71,7 +82,9 @@ def _run(task: Task) -> str:
             return ending.digest
         if not ending.is_out_of_memory or memory is not None:
             raise ending.error
-        memory = more_memory(ending.memory_limit, task.section.memory_ceiling, ending.memory_request)
+        memory = more_memory(
+            ending.memory_limit, task.section.memory_ceiling, ending.memory_request
+        )
         task.progress.warn(_second_try(ending, memory))
     name = job_name(task.section, task.inputs.source_hash)
     raise TransientError(

@@ -1,8 +1,10 @@
-"""Why a Job does not go on, or has failed, from what Kubernetes shows of it: Job, pods and events, and Kaniko's log.
+"""Why a Job does not go on, or has failed, from what Kubernetes shows of it: Job, pods and events,
+and Kaniko's log.
 
-States and reasons: https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/ and, for what takes a pod away
-from outside, https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions. The texts are
-those of Kubernetes 1.27 to 1.36.
+States and reasons: https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/ and, for what
+takes a pod away from outside,
+https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions. The texts
+are those of Kubernetes 1.27 to 1.36.
 """
 
 import re
@@ -10,11 +12,17 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from imagemill.builders.failures import shortened
-from imagemill.builders.kaniko import executor
+from imagemill.builders.engine_failures import shortened
+from imagemill.builders.kaniko import executor_log
+from imagemill.builders.kaniko.api_errors import admission
 from imagemill.builders.kaniko.job import BUILD_ID, DEFAULT_CONTAINER
-from imagemill.builders.kaniko.refusals import admission
-from imagemill.errors import ImagemillError, OperatorError, PermissionDenied, TransientError, UserError
+from imagemill.errors import (
+    ImagemillError,
+    OperatorError,
+    PermissionDenied,
+    TransientError,
+    UserError,
+)
 
 Object = Mapping[str, Any]
 
@@ -22,29 +30,53 @@ NO_POD = 60.0
 """Seconds for which a Job may be without a pod, and without a reason for that."""
 
 CREATING = 30.0
-"""Seconds for which the Job's controller may try again to make a pod, where the reason is none that is known to stay:
-several that count against one quota get in each other's way, for example."""
+"""Seconds for which the Job's controller may try again to make a pod, where the reason is none that
+is known to stay: several that count against one quota get in each other's way, for example."""
 
 PULLING = 30.0
-"""Seconds for which the kubelet may try again to pull an image, where the registry does not answer."""
+"""Seconds for which the kubelet may try again to pull an image, where the registry does not
+answer.
+"""
 
 MISSING = 3.0
-"""Seconds for which a Secret or ConfigMap may be missing: some are made by others, and the kubelet may lag behind."""
+"""Seconds for which a Secret or ConfigMap may be missing: some are made by others, and the kubelet
+may lag behind.
+"""
 
 DELETED = 5.0
-"""Seconds for which nothing may say why a pod is deleted: if the Job's controller did it, the Job says so soon."""
+"""Seconds for which nothing may say why a pod is deleted: if the Job's controller did it, the Job
+says so soon.
+"""
 
 MOUNTING = 120.0
-"""Seconds for which a volume may fail to be mounted, as they do while they are attached to a node."""
+"""Seconds for which a volume may fail to be mounted, as they do while they are attached to a
+node.
+"""
 
 _PULL_REASONS = frozenset(
-    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+    }
 )
 _START_REASONS = frozenset(
-    {"CreateContainerError", "RunContainerError", "StartError", "ContainerCannotRun", "CrashLoopBackOff"}
+    {
+        "CreateContainerError",
+        "RunContainerError",
+        "StartError",
+        "ContainerCannotRun",
+        "CrashLoopBackOff",
+    }
 )
-_NO_SUCH_IMAGE = re.compile(r"not found|manifest unknown|does not exist|name unknown", re.IGNORECASE)
-_NO_LOGIN = re.compile(r"unauthorized|denied|forbidden|authentication required|no basic auth|\b40[13]\b", re.IGNORECASE)
+_NO_SUCH_IMAGE = re.compile(
+    r"not found|manifest unknown|does not exist|name unknown", re.IGNORECASE
+)
+_NO_LOGIN = re.compile(
+    r"unauthorized|denied|forbidden|authentication required|no basic auth|\b40[13]\b", re.IGNORECASE
+)
 _WRONG_PLATFORM = re.compile(r"no match for platform|exec format error", re.IGNORECASE)
 _REGISTRY_AWAY = re.compile(
     r"i/o timeout|connection (?:refused|reset)|TLS handshake timeout|no such host|toomanyrequests|too many requests"
@@ -59,7 +91,9 @@ _MISSING = re.compile(
     r"|references non-existent (?P<which>secret|config) key: (?P<path>\S+)",
     re.IGNORECASE,
 )
-_OWN_STORAGE = re.compile(r"exceeds the (?:total )?limit|exceeded its local ephemeral storage limit", re.IGNORECASE)
+_OWN_STORAGE = re.compile(
+    r"exceeds the (?:total )?limit|exceeded its local ephemeral storage limit", re.IGNORECASE
+)
 
 _DISRUPTIONS = {
     "PreemptionByScheduler": "preempted: its node was needed for more important pods",
@@ -86,7 +120,9 @@ _POD_REASONS = {
 
 @dataclass(frozen=True)
 class Trouble:
-    """What keeps a Job from going on. It may pass, for `patience` seconds; then it is the build's failure."""
+    """What keeps a Job from going on. It may pass, for `patience` seconds; then it is the build's
+    failure.
+    """
 
     kind: str
     error: ImagemillError
@@ -94,7 +130,9 @@ class Trouble:
 
     @property
     def is_told(self) -> bool:
-        """Whether it is worth a line of the log while there is patience: not what every pod goes through."""
+        """Whether it is worth a line of the log while there is patience: not what every pod goes
+        through.
+        """
         return self.patience > 0 and self.kind not in ("no pod", "deletion")
 
 
@@ -125,11 +163,17 @@ class Evidence:
 
     def said(self, *reasons: str) -> list[str]:
         """The messages of the events with one of these reasons, the latest first."""
-        return [str(event.get("message") or "") for event in reversed(self.events) if event.get("reason") in reasons]
+        return [
+            str(event.get("message") or "")
+            for event in reversed(self.events)
+            if event.get("reason") in reasons
+        ]
 
 
 def executor_state(pod: Object) -> Object:
-    """The state of the container that runs Kaniko: `running`, `waiting` or `terminated`, or none yet."""
+    """The state of the container that runs Kaniko: `running`, `waiting` or `terminated`, or none
+    yet.
+    """
     name = executor_of(pod)["name"]
     for status in pod.get("status", {}).get("containerStatuses") or ():
         if status["name"] == name:
@@ -163,7 +207,11 @@ def is_complete(job: Object) -> bool:
 
 def is_out_of_memory(pods: Sequence[Object]) -> bool:
     """Whether the executor was killed because it needed more memory than it may use."""
-    return bool(pods) and _disruption(pods[-1]) is None and _terminated(pods[-1]).get("reason") == "OOMKilled"
+    return (
+        bool(pods)
+        and _disruption(pods[-1]) is None
+        and _terminated(pods[-1]).get("reason") == "OOMKilled"
+    )
 
 
 def memory_limit(pod: Object) -> str | None:
@@ -187,7 +235,11 @@ def trouble(evidence: Evidence) -> Trouble | None:
     if pod is None:
         return _no_pod(evidence)
     if error := _disruption(pod):
-        return Trouble("deletion", error, DELETED) if _is_deleted(pod) else Trouble("disruption", error)
+        return (
+            Trouble("deletion", error, DELETED)
+            if _is_deleted(pod)
+            else Trouble("disruption", error)
+        )
     for rule in (_missing, _image, _start, _mount, _scheduling):
         if found := rule(evidence, pod):
             return found
@@ -200,16 +252,24 @@ def failure(evidence: Evidence) -> ImagemillError:
         return _out_of_time(evidence)
     pod = evidence.pod
     if pod is None:
-        return TransientError("The build's pod vanished, and its Job failed", "see who deletes pods in the namespace")
+        return TransientError(
+            "The build's pod vanished, and its Job failed", "see who deletes pods in the namespace"
+        )
     for rule in _FAILURES:
         if error := rule(evidence, pod):
             return error
-    return TransientError(f"The build's pod {_name(pod)} failed without a reason", "see the events of the namespace")
+    return TransientError(
+        f"The build's pod {_name(pod)} failed without a reason", "see the events of the namespace"
+    )
 
 
 def tag_is_kept(evidence: Evidence) -> bool:
-    """Whether a Job has failed since the registry has its image already, and does not let anybody change it."""
-    return evidence.pod is not None and executor.tag_is_kept(_last_lines(evidence, evidence.pod))
+    """Whether a Job has failed since the registry has its image already, and does not let anybody
+    change it.
+    """
+    return evidence.pod is not None and executor_log.tag_is_kept(
+        _last_lines(evidence, evidence.pod)
+    )
 
 
 def _deadline(evidence: Evidence) -> bool:
@@ -220,7 +280,9 @@ def _deadline(evidence: Evidence) -> bool:
 
 
 def _out_of_time(evidence: Evidence) -> ImagemillError:
-    """The Job's time is that of the build that began it, which another one may have adopted when it was almost over."""
+    """The Job's time is that of the build that began it, which another one may have adopted when it
+    was almost over.
+    """
     began = (evidence.job["metadata"].get("annotations") or {}).get(BUILD_ID, evidence.build_id)
     if began != evidence.build_id:
         return TransientError(
@@ -228,10 +290,16 @@ def _out_of_time(evidence: Evidence) -> ImagemillError:
             "it is tried again, with a Job of its own",
         )
     told = "The build ran out of time: Kubernetes ended its Job at the deadline"
-    if evidence.own_deadline is not None and evidence.own_deadline == evidence.job["spec"].get("activeDeadlineSeconds"):
-        return UserError(told, "see in the log what was slow, or raise activeDeadlineSeconds in builder.kaniko-config")
+    if evidence.own_deadline is not None and evidence.own_deadline == evidence.job["spec"].get(
+        "activeDeadlineSeconds"
+    ):
+        return UserError(
+            told,
+            "see in the log what was slow, or raise activeDeadlineSeconds in builder.kaniko-config",
+        )
     return UserError(
-        told, "see in the log what was slow, or ask for more with --timeout, up to IMAGEMILL_BUILD_TIMEOUT"
+        told,
+        "see in the log what was slow, or ask for more with --timeout, up to IMAGEMILL_BUILD_TIMEOUT",
     )
 
 
@@ -249,10 +317,15 @@ def _no_pod(evidence: Evidence) -> Trouble | None:
         if known := admission(said):
             return Trouble("creation", known)
         hint = f"see why the Job's controller cannot make pods: {_see_events(evidence)}"
-        return Trouble("no creation", OperatorError(f"The build's pod is refused: {shortened(said)}", hint), CREATING)
+        return Trouble(
+            "no creation",
+            OperatorError(f"The build's pod is refused: {shortened(said)}", hint),
+            CREATING,
+        )
     if evidence.job.get("spec", {}).get("suspend"):
         error = OperatorError(
-            "The build's Job is suspended, by a queue or by hand", f"see the queue, and {_see_events(evidence)}"
+            "The build's Job is suspended, by a queue or by hand",
+            f"see the queue, and {_see_events(evidence)}",
         )
         return Trouble("suspended", error, evidence.scheduling_timeout)
     error = OperatorError(
@@ -263,7 +336,9 @@ def _no_pod(evidence: Evidence) -> Trouble | None:
 
 
 def _see_events(evidence: Evidence) -> str:
-    """The command that shows the events of a Job, which stay for an hour when the Job itself is deleted."""
+    """The command that shows the events of a Job, which stay for an hour when the Job itself is
+    deleted.
+    """
     namespace = evidence.job["metadata"].get("namespace", "default")
     return f"kubectl get events -n {namespace} --field-selector involvedObject.name={_name(evidence.job)}"
 
@@ -282,15 +357,21 @@ def _disruption(pod: Object) -> ImagemillError | None:
         )
     where = f" on {pod['spec']['nodeName']}" if pod["spec"].get("nodeName") else ""
     hint = "it is tried again; if it happens often, raise the build's requests or its priority in builder.kaniko-config"
-    return TransientError(f"The build's pod {_name(pod)}{where} was {what}{told and f': {told}'}", hint)
+    return TransientError(
+        f"The build's pod {_name(pod)}{where} was {what}{told and f': {told}'}", hint
+    )
 
 
 def _taken(pod: Object) -> str | None:
     """What became of a pod that the cluster took away for a reason that it gives."""
     reason = str(pod.get("status", {}).get("reason"))
-    if what := _DISRUPTIONS.get(str(holding(pod, "DisruptionTarget").get("reason"))) or _POD_REASONS.get(reason):
+    if what := _DISRUPTIONS.get(
+        str(holding(pod, "DisruptionTarget").get("reason"))
+    ) or _POD_REASONS.get(reason):
         return what
-    return "lost with its node" if _terminated(pod).get("reason") == "ContainerStatusUnknown" else None
+    return (
+        "lost with its node" if _terminated(pod).get("reason") == "ContainerStatusUnknown" else None
+    )
 
 
 def _is_deleted(pod: Object) -> bool:
@@ -319,7 +400,10 @@ def _scheduling(evidence: Evidence, pod: Object) -> Trouble | None:
 def _waiting(pod: Object) -> Iterator[tuple[Object, str, str]]:
     """The containers that wait: their status, the reason, and the message."""
     status = pod.get("status", {})
-    for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+    for container in (
+        *(status.get("initContainerStatuses") or ()),
+        *(status.get("containerStatuses") or ()),
+    ):
         if waiting := (container.get("state") or {}).get("waiting"):
             yield container, str(waiting.get("reason")), str(waiting.get("message") or "")
 
@@ -327,12 +411,16 @@ def _waiting(pod: Object) -> Iterator[tuple[Object, str, str]]:
 def _image(evidence: Evidence, pod: Object) -> Trouble | None:
     for container, reason, message in _waiting(pod):
         if reason in _PULL_REASONS:
-            return _pull(str(container.get("image")), reason, _registry_said(evidence, reason, message))
+            return _pull(
+                str(container.get("image")), reason, _registry_said(evidence, reason, message)
+            )
     return None
 
 
 def _registry_said(evidence: Evidence, reason: str, message: str) -> str:
-    """The registry's words. While the kubelet waits for its next try, older ones have them in an event only."""
+    """The registry's words. While the kubelet waits for its next try, older ones have them in an
+    event only.
+    """
     if found := _BACK_OFF.search(message):
         message = found["said"]
     if message:
@@ -356,33 +444,48 @@ def _pull(image: str, reason: str, said: str) -> Trouble:
     if _REGISTRY_AWAY.search(said) or reason == "ImagePullBackOff":
         hint = "check that the nodes can reach the registry, or mirror the image (builder.kaniko-image)"
         return Trouble("image", TransientError(told, hint), PULLING)
-    return Trouble("image", OperatorError(told, "see the kubelet's events: kubectl get events"), PULLING)
+    return Trouble(
+        "image", OperatorError(told, "see the kubelet's events: kubectl get events"), PULLING
+    )
 
 
 def _missing(evidence: Evidence, pod: Object) -> Trouble | None:
     """A Secret, ConfigMap or key that the pod refers to; its volumes' faults are in events only."""
-    told = [message for _, reason, message in _waiting(pod) if reason == "CreateContainerConfigError"]
+    told = [
+        message for _, reason, message in _waiting(pod) if reason == "CreateContainerConfigError"
+    ]
     if not _has_started(pod):
         told += evidence.said("FailedMount")
     for said in told:
         found = _MISSING.search(said)
         if found and (found["name"] or found["keyed"]) not in evidence.ours:
             return Trouble("missing", _absent(found, said), MISSING)
-    if config := [message for _, reason, message in _waiting(pod) if reason == "CreateContainerConfigError"]:
+    if config := [
+        message for _, reason, message in _waiting(pod) if reason == "CreateContainerConfigError"
+    ]:
         return _config_fault(config[0], evidence.ours)
     return None
 
 
 def _absent(found: re.Match[str], said: str) -> ImagemillError:
-    hint = "create it in the workers' namespace, or mend builder.secret-name or builder.kaniko-config"
+    hint = (
+        "create it in the workers' namespace, or mend builder.secret-name or builder.kaniko-config"
+    )
     if found["name"]:
-        kind = {"secret": "Secret", "configmap": "ConfigMap"}.get(found["kind"].lower(), "PersistentVolumeClaim")
-        return OperatorError(f"The {kind} {found['name']} that the build needs does not exist", hint)
+        kind = {"secret": "Secret", "configmap": "ConfigMap"}.get(
+            found["kind"].lower(), "PersistentVolumeClaim"
+        )
+        return OperatorError(
+            f"The {kind} {found['name']} that the build needs does not exist", hint
+        )
     if found["key"]:
         return OperatorError(
-            f"The {found['holder']} {found['keyed']} has no key {found['key']}, which the build needs", hint
+            f"The {found['holder']} {found['keyed']} has no key {found['key']}, which the build needs",
+            hint,
         )
-    return OperatorError(f"A Secret or ConfigMap that the build needs lacks a key: {shortened(said)}", hint)
+    return OperatorError(
+        f"A Secret or ConfigMap that the build needs lacks a key: {shortened(said)}", hint
+    )
 
 
 def _config_fault(said: str, ours: Collection[str]) -> Trouble | None:
@@ -390,7 +493,8 @@ def _config_fault(said: str, ours: Collection[str]) -> Trouble | None:
     if found and (found["name"] or found["keyed"]) in ours:
         return None
     error = OperatorError(
-        f"The build's container cannot be configured: {shortened(said)}", "mend builder.kaniko-config"
+        f"The build's container cannot be configured: {shortened(said)}",
+        "mend builder.kaniko-config",
     )
     return Trouble("configuration", error)
 
@@ -418,7 +522,9 @@ def _mount(evidence: Evidence, pod: Object) -> Trouble | None:
             continue
         hint = "see the volumes in builder.kaniko-config, and builder.context-volume-claim"
         return Trouble(
-            "mount", OperatorError(f"A volume of the build cannot be mounted: {shortened(said)}", hint), MOUNTING
+            "mount",
+            OperatorError(f"A volume of the build cannot be mounted: {shortened(said)}", hint),
+            MOUNTING,
         )
     return None
 
@@ -453,7 +559,11 @@ def _memory(_: Evidence, pod: Object) -> ImagemillError | None:
     if _terminated(pod).get("reason") != "OOMKilled":
         return None
     limit = memory_limit(pod)
-    allowed = f"more memory than its limit of {limit}" if limit else "more memory than its node has, as it has no limit"
+    allowed = (
+        f"more memory than its limit of {limit}"
+        if limit
+        else "more memory than its node has, as it has no limit"
+    )
     if limit and limit != memory_request(pod):
         allowed += ", or than its node had left"
     return OperatorError(
@@ -466,7 +576,9 @@ def _container_start(_: Evidence, pod: Object) -> ImagemillError | None:
     terminated = _terminated(pod)
     if terminated.get("reason") not in _START_REASONS:
         return None
-    return _cannot_start(str(executor_of(pod)["name"]), str(terminated.get("message") or terminated["reason"]))
+    return _cannot_start(
+        str(executor_of(pod)["name"]), str(terminated.get("message") or terminated["reason"])
+    )
 
 
 def _own_failure(evidence: Evidence, pod: Object) -> ImagemillError | None:
@@ -474,7 +586,7 @@ def _own_failure(evidence: Evidence, pod: Object) -> ImagemillError | None:
     code = _terminated(pod).get("exitCode")
     if not code:
         return None
-    return executor.explain(_last_lines(evidence, pod), int(code), evidence.image)
+    return executor_log.explain(_last_lines(evidence, pod), int(code), evidence.image)
 
 
 def _last_lines(evidence: Evidence, pod: Object) -> Sequence[str]:

@@ -1,9 +1,10 @@
-"""The Kubernetes Job of a build, as the JSON of the API, in three layers: defaults, `kaniko-config`, and what is ours.
+"""The Kubernetes Job of a build, as the JSON of the API, in three layers: defaults,
+`kaniko-config`, and what is ours.
 
-Ours is what makes a Job findable, safe to adopt and honest about its result: its name and our labels, that it runs
-once, what it builds, where it pushes to and where its digest is read. It is laid over the user's config, since a
-config of the W&B agent must work as it is; only arguments that would change what is built are refused, so that nobody
-waits for what they would not get.
+Ours is what makes a Job findable, safe to adopt and honest about its result: its name and our
+labels, that it runs once, what it builds, where it pushes to and where its digest is read. It is
+laid over the user's config, since a config of the W&B agent must work as it is; only arguments that
+would change what is built are refused, so that nobody waits for what they would not get.
 """
 
 import math
@@ -12,10 +13,16 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from imagemill.builders.kaniko import arguments
-from imagemill.builders.kaniko.contexts import context_equipment
-from imagemill.builders.kaniko.credentials import credentials_equipment
-from imagemill.builders.kaniko.equipment import FOLDER, Equipment, literal, secret_volume, variable
+from imagemill.builders.kaniko.context_access import context_equipment
 from imagemill.builders.kaniko.overlay import Document, executor, lay
+from imagemill.builders.kaniko.pod_additions import (
+    FOLDER,
+    Equipment,
+    literal,
+    secret_volume,
+    variable,
+)
+from imagemill.builders.kaniko.pod_credentials import credentials_equipment
 from imagemill.config.faults import FREE, dotted
 from imagemill.config.model import Environment, KanikoBuilder, LocalEnvironment
 from imagemill.errors import ConfigError, UserError
@@ -27,12 +34,12 @@ TERMINATION_LOG = "/dev/termination-log"
 BUILD_ID = "dev.imagemill/build-id"
 SOURCE_HASH = "dev.imagemill/source-hash"
 IMAGE = "dev.imagemill/image"
-"""Labels and annotations. The image, repository and tag, is an annotation alone: a Job that is to be adopted may be of
-the same source, and yet push to another place."""
+"""Labels and annotations. The image, repository and tag, is an annotation alone: a Job that is to
+be adopted may be of the same source, and yet push to another place."""
 
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
-"""The annotation of a pod that says which of its containers is meant, for `kubectl logs` and for us: webhooks put
-containers of their own into pods, also before the first one."""
+"""The annotation of a pod that says which of its containers is meant, for `kubectl logs` and for
+us: webhooks put containers of their own into pods, also before the first one."""
 
 LABELS = {
     "app.kubernetes.io/name": "imagemill",
@@ -42,19 +49,32 @@ LABELS = {
 """On each Job of ours, on its pod and on its Secrets."""
 
 REQUESTS = {"cpu": "500m", "memory": "1Gi", "ephemeral-storage": "5Gi"}
-"""What a build asks of a node. There is no limit: what an image needs is known only to whoever writes it."""
+"""What a build asks of a node. There is no limit: what an image needs is known only to whoever
+writes it.
+"""
 
 LOST_NODE = tuple(
-    {"key": f"node.kubernetes.io/{taint}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30}
+    {
+        "key": f"node.kubernetes.io/{taint}",
+        "operator": "Exists",
+        "effect": "NoExecute",
+        "tolerationSeconds": 30,
+    }
     for taint in ("not-ready", "unreachable")
 )
-"""How long a pod stays on a node that does not answer. Kubernetes gives it five minutes, and a build waits as long."""
+"""How long a pod stays on a node that does not answer. Kubernetes gives it five minutes, and a
+build waits as long.
+"""
 
 SLACK = 60.0
-"""Seconds by which a Job outlives its build's deadline, so that the worker ends it, if there is one, and says why."""
+"""Seconds by which a Job outlives its build's deadline, so that the worker ends it, if there is
+one, and says why.
+"""
 
 LEAST_RETENTION = 60
-"""Seconds for which a Job that has ended stays at least, so that the worker can read its log and its result."""
+"""Seconds for which a Job that has ended stays at least, so that the worker can read its log and
+its result.
+"""
 
 UNDISTURBED = {
     "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
@@ -86,10 +106,14 @@ class Circumstances:
     docker_secret: str | None = None
     """The build's own Secret with docker's `config.json` under the key `.dockerconfigjson`."""
     build_secrets: str | None = None
-    """The build's own Secret with the build secrets, by their ids; needed if the inputs have any."""
+    """The build's own Secret with the build secrets, by their ids; needed if the inputs have
+    any.
+    """
     attempt: int = 1
     memory: str | None = None
-    """The limit of the executor's memory for an attempt after one that ran out of it; None: the config's."""
+    """The limit of the executor's memory for an attempt after one that ran out of it; None: the
+    config's.
+    """
 
 
 def circumstances_of(
@@ -106,7 +130,8 @@ def circumstances_of(
 ) -> Circumstances:
     """The circumstances of a build that has `remaining` seconds left.
 
-    `has_login` says whether it brings credentials for the registry along; for the others see `Circumstances`.
+    `has_login` says whether it brings credentials for the registry along; for the others see
+    `Circumstances`.
     """
     name = job_name(section, inputs.source_hash, attempt)
     return Circumstances(
@@ -122,12 +147,15 @@ def circumstances_of(
 
 
 def job_for(
-    section: KanikoBuilder, inputs: BuildInputs, context_uri: str, circumstances: Circumstances | None = None
+    section: KanikoBuilder,
+    inputs: BuildInputs,
+    context_uri: str,
+    circumstances: Circumstances | None = None,
 ) -> Document:
     """The Job that builds `inputs` from the packed context at `context_uri`.
 
-    The section's `kaniko_config` is a part of a Job: `validation.valid_job` sees to that, and to the result.
-    `ConfigError` if the config asks for what cannot be, `UserError` if the inputs do.
+    The section's `kaniko_config` is a part of a Job: `validation.valid_job` sees to that, and to
+    the result. `ConfigError` if the config asks for what cannot be, `UserError` if the inputs do.
     """
     facts = circumstances or Circumstances()
     _refuse_reserved(section.kaniko_config)
@@ -137,7 +165,8 @@ def job_for(
 
 
 def job_name(section: KanikoBuilder, source_hash: str, attempt: int = 1) -> str:
-    """`<build-job-name>-<20 digits of the source hash>`, so that one source is built once; `-2` for a second attempt.
+    """`<build-job-name>-<20 digits of the source hash>`, so that one source is built once; `-2` for
+    a second attempt.
 
     Pods carry it as a label, so it has at most 63 characters: the prefix gives way.
     """
@@ -157,11 +186,15 @@ def build_secret_name(job: str) -> str:
 
 def job_labels(inputs: BuildInputs) -> dict[str, str]:
     """The labels that a Job, its pod and its Secrets are found by."""
-    return LABELS | {BUILD_ID: label_value(inputs.build_id), SOURCE_HASH: label_value(inputs.source_hash)}
+    return LABELS | {
+        BUILD_ID: label_value(inputs.build_id),
+        SOURCE_HASH: label_value(inputs.source_hash),
+    }
 
 
 def label_value(text: str) -> str:
-    """The text as a label's value can have it: up to 63 letters, digits and, within, '-', '_' and '.'.
+    """The text as a label's value can have it: up to 63 letters, digits and, within, '-', '_' and
+    '.'.
 
     https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
     """
@@ -171,7 +204,9 @@ def label_value(text: str) -> str:
 def _in_order(job: Document) -> Document:
     """With its keys as people expect them."""
     first = ("apiVersion", "kind", "metadata", "spec")
-    return {key: job[key] for key in first} | {key: value for key, value in job.items() if key not in first}
+    return {key: job[key] for key in first} | {
+        key: value for key, value in job.items() if key not in first
+    }
 
 
 def _refuse_reserved(config: Document) -> None:
@@ -179,19 +214,25 @@ def _refuse_reserved(config: Document) -> None:
     for index, flag in arguments.reserved(container.get("args") or ()):
         where = dotted((*FREE, *EXECUTOR, "args", index))
         raise ConfigError(
-            f"{where}: --{flag} is not to be given here: {arguments.RESERVED[flag]}", "leave the argument out"
+            f"{where}: --{flag} is not to be given here: {arguments.RESERVED[flag]}",
+            "leave the argument out",
         )
     for index, given in enumerate(container.get("env") or ()):
         if why := arguments.RESERVED_VARIABLES.get(given["name"]):
             where = dotted((*FREE, *EXECUTOR, "env", index))
-            raise ConfigError(f"{where}: {given['name']} is not to be given here: {why}", "leave the variable out")
+            raise ConfigError(
+                f"{where}: {given['name']} is not to be given here: {why}", "leave the variable out"
+            )
 
 
-def _equipment(section: KanikoBuilder, inputs: BuildInputs, context_uri: str, facts: Circumstances) -> Equipment:
+def _equipment(
+    section: KanikoBuilder, inputs: BuildInputs, context_uri: str, facts: Circumstances
+) -> Equipment:
     """All that the pod needs to get at the context, the registry and the build secrets."""
     equipment = (
-        # Kaniko refuses to run where it sees no container; the folder of a service account's token, which is not
-        # there, is one of its signs. This is another: https://systemd.io/CONTAINER_INTERFACE/#environment-variables
+        # Kaniko refuses to run where it sees no container; the folder of a service account's token,
+        # which is not there, is one of its signs. This is another:
+        # https://systemd.io/CONTAINER_INTERFACE/#environment-variables
         variable("container", "kube")
         + context_equipment(context_uri, section, facts.environment, facts.endpoint)
         + credentials_equipment(section, facts.environment, inputs.image, facts.docker_secret)
@@ -201,11 +242,16 @@ def _equipment(section: KanikoBuilder, inputs: BuildInputs, context_uri: str, fa
     if facts.build_secrets is None:
         raise ValueError("a build with secrets needs a Secret that holds them")
     return equipment + secret_volume(
-        "imagemill-build-secrets", _SECRETS, facts.build_secrets, {name: name for name in inputs.secrets}
+        "imagemill-build-secrets",
+        _SECRETS,
+        facts.build_secrets,
+        {name: name for name in inputs.secrets},
     )
 
 
-def _defaults(section: KanikoBuilder, inputs: BuildInputs, equipment: Equipment, facts: Circumstances) -> Document:
+def _defaults(
+    section: KanikoBuilder, inputs: BuildInputs, equipment: Equipment, facts: Circumstances
+) -> Document:
     """What `kaniko-config` may replace."""
     container: Document = {
         "name": _CONTAINER,
@@ -218,9 +264,11 @@ def _defaults(section: KanikoBuilder, inputs: BuildInputs, equipment: Equipment,
         container["volumeMounts"] = list(equipment.mounts)
     pod: Document = {
         "automountServiceAccountToken": False,  # see `credentials`
-        # Else each Service of the namespace would put variables into the environment of the executor.
+        # Else each Service of the namespace would put variables into the environment of the
+        # executor.
         "enableServiceLinks": False,
-        # Kaniko unpacks images over its own root folder, and has to be root for that; it needs no privileges beyond.
+        # Kaniko unpacks images over its own root folder, and has to be root for that; it needs no
+        # privileges beyond.
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
         "tolerations": list(map(dict, LOST_NODE)),
         "containers": [container],
@@ -245,7 +293,9 @@ def _default_arguments(facts: Circumstances) -> list[str]:
 
 
 def _requests(config: Document) -> dict[str, str]:
-    """Without those of which the user gives only a limit: Kubernetes then requests the limit, and refuses more."""
+    """Without those of which the user gives only a limit: Kubernetes then requests the limit, and
+    refuses more.
+    """
     limits = (executor(config).get("resources") or {}).get("limits") or {}
     return {name: amount for name, amount in REQUESTS.items() if name not in limits}
 
@@ -258,23 +308,38 @@ def _node_selector(platform: str | None) -> dict[str, str]:
     return {"kubernetes.io/os": system, "kubernetes.io/arch": architecture.partition("/")[0]}
 
 
-def _ours(section: KanikoBuilder, inputs: BuildInputs, equipment: Equipment, facts: Circumstances) -> Document:
+def _ours(
+    section: KanikoBuilder, inputs: BuildInputs, equipment: Equipment, facts: Circumstances
+) -> Document:
     """What is as it is, whatever `kaniko-config` says."""
     marks = {
         "labels": job_labels(inputs),
-        "annotations": {BUILD_ID: inputs.build_id, SOURCE_HASH: inputs.source_hash, IMAGE: str(inputs.image)},
+        "annotations": {
+            BUILD_ID: inputs.build_id,
+            SOURCE_HASH: inputs.source_hash,
+            IMAGE: str(inputs.image),
+        },
     }
     given = executor(section.kaniko_config)
-    args = [*arguments.without_keeping(given.get("args") or ()), *equipment.arguments, *_arguments(inputs)]
+    args = [
+        *arguments.without_keeping(given.get("args") or ()),
+        *equipment.arguments,
+        *_arguments(inputs),
+    ]
     container: Document = {
         "args": [*args, *(arguments.LOW_MEMORY if facts.memory else ())],
         "terminationMessagePath": TERMINATION_LOG,
-        # Where there is no digest, the end of the log is kept with the pod, in case that the log itself is lost.
+        # Where there is no digest, the end of the log is kept with the pod, in case that the log
+        # itself is lost.
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     if facts.memory:
         container["resources"] = _more_memory(given, facts.memory)
-    once = {"backoffLimit": 0, "completions": 1, "parallelism": 1}  # we know what can be tried again, and try it
+    once = {
+        "backoffLimit": 0,
+        "completions": 1,
+        "parallelism": 1,
+    }  # we know what can be tried again, and try it
     annotations = {**marks["annotations"], DEFAULT_CONTAINER: given.get("name") or _CONTAINER}
     template = {
         "metadata": {**marks, "annotations": annotations},
@@ -283,11 +348,17 @@ def _ours(section: KanikoBuilder, inputs: BuildInputs, equipment: Equipment, fac
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": job_name(section, inputs.source_hash, facts.attempt), "generateName": None, **marks},
+        "metadata": {
+            "name": job_name(section, inputs.source_hash, facts.attempt),
+            "generateName": None,
+            **marks,
+        },
         "spec": {
             **once,
             **_deadline(section.kaniko_config, facts.deadline),
-            "ttlSecondsAfterFinished": _retention(section.kaniko_config, section.failed_job_retention),
+            "ttlSecondsAfterFinished": _retention(
+                section.kaniko_config, section.failed_job_retention
+            ),
             "template": template,
         },
     }
@@ -296,8 +367,9 @@ def _ours(section: KanikoBuilder, inputs: BuildInputs, equipment: Equipment, fac
 def _more_memory(given: Document, limit: str) -> Document:
     """The resources of an attempt after one that ran out of memory.
 
-    Where the config has a limit, the new one is requested as well: this time the memory is there. Where it has none,
-    the new one is but the most that a build may take, and few nodes have as much: so the request stays as it was.
+    Where the config has a limit, the new one is requested as well: this time the memory is there.
+    Where it has none, the new one is but the most that a build may take, and few nodes have as
+    much: so the request stays as it was.
     """
     has_limit = ((given.get("resources") or {}).get("limits") or {}).get("memory") is not None
     return {"limits": {"memory": limit}} | ({"requests": {"memory": None}} if has_limit else {})
@@ -310,7 +382,9 @@ def _retention(config: Document, default: int) -> int | None:
 
 
 def _deadline(config: Document, deadline: float) -> dict[str, int]:
-    """The build's own deadline, also for a Job whose worker has died, or the user's if that is earlier."""
+    """The build's own deadline, also for a Job whose worker has died, or the user's if that is
+    earlier.
+    """
     if not math.isfinite(deadline):
         return {}
     ours = max(1, math.ceil(deadline))
@@ -321,9 +395,10 @@ def _deadline(config: Document, deadline: float) -> dict[str, int]:
 def _arguments(inputs: BuildInputs) -> list[str]:
     """What is built, and where it goes.
 
-    A build argument is given with its value. A bare name, which Kaniko would look up in its environment, hides nothing:
-    the environment is as much a part of the Job as its arguments are. And it would put names that others have chosen
-    (AWS_PROFILE, HTTPS_PROXY, LD_PRELOAD) into the environment of the executor, which obeys them.
+    A build argument is given with its value. A bare name, which Kaniko would look up in its
+    environment, hides nothing: the environment is as much a part of the Job as its arguments are.
+    And it would put names that others have chosen (AWS_PROFILE, HTTPS_PROXY, LD_PRELOAD) into the
+    environment of the executor, which obeys them.
     """
     given = [f"--destination={inputs.image}", f"--digest-file={TERMINATION_LOG}"]
     given += [f"--target={inputs.target}"] if inputs.target else []
@@ -336,5 +411,7 @@ def _arguments(inputs: BuildInputs) -> list[str]:
 
 def _pair(flag: str, what: str, name: str, value: str) -> str:
     if not name or "=" in name or "\0" in name + value:
-        raise UserError(f"{name!r} cannot be the name of a {what}", "use letters, digits, '.', '-' and '_'")
+        raise UserError(
+            f"{name!r} cannot be the name of a {what}", "use letters, digits, '.', '-' and '_'"
+        )
     return f"--{flag}={name}={value}"

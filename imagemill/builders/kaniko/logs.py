@@ -1,8 +1,9 @@
 """The logs of build pods: followed live over a bounded number of connections, each line once.
 
-A log stream is a connection to one pod, so hundreds of builds share a few: a follower reads one log for a turn, and
-then the next one that waits. Where a log is read on, Kubernetes can begin at a second only; lines of that second that
-have been read already are known and left out. What has not been read when the container ends is read then, whole.
+A log stream is a connection to one pod, so hundreds of builds share a few: a follower reads one log
+for a turn, and then the next one that waits. Where a log is read on, Kubernetes can begin at a
+second only; lines of that second that have been read already are known and left out. What has not
+been read when the container ends is read then, whole.
 """
 
 import queue
@@ -15,8 +16,8 @@ from datetime import UTC, datetime, timedelta
 
 from urllib3 import BaseHTTPResponse
 
-from imagemill.builders.kaniko.cluster import Absent, Cluster, shared
-from imagemill.builders.kaniko.watching import lines, shut
+from imagemill.builders.kaniko.api import Absent, Cluster, shared
+from imagemill.builders.kaniko.watch import lines, shut
 from imagemill.errors import ImagemillError, TransientError
 
 FOLLOWERS = 32
@@ -34,7 +35,8 @@ _LONGEST = 16 << 10
 _STAMP = 64  # what stands before a line, at most
 
 _LINE = re.compile(
-    rb"(?P<second>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(?P<zone>Z|[+-]\d\d:\d\d) (?P<text>.*)", re.DOTALL
+    rb"(?P<second>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(?P<zone>Z|[+-]\d\d:\d\d) (?P<text>.*)",
+    re.DOTALL,
 )
 
 
@@ -65,7 +67,9 @@ class Place:
         if self._known[key] > 0:
             self._known[key] -= 1
             return None
-        self._note(datetime.fromisoformat((found["second"] + found["zone"]).decode()).astimezone(UTC), key)
+        self._note(
+            datetime.fromisoformat((found["second"] + found["zone"]).decode()).astimezone(UTC), key
+        )
         return found["text"][:_LONGEST].decode(errors="replace").rstrip("\r")
 
     def _note(self, second: datetime, key: bytes) -> None:
@@ -79,7 +83,9 @@ class Place:
 class PodLog:
     """The log of one container: what has been read of it and not been taken yet."""
 
-    def __init__(self, cluster: Cluster, pod: str, container: str, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, cluster: Cluster, pod: str, container: str, wake: Callable[[], None]
+    ) -> None:
         self._cluster, self._pod, self._container, self._wake = cluster, pod, container, wake
         self._place = Place()
         self._lines: deque[str] = deque()
@@ -97,7 +103,9 @@ class PodLog:
             return taken
 
     def rest(self) -> Iterator[str]:
-        """All lines that have not been taken, of a container that has ended; the log is not followed any more."""
+        """All lines that have not been taken, of a container that has ended; the log is not
+        followed any more.
+        """
         self.close()
         yield from self.take()
         self._place.resume()
@@ -118,7 +126,9 @@ class PodLog:
                 shut(self._stream)
 
     def follow(self, is_over: Callable[[], bool], silence: float) -> None:
-        """Read what comes, until the stream ends or is silent for so many seconds, or, at a line, `is_over`."""
+        """Read what comes, until the stream ends or is silent for so many seconds, or, at a line,
+        `is_over`.
+        """
         self._place.resume()
         with self._cluster.follow(self._pod, self._container, self._place.since, silence) as stream:
             self._open(stream)
@@ -150,7 +160,9 @@ class PodLog:
 
 
 class Followers:
-    """The threads that follow logs: as many as there are logs, up to a limit, and none when there are none."""
+    """The threads that follow logs: as many as there are logs, up to a limit, and none when there
+    are none.
+    """
 
     def __init__(self, limit: int = FOLLOWERS, turn: float = TURN) -> None:
         self._limit, self._turn = limit, turn
@@ -173,7 +185,9 @@ class Followers:
                 self._waiting.put(log)
 
     def _next(self) -> PodLog | None:
-        """The log that has waited longest; None if there was none for a while, and the thread is to end."""
+        """The log that has waited longest; None if there was none for a while, and the thread is to
+        end.
+        """
         with self._lock:
             self._idle += 1
         try:

@@ -1,8 +1,9 @@
 """Lays `kaniko-config`, a part of a Kubernetes Job, over the Job that Imagemill would create.
 
-Mappings are merged key by key. Lists whose items have a key of their own are merged item by item, by that key, as
-in a strategic merge patch: https://kubernetes.io/docs/reference/using-api/api-concepts/#patch-strategic, with the
-keys of `patchMergeKey` in https://github.com/kubernetes/api/blob/master/core/v1/types.go. Beyond it:
+Mappings are merged key by key. Lists whose items have a key of their own are merged item by item,
+by that key, as in a strategic merge patch:
+https://kubernetes.io/docs/reference/using-api/api-concepts/#patch-strategic, with the keys of
+`patchMergeKey` in https://github.com/kubernetes/api/blob/master/core/v1/types.go. Beyond it:
 
 - The first container is the executor, whatever it is called.
 - The executor's arguments are merged by their flags (see `arguments`).
@@ -34,8 +35,12 @@ _MERGE_KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 _REPLACED_BY_NAME = frozenset({"env", "volumes"})
 _ADDED = frozenset({"envFrom", "finalizers", "ownerReferences", "schedulingGates"})
 
-_NEEDED = frozenset({"args", "containers", "env", "metadata", "spec", "template", "volumeMounts", "volumes"})
-"""What holds parts that a build cannot do without: without a value (`env:`), these are as good as absent."""
+_NEEDED = frozenset(
+    {"args", "containers", "env", "metadata", "spec", "template", "volumeMounts", "volumes"}
+)
+"""What holds parts that a build cannot do without: without a value (`env:`), these are as good as
+absent.
+"""
 
 _QUANTITIES = frozenset({"divisor", "limits", "overhead", "requests", "sizeLimit"})
 
@@ -57,7 +62,8 @@ def executor(job: Document) -> Document:
 def lay(job: Document, over: Document) -> Document:
     """A copy of `job` with `over` laid over it; `null` deletes a key.
 
-    Both are parts of a Job in shape (see `validation`); where one has a value of another kind, `over` counts.
+    Both are parts of a Job in shape (see `validation`); where one has a value of another kind,
+    `over` counts.
     """
     return _mapping(job, with_quantities_as_text(over))
 
@@ -102,17 +108,27 @@ def _containers(below: list[Any], over: list[Any]) -> list[Any]:
 
 
 def _tolerations(below: list[Any], over: list[Any]) -> list[Any]:
-    """Those of `over`, and those of `below` that it says nothing of; one without an effect is for all of its taint."""
-    given = {(item.get("key"), item.get("effect") or None) for item in over if isinstance(item, dict)}
+    """Those of `over`, and those of `below` that it says nothing of; one without an effect is for
+    all of its taint.
+    """
+    given = {
+        (item.get("key"), item.get("effect") or None) for item in over if isinstance(item, dict)
+    }
 
     def is_given(item: Document) -> bool:
-        return not given.isdisjoint({(item.get("key"), item.get("effect")), (item.get("key"), None)})
+        return not given.isdisjoint(
+            {(item.get("key"), item.get("effect")), (item.get("key"), None)}
+        )
 
     return [*over, *(item for item in below if not is_given(item))]
 
 
-def _by_key(keys: tuple[str, ...], below: list[Any], over: list[Any], *, replace: bool = False) -> list[Any]:
-    """The items of `over` merged with, or in place of, those of `below` with the same `keys`; new ones at the end."""
+def _by_key(
+    keys: tuple[str, ...], below: list[Any], over: list[Any], *, replace: bool = False
+) -> list[Any]:
+    """The items of `over` merged with, or in place of, those of `below` with the same `keys`; new
+    ones at the end.
+    """
     result = list(below)
     places = {_identity(keys, item): index for index, item in enumerate(result)}
     for item in over:
@@ -130,9 +146,14 @@ def _identity(keys: tuple[str, ...], item: Document) -> tuple[str, ...]:
 
 
 def with_quantities_as_text(value: Any, within: bool = False) -> Any:
-    """A copy in which quantities (`cpu: 2`) are text, as they are in all that Kubernetes says: it takes numbers too."""
+    """A copy in which quantities (`cpu: 2`) are text, as they are in all that Kubernetes says: it
+    takes numbers too.
+    """
     if isinstance(value, dict):
-        return {key: with_quantities_as_text(item, within or key in _QUANTITIES) for key, item in value.items()}
+        return {
+            key: with_quantities_as_text(item, within or key in _QUANTITIES)
+            for key, item in value.items()
+        }
     if isinstance(value, list):
         return [with_quantities_as_text(item, within) for item in value]
     is_number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,6 +1,8 @@
-"""What a worker may have to do in the namespace of the Jobs; it is asked for here, and granted by a Role.
+"""What a worker may have to do in the namespace of the Jobs; it is asked for here, and granted by a
+Role.
 
-Verbs: https://kubernetes.io/docs/reference/access-authn-authz/authorization/#determine-the-request-verb.
+Verbs:
+https://kubernetes.io/docs/reference/access-authn-authz/authorization/#determine-the-request-verb.
 """
 
 from typing import NamedTuple

@@ -1,7 +1,7 @@
 """The Secrets of a build: they belong to its Job, and so go with it.
 
-The Job comes first and names them; its pod waits for them. So there is none without an owner, at whatever moment a
-worker dies, and whoever adopts the Job makes them anew.
+The Job comes first and names them; its pod waits for them. So there is none without an owner, at
+whatever moment a worker dies, and whoever adopts the Job makes them anew.
 """
 
 import base64
@@ -10,22 +10,26 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from imagemill.builders.kaniko.cluster import SECRETS, Cluster, Object
-from imagemill.builders.kaniko.credentials import DOCKER_CONFIG_KEY
+from imagemill.builders.kaniko.api import SECRETS, Cluster, Object
 from imagemill.builders.kaniko.job import build_secret_name, docker_secret_name
+from imagemill.builders.kaniko.pod_credentials import DOCKER_CONFIG_KEY
 from imagemill.errors import OperatorError, ServiceUnreachable
 from imagemill.ports import Credentials
 from imagemill.reference import DOCKER_HUB
 
 LEAD = 300.0
-"""Seconds before their end at which credentials are renewed: the kubelet takes a minute or two to bring new ones."""
+"""Seconds before their end at which credentials are renewed: the kubelet takes a minute or two to
+bring new ones.
+"""
 
 _HUB_KEY = "https://index.docker.io/v1/"
 _TRIES = 5
 
 
 def docker_config(registry: str, credentials: Credentials) -> bytes:
-    """A docker `config.json` for one registry: https://docs.docker.com/reference/cli/docker/login/."""
+    """A docker `config.json` for one registry:
+    https://docs.docker.com/reference/cli/docker/login/.
+    """
     entry = {}
     if credentials.username:
         pair = f"{credentials.username}:{credentials.password}"
@@ -38,7 +42,9 @@ def docker_config(registry: str, credentials: Credentials) -> bytes:
 def docker_secret(job: Object, registry: str, credentials: Credentials) -> Object:
     """The Secret with docker's `config.json` for one registry, as a Job's own."""
     data = {DOCKER_CONFIG_KEY: docker_config(registry, credentials)}
-    return _secret(docker_secret_name(job["metadata"]["name"]), "kubernetes.io/dockerconfigjson", job, data)
+    return _secret(
+        docker_secret_name(job["metadata"]["name"]), "kubernetes.io/dockerconfigjson", job, data
+    )
 
 
 def build_secret(job: Object, values: Mapping[str, bytes]) -> Object:
@@ -58,18 +64,23 @@ def values(files: Mapping[str, Path]) -> dict[str, bytes]:
 
 
 def put(cluster: Cluster, secret: Object) -> None:
-    """Create the Secret, in the place of one that has its name: pods that run read the new one after a while."""
+    """Create the Secret, in the place of one that has its name: pods that run read the new one
+    after a while.
+    """
     for _ in range(_TRIES):
         if cluster.create(SECRETS, secret) is not None:
             return
         cluster.delete(SECRETS, secret["metadata"]["name"])
     raise ServiceUnreachable(
-        f"The Secret {secret['metadata']['name']} is made again and again by somebody else", "see by whom, and stop it"
+        f"The Secret {secret['metadata']['name']} is made again and again by somebody else",
+        "see by whom, and stop it",
     )
 
 
 def renewal(credentials: Credentials) -> float:
-    """When credentials are to be renewed, in seconds since 1970: some time before their end, if they have one."""
+    """When credentials are to be renewed, in seconds since 1970: some time before their end, if
+    they have one.
+    """
     if credentials.expires is None:
         return float("inf")
     now = time.time()
@@ -78,7 +89,12 @@ def renewal(credentials: Credentials) -> float:
 
 def _secret(name: str, kind: str, job: Object, data: Mapping[str, bytes]) -> Object:
     metadata = job["metadata"]
-    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": metadata["uid"]}
+    owner = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+    }
     return {
         "apiVersion": "v1",
         "kind": "Secret",

@@ -1,7 +1,8 @@
-"""Whether a Job is one, before it is sent: all that is wrong with it, in the launch config's own words.
+"""Whether a Job is one, before it is sent: all that is wrong with it, in the launch config's own
+words.
 
-What a Job may have is known from the models of Kubernetes' own client, which are made from the API's description. The
-API server has the last word: it also knows which values go together.
+What a Job may have is known from the models of Kubernetes' own client, which are made from the
+API's description. The API server has the last word: it also knows which values go together.
 """
 
 from collections.abc import Iterator
@@ -43,9 +44,14 @@ _KEYS = sorted({key for part in _PARTS for key in part.attribute_map.values()})
 
 
 def valid_job(
-    section: KanikoBuilder, inputs: BuildInputs, context_uri: str, circumstances: Circumstances | None = None
+    section: KanikoBuilder,
+    inputs: BuildInputs,
+    context_uri: str,
+    circumstances: Circumstances | None = None,
 ) -> Document:
-    """The Job of `job_for`, of which the API's description holds; `ConfigError` says what in the config is wrong."""
+    """The Job of `job_for`, of which the API's description holds; `ConfigError` says what in the
+    config is wrong.
+    """
     # First the part by itself, which may leave out what the whole needs.
     _refuse(_faults(with_quantities_as_text(section.kaniko_config), partial=True))
     job = job_for(section, inputs, context_uri, circumstances)
@@ -65,7 +71,9 @@ def _refuse(faults: Iterator[Fault]) -> None:
 def _place(path: KeyPath) -> str:
     """The path in the launch config, with Kubernetes' keys as they are."""
     whole = (*FREE, *path)
-    return dotted(whole, {whole[:end]: str(whole[end - 1]) for end in range(len(FREE) + 1, len(whole) + 1)})
+    return dotted(
+        whole, {whole[:end]: str(whole[end - 1]) for end in range(len(FREE) + 1, len(whole) + 1)}
+    )
 
 
 def _faults(job: Document, *, partial: bool = False) -> Iterator[Fault]:
@@ -89,7 +97,11 @@ def _fault(error: ErrorDetails) -> Fault:
     if error["type"] == "extra_forbidden":
         return _unknown(path)
     expected = _EXPECTED.get(error["type"], f"another value: {error['msg']}")
-    hint = "put it in quotes" if expected == "text" and isinstance(error["input"], bool | int | float) else ""
+    hint = (
+        "put it in quotes"
+        if expected == "text" and isinstance(error["input"], bool | int | float)
+        else ""
+    )
     return Fault(path, f"found {shown(error['input'])}, expected {expected}", hint)
 
 

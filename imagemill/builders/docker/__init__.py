@@ -1,0 +1,1 @@
+"""The builder that uses a Docker engine through the docker command."""

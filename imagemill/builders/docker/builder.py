@@ -1,0 +1,235 @@
+"""Builds and pushes with a Docker engine, through the docker CLI: docker-py cannot speak BuildKit.
+
+The push goes through the CLI as well: a process can be stopped at any time, over every kind of
+connection to an engine, and a thread that waits for docker-py cannot. Credentials are in a config
+folder of the build's own, so nobody is logged in on the host.
+"""
+
+import json
+import math
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from imagemill.builders import Workplace
+from imagemill.builders.docker.arguments import build_arguments, other_arguments
+from imagemill.builders.docker.cli import (
+    Cli,
+    Endpoint,
+    ask,
+    choose,
+    find_endpoint,
+    no_cli,
+    path_of,
+    run,
+)
+from imagemill.builders.docker.failures import Evidence, bare, explain, is_solving, locate
+from imagemill.builders.docker.progress import BuildLog, ClassicLog
+from imagemill.builders.docker.push import PushLog, push_failure
+from imagemill.context import CONTEXT, DOCKERFILE
+from imagemill.errors import ImagemillError, OperatorError, PermissionDenied
+from imagemill.messages import State
+from imagemill.ports import BuildInputs, Progress, Registry, StoredContext
+
+PUSH_TRIES = 5
+"""How often a push is begun whose tag another build of the same image took away, or whose
+credentials ended.
+"""
+
+_CLOCKS = 60.0
+"""Seconds by which the clocks of a worker and of a registry may differ."""
+
+_HELD = "localhost/imagemill-build"
+"""Repository of the tag that holds an image in the engine while it is pushed; it is never pushed
+itself.
+"""
+
+_NO_BUILDKIT = (
+    "This docker CLI has no BuildKit, since its buildx plugin is missing: building with the classic builder, which"
+    " knows no secrets, cache mounts or here-documents (install docker-buildx-plugin)"
+)
+
+
+class DockerBuilder:
+    """Builds and pushes with the engine of its workplace."""
+
+    def __init__(self, place: Workplace, _: object = None) -> None:
+        self._place = place
+
+    def build(
+        self, inputs: BuildInputs, context: StoredContext, registry: Registry, progress: Progress
+    ) -> str:
+        """See `Builder.build`. No tag is left in the engine; BuildKit's cache keeps the layers."""
+        place = self._place
+        cli = choose(place.docker_cli, path_of(place.environment), place.docker_config.folder)
+        if cli is None:
+            raise no_cli("There is no docker command on the worker")
+        endpoint = find_endpoint(
+            cli.path, place.docker_host, place.environment, place.docker_config.folder
+        )
+        with tempfile.TemporaryDirectory(prefix="docker-", dir=place.scratch) as folder:
+            source = context.folder(Path(folder) / "source", progress)
+            job = _Job(inputs, registry, progress, place, cli, endpoint, Path(folder), source)
+            with job.cleared():
+                job.build()
+                progress.enter(State.PUSHING)
+                return job.push()
+
+    def discard(self, build: str) -> None:
+        """See `Builder.discard`: a build ends with the docker command, and that with its worker."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One build in `folder`, which only the worker's user can read."""
+
+    inputs: BuildInputs
+    registry: Registry
+    progress: Progress
+    place: Workplace
+    cli: Cli
+    endpoint: Endpoint
+    folder: Path
+    source: Path
+    """Where the context lies; a path that never comes again.
+
+    BuildKit keeps what it has read of a folder, and takes a file of the same size and time for
+    unchanged when it reads the folder again: in our contexts, all files have the same time.
+    """
+    held: str = field(default_factory=lambda: f"{_HELD}:{uuid.uuid4().hex}")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that docker gets; it takes its settings from nowhere else."""
+        config = self.folder / "config"
+        inherited = {
+            name: value
+            for name, value in self.place.environment.items()
+            if not name.startswith(("DOCKER_", "BUILDKIT_", "BUILDX_"))
+        }
+        return {
+            "HOME": str(self.folder),
+            **inherited,
+            **self.endpoint.environment,
+            "PATH": path_of(self.place.environment),
+            "DOCKER_CONFIG": str(config),
+            "DOCKER_BUILDKIT": "1" if self.cli.buildkit else "0",
+            "DOCKER_CLI_HINTS": "false",
+            "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
+        }
+
+    def build(self) -> None:
+        """Make the image, under its own name and under `held`."""
+        self._write_config()
+        arguments, variables = build_arguments(self.inputs, self.environment)
+        command = [
+            self.cli.path,
+            "build",
+            *arguments,
+            *other_arguments(self.inputs),
+            *self._flags(),
+        ]
+        command += [
+            f"--file={self.source / DOCKERFILE}",
+            f"--tag={self.inputs.image}",
+            f"--tag={self.held}",
+        ]
+        command.append(str(self.source / CONTEXT))
+        log = BuildLog(self.progress.log) if self.cli.buildkit else ClassicLog(self.progress.log)
+        if run(command, {**variables, **self.environment}, log.read, self.progress.check):
+            raise self._why(log)
+
+    def push(self) -> str:
+        """Push the image and return its digest.
+
+        Another build of the same image may take its tag away, and a push may outlive its
+        credentials: then it is begun again, and goes on where it was, since the engine sends no
+        layer that the registry has.
+        """
+        for _ in range(PUSH_TRIES):
+            expires = self._write_config()
+            log = PushLog(self.progress.log)
+            code = run(
+                [self.cli.path, "push", str(self.inputs.image)],
+                self.environment,
+                log.read,
+                self.progress.check,
+            )
+            if code == 0 and log.digest:
+                return log.digest
+            if log.tag_is_kept and (kept := self.registry.digest(self.inputs.image)):
+                self.progress.log(
+                    f"{self.inputs.image} is there already, and cannot be replaced: {kept} is kept"
+                )
+                return kept
+            failure = push_failure(log.last, self.inputs.image, self.endpoint.host)
+            if log.tag_is_gone:
+                ask([self.cli.path, "tag", self.held, str(self.inputs.image)], self.environment)
+            elif isinstance(failure, PermissionDenied) and expires - time.time() < _CLOCKS:
+                self.progress.log("The credentials for the push have ended: going on with new ones")
+            else:
+                raise failure
+        raise failure
+
+    @contextmanager
+    def cleared(self) -> Iterator[None]:
+        """Remove our tags from the engine at the end, whatever happens; if that fails, the log says
+        so.
+        """
+        try:
+            yield
+        finally:
+            try:
+                said = ask(
+                    [self.cli.path, "rmi", str(self.inputs.image), self.held], self.environment
+                ).stderr
+            except ImagemillError as error:
+                said = str(error)
+            for line in said.splitlines():
+                if "No such image" not in line:  # a build that has failed has left none
+                    self.progress.log(f"Could not clear up in the Docker engine: {line}")
+
+    def _write_config(self) -> float:
+        """Write docker's config anew, since credentials may end during a long build; when they do,
+        since 1970.
+        """
+        folder = self.folder / "config"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        image = self.inputs.image
+        credentials = self.registry.credentials(image)
+        copy = self.place.docker_config.private_copy(image.registry, credentials)
+        (folder / "config.json").write_text(json.dumps(copy))
+        return (
+            math.inf if credentials is None or credentials.expires is None else credentials.expires
+        )
+
+    def _flags(self) -> list[str]:
+        if self.cli.buildkit:
+            return ["--progress=plain"]
+        if self.inputs.secrets:
+            raise OperatorError(
+                "Build secrets need BuildKit, and the docker CLI on the worker has none",
+                "install its buildx plugin (docker-buildx-plugin)",
+            )
+        self.progress.log(_NO_BUILDKIT)
+        return ["--force-rm"]
+
+    def _why(self, log: BuildLog) -> ImagemillError:
+        """The error for a build that has failed."""
+        text = (self.source / DOCKERFILE).read_text(errors="replace")
+        return explain(
+            Evidence(
+                text=bare(log.fault or log.error),
+                step=log.step,
+                instruction=locate(text, log.step, log.source_line),
+                solving=is_solving(log.error),
+                output=tuple(log.output),
+                dockerfile=text,
+                target=self.inputs.target,
+                host=self.endpoint.host,
+            )
+        )

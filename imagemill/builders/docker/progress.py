@@ -1,0 +1,108 @@
+"""Reads what `docker build` prints: hands on the lines worth reading, and keeps what tells why it
+failed.
+
+BuildKit's plain progress (`#5 0.216 text`) is the same in Docker 20.10 and in the buildx plugin:
+https://github.com/moby/buildkit/blob/master/util/progress/progressui/printer.go. The classic
+builder's output is that of the instructions, with a line before each of them.
+"""
+
+import re
+from collections import deque
+from collections.abc import Callable
+
+TAIL = 30
+"""How many of the last lines of output are kept, to tell a failure by."""
+
+_VERTEX = re.compile(r"#(\d+) (.*)", re.DOTALL)
+_OUTPUT = re.compile(r"\d+\.\d+ (.*)", re.DOTALL)
+_RESULT = re.compile(r"(?:DONE|CACHED|CANCELED)\b")
+_QUIET = re.compile(r"\[internal\] load (?:build definition|\.dockerignore)|building with ")
+_NOISE = re.compile(
+    r"DONE 0\.0s|\.\.\.$|(?:extracting |writing image |exporting \w+ )?sha256:|(?:naming|unpacking) to "
+    r"|(?:transferring|resolve|exporting) (?!.*done$)"
+)
+_SOURCE = re.compile(r"[^\s:]+:(\d+)$")
+_CHATTER = re.compile(r"View build details|See 'docker|Usage:|Run 'docker")
+_CLASSIC_NOISE = re.compile(
+    r" ---> |Removing intermediate container|Sending build context|Successfully "
+    r"|DEPRECATED:|  +BuildKit is currently|  +environment-variable\.$"
+)
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
+_BLOCK = "------"
+
+
+class BuildLog:
+    """What `docker build` has said so far; `log` gets each line that is worth reading.
+
+    `step` is the step that failed as BuildKit shows it (`[2/3] RUN make`), empty if it was in none;
+    `fault` is what was wrong with it; `source_line` is the line of the Dockerfile, if BuildKit
+    names it (since 0.10); `output` are the last lines that instructions have printed.
+    """
+
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log = log
+        self.step = ""
+        self.fault = ""
+        self.source_line: int | None = None
+        self.output: deque[str] = deque(maxlen=TAIL)
+        self._names: dict[str, str] = {}
+        self._loose: deque[str] = deque(maxlen=TAIL)
+        self._in_block = False
+
+    @property
+    def error(self) -> str:
+        """The last word of BuildKit or of the CLI."""
+        errors = [line for line in self._loose if line.startswith("ERROR: ")]
+        return (errors or list(self._loose) or [self.fault])[-1]
+
+    def read(self, line: str) -> None:
+        """Take the next line of the output, without its line end."""
+        line = clean(line)
+        if match := _VERTEX.match(line):
+            self._read_vertex(match[1], match[2])
+        elif line == _BLOCK:
+            self._in_block = not self._in_block  # repeats the step that failed and its last lines
+        elif line.strip() and not self._in_block:
+            self._read_loose(line)
+
+    def _read_vertex(self, number: str, text: str) -> None:
+        name = self._names.setdefault(number, text)
+        if output := _OUTPUT.match(text):
+            self.output.append(output[1])
+            self._log(output[1])
+        elif text.startswith("ERROR: "):
+            if not self.fault:
+                self.step, self.fault = name, text.removeprefix("ERROR: ")
+            self._log(text)
+        elif not (_QUIET.match(name) or _NOISE.match(text)):
+            self._log(text)
+
+    def _read_loose(self, line: str) -> None:
+        if source := _SOURCE.match(line):
+            self.source_line = int(source[1])
+        if not _CHATTER.match(line):
+            self._loose.append(line)
+            self._log(line)
+
+
+class ClassicLog(BuildLog):
+    """The same for the classic builder, where an instruction's own output is not marked."""
+
+    @property
+    def error(self) -> str:
+        return self.output[-1] if self.output else ""
+
+    def read(self, line: str) -> None:
+        line = clean(line)
+        if line.startswith("Step "):
+            self.step = line
+        if line.strip() and not _CLASSIC_NOISE.match(line):
+            self.output.append(line)
+            self._read_loose(line)
+
+
+def clean(line: str) -> str:
+    """What a terminal would show of the line at the end: no colours, and the last state of a
+    progress bar.
+    """
+    return _ESCAPES.sub("", line.rstrip("\r").rpartition("\r")[2])

@@ -1,0 +1,85 @@
+"""Reads what `docker push` prints, and tells why a push failed.
+
+The engine itself writes the line with the digest, in all its versions; the CLI only hands it on:
+https://github.com/moby/moby/blob/master/daemon/containerd/image_push.go.
+"""
+
+import re
+from collections.abc import Callable
+
+from imagemill.builders.engine_failures import (
+    IMMUTABLE_TAG,
+    Doing,
+    engine_failure,
+    engine_lost,
+    registry_failure,
+    shortened,
+)
+from imagemill.errors import ImagemillError, OperatorError, TransientError
+from imagemill.reference import ImageReference
+
+_DIGEST = re.compile(r"(?P<tag>\S+): digest: (?P<digest>sha256:[0-9a-f]{64}) size: \d+$")
+_UNDERWAY = re.compile(r"[0-9a-f]+: (?:Preparing|Waiting)$")
+_NO_TAG = re.compile(r"tag does not exist|does not exist locally|No such image", re.IGNORECASE)
+
+# As distribution says it of a layer whose record another push to the repository writes at that
+# moment, or that its garbage collection has taken; seen with distribution 2.8 on a filesystem.
+_LAYER_GONE = re.compile(
+    r"manifest blob unknown|blob unknown to registry|digest invalid|provided digest did not match"
+)
+
+
+class PushLog:
+    """What `docker push` has said: the `digest` if it is done, and its `last` word."""
+
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log = log
+        self.digest: str | None = None
+        self.last = ""
+
+    @property
+    def tag_is_gone(self) -> bool:
+        """Whether the engine has no image of that name (any more)."""
+        return self.digest is None and _NO_TAG.search(self.last) is not None
+
+    @property
+    def tag_is_kept(self) -> bool:
+        """Whether the registry has an image of that name, which it does not let anybody change (as
+        ECR says it).
+        """
+        return self.digest is None and IMMUTABLE_TAG.search(self.last) is not None
+
+    def read(self, line: str) -> None:
+        """Take the next line of the output."""
+        if not line.strip():
+            return
+        self.last = line
+        if match := _DIGEST.match(line):
+            self.digest = match["digest"]
+        if not _UNDERWAY.match(line):
+            self._log(line)
+
+
+def push_failure(text: str, image: ImageReference, host: str) -> ImagemillError:
+    """The error for a push to `image` from the engine at `host` that ended with `text`."""
+    if _NO_TAG.search(text):
+        return TransientError(
+            f"Other builds took the tag {image} away from the Docker engine, again and again",
+            "build the same image once at a time",
+        )
+    if _LAYER_GONE.search(text):
+        return TransientError(
+            f"Pushing to {image.repository} failed: {image.registry} does not find a layer that it was just given"
+            f" ({shortened(text)})",
+            "see the log of the registry: other pushes to the repository or its garbage collection may have been in the"
+            " way",
+        )
+    return (
+        engine_failure(text, host)
+        or registry_failure(text, Doing(f"Pushing to {image.repository}", image.registry))
+        or engine_lost(text, host)
+        or OperatorError(
+            f"Pushing to {image.repository} failed: {shortened(text)}",
+            "see the log of the registry",
+        )
+    )

@@ -1,0 +1,117 @@
+"""How the packed context reaches the build pod: Kaniko fetches it itself, by the URI that the store
+gave it.
+
+What it understands, and which variables it reads, is in its `pkg/buildcontext`:
+https://github.com/osscontainertools/kaniko/tree/v1.28.3/pkg/buildcontext. It leaves what it
+downloads from S3 in the folder that it unpacks into. The packed context
+(docs/adr/0001-the-packed-context.md) has the build's files one folder further down, and
+`--context-sub-path` makes that folder the context: so the download is in no image.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import PurePosixPath
+from types import MappingProxyType
+from urllib.parse import unquote, urlsplit
+
+from imagemill.builders.kaniko.pod_additions import (
+    FOLDER,
+    Equipment,
+    literal,
+    secret_variable,
+    variable,
+    volume,
+)
+from imagemill.clouds.hosts import wants_virtual_hosts
+from imagemill.config.model import Environment, KanikoBuilder
+from imagemill.context import CONTEXT, DOCKERFILE
+from imagemill.errors import ConfigError
+
+ACCOUNT_KEY = "AZURE_STORAGE_ACCESS_KEY"
+"""The only credentials for Blob Storage that Kaniko knows."""
+
+_ENDPOINTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE_EMULATOR_HOST",)}
+)
+"""The variables of the clouds' SDKs that name another place than the cloud's own; the first one
+that is set counts.
+"""
+
+_MOUNT = f"{FOLDER}/contexts"
+
+# The Dockerfile is looked for from the context's folder, and so is found wherever Kaniko unpacks
+# to.
+_LAYOUT = (f"--context-sub-path={CONTEXT}", f"--dockerfile=../{DOCKERFILE}")
+
+
+def endpoint(uri: str, variable: Callable[[str], str | None]) -> str | None:
+    """Where workers find the store of `uri`, if that is not the cloud's own place; `variable` reads
+    their environment.
+
+    What stands in files (`endpoint_url` in ~/.aws/config) is not known here.
+    """
+    values = map(variable, _ENDPOINTS.get(urlsplit(uri).scheme, ()))
+    return next(filter(None, values), None)
+
+
+def context_equipment(
+    uri: str, section: KanikoBuilder, environment: Environment, endpoint: str | None = None
+) -> Equipment:
+    """What the pod needs to get the packed context at `uri`, an object of the section's store.
+
+    `endpoint` is where the worker finds the store, if that is not the cloud's own place
+    (`AWS_ENDPOINT_URL_S3`). `ConfigError` if pods cannot get at the store.
+    """
+    scheme = urlsplit(uri).scheme
+    if scheme == "file":
+        return _from_volume(uri, section)
+    access = Equipment(arguments=(f"--context={literal(uri)}", *_LAYOUT))
+    if scheme == "s3":
+        return access + _s3(environment, endpoint)
+    if scheme == "gs" and endpoint:
+        return access + variable("STORAGE_EMULATOR_HOST", endpoint)
+    return access
+
+
+def account_key(section: KanikoBuilder) -> Equipment:
+    """The key of the storage account, from the Secret that the config names."""
+    assert section.secret_name is not None
+    assert section.secret_key is not None
+    return secret_variable(ACCOUNT_KEY, section.secret_name, section.secret_key)
+
+
+def _s3(environment: Environment, endpoint: str | None) -> Equipment:
+    """Region and endpoint; who else speaks S3 rarely has regions, but Amazon's library wants
+    one.
+    """
+    region = environment.region if environment.type == "aws" else None
+    access = Equipment()
+    if region or endpoint:
+        access += variable("AWS_REGION", region or "us-east-1")
+    if endpoint:
+        path_style = "false" if wants_virtual_hosts(endpoint) else "true"
+        access += variable("S3_ENDPOINT", endpoint) + variable("S3_FORCE_PATH_STYLE", path_style)
+    return access
+
+
+def _from_volume(uri: str, section: KanikoBuilder) -> Equipment:
+    """The claim's top folder is the store's folder on the workers; in the pod it has a place of its
+    own.
+    """
+    if section.context_volume_claim is None:
+        raise ConfigError(
+            f"builder.build-context-store: {section.build_context_store} is a folder of the workers,"
+            " which build pods cannot reach",
+            "give builder.context-volume-claim, a PersistentVolumeClaim of that folder, or use an object store",
+        )
+    store, path = _path(section.build_context_store), _path(uri)
+    place = PurePosixPath(_MOUNT) / path.relative_to(store)
+    # Read-only as a mount, and not as a claim, since that would keep some kinds of disks from the
+    # workers' nodes.
+    claim = {"claimName": section.context_volume_claim}
+    return Equipment(arguments=(f"--context=tar://{literal(str(place))}", *_LAYOUT)) + volume(
+        "imagemill-context", _MOUNT, {"persistentVolumeClaim": claim}
+    )
+
+
+def _path(uri: str) -> PurePosixPath:
+    return PurePosixPath(unquote(urlsplit(uri).path))

@@ -1,0 +1,190 @@
+"""Why Kaniko's executor failed, from the last lines of its log: whose fault it is, and what to do.
+
+The executor ends with one line that begins with what it was doing: `cmd/executor/cmd/root.go` of
+https://github.com/osscontainertools/kaniko. The texts within are those of go-containerregistry and
+the clouds' SDKs.
+"""
+
+import re
+from collections.abc import Sequence
+
+from imagemill.builders.engine_failures import IMMUTABLE_TAG, Doing, registry_failure, shortened
+from imagemill.errors import (
+    ImagemillError,
+    OperatorError,
+    PermissionDenied,
+    ServiceUnreachable,
+    TransientError,
+    UserError,
+)
+
+_LAST_WORD = re.compile(
+    r"(?:Error: )?(?P<doing>error (?:building image|checking push permissions|pushing image|resolving source context"
+    r"|resolving dockerfile path))\b.*?: (?P<why>.*)|Error: (?P<fault>.*)|.*level=fatal msg=\"?(?P<fatal>.*?)\"?$"
+    r"|FATA\[\d+\]:? (?P<died>.*)"
+)
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_INSTRUCTION = re.compile(
+    r"(?:INFO\[\d+\]|.*level=info msg=\"?)\s*"
+    r"(?P<text>(?:ADD|COPY|RUN|WORKDIR|USER|ENV|ARG|FROM|VOLUME|LABEL|SHELL|ONBUILD) .*?)\"?$"
+)
+_EXIT = re.compile(r"waiting for process to exit: exit status (?P<code>\d+)")
+_KILLED = re.compile(r"waiting for process to exit: signal: killed")
+_NO_SPACE = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+_ABSENT = re.compile(
+    r"MANIFEST_UNKNOWN|NAME_UNKNOWN|manifest unknown|NoSuchKey|NotFound|object doesn't exist|\b404\b"
+)
+_REFUSED = re.compile(
+    r"UNAUTHORIZED|DENIED|AccessDenied|Forbidden|\b40[13]\b|no basic auth|NoCredential",
+    re.IGNORECASE,
+)
+_NO_CONTEXT = re.compile(r"NoSuchKey|object doesn't exist|BlobNotFound")
+_PLAIN_HTTP = re.compile(r"server gave HTTP response to HTTPS client")
+_UNTRUSTED = re.compile(r"x509: |certificate signed by unknown authority|tls: failed to verify")
+_REGISTRY = re.compile(
+    r"(?:GET|HEAD|POST|PUT|PATCH) \"?https?://(?P<host>[^/\s\"]+)/(?:v2/(?P<path>\S+?)/manifests/(?P<tag>\S+?):)?",
+    re.IGNORECASE,
+)
+
+
+def explain(log: Sequence[str], code: int, image: str) -> ImagemillError:
+    """The error for an executor that ended with an exit code other than 0; `image` is what it was
+    to push.
+    """
+    lines = _bare(log)
+    doing, why = _last_word(lines)
+    if _NO_SPACE.search(why):
+        return OperatorError(
+            f"The build's node has no disk left for it: {shortened(why)}",
+            "raise resources.requests.ephemeral-storage of the container in builder.kaniko-config",
+        )
+    match doing:
+        case "error building image" | "error resolving dockerfile path":
+            return _building(why, _instruction(lines))
+        case "error checking push permissions" | "error pushing image":
+            return _pushing(why, image)
+        case "error resolving source context":
+            return _context(why)
+    told = shortened(why or (lines[-1] if lines else "it said nothing"))
+    return OperatorError(
+        f"Kaniko ended with exit code {code}: {told}",
+        "see the log, and args and image in builder.kaniko-config",
+    )
+
+
+def tag_is_kept(log: Sequence[str]) -> bool:
+    """Whether the executor failed since the registry has an image of that tag, which it does not
+    let anybody change.
+    """
+    doing, why = _last_word(_bare(log))
+    return doing == "error pushing image" and IMMUTABLE_TAG.search(why) is not None
+
+
+def _bare(log: Sequence[str]) -> list[str]:
+    return [_COLOURS.sub("", line) for line in log if line.strip()]
+
+
+def _last_word(lines: Sequence[str]) -> tuple[str, str]:
+    """What the executor was doing when it gave up, and why it did; both empty if it did not say."""
+    for line in reversed(lines):
+        if found := _LAST_WORD.match(line):
+            return found["doing"] or "", found["why"] or found["fault"] or found["fatal"] or found[
+                "died"
+            ] or line
+    return "", ""
+
+
+def _instruction(lines: Sequence[str]) -> str:
+    """The instruction of the Dockerfile that was being carried out, if the log tells."""
+    found = (match["text"] for line in reversed(lines) if (match := _INSTRUCTION.match(line)))
+    return next(found, "")
+
+
+def _building(why: str, instruction: str) -> ImagemillError:
+    place = f"{shortened(instruction, 200)} in the Dockerfile" if instruction else "The Dockerfile"
+    if found := _EXIT.search(why):
+        return UserError(
+            f"{place} failed with exit code {found['code']}",
+            "the last lines of the log are its own",
+        )
+    if _KILLED.search(why):
+        return UserError(
+            f"{place} was killed, most likely for want of memory",
+            "let it use less, or raise resources.limits.memory of the container in builder.kaniko-config",
+        )
+    if found := _REGISTRY.search(why):
+        return _base_image(why, found)
+    return UserError(f"{place} failed: {shortened(why)}", "see the last lines of the log")
+
+
+def _base_image(why: str, found: re.Match[str]) -> ImagemillError:
+    name = (
+        f"{found['host']}/{found['path']}:{found['tag']}"
+        if found["path"]
+        else f"on {found['host']}"
+    )
+    told = f"A base image cannot be pulled: {shortened(why)}"
+    if _ABSENT.search(why):
+        return UserError(
+            f"The base image {name} does not exist: {shortened(why)}", "mend FROM in the Dockerfile"
+        )
+    if _REFUSED.search(why):
+        hint = "check its name; if it is private, give the pod a login (builder.secret-name) or a service account"
+        return PermissionDenied(told, hint, "pull", name)
+    known = _registry_failure(why, Doing("Pulling a base image", found["host"]))
+    return known or UserError(told, "see the last lines of the log")
+
+
+def _pushing(why: str, image: str) -> ImagemillError:
+    registry = image.partition("/")[0]
+    if _REFUSED.search(why):
+        return PermissionDenied(
+            f"The build's pod may not push to {image}: {shortened(why)}",
+            "give the workers a login for it, name one in builder.secret-name, or allow the pod's service account",
+            "push",
+            image,
+        )
+    known = _registry_failure(why, Doing(f"Pushing to {image}", registry))
+    return known or OperatorError(
+        f"Pushing to {image} failed: {shortened(why)}", "see the log of the registry"
+    )
+
+
+def _registry_failure(why: str, doing: Doing) -> ImagemillError | None:
+    """As `failures.registry_failure`, with what to do where there is a pod and no Docker engine."""
+    action, registry = doing
+    if _PLAIN_HTTP.search(why):
+        hint = f"add --insecure-registry={registry} to args in builder.kaniko-config if it is to be used without"
+        return OperatorError(f"{action} failed: {registry} does not speak TLS", hint)
+    if _UNTRUSTED.search(why):
+        hint = (
+            "mount the certificate of the authority that signed it, and add"
+            f" --registry-certificate={registry}=/ITS/PATH to args in builder.kaniko-config"
+        )
+        return OperatorError(f"{action} failed: {shortened(why)}", hint)
+    known = registry_failure(why, doing)
+    if isinstance(known, ServiceUnreachable):
+        return ServiceUnreachable(
+            known.message, f"check that {registry} runs, and that pods can reach it"
+        )
+    return known
+
+
+def _context(why: str) -> ImagemillError:
+    told = f"The build's pod cannot read the context: {shortened(why)}"
+    if _REFUSED.search(why):
+        hint = (
+            "allow the pod's service account to read builder.build-context-store, "
+            "or name a key in builder.secret-name"
+        )
+        return PermissionDenied(told, hint, "read", "the context store")
+    if _NO_CONTEXT.search(why):
+        # One context serves all builds of its source, and another of them may have ended and
+        # removed it.
+        return TransientError(
+            told,
+            "it is packed again; if this lasts, see who deletes from builder.build-context-store",
+        )
+    if isinstance(registry_failure(why, Doing("", "the store")), ServiceUnreachable):
+        return ServiceUnreachable(told, "check that pods can reach builder.build-context-store")
+    return OperatorError(told, "check builder.build-context-store, and what pods can read of it")

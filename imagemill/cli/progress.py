@@ -1,0 +1,196 @@
+"""How a build is shown while it runs: live on a terminal, as plain lines elsewhere, or not at
+all.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
+
+from imagemill.cli.render import STEPS, seconds
+from imagemill.cli.terminal import console, printable
+from imagemill.messages import State
+from imagemill.state.journal import Event
+
+_LOG_LINES = 10
+
+_DOING = {
+    State.QUEUED: "waiting for a worker",
+    State.LOADING: "loading the config",
+    State.HASHING: "hashing the source",
+    State.CHECKING: "asking the registry for the image",
+    State.UPLOADING: "packing and uploading the context",
+    State.BUILDING: "building the image",
+    State.PUSHING: "bringing the image and its tags into the registry",
+    State.REPORTING: "reporting",
+}
+
+
+class View(Protocol):
+    """Shows a build while its block runs."""
+
+    log_shown: bool
+    """Whether all lines of the log were shown, and stay in view."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    def identify(self, build: str) -> None:
+        """Show the id by which the build can be looked at from elsewhere."""
+
+    def show(self, event: Event) -> None:
+        """Show one more event of the build."""
+
+    def note(self, text: str) -> None:
+        """Tell the viewer something; may be called from any thread."""
+
+
+class NoView:
+    """Shows nothing."""
+
+    log_shown = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def identify(self, build: str) -> None:
+        pass
+
+    def show(self, event: Event) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+
+class PlainView(NoView):
+    """A line for each state, and the log as it comes."""
+
+    def __init__(self, out: Console) -> None:
+        self._out = out
+        self._state: State | None = None
+
+    def identify(self, build: str) -> None:
+        self._print(f"build {build}")
+
+    def show(self, event: Event) -> None:
+        if event.line is not None:
+            self._print(event.line)
+            self.log_shown = True
+        elif event.state is not None and event.state != self._state:
+            self._state = event.state
+            self._print(f"[{event.state}] {_DOING[event.state]}")
+
+    def note(self, text: str) -> None:
+        self._print(text)
+
+    def _print(self, text: str) -> None:
+        self._out.print(Text(printable(text)))
+
+
+@dataclass
+class _Step:
+    state: State
+    began: float
+    ended: float | None = None
+
+
+class LiveView:
+    """All steps with their times, a spinner on the one that runs, the last lines of the log."""
+
+    log_shown = False
+
+    def __init__(self, out: Console) -> None:
+        self._build = ""
+        self._steps: list[_Step] = []
+        self._lines: deque[str] = deque(maxlen=_LOG_LINES)
+        self._note = ""
+        self._failed = False
+        ascii_only = out.options.ascii_only
+        self._done, self._broken = ("+", "x") if ascii_only else ("✓", "✗")
+        self._spinner = Spinner("line" if ascii_only else "dots", style="cyan")
+        self._live = Live(self, console=out, refresh_per_second=10)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._lines.clear()
+        self._note = ""
+        if kind is not None and self._steps:
+            self._end(time.time(), failed=True)
+        self._live.stop()
+        self._live.console.print()
+
+    def identify(self, build: str) -> None:
+        self._build = build
+
+    def show(self, event: Event) -> None:
+        if event.line is not None:
+            self._lines.extend(printable(event.line).splitlines())
+        elif event.report is not None:
+            self._end(event.at, failed=event.report.error is not None)
+        elif event.state is not None and (not self._steps or event.state != self._steps[-1].state):
+            self._end(event.at)
+            self._note = ""
+            self._steps.append(_Step(event.state, event.at))
+
+    def note(self, text: str) -> None:
+        self._note = text
+
+    def _end(self, at: float, *, failed: bool = False) -> None:
+        if self._steps and self._steps[-1].ended is None:
+            self._steps[-1].ended = at
+            self._failed = failed
+
+    def __rich_console__(self, out: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        if self._build:
+            yield Text(f"  build {self._build}", "dim", no_wrap=True, overflow="ellipsis")
+        for step in list(self._steps):
+            yield self._row(step)
+        room = max(0, options.size.height - len(self._steps) - bool(self._build) - 2)
+        lines = list(self._lines)[-room:] if room else []
+        for line in lines:
+            yield Text(f"    {line}", "dim", no_wrap=True, overflow="ellipsis")
+        if self._note:
+            yield Text(f"  {self._note}", "yellow")
+
+    def _row(self, step: _Step) -> Text:
+        if step.ended is None:
+            mark = self._spinner.render(time.monotonic())
+            assert isinstance(mark, Text)
+        elif self._failed and step is self._steps[-1]:
+            mark = Text(self._broken, "red")
+        else:
+            mark = Text(self._done, "green")
+        took = max(0.0, (step.ended or time.time()) - step.began)
+        return Text.assemble(
+            "  ", mark, f" {STEPS[step.state]:<16}", (f"{seconds(took):>9}", "dim")
+        )
+
+
+def view_for(*, as_json: bool, verbose: bool) -> View:
+    """The view for where standard output goes; with `--json` that is the report's alone."""
+    if as_json:
+        return PlainView(console(stderr=True)) if verbose else NoView()
+    out = console()
+    # Not rich's own question: it says yes in a pipe where colours are forced.
+    interactive = out.file.isatty() and not out.is_dumb_terminal
+    return LiveView(out) if interactive else PlainView(out)

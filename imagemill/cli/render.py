@@ -1,0 +1,121 @@
+"""Reports, states and configs, for people or as JSON."""
+
+import json
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from rich.text import Text
+
+from imagemill.cli.terminal import console, error, printable, warn
+from imagemill.client import BuildStatus
+from imagemill.messages import BuildReport, State
+
+STEPS = {
+    State.QUEUED: "queue",
+    State.LOADING: "load config",
+    State.HASHING: "hash source",
+    State.CHECKING: "check registry",
+    State.UPLOADING: "upload context",
+    State.BUILDING: "build",
+    State.PUSHING: "push",
+    State.REPORTING: "report",
+}
+"""The steps as people know them."""
+
+
+def json_(data: Any) -> None:
+    """Print data as JSON; in ASCII, since a terminal would obey some characters beyond it."""
+    json.dump(data, sys.stdout, indent=2)
+    print(flush=True)
+
+
+def report(
+    done: BuildReport, *, as_json: bool, log_shown: bool = False, kept: bool = False
+) -> None:
+    """How a build ended: the image on standard output; on standard error warnings, and a failure:
+    the last log lines, the step, the reason and the hint.
+
+    `log_shown` says that the log need not be told again, `kept` that a service has it for
+    `imagemill logs`.
+    """
+    if as_json:
+        json_(done.dump())
+    for warning in done.warnings:
+        warn(warning)
+    if done.error is not None:
+        step = f"{STEPS[done.error.state]}: " if done.error.state else ""
+        # Where somebody has cancelled it, the log does not lead to the reason.
+        log = () if log_shown or done.status == "cancelled" else done.error.log
+        whole_log = f"`imagemill logs {done.id}` has the whole log" if kept and log else ""
+        error(
+            f"{step}{done.error.message}",
+            "; ".join(filter(None, (done.error.hint, whole_log))),
+            log,
+        )
+    elif not as_json:
+        _table(_facts(done))
+
+
+def status(known: BuildStatus, *, as_json: bool) -> None:
+    """Where a build is: its state, and its steps with their times."""
+    if as_json:
+        json_(known.dump())
+        return
+    state = (
+        f"{known.state}, being cancelled"
+        if known.cancelling and known.report is None
+        else known.state
+    )
+    _table([("build", known.id), ("state", state)])
+    for step in known.steps:
+        took = seconds((step.ended or time.time()) - step.started)
+        print(f"  {STEPS[step.state]:<16}{took:>9}{'' if step.ended else ' …'}")
+    if known.report is not None:
+        report(known.report, as_json=False, kept=True)
+
+
+def cancelled(known: BuildStatus, *, had_ended: bool, as_json: bool) -> None:
+    """What became of a build that was to be cancelled."""
+    if as_json:
+        json_(known.dump())
+    elif had_ended:
+        print(f"The build had ended before: {known.state}")
+    elif known.report is None:
+        print(f"The build is {known.state} and stops as soon as a worker looks at it")
+    else:
+        print(f"The build has ended: {known.state}")
+
+
+def launch_config(described: dict[str, Any], *, as_json: bool) -> None:
+    """A launch config as `imagemill.config.describe` has it."""
+    if as_json:
+        json_(described)
+        return
+    import yaml
+
+    out = console()
+    out.print(Text(f"# {printable(described['file'] or 'no file was found: all defaults')}", "dim"))
+    out.print(Text(printable(yaml.safe_dump(described["config"], sort_keys=False).rstrip())))
+    for warning in described["warnings"]:
+        warn(warning)
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> None:
+    out = console()
+    for name, value in rows:
+        out.print(Text.assemble((f"{name:<7}", "bold"), printable(value)))
+
+
+def _facts(done: BuildReport) -> Iterable[tuple[str, str]]:
+    yield "image", done.image or ""
+    yield from (("tag", tag) for tag in done.tags)
+    made = f"by {done.builder}" if done.built else "no, it was there already"
+    yield "built", f"{made}, in {seconds(done.seconds)}"
+
+
+def seconds(duration: float) -> str:
+    """A duration for people: `0.3 s`, `2 min 05 s`."""
+    minutes, rest = divmod(round(duration, 1), 60)
+    return f"{minutes:.0f} min {rest:02.0f} s" if minutes else f"{rest:.1f} s"

@@ -1,0 +1,46 @@
+"""The source hash of a request: everything that its image is made from, by the request itself and
+by the config.
+"""
+
+import json
+
+from imagemill import __version__, context
+from imagemill.config.model import Builder
+from imagemill.context import Manifest
+from imagemill.dockerfile.generate import chosen
+from imagemill.messages import BuildRequest
+
+
+def platform(request: BuildRequest, builder: Builder) -> str | None:
+    """The target platform; None for the builder's own."""
+    return request.platform or builder.platform
+
+
+def source_hash(request: BuildRequest, builder: Builder, manifest: Manifest) -> str:
+    """The hash over the manifest and all other inputs of the image."""
+    return context.source_hash(
+        manifest,
+        target=request.target,
+        build_args=request.build_args,
+        platform=platform(request, builder),
+        labels=request.labels,
+        secrets=request.secrets,
+    )
+
+
+def cache_key(request: BuildRequest, builder: Builder, pinned: str) -> str:
+    """All that the hash depends on, as one text, where the source cannot change any more: `pinned`
+    names it.
+    """
+    inputs = {
+        "format": context.FORMAT,
+        "version": __version__,  # what generates Dockerfiles changes with it
+        "source": pinned,
+        "dockerfile": repr(chosen(request, builder)),
+        "target": request.target,
+        "build_args": request.build_args,
+        "platform": platform(request, builder),
+        "labels": request.labels,
+        "secrets": sorted(request.secrets),
+    }
+    return json.dumps(inputs, sort_keys=True)

@@ -1,0 +1,97 @@
+"""Brings a source that only we can read to workers elsewhere: as an archive in a folder of their
+context store.
+
+The archive's name is its digest, which the request repeats. So what is there already is not sent
+again, unless a build is forced, and nobody can put another source in its place. To the workers it
+is an archive in a bucket like any other.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+from urllib.parse import quote
+
+from imagemill import context
+from imagemill.dockerfile.generate import chosen
+from imagemill.errors import UserError
+from imagemill.messages import BuildRequest, UploadPlan
+from imagemill.objects import store_for
+from imagemill.ports import ContextStore, Progress
+
+FOLDER = "uploads"
+"""Below the context store. Whoever uploads needs to write there alone; a life cycle rule removes
+what is old.
+"""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """The source of `request`, which goes where the service's `plan` says
+    (`Client.plan_upload`).
+    """
+
+    request: BuildRequest
+    plan: UploadPlan
+    progress: Progress
+
+    @property
+    def store_uri(self) -> str | None:
+        """The context store of the workers; None if they have none that others reach as well."""
+        uri = self.plan.builder.build_context_store
+        return None if uri is None or uri.startswith("file:") else uri
+
+    def bring(self, folder: Path) -> BuildRequest:
+        """The request for the source, which is in the store by then; `folder` is its top, where it
+        is here.
+        """
+        uri = self.store_uri
+        assert uri is not None
+        store = store_for(f"{uri}/{FOLDER}", region=self.plan.region)
+        dockerfile = chosen(self.request, self.plan.builder)
+        digest = _Digest()
+        context.bundle(folder, dockerfile, digest.stream, self.progress)
+        name = f"{digest.hex}.tar.gz"
+        if store.exists(name) and not self.request.force:
+            self.progress.log(f"The source is in {uri} already")
+        else:
+            self.progress.log(f"Uploading the source to {uri}")
+            self._store(store, name, folder, dockerfile)
+        return self.request.model_copy(
+            update={"source": f"{quote(store.uri(name), safe=':/')}#sha256={digest.hex}"}
+        )
+
+    def _store(
+        self, store: ContextStore, name: str, folder: Path, dockerfile: context.Choice
+    ) -> None:
+        with store.create(name) as out:
+            digest = _Digest(out)
+            context.bundle(folder, dockerfile, digest.stream, self.progress)
+            if name != f"{digest.hex}.tar.gz":
+                raise UserError(
+                    f"The source {self.request.source} changed while it was packed",
+                    "build from a source that is at rest, or build again",
+                )
+
+
+class _Digest:
+    """The SHA-256 of what is written to a stream, which goes on to `out` if there is one."""
+
+    def __init__(self, out: BinaryIO | None = None) -> None:
+        self._sha256, self._out = hashlib.sha256(), out
+
+    @property
+    def stream(self) -> BinaryIO:
+        return cast(BinaryIO, self)
+
+    @property
+    def hex(self) -> str:
+        return self._sha256.hexdigest()
+
+    def write(self, data: bytes) -> int:
+        self._sha256.update(data)
+        return self._out.write(data) if self._out else len(data)
+
+    def flush(self) -> None:
+        if self._out:
+            self._out.flush()

@@ -1,0 +1,1 @@
+"""Dockerfiles: their syntax, the base images they name, and the generated ones."""

@@ -1,0 +1,89 @@
+"""Reads from a Dockerfile what its stages stand on, without the values that a build gives for its
+arguments.
+
+Variables in FROM:
+https://docs.docker.com/reference/dockerfile/#understand-how-arg-and-from-interact. The Dockerfile
+is whatever somebody wrote, so no text here may grow, or take time, beyond its own length.
+"""
+
+import re
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
+
+from imagemill.dockerfile.syntax import instructions
+
+_FROM = re.compile(r"FROM\s+(?:--\S+\s+)*(?P<base>\S+)(?:\s+AS\s+(?P<name>\S+))?", re.IGNORECASE)
+_DEFAULT = re.compile(r"""\b([A-Za-z_]\w*)=("[^"]*"|'[^']*'|\S*)""")
+_VARIABLE = re.compile(
+    r"\$(?:(?P<bare>\w+)|\{(?P<name>\w+)(?:(?P<operator>:?[-+])(?P<word>(?:[^{}]|\$\{[^{}]*\})*))?\})"
+)
+_THE_BUILDERS_OWN = frozenset(
+    f"{whose}{what}"
+    for whose in ("TARGET", "BUILD")
+    for what in ("PLATFORM", "OS", "ARCH", "VARIANT")
+) | {"TARGETSTAGE"}
+"""Arguments that the builder sets."""
+
+_LONGEST = 512
+"""Characters of a base image or of a default; longer ones are no image, but may be made to double
+over and over.
+"""
+
+_MOST_COMPARISONS = 1_000_000
+"""Here-documents times lines: what it may take to find where they all end."""
+
+
+class Stage(NamedTuple):
+    """One stage of a Dockerfile."""
+
+    name: str
+    """As it is written; empty for a stage without one."""
+    base: str
+    """What it begins from: an image, or an earlier stage. Variables that have no default, or
+    another value than their default, stand in it as they were written.
+    """
+
+
+def stages(dockerfile: str, given: Collection[str] = ()) -> tuple[Stage, ...]:
+    """The stages, in their order; none if the Dockerfile is not one that could be built.
+
+    `given` are the names of the arguments for which the build has values: those may be secrets, and
+    are not shown.
+    """
+    if dockerfile.count("<<") * dockerfile.count("\n") > _MOST_COMPARISONS:
+        return ()
+    return tuple(_stages(dockerfile, _THE_BUILDERS_OWN.union(given)))
+
+
+def _stages(dockerfile: str, hidden: Collection[str]) -> Iterator[Stage]:
+    defaults: dict[str, str] = {}
+    begun = False
+    for instruction in instructions(dockerfile):
+        if instruction.keyword == "ARG" and not begun:
+            for name, value in _DEFAULT.findall(instruction.text):
+                defaults[name] = _resolved(value.strip("\"'"), defaults, hidden)
+        elif instruction.keyword == "FROM" and (match := _FROM.match(instruction.text)):
+            begun = True
+            yield Stage(
+                match["name"] or "", _resolved(match["base"].strip("\"'"), defaults, hidden)
+            )
+
+
+def _resolved(text: str, defaults: dict[str, str], hidden: Collection[str]) -> str:
+    """The text with the defaults of variables in their places; what would get too long stays as it
+    is.
+    """
+
+    def value(variable: re.Match[str]) -> str:
+        name, word = variable["bare"] or variable["name"], variable["word"]
+        if name in hidden:
+            return variable[0]
+        if (variable["operator"] or "").endswith("+"):
+            return _resolved(word, defaults, hidden) if defaults.get(name) else ""
+        if word is not None and not defaults.get(name):
+            return _resolved(word, defaults, hidden)
+        return defaults.get(name, variable[0])
+
+    cut = text[:_LONGEST]
+    resolved = _VARIABLE.sub(value, cut)
+    return resolved if len(resolved) <= _LONGEST else cut

@@ -1,0 +1,131 @@
+"""Finds what a project runs: a console script, a package with `__main__.py`, or a script with a
+telling name.
+
+The first of these that finds anything decides. If it finds several, nobody but the requester can
+tell which is meant.
+"""
+
+import ast
+import posixpath
+import re
+import shlex
+from dataclasses import dataclass
+
+from imagemill.dockerfile.generate import static_metadata
+from imagemill.dockerfile.generate.install import PROJECT_FILES, Install
+from imagemill.dockerfile.generate.project import Project
+from imagemill.errors import UserError
+
+_TELLING = (
+    "main.py",
+    "__main__.py",
+    "app.py",
+    "run.py",
+    "train.py",
+    "serve.py",
+    "server.py",
+    "predict.py",
+)
+_NEVER = re.compile(r"(?:setup|conftest|noxfile|fabfile|_?version|test_.*|.*_test|__init__)\.py")
+_TESTS = frozenset({"test", "tests", "docs", "examples", "benchmarks"})
+_MAX_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class EntryPoint:
+    """The command, word by word, and where it was found."""
+
+    command: tuple[str, ...]
+    why: str
+
+
+def find(project: Project, install: Install, wish: tuple[str, ...] | None) -> EntryPoint:
+    """The entry point; `UserError` if there is none, or more than one that could be meant."""
+    if wish is not None:
+        return _wished(project, wish)
+    for candidates in (_console_scripts(install), _packages(project, install), _scripts(project)):
+        if len(candidates) == 1:
+            return candidates[0]
+        if candidates:
+            raise _ambiguous(candidates)
+    raise _nothing(project)
+
+
+def _wished(project: Project, wish: tuple[str, ...]) -> EntryPoint:
+    if not wish or not wish[0]:
+        raise UserError("The entry point is empty", 'give a command, such as "python train.py"')
+    if wish[0].endswith(".py") and project.has(wish[0]):
+        # A script alone need not be executable, nor say what runs it.
+        return EntryPoint(("python", *wish), "as requested")
+    return EntryPoint(wish, "as requested")
+
+
+def _console_scripts(install: Install) -> list[EntryPoint]:
+    found = [EntryPoint((name,), "a console script of the project") for name in install.scripts]
+    own = [each for each in found if _normal(each.command[0]) == _normal(install.name)]
+    return own if len(own) == 1 else found
+
+
+def _packages(project: Project, install: Install) -> list[EntryPoint]:
+    """Packages that `python -m` runs: at the top, which is where Python is started, and in `src` if
+    it is installed.
+    """
+    found = []
+    for path in project.files:
+        folder, name = posixpath.split(path)
+        package = folder.removeprefix("src/") if install.project else folder
+        if name == "__main__.py" and package.isidentifier() and package not in _TESTS:
+            found.append(EntryPoint(("python", "-m", package), path))
+    return found
+
+
+def _scripts(project: Project) -> list[EntryPoint]:
+    top = [
+        path
+        for path in project.files
+        if path.endswith(".py") and "/" not in path and not _NEVER.fullmatch(path)
+    ]
+    found = [path for path in _TELLING if path in top]
+    found = found or (
+        top if len(top) == 1 else [path for path in top if _is_run(project, path)] or top
+    )
+    return [EntryPoint(("python", path), path) for path in found]
+
+
+def _is_run(project: Project, path: str) -> bool:
+    """Whether the script has the usual `if __name__ == "__main__"`."""
+    tests = [
+        node.test for node in static_metadata.parsed(project, path).body if isinstance(node, ast.If)
+    ]
+    return any(isinstance(test, ast.Compare) and "__main__" in ast.unparse(test) for test in tests)
+
+
+def _ambiguous(candidates: list[EntryPoint]) -> UserError:
+    commands = sorted(shlex.join(each.command) for each in candidates)
+    more = f" and {len(commands) - _MAX_SHOWN} more" if len(commands) > _MAX_SHOWN else ""
+    return UserError(
+        f"It is not clear what the image is to run: {', '.join(commands[:_MAX_SHOWN])}{more}",
+        f"say what the image runs, such as {commands[0]}",
+    )
+
+
+def _nothing(project: Project) -> UserError:
+    elsewhere = sorted(
+        {
+            posixpath.dirname(path)
+            for path in project.files
+            if posixpath.basename(path) in PROJECT_FILES
+        }
+    )
+    below = [folder for folder in elsewhere if folder][:_MAX_SHOWN]
+    return UserError(
+        "There is nothing at the top of the source to run: neither a console script, nor a package with __main__.py, "
+        f"nor a script such as {', '.join(_TELLING)}",
+        f"build from the folder that is meant: {', '.join(below)}"
+        if below
+        else "say what the image runs, such as python path/to/script.py",
+    )
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

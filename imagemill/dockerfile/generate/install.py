@@ -1,0 +1,531 @@
+"""How a project's dependencies get into an image: one function for each way in which projects say
+what they need.
+
+The first that finds its file decides. A lock comes before what it was made from, and
+`environment.yml` before `requirements.txt`, which it often includes (the order of repo2docker:
+https://repo2docker.readthedocs.io/en/latest/configuration/).
+"""
+
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from imagemill.dockerfile.generate import static_metadata
+from imagemill.dockerfile.generate.indexes import Place
+from imagemill.dockerfile.generate.project import Project, line_of, strings, table
+from imagemill.dockerfile.generate.python import Constraint, constraint, poetry_constraint
+from imagemill.dockerfile.generate.requirements import Requirements, check
+from imagemill.dockerfile.generate.static_metadata import Declared
+from imagemill.errors import UserError
+
+PYPROJECT = "pyproject.toml"
+
+PROJECT_FILES = (
+    "uv.lock",
+    "poetry.lock",
+    PYPROJECT,
+    "environment.yml",
+    "requirements.txt",
+    "setup.py",
+    "setup.cfg",
+)
+"""What makes a folder a project, if it is not a script."""
+
+_POETRY = (((3, 10), "2.5.1"), ((3, 9), "2.2.1"), ((3, 8), "1.8.5"))
+"""The oldest Python that a version of Poetry runs on, and the version."""
+
+_VERSIONED_BY_GIT = ("setuptools-scm", "hatch-vcs")
+_VERSION = "SETUPTOOLS_SCM_PRETEND_VERSION=0.0.0"
+"""Both read it; the build does not see `.git`, which they would ask."""
+
+
+@dataclass(frozen=True)
+class Install:
+    """How to install what a project needs, and the project itself."""
+
+    found: tuple[str, ...]
+    """The files that say it; none if nothing does."""
+    copied: tuple[str, ...] = ()
+    """Files, and folders with a slash at their end, that have to be there before the dependencies
+    can be installed.
+    """
+    commands: tuple[tuple[str, ...], ...] = ()
+    """Install the dependencies."""
+    project: tuple[str, ...] = ()
+    """Installs the project itself, once all of it is there; nothing if it is no package."""
+    notes: tuple[str, ...] = ()
+    """What whoever reads the Dockerfile ought to know."""
+    python: Constraint | None = None
+    places: tuple[Place, ...] = ()
+    git: bool = False
+    scripts: tuple[str, ...] = ()
+    """The console scripts that are there once the project is installed."""
+    name: str = ""
+    conda: "Conda | None" = None
+    uv_project: bool = False
+
+
+@dataclass(frozen=True)
+class Conda:
+    """That the dependencies are conda's, and whether they name a Python."""
+
+    has_python: bool
+
+
+def find(project: Project) -> Install:
+    """How this project is to be installed; `UserError` if what it says about it cannot be read or
+    used.
+    """
+    for kind in _KINDS:
+        found = kind(project)
+        if found is not None:
+            return found
+    if project.has("Pipfile"):
+        raise UserError(
+            "The source has a Pipfile, which we do not read",
+            "run `pipenv requirements > requirements.txt` and add that, or write a Dockerfile",
+        )
+    return Install(())
+
+
+def for_script(project: Project, install: Install, path: str) -> Install:
+    """What a script alone needs, by the block of metadata that it may have (PEP 723)."""
+    if install.found or not project.has(path):
+        return install
+    block = static_metadata.script(project, path)
+    python = block.python and constraint(block.python, f"requires-python in {path}")
+    if block.dependencies is None:
+        return install
+    return _listed(project, block, python or None)
+
+
+def poetry_version(python: str) -> str:
+    """The version of Poetry to install with, which has to run on the project's own Python."""
+    have = tuple(map(int, python.split(".")[:2]))
+    return next(version for oldest, version in _POETRY if have >= oldest)
+
+
+# --- The kinds ---
+
+
+def _uv(project: Project) -> Install | None:
+    if not (project.has("uv.lock") and project.has(PYPROJECT)):
+        return None
+    document = project.toml(PYPROJECT)
+    workspace = "workspace" in table(document, PYPROJECT, "tool", "uv")
+    places, local = _uv_sources(project, document, workspace)
+    package = _is_package(project, document)
+    sync = ("uv", "sync", "--no-dev")
+    several = workspace or bool(local)
+    # A workspace's lock cannot be compared with its members before they are there; the second sync
+    # does it.
+    first = (*sync, "--frozen" if several else "--locked", "--no-install-local")
+    fetched = tuple(Place(url, "uv.lock").check() for url in _locked_git(project))
+    return Install(
+        (PYPROJECT, "uv.lock"),
+        (PYPROJECT, "uv.lock"),
+        (first,),
+        _versioned(document, (*sync, "--locked")) if several or package else (),
+        python=_requires_python(project, document),
+        places=(*places, *fetched),
+        git=bool(fetched),
+        scripts=_scripts(document) if package else (),
+        name=_name(document),
+        uv_project=True,
+    )
+
+
+def _poetry(project: Project) -> Install | None:
+    document = project.toml(PYPROJECT)
+    settings = table(document, PYPROJECT, "tool", "poetry")
+    locked = project.has("poetry.lock")
+    if not (settings and (locked or "dependencies" in settings)) and not (locked and document):
+        return None
+    dependencies = table(document, PYPROJECT, "tool", "poetry", "dependencies")
+    places, paths = _poetry_places(project, document, dependencies)
+    package = settings.get("package-mode") is not False
+    copied = (PYPROJECT, *(("poetry.lock",) if locked else ()), *paths)
+    notes = (
+        () if locked else ("There is no poetry.lock: Poetry takes the newest versions that fit.",)
+    )
+    install = ("poetry", "install", "--no-interaction")
+    return Install(
+        (PYPROJECT, *(("poetry.lock",) if locked else ())),
+        copied,
+        ((*install, "--only", "main", "--no-root"),),
+        (*install, "--only-root") if package else (),
+        notes,
+        python=_requires_python(project, document) or _poetry_python(project, dependencies),
+        places=places,
+        git=any(place.is_git for place in places),
+        scripts=(*_scripts(document), *table(document, PYPROJECT, "tool", "poetry", "scripts"))
+        if package
+        else (),
+        name=_name(document) or str(settings.get("name", "")),
+    )
+
+
+def _conda(project: Project) -> Install | None:
+    path = next(
+        (name for name in ("environment.yml", "environment.yaml") if project.has(name)), None
+    )
+    if path is None:
+        return None
+    document = project.yaml(path)
+    listed = document.get("dependencies") if isinstance(document, dict) else None
+    if not isinstance(listed, list):
+        raise UserError(
+            f"{path}: it has no list of dependencies", "write `dependencies:` and a list below it"
+        )
+    requirements = Requirements()
+    names = [
+        re.split(r"[\s=<>!~\[]", each.rpartition("::")[2], maxsplit=1)[0]
+        for each in listed
+        if isinstance(each, str)
+    ]
+    for line in _pip_lines(listed, path):
+        requirements.line(project, line, f"{path}:{line_of(project.text(path), line)}")
+    _refuse_whole(requirements)
+    return Install(
+        (path,),
+        (path, *requirements.files, *requirements.paths),
+        (("micromamba", "install", "--yes", "--name", "base", "--file", path),),
+        places=tuple(requirements.places),
+        git=any(place.is_git for place in requirements.places),
+        conda=Conda("python" in names),
+    )
+
+
+def _requirements(project: Project) -> Install | None:
+    return (
+        _from_requirements(project, ("requirements.txt",))
+        if project.has("requirements.txt")
+        else None
+    )
+
+
+def _pyproject(project: Project) -> Install | None:
+    document = project.toml(PYPROJECT)
+    settings = table(document, PYPROJECT, "project")
+    if not settings:
+        return None
+    places, local = _uv_sources(project, document, False)
+    package = _is_package(project, document)
+    dynamic = "dependencies" in strings(
+        settings.get("dynamic", []), f"{PYPROJECT}: project.dynamic"
+    )
+    if dynamic and (files := static_metadata.dynamic_files(document)):
+        return _from_requirements(project, tuple(project.within(file, PYPROJECT) for file in files))
+    listed = _dependencies(project, settings)
+    early = bool(listed) and not dynamic
+    found = Requirements()
+    for text, where in listed:
+        found.requirement(project, text, where)
+    return Install(
+        (PYPROJECT,),
+        (PYPROJECT, *local, *found.paths) if early else (),
+        (("uv", "pip", "install", "--requirement", PYPROJECT),) if early else (),
+        _versioned(document, ("uv", "pip", "install", "--editable", ".")) if package else (),
+        (f"{PYPROJECT} leaves its dependencies to the build backend, which needs all the code.",)
+        if dynamic
+        else (),
+        python=_requires_python(project, document),
+        places=(*places, *found.places),
+        git=any(place.is_git for place in (*places, *found.places)),
+        scripts=_scripts(document) if package else (),
+        name=_name(document),
+    )
+
+
+def _setup(project: Project) -> Install | None:
+    found = [read(project) for name, read in _SETUP_FILES if project.has(name)]
+    if not found or not (project.has("setup.py") or found[0].dependencies is not None):
+        return None
+    read = next((each for each in found if each.dependencies), found[0])
+    python = next(
+        (
+            constraint(each.python, f"python_requires in {each.path}")
+            for each in found
+            if each.python
+        ),
+        None,
+    )
+    install = _listed(project, read, python)
+    # Where both are there, setup() may be called without arguments, since setup.cfg has them.
+    known = any(each.dependencies is not None for each in found)
+    package = project.has("setup.py")
+    notes = (
+        ()
+        if known
+        else (
+            f"What {read.path} requires cannot be read without running it, which needs all the code.",
+        )
+    )
+    return Install(
+        tuple(each.path for each in found),
+        install.copied,
+        install.commands,
+        ("uv", "pip", "install", "--editable", ".") if package else (),
+        notes,
+        python=python,
+        places=install.places,
+        git=install.git,
+        scripts=tuple(dict.fromkeys(script for each in found for script in each.scripts))
+        if package
+        else (),
+        name=next((each.name for each in found if each.name), ""),
+    )
+
+
+_KINDS: tuple[Callable[[Project], Install | None], ...] = (
+    _uv,
+    _poetry,
+    _conda,
+    _requirements,
+    _pyproject,
+    _setup,
+)
+_SETUP_FILES: tuple[tuple[str, Callable[[Project], Declared]], ...] = (
+    ("setup.cfg", static_metadata.setup_cfg),
+    ("setup.py", static_metadata.setup_py),
+)
+
+
+# --- What they share ---
+
+
+def _from_requirements(project: Project, files: tuple[str, ...]) -> Install:
+    """Requirements files first, then the project itself, if it is a package."""
+    found = Requirements()
+    for path in files:
+        found.read(project, path)
+    whole = _whole_project(project)
+    command = (
+        "uv",
+        "pip",
+        "install",
+        *(word for path in files for word in ("--requirement", path)),
+    )
+    notes: tuple[str, ...] = ()
+    if found.several_indexes:
+        # uv would take a package from the first index that has it, in whatever version: not what
+        # pip does.
+        command = (*command, "--index-strategy", "unsafe-best-match")
+        notes = ("As with pip, the best version of a package counts, whichever index has it.",)
+    if found.whole:
+        notes = (
+            *notes,
+            f"{found.whole} installs the project itself, so all of it is copied first.",
+        )
+    return Install(
+        (*files, *(whole.found if whole.project else ())),
+        () if found.whole else (*found.files, *found.paths),
+        () if found.whole else (command,),
+        command if found.whole else whole.project,
+        notes,
+        python=whole.python,
+        places=(*found.places, *whole.places),
+        git=whole.git or any(place.is_git for place in found.places),
+        scripts=whole.scripts,
+        name=whole.name,
+    )
+
+
+def _whole_project(project: Project) -> Install:
+    """What `pyproject.toml` or `setup.py` say of a project whose dependencies are in requirements
+    files.
+    """
+    document = project.toml(PYPROJECT)
+    settings = table(document, PYPROJECT, "project")
+    if settings:
+        package = _is_package(project, document)
+        return Install(
+            (PYPROJECT,),
+            project=_versioned(document, ("uv", "pip", "install", "--editable", "."))
+            if package
+            else (),
+            python=_requires_python(project, document),
+            scripts=_scripts(document) if package else (),
+            name=_name(document),
+        )
+    return _setup(project) or Install(())
+
+
+def _listed(project: Project, source: Declared, python: Constraint | None) -> Install:
+    """Dependencies that stand in the Dockerfile itself, since the file that has them is not made
+    for installers.
+    """
+    found = Requirements()
+    for text in source.dependencies or ():
+        found.requirement(
+            project, text, f"{source.path}:{line_of(project.text(source.path), text)}"
+        )
+    command = ("uv", "pip", "install", *(source.dependencies or ()))
+    return Install(
+        (source.path,),
+        tuple(found.paths),
+        (command,) if source.dependencies else (),
+        python=python,
+        places=tuple(found.places),
+        git=any(place.is_git for place in found.places),
+    )
+
+
+def _dependencies(project: Project, settings: dict[str, Any]) -> list[tuple[str, str]]:
+    """`project.dependencies`, each with its place."""
+    listed = strings(settings.get("dependencies", []), f"{PYPROJECT}: project.dependencies")
+    text = project.text(PYPROJECT)
+    return [
+        (check(each, where), where)
+        for each in listed
+        for where in (f"{PYPROJECT}:{line_of(text, each)}",)
+    ]
+
+
+def _is_package(project: Project, document: dict[str, Any]) -> bool:
+    """Whether the project itself can be installed, as uv decides it
+    (https://docs.astral.sh/uv/concepts/projects/config/).
+    """
+    said = table(document, PYPROJECT, "tool", "uv").get("package")
+    return bool(said) if said is not None else "build-system" in document or project.has("setup.py")
+
+
+def _scripts(document: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(table(document, PYPROJECT, "project", "scripts"))
+
+
+def _name(document: dict[str, Any]) -> str:
+    return str(table(document, PYPROJECT, "project").get("name", ""))
+
+
+def _requires_python(project: Project, document: dict[str, Any]) -> Constraint | None:
+    said = table(document, PYPROJECT, "project").get("requires-python")
+    if said is None:
+        return None
+    where = f"{PYPROJECT}:{line_of(project.text(PYPROJECT), 'requires-python')}"
+    if not isinstance(said, str):
+        raise UserError(f"{where}: requires-python is not text", 'write it like ">=3.10"')
+    constraint(said, where)
+    return constraint(said, f"requires-python in {PYPROJECT}")
+
+
+def _poetry_python(project: Project, dependencies: dict[str, Any]) -> Constraint | None:
+    said = dependencies.get("python")
+    if not isinstance(said, str):
+        return None
+    poetry_constraint(said, f"{PYPROJECT}:{line_of(project.text(PYPROJECT), said)}")
+    return poetry_constraint(said, f"python in {PYPROJECT}")
+
+
+def _versioned(document: dict[str, Any], command: tuple[str, ...]) -> tuple[str, ...]:
+    """The command, told a version if the build backend would otherwise ask git for it."""
+    wanted = table(document, PYPROJECT, "build-system").get("requires", [])
+    names = {
+        re.split(r"[\s=<>!~\[;]", each, maxsplit=1)[0].lower().replace("_", "-")
+        for each in strings(wanted, PYPROJECT)
+    }
+    return ("env", _VERSION, *command) if names.intersection(_VERSIONED_BY_GIT) else command
+
+
+def _uv_sources(
+    project: Project, document: dict[str, Any], workspace: bool
+) -> tuple[tuple[Place, ...], tuple[str, ...]]:
+    """The indexes and repositories in `[tool.uv]`, and the folders of this project that it
+    names.
+    """
+    text = project.text(PYPROJECT)
+    settings = table(document, PYPROJECT, "tool", "uv")
+    indexes = settings.get("index", [])
+    urls = (
+        [index.get("url") for index in indexes if isinstance(index, dict)]
+        if isinstance(indexes, list)
+        else []
+    )
+    urls += [settings.get("index-url"), *(settings.get("extra-index-url") or [])]
+    local: list[str] = []
+    for name, source in table(document, PYPROJECT, "tool", "uv", "sources").items():
+        for each in source if isinstance(source, list) else [source]:
+            if not isinstance(each, dict):
+                continue
+            where = f"{PYPROJECT}:{line_of(text, name)}"
+            if each.get("workspace") and not workspace:
+                raise UserError(
+                    f"{where}: {name} is in the workspace that this project is a part of, and out of the source",
+                    "build from the workspace's top folder, and give the entry point of this part",
+                )
+            urls.append(
+                f"git+{each['git']}" if isinstance(each.get("git"), str) else each.get("url")
+            )
+            local += (
+                [project.local(each["path"], where)] if isinstance(each.get("path"), str) else []
+            )
+    places = [
+        Place(url, f"{PYPROJECT}:{line_of(text, url.removeprefix('git+'))}")
+        for url in urls
+        if isinstance(url, str)
+    ]
+    return tuple(place.check() for place in places), tuple(dict.fromkeys(local))
+
+
+def _locked_git(project: Project) -> tuple[str, ...]:
+    """The repositories that `uv.lock` has packages from."""
+    found = re.findall(r'source = \{ git = "([^"?#]+)', project.text("uv.lock"))
+    return tuple(sorted({f"git+{url}" for url in found}))
+
+
+def _poetry_places(
+    project: Project, document: dict[str, Any], dependencies: dict[str, Any]
+) -> tuple[tuple[Place, ...], tuple[str, ...]]:
+    """The indexes and repositories that Poetry is to use, and the folders and files of this project
+    that it names.
+    """
+    text = project.text(PYPROJECT)
+    sources = table(document, PYPROJECT, "tool", "poetry").get("source", [])
+    urls = (
+        [source.get("url") for source in sources if isinstance(source, dict)]
+        if isinstance(sources, list)
+        else []
+    )
+    paths: list[str] = []
+    for name, wanted in dependencies.items():
+        for each in wanted if isinstance(wanted, list) else [wanted]:
+            if isinstance(each, dict):
+                urls.append(
+                    f"git+{each['git']}" if isinstance(each.get("git"), str) else each.get("url")
+                )
+                where = f"{PYPROJECT}:{line_of(text, name)}"
+                paths += (
+                    [project.local(each["path"], where)]
+                    if isinstance(each.get("path"), str)
+                    else []
+                )
+    if project.has("poetry.lock"):
+        locked = re.findall(r'type = "git"\nurl = "([^"]+)"', project.text("poetry.lock"))
+        urls += [f"git+{url}" for url in locked if f"git+{url}" not in urls]
+    places = [
+        Place(url, f"{PYPROJECT}:{line_of(text, url.removeprefix('git+'))}")
+        for url in urls
+        if isinstance(url, str)
+    ]
+    return tuple(place.check() for place in places), tuple(dict.fromkeys(paths))
+
+
+def _pip_lines(listed: list[Any], path: str) -> tuple[str, ...]:
+    """The lines of a requirements file that `environment.yml` has below `pip:`."""
+    lines = [each["pip"] for each in listed if isinstance(each, dict) and "pip" in each]
+    return tuple(line for block in lines for line in strings(block, f"{path}: pip"))
+
+
+def _refuse_whole(requirements: Requirements) -> None:
+    if requirements.whole:
+        raise UserError(
+            f"{requirements.whole}: conda's environment installs the project itself, which is not there yet",
+            "leave that line out: the code is copied, and runs from its folder",
+        )
+
+
+def quoted(command: tuple[str, ...]) -> str:
+    """The command for a shell."""
+    return shlex.join(command)

@@ -1,0 +1,251 @@
+"""A project's folder as a build will see it: what `.dockerignore` hides is not there, and no link
+leads out of it.
+
+A Dockerfile that copies what the build cannot see would fail far from its cause, so detection looks
+through the same eyes as the build: `imagemill.context.walk`.
+"""
+
+import os
+import posixpath
+import re
+import tomllib
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from imagemill.context.dockerignore import DockerIgnore
+from imagemill.context.walk import Walk, reading_failed
+from imagemill.errors import UserError
+from imagemill.files.tree import open_below, open_folder
+from imagemill.ports import Quiet
+
+IGNORE = b"""\
+.git
+.hg
+.svn
+**/__pycache__
+**/*.py[cod]
+**/*.egg-info
+**/.venv
+**/venv
+**/.env
+**/.tox
+**/.nox
+**/.mypy_cache
+**/.pytest_cache
+**/.ruff_cache
+**/.ipynb_checkpoints
+**/.DS_Store
+**/node_modules
+**/.idea
+**/.vscode
+wandb/run-*
+wandb/offline-run-*
+wandb/latest-run
+wandb/debug*.log
+"""
+"""What a project without a Dockerfile and without a `.dockerignore` hides from its build: what is
+not the project's own, what changes without it (so that the source hash lives longer), and `.env`,
+which holds secrets."""
+
+_IGNORE_FILES = ("Dockerfile.dockerignore", ".dockerignore")
+_MAX_SIZE = 16 << 20
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+class Project:
+    """The files of a project, by their paths relative to its top folder; paths that are not plain
+    text are left out.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = os.path.realpath(os.fsencode(root))
+
+    @cached_property
+    def files(self) -> tuple[str, ...]:
+        """The paths of all files and links, sorted."""
+        return tuple(path for path, is_folder in self._entries if not is_folder)
+
+    @cached_property
+    def folders(self) -> tuple[str, ...]:
+        """The paths of all folders, sorted."""
+        return tuple(path for path, is_folder in self._entries if is_folder)
+
+    @cached_property
+    def _entries(self) -> tuple[tuple[str, bool], ...]:
+        top = self._open_top()
+        try:
+            found = [
+                (entry.path, entry.is_folder)
+                for entry in Walk(self._ignore(), Quiet()).entries(top)
+            ]
+        finally:
+            os.close(top)
+        decoded = ((path.decode(errors="surrogateescape"), is_folder) for path, is_folder in found)
+        return tuple(sorted((path, is_folder) for path, is_folder in decoded if _is_plain(path)))
+
+    def has(self, path: str) -> bool:
+        """Whether there is such a file."""
+        return path in self._file_set
+
+    def has_folder(self, path: str) -> bool:
+        """Whether there is such a folder; the top folder itself is `.`."""
+        return path == "." or path in self.folders
+
+    @cached_property
+    def _file_set(self) -> frozenset[str]:
+        return frozenset(self.files)
+
+    def text(self, path: str) -> str:
+        """The content of a file, without a byte-order mark and with `\\n` alone at the ends of
+        lines.
+        """
+        content = self._read(path)
+        try:
+            return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            hint = (
+                "PowerShell's `>` writes UTF-16; use `| Out-File -Encoding utf8`"
+                if content[:2] in _UTF16
+                else ""
+            )
+            raise UserError(
+                f"{path}:{line}: this is not UTF-8", hint or "save the file as UTF-8"
+            ) from None
+
+    def toml(self, path: str) -> dict[str, Any]:
+        """A TOML file's content; `UserError` names the line where it is not TOML. Nothing if there
+        is no such file.
+        """
+        if not self.has(path):
+            return {}
+        try:
+            return tomllib.loads(self.text(path))
+        except ValueError as error:  # TOMLDecodeError, or a number that is too long to read
+            place = re.search(r"(.*) \(at line (\d+)", str(error))
+            where, what = (f"{path}:{place[2]}", place[1]) if place else (path, str(error))
+            raise UserError(f"{where}: this is not TOML: {what}", "correct the file") from None
+
+    def yaml(self, path: str) -> object:
+        """A YAML file's content; `UserError` names the line where it is not YAML."""
+        try:
+            return yaml.safe_load(self.text(path))
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or a number that is none
+            mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+            where = f"{path}:{mark.line + 1}" if mark else path
+            what = (
+                getattr(error, "problem", None) or "a character, a date or a number in it is none"
+            )
+            raise UserError(f"{where}: this is not YAML: {what}", "correct the file") from None
+
+    def within(self, path: str, where: str, base: str = "") -> str:
+        """The normal form of a path that a file in the folder `base` names at `where`.
+
+        `UserError` if it leads out of the project, or if the build could not see it there.
+        """
+        normal = posixpath.normpath(posixpath.join(base, path))
+        if normal.startswith(("/", "../")) or normal == "..":
+            raise UserError(
+                f"{where}: {path!r} leads out of the source",
+                "build from the folder that holds both, or copy it in",
+            )
+        if not self.has(normal) and not self.has_folder(normal):
+            raise UserError(
+                f"{where}: the build sees no {normal!r}",
+                "correct the path; or does .dockerignore hide it?",
+            )
+        return normal
+
+    def local(self, path: str, where: str, base: str = "") -> str:
+        """Like `within`; a folder has a slash at its end."""
+        inside = self.within(path, where, base)
+        return f"{inside}/" if self.has_folder(inside) else inside
+
+    def _ignore(self) -> DockerIgnore:
+        for name in _IGNORE_FILES:
+            try:
+                return DockerIgnore.parse(self._read(name), name)
+            except FileNotFoundError:
+                continue
+        return DockerIgnore.parse(IGNORE, ".dockerignore")
+
+    def _read(self, path: str) -> bytes:
+        """The content of a file, through links that stay in the project; `FileNotFoundError` if
+        there is none.
+        """
+        real = os.path.realpath(posixpath.join(self._root, os.fsencode(path)))
+        inside = os.path.relpath(real, self._root)
+        if inside.split(b"/")[0] == b"..":
+            raise UserError(
+                f"{path!r} is a link that leaves the source", "put the file itself in its place"
+            )
+        top = self._open_top()
+        try:
+            with open_below(top, inside) as file:
+                content = file.read(_MAX_SIZE + 1)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            reading_failed(os.fsencode(path), error)
+        finally:
+            os.close(top)
+        if len(content) > _MAX_SIZE:
+            raise UserError(
+                f"{path!r} is larger than {_MAX_SIZE >> 20} MiB", "is it the file that is meant?"
+            )
+        return content
+
+    def _open_top(self) -> int:
+        try:
+            return open_folder(self._root)
+        except (FileNotFoundError, NotADirectoryError):
+            shown = self._root.decode(errors="backslashreplace")
+            raise UserError(f"There is no folder {shown}", "give a folder that exists") from None
+        except OSError as error:
+            reading_failed(b"", error)
+
+
+def line_of(text: str, words: str) -> int:
+    """The number of the first line that has `words` in it; 1 if none has."""
+    return next(
+        (number for number, line in enumerate(text.split("\n"), start=1) if words in line), 1
+    )
+
+
+def table(document: dict[str, Any], path: str, *keys: str) -> dict[str, Any]:
+    """The table at `keys` in a TOML document, empty if there is none; `UserError` if it is no
+    table.
+    """
+    for depth, key in enumerate(keys, start=1):
+        document = document.get(key, {})
+        if not isinstance(document, dict):
+            raise UserError(
+                f"{path}: {'.'.join(keys[:depth])} is not a table",
+                f"write [{'.'.join(keys[:depth])}]",
+            )
+    return document
+
+
+def strings(value: object, where: str) -> tuple[str, ...]:
+    """A list of texts; `UserError` if it is something else."""
+    if isinstance(value, Iterable) and not isinstance(value, str | dict):
+        items = tuple(value)
+        if all(isinstance(item, str) for item in items):
+            return items
+    raise UserError(f"{where} is not a list of texts", 'write ["one", "two"]')
+
+
+def _is_plain(path: str) -> bool:
+    """Whether a Dockerfile can name the path: UTF-8, and no control characters, which could begin a
+    new line.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return not _CONTROL.search(path)

@@ -1,0 +1,152 @@
+"""Reads requirements files as far as a Dockerfile needs it: which files and folders they name, and
+what they fetch.
+
+The format is pip's: https://pip.pypa.io/en/stable/reference/requirements-file-format/.
+"""
+
+import posixpath
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from imagemill.dockerfile.generate.indexes import Place
+from imagemill.dockerfile.generate.project import Project
+from imagemill.errors import UserError
+
+_INCLUDES = {"-r": "-r", "--requirement": "-r", "-c": "-c", "--constraint": "-c"}
+_EDITABLE = ("-e", "--editable")
+_INDEXES = ("-i", "--index-url", "--pypi-url", "--extra-index-url", "-f", "--find-links")
+_LINKS = ("-f", "--find-links")
+_COMMENT = re.compile(r"(?:^|\s)#.*$")
+_OPTIONS_BEHIND = re.compile(r"\s--?[a-z].*$")
+_URL = re.compile(r"(?:[a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_DIRECT = re.compile(r"\s*[A-Za-z0-9._-]+\s*(?:\[[^\]]*\])?\s*@\s*(\S+)")
+_EXTRAS_BEHIND = re.compile(r"\[[A-Za-z0-9,._ -]*\]$")
+
+
+@dataclass
+class Requirements:
+    """What requirements files say, taken together."""
+
+    files: list[str] = field(default_factory=list)
+    """The requirements files themselves, those that others include among them."""
+    paths: list[str] = field(default_factory=list)
+    """What they name of the project: wheels, and folders with packages, which have a slash at their
+    end.
+    """
+    places: list[Place] = field(default_factory=list)
+    """The indexes, archives and repositories that they name."""
+    whole: str = ""
+    """Where they name the project's own folder, so that nothing can be installed before all of it
+    is there.
+    """
+    several_indexes: bool = False
+
+    def read(self, project: Project, path: str) -> None:
+        """Add what the file at `path` says."""
+        if path in self.files:
+            return
+        self.files.append(path)
+        for number, line in _lines(project.text(path)):
+            self.line(project, line, f"{path}:{number}", posixpath.dirname(path))
+
+    def line(self, project: Project, line: str, where: str, folder: str = "") -> None:
+        """Add what one line says that stands in a file in `folder`."""
+        option, value = _option(line, where)
+        if option in _INCLUDES and not _URL.match(value):
+            self.read(project, project.within(value, where, folder))
+        elif option in _EDITABLE or not option:
+            self.requirement(project, line if not option else value, where)
+        elif option in _INDEXES:
+            self.several_indexes |= option == "--extra-index-url"
+            self._index(project, option, value, where, folder)
+
+    def requirement(self, project: Project, text: str, where: str) -> None:
+        """Add one requirement: a name with specifiers, a URL or a path."""
+        bare = _OPTIONS_BEHIND.sub("", text).strip()
+        direct = _DIRECT.match(bare)
+        target = direct[1] if direct else bare
+        if _URL.match(target) and not target.startswith("file:"):
+            self.places.append(Place(target, where).check())
+        elif target.startswith(("git@", "git+git@")):
+            Place(target, where).check()
+        elif direct or _is_path(project, target):
+            # uv and pip take paths from the folder that they run in, which is the project's top.
+            self._path(project, target.removeprefix("file://").removeprefix("file:"), where)
+        else:
+            check(bare, where)
+
+    def _path(self, project: Project, path: str, where: str) -> None:
+        inside = project.local(
+            _EXTRAS_BEHIND.sub("", path.partition("#")[0].partition(";")[0].strip()), where
+        )
+        if inside == "./":
+            self.whole = self.whole or where
+        elif inside not in self.paths:
+            self.paths.append(inside)
+
+    def _index(self, project: Project, option: str, value: str, where: str, folder: str) -> None:
+        if _URL.match(value) and not value.startswith("file:"):
+            self.places.append(Place(value, where).check())
+        elif option in _LINKS:
+            base = (
+                folder
+                if project.has_folder(posixpath.normpath(posixpath.join(folder, value)))
+                else ""
+            )
+            self.paths.append(project.local(value, where, base))
+
+
+def check(text: str, where: str) -> str:
+    """The requirement itself; `UserError` if it is none (PEP 508)."""
+    try:
+        Requirement(text)
+    except InvalidRequirement:
+        raise UserError(
+            f"{where}: {text!r} is not a requirement", "write it like numpy>=1.26,<3"
+        ) from None
+    return text
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """The logical lines, each with the number of its first."""
+    joined, first = "", 0
+    for number, line in enumerate(text.split("\n"), start=1):
+        first = first or number
+        if line.endswith("\\") and not line.lstrip().startswith("#"):
+            joined += line[:-1]
+            continue
+        words = _COMMENT.sub("", joined + line).strip()
+        if words:
+            yield first, words
+        joined, first = "", 0
+    if joined.strip():
+        yield first, joined.strip()
+
+
+def _option(line: str, where: str) -> tuple[str, str]:
+    """The option that a line begins with, and its value; no option if it is a requirement."""
+    if not line.startswith("-"):
+        return "", ""
+    match = re.match(r"(--[a-z-]+|-[a-z])(?:\s*=\s*|\s*)(.*)", line)
+    if match is None:
+        raise UserError(
+            f"{where}: {line!r} is neither a requirement nor an option", "correct the line"
+        )
+    try:
+        words = shlex.split(match[2])
+    except ValueError:
+        words = []
+    return match[1], words[0] if len(words) == 1 else match[2]
+
+
+def _is_path(project: Project, text: str) -> bool:
+    bare = _EXTRAS_BEHIND.sub("", text)
+    return (
+        text.startswith((".", "/"))
+        or bare.endswith((".whl", ".tar.gz", ".zip"))
+        or "/" in bare.partition(";")[0]
+    )

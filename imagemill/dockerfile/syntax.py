@@ -1,0 +1,160 @@
+"""Stages and instructions of a Dockerfile with their lines, so that a failure can be told by its
+line.
+
+Before 0.10, BuildKit names a failed step by its place in its stage and its text, but not by its
+line. The grammar: https://docs.docker.com/reference/dockerfile/.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+_DIRECTIVE = re.compile(r"#\s*(\w+)\s*=\s*(\S*)\s*$")
+_FROM = re.compile(r"(?:--\S+\s+)*(?P<base>\S+)(?:\s+AS\s+(?P<name>\S+))?", re.IGNORECASE)
+_HEREDOC = re.compile(
+    r"""(?<![<\d])\d?<<(?P<dash>-?)(?P<quote>["']?)(?P<end>[A-Za-z_]\w*)(?P=quote)"""
+)
+_VARIABLE = re.compile(r"\$\{[^}]*\}|\$\w+|[\"'\\]")
+_HEREDOC_KEYWORDS = frozenset({"RUN", "COPY", "ADD"})
+_COUNTED = frozenset({"RUN", "COPY", "ADD", "WORKDIR"})
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One instruction: the number of its first line, its keyword in capitals, and its text with the
+    lines joined.
+    """
+
+    line: int
+    keyword: str
+    text: str
+
+    def shown_as(self, text: str) -> bool:
+        """Whether `text` is how BuildKit may show this instruction: in one line, with variables
+        replaced.
+        """
+        shown, at = _squeezed(text), 0
+        *parts, end = _VARIABLE.split(_squeezed(self.text))
+        for part in parts:
+            found = shown.find(part, at)
+            if found < 0 or (at == 0 and found > 0):
+                return False
+            at = found + len(part)
+        return shown.endswith(end) and len(shown) - len(end) >= at and (bool(parts) or shown == end)
+
+
+@dataclass
+class Stage:
+    """One stage: its name or, as BuildKit calls those without a name, `stage-` and its number from
+    0.
+    """
+
+    name: str
+    named: bool
+    instructions: list[Instruction] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where BuildKit says that a step is: `[stage position/total]`, counted from 1; no stage where
+    there is but one.
+    """
+
+    stage: str
+    position: int
+    total: int
+
+
+def instructions(text: str) -> Iterator[Instruction]:
+    """All instructions, in their order. Never fails: what cannot be read is an instruction with an
+    odd keyword.
+    """
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    continued = re.compile(rf"(?<!{_escape(lines)}){_escape(lines)}[ \t]*$")
+    number = 0
+    while number < len(lines):
+        first = number
+        joined, number = _joined(lines, number, continued)
+        words = joined.split(maxsplit=1)
+        if not words:
+            continue
+        keyword = words[0].upper()
+        if keyword in _HEREDOC_KEYWORDS:
+            number = _after_heredocs(joined, lines, number)
+        yield Instruction(first + 1, keyword, joined)
+
+
+def stages(text: str) -> list[Stage]:
+    """The stages with their instructions, `FROM` not among them."""
+    found: list[Stage] = []
+    for instruction in instructions(text):
+        if instruction.keyword == "FROM":
+            match = _FROM.match(instruction.text.partition(" ")[2].strip())
+            name = match["name"] if match else None
+            found.append(Stage(name.lower() if name else f"stage-{len(found)}", name is not None))
+        elif found:
+            found[-1].instructions.append(instruction)
+    return found
+
+
+def find(text: str, place: Place, shown: str) -> Instruction | None:
+    """The instruction that BuildKit shows as `shown` at `place`; None if it stands in the base
+    image (`ONBUILD`).
+    """
+    wanted = [stage for stage in stages(text) if place.stage in ("", stage.name)]
+    if not wanted:
+        return None
+    counted = [
+        instruction for instruction in wanted[-1].instructions if instruction.keyword in _COUNTED
+    ]
+    # The base counts as a step if it is an image; inherited ONBUILD instructions move the position,
+    # not the total.
+    last = place.position - (place.total - len(counted))
+    return next((each for each in reversed(counted[: max(last, 0)]) if each.shown_as(shown)), None)
+
+
+def _escape(lines: list[str]) -> str:
+    """The escape character, for a pattern; a directive at the very top may set it."""
+    for line in lines:
+        directive = _DIRECTIVE.match(line)
+        if not directive:
+            break
+        if directive[1].lower() == "escape" and directive[2] in ("\\", "`"):
+            return re.escape(directive[2])
+    return re.escape("\\")
+
+
+def _joined(lines: list[str], number: int, continued: re.Pattern[str]) -> tuple[str, int]:
+    """The logical line that begins at `number`, and the number of the line after it."""
+    parts: list[str] = []
+    while number < len(lines):
+        line = lines[number]
+        number += 1
+        if line.lstrip().startswith("#") or (parts and not line.strip()):
+            if parts:
+                continue  # comments and empty lines do not end an instruction
+            break
+        part, goes_on = continued.subn("", line)
+        parts.append(part)
+        if not goes_on:
+            break
+    return "".join(parts).strip(), number
+
+
+def _after_heredocs(joined: str, lines: list[str], number: int) -> int:
+    """The number of the line after the here-documents that the instruction opens."""
+    for opened in _HEREDOC.finditer(joined):
+        ends = (i for i in range(number, len(lines)) if _ends(lines[i], opened))
+        number = next(ends, number - 1) + 1
+    return number
+
+
+def _ends(line: str, opened: re.Match[str]) -> bool:
+    return (line.lstrip("\t") if opened["dash"] else line) == opened["end"]
+
+
+def _squeezed(text: str) -> str:
+    """In small letters, with single spaces: BuildKit may write the keyword and the spaces
+    otherwise.
+    """
+    return " ".join(text.lower().split())

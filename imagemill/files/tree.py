@@ -1,0 +1,273 @@
+"""Reads and writes on the worker's own disk: never outside the folder that is meant, and a full
+disk is an `OperatorError` that names it.
+
+Folders and archives that come from outside may hold symbolic links, and may change while they are
+read. So paths are followed name by name from an open folder, and no name is ever followed through a
+link (`O_NOFOLLOW`).
+"""
+
+import errno
+import os
+import posixpath
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self, TypeVar
+
+from imagemill.errors import OperatorError
+
+MAX_DEPTH = 256
+"""How deep folders may be nested: far beyond any real source, and well within what a process may
+have open.
+"""
+
+_MAX_NAME, _MAX_PATH = 255, 4096
+"""Linux's NAME_MAX and PATH_MAX, in bytes."""
+
+T = TypeVar("T")
+
+_CHUNK = 1 << 20
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@contextmanager
+def room(path: Path) -> Iterator[None]:
+    """What is written in the block needs room at `path`: that there is none left is an
+    `OperatorError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise OperatorError(
+            f"There is no room left in {path}: {os.strerror(error.errno)}",
+            "free some space there, or give the worker a larger disk or quota, and build again",
+        ) from error
+
+
+def shown(path: bytes) -> str:
+    """A path for people to read: bytes that are not UTF-8 are written as `\\xNN`."""
+    return path.decode(errors="backslashreplace")
+
+
+def leads_out(path: bytes, target: bytes) -> bool:
+    """Whether a symbolic link at the relative `path` leads out of the top folder, going by its text
+    alone.
+
+    An absolute target does not: it is a path in the image.
+    """
+    if target.startswith(b"/"):
+        return False
+    end = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+    return end == b".." or end.startswith(b"../")
+
+
+def open_folder(name: bytes, within: int | None = None) -> int:
+    """Open a folder by its name within an open one, or by its path. `OSError` if it is a link or
+    not a folder.
+    """
+    return os.open(name, _FOLDER, dir_fd=within)
+
+
+def open_file(name: bytes, within: int) -> int:
+    """Open a file to read by its name within an open folder. `OSError` if it is a link; a FIFO does
+    not block.
+    """
+    return os.open(name, _READ, dir_fd=within)
+
+
+def open_below(top: int, path: bytes) -> BinaryIO:
+    """Open the regular file `path` below an open folder to read.
+
+    `FileNotFoundError` if there is none: also if a name on the way is a link, or what is there is
+    no regular file.
+    """
+    *folders, name = path.split(b"/")
+    folder = os.dup(top)
+    try:
+        for part in folders:
+            within = folder
+            folder = open_folder(part, within)
+            os.close(within)
+        descriptor = open_file(name, folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
+            raise
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
+    finally:
+        os.close(folder)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    return os.fdopen(descriptor, "rb")
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of `data`, in as many calls as it takes."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+class UnsafePathError(ValueError):
+    """A path that was not written, since it, or what lies there already, leads elsewhere; the text
+    says why.
+    """
+
+
+class Tree:
+    """Creates files, folders and links below one folder, by paths that nobody has checked before.
+
+    Modes are 0755 and 0644 whatever the umask, and times are `mtime`, in seconds since 1970, if one
+    is given. A path that leaves the folder, by `..` or through a link, is an `UnsafePathError`, as
+    is a file where a folder is or the other way round. A file or a link that is there already is
+    replaced.
+    """
+
+    def __init__(self, top: Path, mtime: int | None = None) -> None:
+        self._times = None if mtime is None else (mtime, mtime)
+        self._folders: list[bytes] = []
+        self._top = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._parent, self._parent_fd = b"", os.dup(self._top)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                self._date_folders()
+        finally:
+            os.close(self._parent_fd)
+            os.close(self._top)
+
+    def folder(self, path: bytes) -> None:
+        """Create a folder, and those above it; one that is there already is fine."""
+        os.close(self._open(_parts(path)))
+
+    def file(self, path: bytes, executable: bool, content: Iterable[bytes]) -> None:
+        """Create a file and write its content."""
+        descriptor = self.begin(path)
+        try:
+            for chunk in content:
+                write_all(descriptor, chunk)
+        finally:
+            self.end(descriptor, executable)
+
+    def begin(self, path: bytes) -> int:
+        """Create a file and return its descriptor, to be written to and then given to `end`."""
+        return self._create(path, lambda name: os.open(name, _NEW, 0o600, dir_fd=self._parent_fd))
+
+    def end(self, descriptor: int, executable: bool) -> None:
+        """Give a file its mode and time, and close it."""
+        try:
+            os.fchmod(descriptor, 0o755 if executable else 0o644)
+            if self._times:
+                os.utime(descriptor, self._times)
+        finally:
+            os.close(descriptor)
+
+    def link(self, path: bytes, target: bytes) -> None:
+        """Create a symbolic link; where its target leads is not looked at."""
+        if not 0 < len(target) < _MAX_PATH or b"\0" in target:
+            raise UnsafePathError(f"{shown(path)} is a link with a target that no file can have")
+
+        def create(name: bytes) -> None:
+            os.symlink(target, name, dir_fd=self._parent_fd)
+            if self._times:
+                os.utime(name, self._times, dir_fd=self._parent_fd, follow_symlinks=False)
+
+        self._create(path, create)
+
+    @contextmanager
+    def read(self, path: bytes) -> Iterator[Iterator[bytes]]:
+        """The content, in chunks, of a file that was created before; `UnsafePathError` if there is
+        none at `path`.
+        """
+        try:
+            file = open_below(self._top, b"/".join(_parts(path)))
+        except FileNotFoundError:
+            raise UnsafePathError(f"{shown(path)} is linked to, but is no file in it") from None
+        with file:
+            yield iter(lambda: file.read(_CHUNK), b"")
+
+    def _create(self, path: bytes, create: Callable[[bytes], T]) -> T:
+        """Let `create` make the last name of `path` in the folder that is open as the parent."""
+        *folders, name = _parts(path) or [b""]
+        if not name:
+            raise UnsafePathError("the top folder itself is no folder")
+        parent = b"/".join(folders)
+        if parent != self._parent:
+            before, self._parent_fd = self._parent_fd, self._open(folders)
+            self._parent = parent
+            os.close(before)
+        try:
+            return create(name)
+        except FileExistsError:
+            self._unlink(name, path)
+            return create(name)
+
+    def _unlink(self, name: bytes, path: bytes) -> None:
+        try:
+            os.unlink(name, dir_fd=self._parent_fd)
+        except IsADirectoryError:
+            raise UnsafePathError(f"{shown(path)} is a folder already") from None
+
+    def _open(self, parts: list[bytes]) -> int:
+        """Open a folder below the top, creating what is missing on the way."""
+        folder = os.dup(self._top)
+        for depth, name in enumerate(parts, start=1):
+            within = folder
+            try:
+                folder = self._open_or_create(name, within, b"/".join(parts[:depth]))
+            finally:
+                os.close(within)
+        return folder
+
+    def _open_or_create(self, name: bytes, within: int, path: bytes) -> int:
+        try:
+            return open_folder(name, within)
+        except FileNotFoundError:
+            os.mkdir(name, 0o700, dir_fd=within)
+        except OSError as error:
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                raise
+            raise UnsafePathError(f"{shown(path)} is a file or a link, not a folder") from None
+        self._folders.append(path)
+        folder = open_folder(name, within)
+        os.fchmod(folder, 0o755)
+        return folder
+
+    def _date_folders(self) -> None:
+        """Last of all, since each entry that is created dates its folder anew."""
+        for path in reversed(self._folders) if self._times else ():
+            folder = self._open(path.split(b"/"))
+            os.utime(folder, self._times)
+            os.close(folder)
+
+
+def _parts(path: bytes) -> list[bytes]:
+    """The names in a relative path; none for the top folder itself."""
+    names = [name for name in path.split(b"/") if name not in (b"", b".")]
+    if path.startswith(b"/"):
+        raise UnsafePathError(f"{shown(path)} is an absolute path")
+    if b".." in names:
+        raise UnsafePathError(f"{shown(path)} leads out of the folder")
+    if b"\0" in path or len(path) > _MAX_PATH or any(len(name) > _MAX_NAME for name in names):
+        raise UnsafePathError(f"{shown(path[:_MAX_NAME])} is not a name that a file can have")
+    if len(names) > MAX_DEPTH:
+        raise UnsafePathError(
+            f"{shown(path[:_MAX_NAME])} … is nested deeper than {MAX_DEPTH} folders"
+        )
+    return names

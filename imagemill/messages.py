@@ -1,0 +1,386 @@
+"""The messages: what is asked for, what travels down the chain, and what comes back.
+
+`Build` is frozen and changed by copy: a step returns a copy that knows one more fact, and does
+nothing if its fact is already there. That one rule covers registry hits, builders that push by
+themselves, retries and redelivery. Unknown fields are ignored, so that builds in flight survive a
+rolling deploy of the workers.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from imagemill.config import LaunchConfig
+from imagemill.config.faults import shown
+from imagemill.config.model import Builder
+from imagemill.errors import ImagemillError, UserError
+from imagemill.reference import ImageReference, is_tag
+
+
+class State(StrEnum):
+    """Where a build is: written to the result of its root task while it runs."""
+
+    QUEUED = "QUEUED"
+    LOADING = "LOADING"
+    HASHING = "HASHING"
+    CHECKING = "CHECKING"
+    UPLOADING = "UPLOADING"
+    BUILDING = "BUILDING"
+    PUSHING = "PUSHING"
+    REPORTING = "REPORTING"
+
+
+PLATFORMS = (
+    "linux/amd64",
+    "linux/amd64/v1",
+    "linux/amd64/v2",
+    "linux/amd64/v3",
+    "linux/amd64/v4",
+    "linux/arm64",
+    "linux/arm64/v8",
+    "linux/386",
+    "linux/arm",
+    "linux/arm/v5",
+    "linux/arm/v6",
+    "linux/arm/v7",
+    "linux/loong64",
+    "linux/mips64",
+    "linux/mips64le",
+    "linux/ppc64le",
+    "linux/riscv64",
+    "linux/s390x",
+    "windows/amd64",
+    "windows/arm64",
+)
+"""What docker builds for (https://github.com/moby/buildkit, util/archutil) and runs on, as docker
+writes it.
+"""
+
+_OTHER_NAMES = {
+    "x86_64": "amd64",
+    "x86-64": "amd64",
+    "i386": "386",
+    "i686": "386",
+    "aarch64": "arm64",
+    "armhf": "arm/v7",
+    "armel": "arm/v6",
+}
+"""What architectures are called elsewhere (`uname -m`, Debian)."""
+
+_SECRET_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
+
+
+def _refused(message: str, hint: str = "") -> PydanticCustomError:
+    """What a validator raises; `BuildRequest.parse` reads both."""
+    return PydanticCustomError("build_request", "{message}", {"message": message, "hint": hint})
+
+
+def _checked(fits: Callable[[str], object], what: str, hint: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not fits(value):
+            raise _refused(f"{shown(value)} is not {what}", hint)
+        return value
+
+    return AfterValidator(check)
+
+
+def _platform(value: str) -> str:
+    if value in PLATFORMS:
+        return value
+    machine = value.lower().partition("/")[2] or value.lower()
+    machines = [
+        platform.removeprefix("linux/") for platform in PLATFORMS if platform.startswith("linux/")
+    ]
+    near = get_close_matches(_OTHER_NAMES.get(machine, machine), machines, n=1)
+    raise _refused(
+        f"{shown(value)} is not a platform that docker builds for",
+        f"did you mean linux/{near[0]}?" if near else f"the platforms are {', '.join(PLATFORMS)}",
+    )
+
+
+def _destination(value: str) -> str:
+    try:
+        ImageReference.parse_destination(value)
+    except UserError as error:
+        raise _refused(error.message, error.hint) from None
+    return value
+
+
+def _path(value: object) -> object:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+Platform = Annotated[
+    str,
+    AfterValidator(_platform),
+    WithJsonSchema({"type": "string", "enum": list(PLATFORMS)}, mode="validation"),
+]
+Destination = Annotated[str, AfterValidator(_destination)]
+_WORD = "letters, digits, '_', '.' and '-', and begins with neither '.' nor '-'"
+Tag = Annotated[str, _checked(is_tag, "a tag", f"a tag is up to 128 {_WORD}")]
+SecretId = Annotated[
+    str,
+    _checked(
+        _SECRET_ID.match,
+        "an id of a build secret",
+        f"an id, not the secret itself: up to 128 {_WORD}",
+    ),
+]
+ConfigName = Annotated[str, _checked(_NAME.match, "the name of a config", f"a name is {_WORD}")]
+
+
+class Message(BaseModel):
+    """What all messages share: frozen, tolerant of fields that they do not know."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    def dump(self) -> dict[str, Any]:
+        """As JSON-able data, without fields that are not set."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    @classmethod
+    def load(cls, data: object) -> Self:
+        """Read what `dump` wrote, by whatever version."""
+        return cls.model_validate(data, extra="ignore")
+
+
+class BuildRequest(Message):
+    """What to build, from what, and how it is to be named."""
+
+    source: Annotated[str, BeforeValidator(_path)] = Field(
+        min_length=1,
+        description="a folder, an archive (.tar, .tar.gz, .tar.zst, .zip) here, at https://, s3://, gs:// or in Azure"
+        " Blob, git+https://HOST/PATH@REF or docker-image://REFERENCE",
+    )
+    dockerfile: str | None = Field(
+        None,
+        description="path of the Dockerfile within the source; default: Dockerfile, or a generated one",
+    )
+    python: str | None = Field(
+        None,
+        min_length=1,
+        description="without a Dockerfile: version of Python, such as 3.12; default: the project's",
+    )
+    base_image: str | None = Field(
+        None, min_length=1, description="without a Dockerfile: the base image"
+    )
+    accelerator: str | None = Field(
+        None,
+        min_length=1,
+        description="without a Dockerfile: cuda, cuda12.4 …, or a base image for it",
+    )
+    entrypoint: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="without a Dockerfile: what the image runs, word by word; default: found",
+    )
+    target: str | None = Field(None, description="stage to build, of a Dockerfile with several")
+    build_args: dict[str, str] = Field(
+        {}, description="values of the Dockerfile's ARGs; not for secrets"
+    )
+    labels: dict[str, str] = Field({}, description="labels of the image")
+    platform: Platform | None = Field(
+        None, description="for example linux/amd64; default: the config's, else the builder's own"
+    )
+    secrets: tuple[SecretId, ...] = Field(
+        (), description="ids of build secrets; their values are files on the worker"
+    )
+    config: ConfigName | None = Field(
+        None, description="name of a launch config in the workers' config folder"
+    )
+    destination: Destination | None = Field(
+        None, description="repository to push to, without a tag; default: the config's"
+    )
+    tags: tuple[Tag, ...] = Field((), description="tags to add beside the source hash")
+    force: bool = Field(False, description="build even if the image exists")
+    timeout: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="seconds that the build may take once it has started",
+    )
+    revision: str | None = Field(None, description="revision of the source, for the image's label")
+    source_url: str | None = Field(
+        None, description="where the source is published, for the image's label"
+    )
+
+    def __repr__(self) -> str:
+        """Without build arguments and labels, which people put secrets into."""
+        return f"BuildRequest(source={self.source!r}, dockerfile={self.dockerfile!r}, config={self.config!r})"
+
+    __str__ = __repr__
+
+    @classmethod
+    def parse(cls, data: object, called: Mapping[str, str] | None = None) -> Self:
+        """Read a request from outside; `UserError` names each field that is wrong.
+
+        `called` has the names by which whoever gives the request knows its fields, where those are
+        others.
+        """
+        try:
+            return cls.model_validate(data, extra="forbid")
+        except ValidationError as error:
+            faults = [
+                _explained(details, called or {}) for details in error.errors(include_url=False)
+            ]
+        hints = dict.fromkeys(hint for _, hint in faults if hint)
+        message = f"The build request is not valid: {'; '.join(message for message, _ in faults)}"
+        raise UserError(message, "; ".join(hints))
+
+
+_EXPECTED = {
+    "missing": "a value",
+    "string": "text",
+    "float": "a number",
+    "finite": "a finite number",
+    "greater": "more than 0",
+    "bool": "true or false",
+    "tuple": "a list",
+    "dict": "a mapping",
+    "model": "a mapping",
+}
+"""The first word of pydantic's name for an error → what was expected."""
+
+
+def _explained(details: ErrorDetails, called: Mapping[str, str]) -> tuple[str, str]:
+    """Pydantic's error as message and hint."""
+    kind = "missing" if details["type"] == "string_too_short" else details["type"]
+    field, *within = map(str, details["loc"] or ("request",))
+    name = called.get(field, field)
+    place = ".".join((name, *(key for key in within if not key.isdigit() and key != "[key]")))
+    if kind == "build_request":
+        return f"{place}: {details['ctx']['message']}", details["ctx"]["hint"]
+    if kind == "extra_forbidden":
+        near = get_close_matches(field, BuildRequest.model_fields, n=1)
+        known = f"the fields are {', '.join(BuildRequest.model_fields)}"
+        return f"{place}: there is no such field", f"did you mean {near[0]}?" if near else known
+    found = "nothing" if kind == "missing" else _found(details["input"], secret=bool(within))
+    meant = (
+        BuildRequest.model_fields[field].description if field in BuildRequest.model_fields else None
+    )
+    return (
+        f"{place}: found {found}, expected {_EXPECTED.get(kind.partition('_')[0], details['msg'])}",
+        f"{name}: {meant}" if meant else "",
+    )
+
+
+def _found(value: object, *, secret: bool) -> str:
+    """A value as messages show it; of a `secret` number only that it is one, since people put
+    secrets into mappings.
+    """
+    if (
+        secret
+        or isinstance(value, bool)
+        or not (isinstance(value, float | int) and abs(value) < 1e9)
+    ):
+        return shown(value)
+    return f"{value:g}"
+
+
+class StepTime(Message):
+    """When a state began and ended, in seconds since 1970 (UTC)."""
+
+    state: State
+    started: float
+    ended: float | None = None
+
+
+class Failure(Message):
+    """Why a build failed, in words for whoever can act on it."""
+
+    kind: str
+    message: str
+    hint: str = ""
+    state: State | None = None
+    log: tuple[str, ...] = Field((), description="the last lines of the build's log")
+
+    @classmethod
+    def of(
+        cls, error: ImagemillError, state: State | None = None, log: tuple[str, ...] = ()
+    ) -> Self:
+        return cls(kind=error.kind, message=error.message, hint=error.hint, state=state, log=log)
+
+
+class Build(Message):
+    """The message that goes down the chain: the request and all facts found so far."""
+
+    id: str
+    request: BuildRequest
+    started: float
+    deadline: float | None = None
+    config: LaunchConfig | None = None
+    source: str | None = Field(
+        None, description="the source, named so that it cannot become another one"
+    )
+    source_hash: str | None = None
+    image: str | None = Field(None, description="repository:tag that is being made")
+    existing_digest: str | None = None
+    context: str | None = Field(None, description="name of the packed context in the context store")
+    locked: bool = Field(False, description="whether the build has taken the lock on its image")
+    uploads: int = Field(0, description="how often the context has been brought to the store")
+    digest: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    def knowing(self, **facts: Any) -> Self:
+        """A copy that knows more."""
+        return self.model_copy(update=facts)
+
+    def __repr__(self) -> str:
+        return f"Build(id={self.id!r}, request={self.request!r})"
+
+    __str__ = __repr__
+
+
+class BuildReport(Message):
+    """How a build ended: the result of `imagemill.build_image`."""
+
+    id: str
+    status: Literal["succeeded", "failed", "cancelled"]
+    image: str | None = Field(None, description="the image, pinned: repository@sha256:…")
+    digest: str | None = None
+    tags: tuple[str, ...] = Field((), description="the image by its tags: repository:tag")
+    source_hash: str | None = None
+    built: bool = Field(False, description="false where the image was there already")
+    builder: str | None = None
+    steps: tuple[StepTime, ...] = ()
+    seconds: float = Field(0, description="from the first step's start to the report")
+    warnings: tuple[str, ...] = ()
+    error: Failure | None = None
+
+    def raise_for_status(self) -> Self:
+        """The report itself if the build succeeded, else its error as an exception."""
+        if self.error is not None:
+            raise BuildFailed(self)
+        return self
+
+
+class UploadPlan(Message):
+    """What a service says to whoever is about to upload a source; see `imagemill.uploads`."""
+
+    builder: Annotated[Builder, Field(discriminator="type")]
+    """The config's, without what may hold secrets."""
+    region: str | None = None
+
+
+class BuildFailed(ImagemillError):
+    """A build that was waited for has failed; `report` says all that is known."""
+
+    def __init__(self, report: BuildReport) -> None:
+        error = report.error or Failure(kind="ImagemillError", message="The build failed")
+        super().__init__(error.message, error.hint)
+        self.report = report

@@ -1,0 +1,236 @@
+"""Keeps packed contexts in a bucket of S3, or of a service that speaks its protocol
+(`AWS_ENDPOINT_URL_S3`).
+
+What is written goes through a pipe to the SDK's own multipart upload, so memory stays bounded. The
+upload ends with the CRC of all that was written, which the server compares with what it got before
+it shows the object, and keeps: an object that is there and has it is whole. Whoever reads it back
+has it compared again.
+"""
+
+import base64
+import io
+import os
+import re
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any, BinaryIO, cast
+from urllib.parse import urlsplit
+
+import botocore.exceptions as sdk
+from isal.isal_zlib import crc32
+from s3transfer.manager import TransferConfig, TransferManager
+from s3transfer.subscribers import BaseSubscriber
+
+from imagemill.clouds import aws
+from imagemill.errors import UserError
+from imagemill.objects.names import UPLOAD_TRIES, checked
+
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+_PART = 12 << 20
+"""Bytes. S3 takes 10,000 parts, so this is up to 117 GiB in one context."""
+
+_TRANSFER = TransferConfig(
+    multipart_threshold=_PART,
+    multipart_chunksize=_PART,
+    max_request_concurrency=4,
+    max_in_memory_upload_chunks=4,
+)
+_READ_BUFFER = 1 << 20
+
+
+class S3Store:
+    """A context store in a bucket, under the path of its URI; `region` None: what the SDK's
+    configuration says.
+    """
+
+    def __init__(self, uri: str, region: str | None = None) -> None:
+        parts = urlsplit(uri)
+        if (
+            parts.scheme != "s3"
+            or not _BUCKET.fullmatch(parts.netloc)
+            or parts.query
+            or parts.fragment
+        ):
+            raise UserError(f"{uri!r} is not the URI of a bucket", "write s3://BUCKET/PATH")
+        self._bucket, self._prefix = parts.netloc, parts.path.strip("/")
+        self._region = region
+
+    def uri(self, name: str) -> str:
+        """Where the object is, or would be: `s3://…`."""
+        return f"s3://{self._bucket}/{self._key(name)}"
+
+    def exists(self, name: str) -> bool:
+        """Whether the object is there, with its checksum; S3 shows it only once it is whole.
+
+        The bucket is listed, since the answer to a HEAD has no words: a missing bucket would be a
+        missing object.
+        """
+        key = self._key(name)
+        with aws.translated("s3:ListBucket", self._arn()):
+            client = aws.s3_client(self._region)
+            found = client.list_objects_v2(Bucket=self._bucket, Prefix=key, MaxKeys=1)
+        there = any(entry["Key"] == key for entry in found.get("Contents", ()))
+        return there and (not _keeps_checksums(client) or self._has_checksum(client, key))
+
+    @contextmanager
+    def create(self, name: str) -> Iterator[BinaryIO]:
+        """A stream to write the object to; it is there once the block has ended, and not if the
+        block raises.
+
+        An upload that fails while it is written to shows itself as a failure of the block.
+        """
+        key = self._key(name)
+        uploading = aws.translated("s3:PutObject", self._arn(key), tries=UPLOAD_TRIES)
+        with aws.translated("s3:PutObject", self._arn(key)):
+            client = aws.upload_client(self._region, UPLOAD_TRIES)
+        with closing(client), TransferManager(client, _TRANSFER) as manager:
+            upload = _Upload(manager, client, self._bucket, key)
+            try:
+                yield cast("BinaryIO", upload)
+            except _UploadFailedError:
+                with uploading:
+                    upload.fail()
+                raise
+            except BaseException:
+                upload.cancel()
+                raise
+            with uploading:
+                upload.finish()
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """A stream to read the object from; `FileNotFoundError` if it is not there.
+
+        Its last bytes are followed by a comparison with the CRC that S3 has recorded:
+        `TransientError` if they differ.
+        """
+        key = self._key(name)
+        with aws.translated("s3:GetObject", self._arn(key)):
+            try:
+                body = aws.s3_client(self._region).get_object(Bucket=self._bucket, Key=key)["Body"]
+            except sdk.ClientError as error:
+                if error.response["Error"].get("Code") != "NoSuchKey":
+                    raise
+                raise FileNotFoundError(self.uri(name)) from error
+        with body, io.BufferedReader(_Download(body, self._arn(key)), _READ_BUFFER) as stream:
+            yield cast("BinaryIO", stream)
+
+    def delete(self, name: str) -> None:
+        """Remove the object; no error if it is not there."""
+        key = self._key(name)
+        with aws.translated("s3:DeleteObject", self._arn(key)):
+            aws.s3_client(self._region).delete_object(Bucket=self._bucket, Key=key)
+
+    def _key(self, name: str) -> str:
+        return f"{self._prefix}/{checked(name)}" if self._prefix else checked(name)
+
+    def _arn(self, key: str = "") -> str:
+        return f"arn:{aws.partition(self._region)}:s3:::{self._bucket}{'/' if key else ''}{key}"
+
+    def _has_checksum(self, client: Any, key: str) -> bool:
+        """Whether the server has the CRC of the whole object, as it does of what `create` has
+        stored.
+        """
+        with aws.translated("s3:GetObject", self._arn(key)):
+            try:
+                found = client.head_object(Bucket=self._bucket, Key=key, ChecksumMode="ENABLED")
+            except sdk.ClientError as error:
+                if error.response["Error"].get("Code") != "404":
+                    raise
+                return False  # somebody has deleted it just now
+        checksum = found.get("ChecksumCRC32", "-")
+        return (
+            "-" not in checksum
+        )  # as in one over the checksums of parts, with which nothing can be compared
+
+
+def _keeps_checksums(client: Any) -> bool:
+    """Whether objects have checksums: AWS_REQUEST_CHECKSUM_CALCULATION=when_required is for servers
+    that know none.
+    """
+    return bool(client.meta.config.request_checksum_calculation == "when_supported")
+
+
+class _UploadFailedError(OSError):
+    """An upload has failed while it was written to; why is to be asked of it."""
+
+
+class _Upload(io.RawIOBase):
+    """What is written here goes through a pipe to an upload of s3transfer, which reads it in a
+    thread of its own.
+    """
+
+    def __init__(self, manager: TransferManager, client: Any, bucket: str, key: str) -> None:
+        keeps = _keeps_checksums(client)
+        arguments = {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"} if keeps else {}
+        source, self._sink = os.pipe()
+        reader = os.fdopen(source, "rb")
+        self._crc = 0
+        self._future: Any = manager.upload(reader, bucket, key, arguments, [_Closing(reader)])
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        """Write all of it; raises if the upload has failed."""
+        with memoryview(data) as view, view.cast("B") as octets:
+            written = 0
+            while written < len(octets):
+                written += self._send(octets[written:])
+            self._crc = crc32(octets, self._crc)
+            return written
+
+    def _send(self, octets: memoryview) -> int:
+        if self._future.done():
+            raise _UploadFailedError("the upload has failed")
+        try:
+            return os.write(self._sink, octets)
+        except BrokenPipeError as error:
+            raise _UploadFailedError("the upload has ended") from error
+
+    def finish(self) -> None:
+        """Wait until all is stored; raises what the SDK raises."""
+        arguments = self._future.meta.call_args.extra_args
+        if "ChecksumAlgorithm" in arguments:
+            # s3transfer looks for it when the pipe has come to its end, so it may be known only
+            # now.
+            arguments["ChecksumCRC32"] = base64.b64encode(self._crc.to_bytes(4, "big")).decode()
+        self.fail()
+
+    def fail(self) -> None:
+        """Raise why an upload has failed, once what it left is removed."""
+        os.close(self._sink)
+        self._future.result()
+
+    def cancel(self) -> None:
+        """Drop the upload; the manager waits until its parts are removed."""
+        self._future.cancel()
+        os.close(self._sink)
+
+
+class _Closing(BaseSubscriber):
+    """Closes the pipe at the end of an upload, so that nobody goes on writing to one that has
+    failed.
+    """
+
+    def __init__(self, reader: BinaryIO) -> None:
+        self._reader = reader
+
+    def on_done(self, future: object, **_: object) -> None:
+        self._reader.close()
+
+
+class _Download(io.RawIOBase):
+    """The body of an answer; errors within it are our own."""
+
+    def __init__(self, body: Any, arn: str) -> None:
+        self._body, self._arn = body, arn
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with aws.translated("s3:GetObject", self._arn):
+            read: int = self._body.readinto(buffer)
+            return read

@@ -1,0 +1,1 @@
+"""Archives and buckets as sources: how they are named, downloaded and unpacked."""

@@ -1,0 +1,76 @@
+"""What a cloud's bucket is to a source: objects that are read one version at a time.
+
+To add a cloud, write a module with a class that is a `Bucket`, and add a line here.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol
+
+from imagemill.adapters import Adapter, load
+from imagemill.sources.artifact.url import ArtifactUrl
+
+CHUNK = 1 << 20
+"""Bytes that are read at a time, at most."""
+
+BUCKETS: Mapping[str, Adapter] = MappingProxyType(
+    {
+        "s3": Adapter("imagemill.sources.artifact.source.s3", "S3Bucket", "aws"),
+        "gs": Adapter("imagemill.sources.artifact.source.gcs", "GcsBucket", "gcp"),
+        "azure": Adapter("imagemill.sources.artifact.source.azure", "AzureContainer", "azure"),
+    }
+)
+
+
+class MissingError(Exception):
+    """There is no such object or bucket, as far as the worker may see; the text is the cloud's own
+    words.
+    """
+
+
+class ChangedError(Exception):
+    """The object is not the version that was asked for any more."""
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One version of an object, as a list of a bucket has it."""
+
+    key: str
+    size: int
+    """In bytes."""
+    version: str
+    """Its entity tag, without quotes, or generation."""
+    is_folder: bool = False
+    """Whether it stands for a folder and has no content of its own, as consoles make them."""
+
+
+class Bucket(Protocol):
+    """One bucket or container. `PermissionDenied` and `TransientError` may come of each call;
+    threads may share it.
+    """
+
+    def version(self, key: str) -> str:
+        """The version that the object has now; `MissingError` if there is none."""
+
+    def read(self, key: str, version: str, write: Callable[[bytes], object]) -> None:
+        """Hand the object's bytes to `write`, as they are stored: `Content-Encoding` is none of our
+        business.
+
+        `version` empty: whichever there is. `MissingError`, or `ChangedError` if it is another
+        version by now.
+        """
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """All objects whose keys begin with the prefix; `MissingError` if there is no such
+        bucket.
+        """
+
+
+def bucket_of(url: ArtifactUrl) -> Bucket:
+    """The bucket that an artifact is in; `OperatorError` if its cloud's packages are not
+    installed.
+    """
+    bucket: Bucket = load(BUCKETS, url.kind, "kind of bucket")(url)
+    return bucket

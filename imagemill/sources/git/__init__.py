@@ -1,0 +1,1 @@
+"""Commits of git repositories as sources: how they are named, fetched and checked out."""

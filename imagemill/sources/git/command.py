@@ -1,0 +1,244 @@
+"""Runs git for a worker that trusts neither the repository nor the request: nothing that either
+says makes git run a program, ask a question, read the worker's files or go on for ever.
+
+What keeps it so, from the git that has it on: `GIT_ALLOW_PROTOCOL` (2.3) leaves one transport;
+`GIT_CONFIG_GLOBAL` (2.32, hence `OLDEST`) makes ours the only config; `core.hooksPath=/dev/null`
+leaves no hooks. Paths that a file system takes for `.git` are refused at checkout (`.GIT` 2.2.1,
+HFS+ and NTFS spellings 2.24.1), as are files written through a link; `fetch.fsckObjects` refuses
+trees and `.gitmodules` that are made for such tricks (2.17.1, 2.19.1). A worker's git should be one
+that is still mended: https://github.com/git/git/security/advisories.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+
+from imagemill.errors import OperatorError, UserError
+from imagemill.files.tree import room
+from imagemill.ports import Progress
+from imagemill.processes import TICK
+from imagemill.sources.git.environment import (
+    CREDENTIAL_HELPER,
+    DEFAULT_PATH,
+    check_allowed,
+    config_for,
+    environment_for,
+    secrets_of,
+)
+from imagemill.sources.git.failures import failure
+from imagemill.sources.git.process import run
+from imagemill.sources.git.url import Remote
+from imagemill.sources.options import SourceOptions
+
+OLDEST = (2, 32)
+"""The git that is needed at least."""
+
+ALL_REFS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+"""All branches and tags, as what to fetch."""
+
+_SAID = 65536
+"""Bytes of standard error that are kept, the last ones."""
+
+_BLOCK = 4096
+
+
+class Bounded:
+    """Whether to go on: asks the step, and looks how large a folder has become meanwhile."""
+
+    def __init__(self, folder: Path, remote: Remote, most: int, progress: Progress) -> None:
+        self._folder, self._remote, self._most, self._progress = folder, remote, most, progress
+        self._next = 0.0
+
+    def check(self) -> None:
+        """Raise if the build is to end, or the folder is too large; it is measured a tenth of the
+        time at most.
+        """
+        self._progress.check()
+        began = time.monotonic()
+        if began >= self._next:
+            self.measure()
+            self._next = time.monotonic() + max(TICK, 10 * (time.monotonic() - began))
+
+    def measure(self) -> None:
+        """Raise if the folder is too large."""
+        taken = 0
+        for size in _sizes(self._folder):
+            taken += -(-size // _BLOCK) * _BLOCK
+            if taken > self._most:
+                raise UserError(
+                    f"{self._remote} takes more than {self._most:,} bytes",
+                    "name a subdirectory, leave out its submodules or LFS files, or have the operator raise"
+                    " IMAGEMILL_SOURCE_MAX_BYTES",
+                )
+
+
+def _sizes(folder: Path) -> Iterator[int]:
+    """Of all that is in a folder, in bytes; what goes away meanwhile does not count."""
+    folders = [os.fspath(folder)]
+    while folders:
+        with suppress(FileNotFoundError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                with suppress(FileNotFoundError):
+                    yield entry.stat(follow_symlinks=False).st_size
+
+
+@contextmanager
+def opened(
+    remote: Remote,
+    options: SourceOptions,
+    within: Path | None,
+    progress: Progress,
+    *,
+    measured: Path | None = None,
+    lfs: bool = False,
+) -> Iterator["Git"]:
+    """A git for one remote repository, with all of its own in a folder that is gone at the end.
+
+    The folder is made in `within`, or where the system has such. It, or `measured`, may not become
+    larger than the worker allows. `PermissionDenied` if the worker does not speak to such a
+    repository at all.
+    """
+    check_allowed(remote, options)
+    with tempfile.TemporaryDirectory(prefix="git-", dir=within) as folder, room(Path(folder)):
+        home = Path(folder)
+        yield Git(
+            remote,
+            options,
+            home,
+            Bounded(measured or home, remote, options.max_bytes, progress),
+            lfs=lfs,
+        )
+
+
+class Git:
+    """Git for one remote repository, which it calls `origin`; made by `opened`.
+
+    `run` and `output` take what follows `git` on a command line. `home` is an empty folder that
+    only the worker's user can read; `repository` in it is what git works on.
+    """
+
+    def __init__(
+        self,
+        remote: Remote,
+        options: SourceOptions,
+        home: Path,
+        bounded: Bounded,
+        *,
+        lfs: bool = False,
+    ) -> None:
+        self._remote, self._home, self._bounded = remote, home, bounded
+        self._secrets = tuple(secrets_of(remote, options))
+        self.repository = home / "repository"
+        self._git = _git(options.environment.get("PATH", DEFAULT_PATH))
+        (home / "config").write_text(config_for(remote, options, home, lfs))
+        (home / "credentials").write_text(CREDENTIAL_HELPER)
+        self._environment = environment_for(remote, options, home)
+        self._environment["GIT_DIR"] = str(self.repository)
+
+    def init(self, object_format: str = "sha1") -> None:
+        """Make the empty repository; the format is that of its ids, sha1 or sha256."""
+        self.run("init", "--quiet", "--bare", f"--object-format={object_format}")
+
+    def fetch(self, *options: str, wanted: Sequence[str]) -> None:
+        """Fetch the objects or refs; `NotServedAloneError` if the server does not give them as the
+        options say.
+        """
+        self.run("fetch", "--quiet", "--no-tags", *options, "--stdin", "origin", stdin=wanted)
+        self._bounded.measure()
+
+    def check_out(self, commit: str, tree: Path, *, sparse: bool) -> None:
+        """Write the commit's files into `tree`; if `sparse`, those of `info/sparse-checkout` in the
+        repository.
+        """
+        settings = (f"core.sparseCheckout={str(sparse).lower()}", "core.sparseCheckoutCone=false")
+        config = [part for setting in settings for part in ("-c", setting)]
+        self.run(*config, "read-tree", "-m", "-u", commit, tree=tree)
+        self._bounded.measure()
+
+    def run(
+        self,
+        *arguments: str,
+        tree: Path | None = None,
+        read: Callable[[bytes], None] | None = None,
+        stdin: Sequence[str] = (),
+    ) -> None:
+        """Run git, with `tree` as the folder for the files if one is given, and the lines of
+        `stdin` to read.
+
+        `read` gets its output as it comes.
+
+        Its failure is the error that it means to whoever can mend it
+        (`imagemill.sources.git.source.failures`).
+        """
+        said = bytearray()
+
+        def keep(chunk: bytes) -> None:
+            said.extend(chunk)
+            del said[:-_SAID]
+
+        work = {"GIT_WORK_TREE": str(tree)} if tree else {}
+        given = self._home / "stdin"
+        given.write_text("".join(f"{line}\n" for line in stdin))
+        with given.open("rb") as file:
+            command, environment = [self._git, *arguments], {**self._environment, **work}
+            code = run(
+                command, environment, self._home, file, self._bounded.check, read or _ignore, keep
+            )
+        if code < 0:
+            raise OperatorError(
+                f"git was ended by signal {-code} while it worked on {self._remote}",
+                "see whether the worker has memory enough (the kernel's log says so)",
+            )
+        if code:
+            raise failure(self._remote, self._without_secrets(said.decode(errors="replace")))
+
+    def output(self, *arguments: str, stdin: Sequence[str] = ()) -> bytes:
+        """Run git and return all that it prints, for answers that are short."""
+        chunks: list[bytes] = []
+        self.run(*arguments, read=chunks.append, stdin=stdin)
+        return b"".join(chunks)
+
+    def _without_secrets(self, text: str) -> str:
+        """A server may send back in its answer what it was sent."""
+        for secret in self._secrets:
+            text = text.replace(secret, "…")
+        return text
+
+
+def _ignore(_: bytes) -> None:
+    pass
+
+
+@lru_cache
+def _git(path: str) -> str:
+    """The git on `path`; `OperatorError` if there is none, or an old one."""
+    found = shutil.which("git", path=path)
+    if found is None:
+        raise OperatorError("The worker has no git", "install it (Debian: git)")
+    said = subprocess.run(
+        [found, "version"], env={"PATH": path}, capture_output=True, text=True, check=False
+    ).stdout
+    version = re.match(r"git version (\d+)\.(\d+)", said)  # git version 2.39.5 (Apple Git-154)
+    if version is None or (int(version[1]), int(version[2])) < OLDEST:
+        raise OperatorError(
+            f"The worker's git is too old to be run on what nobody vouches for: {said.strip()}",
+            f"install {'.'.join(map(str, OLDEST))} or a later one",
+        )
+    return found
+
+
+def check_lfs(environment: Mapping[str, str]) -> None:
+    """`OperatorError` if the worker has no Git LFS."""
+    if shutil.which("git-lfs", path=environment.get("PATH", DEFAULT_PATH)) is None:
+        raise OperatorError(
+            "The source asks for Git LFS, and the worker has none", "install it (Debian: git-lfs)"
+        )

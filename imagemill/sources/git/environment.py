@@ -1,0 +1,259 @@
+"""What git is told by a worker: what it may do, its config, its variables, and the credentials for
+one host.
+"""
+
+import base64
+import os
+import shlex
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from imagemill.errors import PermissionDenied
+from imagemill.sources.git.url import PLAIN, Remote
+from imagemill.sources.host_credentials import own_file, token_line
+from imagemill.sources.options import SourceOptions
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_TOKENS = "IMAGEMILL_TOKENS_OF_HOSTS"
+_ANYBODY = "x-access-token"
+"""The user's name for a token that has none: GitHub's own for it, and the other forges take any."""
+
+_BY_TOKEN = frozenset({"https", "http"})
+_KEPT = frozenset({"GIT_ASKPASS", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "GIT_PROXY_SSL_CAINFO"})
+"""What git may be told by the worker's own environment; its other variables could undo what is
+written here.
+"""
+
+
+def check_allowed(remote: Remote, options: SourceOptions) -> None:
+    """`PermissionDenied` if the worker does not speak to such a repository at all."""
+    if remote.scheme in PLAIN and not {remote.host, remote.address} & options.insecure_hosts:
+        raise PermissionDenied(
+            f"The worker does not read {remote} by {remote.scheme}://, which anybody on the way can change",
+            f"write git+https://, or have the operator add {remote.address} to IMAGEMILL_SOURCE_INSECURE_HOSTS",
+        )
+    path = Path(os.path.realpath(remote.path))
+    if remote.scheme == "file" and not any(
+        path.is_relative_to(os.path.realpath(root)) for root in options.roots
+    ):
+        allowed = ", ".join(map(str, options.roots)) or "none"
+        raise PermissionDenied(
+            f"The worker may not read sources at {remote.path}; folders that it may: {allowed}",
+            "name a repository on a server, or have the operator add its folder to IMAGEMILL_SOURCE_ROOTS",
+        )
+
+
+_CONFIG = """\
+[core]
+    hooksPath = /dev/null
+    fsmonitor = false
+    askPass =
+    attributesFile = /dev/null
+    excludesFile = /dev/null
+    autocrlf = false
+    eol = lf
+    symlinks = true
+    protectHFS = true
+    protectNTFS = true
+[init]
+    templateDir =
+    defaultBranch = main
+[fetch]
+    fsckObjects = true
+    unpackLimit = 1
+    recurseSubmodules = false
+    writeCommitGraph = false
+[fetch "fsck"]
+    badTimezone = ignore
+    missingSpaceBeforeDate = ignore
+    zeroPaddedFilemode = ignore
+[transfer]
+    bundleURI = false
+[submodule]
+    recurse = false
+[gc]
+    auto = 0
+[maintenance]
+    auto = false
+[protocol]
+    version = 2
+[http]
+    followRedirects = initial
+    lowSpeedLimit = 1
+    lowSpeedTime = 60
+"""
+"""Wins over the operator's, who may have set them for people. The three faults under `fetch.fsck`
+are harmless, and common in the history of old repositories. Servers send some bytes every five
+seconds while they prepare a pack."""
+
+_NO_LFS = """\
+[filter "lfs"]
+    smudge =
+    process =
+    required = false
+"""
+
+_LFS = """\
+[filter "lfs"]
+    smudge = git-lfs smudge -- %f
+    process = git-lfs filter-process
+    required = true
+[lfs]
+    url = {url}
+    basicTransfersOnly = true
+    skipDownloadErrors = false
+"""
+"""The URL is set, since `.lfsconfig` in the repository could name any, also of files."""
+
+CREDENTIAL_HELPER = f"""\
+# Tells git the credentials for a host, as gitcredentials(7) has it. Arguments: the folder of credentials, what to do.
+# Asked by the host that git has really come to: where that redirects to another one, it gets that one's or none.
+host=
+while IFS='=' read -r key value; do
+    if [ "$key" = host ]; then host=$value; fi
+done
+name=$(printf %s "$host" | tr -d '[]' | tr A-Z: a-z_)
+case $name in '' | .* | *[!a-z0-9._-]*) exit 0 ;; esac
+case $2 in
+    get) if [ -e "$0.$name" ]; then exit 0; fi ;;
+    erase) : > "$0.$name"; exit 0 ;;  # refused: Git LFS would ask for them, and try them, without end
+    *) exit 0 ;;
+esac
+end='
+'
+token=
+if [ -n "$1" ] && [ -f "$1/$name" ]; then
+    read -r token < "$1/$name"
+else
+    case ${_TOKENS} in
+        *"$end$name "*) token=${{{_TOKENS}#*"$end$name "}} token=${{token%%"$end"*}} ;;
+    esac
+fi
+case $token in
+    '') ;;
+    *:*) printf 'username=%s\\npassword=%s\\n' "${{token%%:*}}" "${{token#*:}}" ;;
+    *) printf 'username={_ANYBODY}\\npassword=%s\\n' "$token" ;;
+esac
+"""
+"""A helper, and not a program for `GIT_ASKPASS`: those are told in words who asks, in one prompt
+for each half. `printf` is the shell's own, so that no token is ever an argument of a process."""
+
+
+def config_for(remote: Remote, options: SourceOptions, home: Path, lfs: bool) -> str:
+    """The only config that git reads, besides that of the repository it makes."""
+    parts = [f"[include]\n    path = {_quoted(options.git_config)}\n"] if options.git_config else []
+    parts.append(_CONFIG)
+    parts.append(_LFS.format(url=_quoted(_lfs_url(remote))) if lfs else _NO_LFS)
+    if remote.scheme in _BY_TOKEN:
+        helper = shlex.join(["sh", str(home / "credentials"), str(options.credentials or "")])
+        parts.append(f"[credential]\n    helper = {_quoted(f'!{helper}')}\n")
+    if remote.scheme == "file":  # the operator has allowed its folder, whoever owns it
+        folders = (remote.path, f"{remote.path}/.git")
+        parts.append(
+            "[safe]\n" + "".join(f"    directory = {_quoted(folder)}\n" for folder in folders)
+        )
+    parts.append(f'[remote "origin"]\n    url = {_quoted(remote)}\n')
+    return "".join(parts)
+
+
+def _quoted(value: object) -> str:
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
+
+
+def _lfs_url(remote: Remote) -> str:
+    """https://github.com/git-lfs/git-lfs/blob/main/docs/api/server-discovery.md."""
+    if remote.scheme not in _BY_TOKEN:
+        return str(remote)
+    return f"{remote}/info/lfs" if remote.path.endswith(".git") else f"{remote}.git/info/lfs"
+
+
+def environment_for(remote: Remote, options: SourceOptions, home: Path) -> dict[str, str]:
+    """The variables that git gets: the worker's, but none that steers git or ssh, and ours."""
+    agent = {"SSH_AUTH_SOCK"} if options.ssh_keys is None else set()
+    kept = {
+        name: value
+        for name, value in options.environment.items()
+        if not name.startswith(("GIT_", "SSH_", "LC_", "LANG")) or name in _KEPT | agent
+    }
+    ours = {
+        "GIT_CONFIG_GLOBAL": str(home / "config"),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_ALLOW_PROTOCOL": remote.scheme,
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_LITERAL_PATHSPECS": "1",
+        "GIT_NO_LAZY_FETCH": "1",  # from 2.45 on
+        "GIT_OPTIONAL_LOCKS": "0",
+        "LC_ALL": "C",
+    }
+    if options.tokens:
+        ours[_TOKENS] = "\n" + "".join(
+            f"{name} {token.strip()}\n" for name, token in options.tokens.items()
+        )
+    if remote.scheme == "ssh":
+        ours |= {
+            "GIT_SSH_COMMAND": shlex.join(_ssh(remote, options, home)),
+            "GIT_SSH_VARIANT": "ssh",
+        }
+    # An empty GIT_ASKPASS keeps git from asking by that of ssh.
+    return {"PATH": DEFAULT_PATH, "HOME": str(home), "GIT_ASKPASS": "", **kept, **ours}
+
+
+def _ssh(remote: Remote, options: SourceOptions, home: Path) -> list[str]:
+    """The ssh that asks nothing, knows its hosts, and offers one key (sshconfig_for(5))."""
+    settings = [
+        "BatchMode=yes",
+        "StrictHostKeyChecking=yes",
+        "ForwardAgent=no",
+        "ClearAllForwardings=yes",
+    ]
+    settings += ["ControlMaster=no"]  # it would stay behind
+    settings += ["ConnectTimeout=30", "ServerAliveInterval=15", "ServerAliveCountMax=4"]
+    if options.known_hosts:
+        settings += [
+            f"UserKnownHostsFile={_quoted(options.known_hosts)}",
+            "GlobalKnownHostsFile=/dev/null",
+        ]
+    command = ["ssh"]
+    if options.ssh_keys:
+        settings += [
+            "IdentitiesOnly=yes",
+            "IdentityAgent=none",
+            "PreferredAuthentications=publickey",
+        ]
+        command += ["-F", "/dev/null", "-i", str(_key(remote, options.ssh_keys, home))]
+    return command + [part for setting in settings for part in ("-o", setting)]
+
+
+def _key(remote: Remote, folder: Path, home: Path) -> Path:
+    """The private key for the remote's host. ssh wants it to be ours alone, which what is mounted
+    often is not.
+    """
+    for key in (folder / remote.file_name, folder / "default"):
+        content = own_file(key)
+        if content is None:
+            continue
+        if not stat.S_IMODE(key.stat().st_mode) & 0o077:
+            return key
+        copy = home / "key"
+        copy.touch(mode=0o600)
+        copy.write_bytes(content)
+        return copy
+    raise PermissionDenied(
+        f"The worker has no SSH key for {remote.address}, which {remote} is on",
+        f"put a deploy key's private half into the file {remote.file_name} or default in IMAGEMILL_GIT_SSH_KEYS",
+    )
+
+
+def secrets_of(remote: Remote, options: SourceOptions) -> Iterator[str]:
+    """What must not be in an error about the remote: its host's token, also as it goes over the
+    wire.
+    """
+    if remote.scheme not in _BY_TOKEN:
+        return
+    if line := token_line(remote.address, options):
+        user, _, token = line.partition(":") if ":" in line else (_ANYBODY, "", line)
+        yield from (base64.b64encode(f"{user}:{token}".encode()).decode(), line, token)

@@ -1,0 +1,3 @@
+"""What all workers share in Redis: the journal of a build, an image's lock, and what is known of
+sources.
+"""

@@ -1,0 +1,36 @@
+"""The records of what images were made from, in Redis, beside the journals of the builds."""
+
+from redis import Redis
+
+from imagemill.state.journal import KEEP_SECONDS
+from imagemill.why.record import InputRecord
+
+
+class InputRecords:
+    """Source hash → the record of the inputs that it stands for.
+
+    A record is kept for `journal.KEEP_SECONDS` after it was last used, as the journal of a build
+    is.
+    """
+
+    def __init__(self, redis: Redis, prefix: str) -> None:
+        self._redis = redis
+        self._prefix = f"{prefix}imagemill:"
+
+    def keep(self, source_hash: str, record: InputRecord) -> None:
+        """Keep the record."""
+        self._redis.set(self._record(source_hash), record.dump(), ex=KEEP_SECONDS)
+
+    def find(self, source_hash: str) -> InputRecord | None:
+        """The record; None if nobody has kept it, or nobody has used it for too long. Errors are
+        `load`'s.
+        """
+        found = self._redis.getex(self._record(source_hash), ex=KEEP_SECONDS)
+        return InputRecord.load(found) if isinstance(found, bytes) else None
+
+    def use(self, source_hash: str) -> bool:
+        """Note that the record is used; False if there is none (any more)."""
+        return bool(self._redis.expire(self._record(source_hash), KEEP_SECONDS))
+
+    def _record(self, source_hash: str) -> str:
+        return f"{self._prefix}inputs:{source_hash}"

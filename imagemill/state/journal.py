@@ -1,0 +1,254 @@
+"""What is known of a build while it runs, beside its Celery result: a Redis stream of events per
+build.
+
+States, log lines and the report are entries of one stream, so that whoever follows a build (the
+live view, `logs -f`, `wait`) reads one thing, in order, from any position; a stream, unlike
+pub/sub, loses nothing when a reader is away for a moment. A second key says that somebody wants the
+build cancelled.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from redis import Redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from imagemill.messages import BuildReport, State, StepTime
+
+KEEP_SECONDS = 24 * 3600
+"""How long a build's events are kept after it has begun, and after it has ended."""
+
+MAX_EVENTS = 20_000
+"""About how many events of one build are kept; older ones make room."""
+
+MAX_LINE = 8192
+"""Characters of one log line; the rest is cut."""
+
+LOST = (RedisConnectionError, RedisTimeoutError)
+"""What redis-py raises when the server is away."""
+
+
+_ENTER = """
+local events, states, cancel, result = unpack(KEYS)
+local state, entry, shown, keep, most = unpack(ARGV)
+redis.call('XADD', events, 'MAXLEN', '~', most, '*', 'state', state)
+if redis.call('RPUSH', states, entry) == 1 then
+    redis.call('EXPIRE', events, keep)
+    redis.call('EXPIRE', states, keep)
+end
+redis.call('SET', result, shown, 'EX', keep)
+return {redis.call('LRANGE', states, 0, -1), redis.call('EXISTS', cancel)}
+"""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One entry of a build's journal; exactly one of `state`, `line` and `report` is set."""
+
+    position: str
+    at: float
+    state: State | None = None
+    line: str | None = None
+    report: BuildReport | None = None
+
+
+def connect(url: str, *, patience: int = 6) -> Redis:
+    """A Redis client that rides out short absences: `patience` tries, with jittered back-off up to
+    1 s each.
+    """
+    return Redis.from_url(
+        _for_redis_py(url),
+        socket_connect_timeout=5,
+        socket_timeout=15,
+        health_check_interval=30,
+        retry=Retry(ExponentialWithJitterBackoff(cap=1, base=0.05), patience),
+        retry_on_error=list(LOST),
+    )
+
+
+@dataclass(frozen=True)
+class Entered:
+    """What `Journal.enter` answers; `cancelled` says whether the build is to be cancelled."""
+
+    _entries: list[bytes]
+    cancelled: bool
+
+    @property
+    def steps(self) -> tuple[StepTime, ...]:
+        """The times of all states of the build so far; the last one has not ended."""
+        return _times(self._entries)
+
+    @property
+    def again(self) -> bool:
+        """Whether the build was in this state before: a retry, or a wait."""
+        states = [entry.split()[0] for entry in self._entries[-2:]]
+        return len(states) == 2 and states[0] == states[1]
+
+
+class Journal:
+    """The journals of all builds in one Redis; `prefix` keeps several installations in one database
+    apart.
+
+    `result_key` gives the key of a task's result in the same Redis (Celery's
+    `backend.get_key_for_task`).
+    """
+
+    def __init__(self, redis: Redis, prefix: str, result_key: Callable[[str], bytes]) -> None:
+        self.redis = redis
+        self._prefix = f"{prefix}imagemill:build:"
+        self._result_key = result_key
+        self._enter = redis.register_script(_ENTER)
+
+    def enter(self, build: str, state: State, at: float, **more: Any) -> Entered:
+        """Note that the build came to `state` at the time `at`: in its journal and, with `more`, in
+        its result.
+
+        One command, since each step does it: what Celery's own `update_state` would do takes three.
+        It may overwrite a result of Celery's that is final, so a build that has ended must not be
+        entered again.
+        """
+        keys: list[bytes | str] = [
+            *(self._key(build, what) for what in ("events", "states", "cancel")),
+            self._result_key(build),
+        ]
+        noted: list[Any] = [state.value, f"{state.value} {at}", _result(build, state, at, more)]
+        times, cancelled = cast("list[Any]", self._enter(keys, [*noted, KEEP_SECONDS, MAX_EVENTS]))
+        return Entered(times, bool(cancelled))
+
+    def show(self, build: str, state: State, at: float, **more: Any) -> None:
+        """Show `state`, with `more`, in the build's result alone."""
+        self.redis.set(self._result_key(build), _result(build, state, at, more), ex=KEEP_SECONDS)
+
+    def steps(self, build: str) -> tuple[StepTime, ...]:
+        """The times of all states of the build so far; the last one has not ended. Empty if it is
+        not known.
+        """
+        return _times(cast("list[bytes]", self.redis.lrange(self._key(build, "states"), 0, -1)))
+
+    def log(self, build: str, lines: Sequence[str]) -> None:
+        """Add lines to the build's log, in one round trip."""
+        pipeline = self.redis.pipeline(transaction=False)
+        for line in lines:
+            pipeline.xadd(
+                self._key(build, "events"),
+                {"line": line[:MAX_LINE]},
+                maxlen=MAX_EVENTS,
+                approximate=True,
+            )
+        pipeline.execute()
+
+    def end(self, build: str, report: BuildReport) -> None:
+        """Note the report: the last event of a build."""
+        pipeline = self.redis.pipeline(transaction=False)
+        pipeline.xadd(
+            self._key(build, "events"), {"report": report.model_dump_json(exclude_none=True)}
+        )
+        pipeline.expire(self._key(build, "events"), KEEP_SECONDS)
+        pipeline.expire(self._key(build, "states"), KEEP_SECONDS)
+        pipeline.execute()
+
+    def events(self, build: str, after: str = "0", wait: float = 0) -> list[Event]:
+        """Up to 1000 events after the position `after`, waiting up to `wait` seconds for the first
+        of them.
+        """
+        block = max(1, int(wait * 1000)) if wait else None
+        answer = self.redis.xread({self._key(build, "events"): after}, count=1000, block=block)
+        streams = cast("list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]", _pairs(answer))
+        return [_event(position, fields) for _, entries in streams for position, fields in entries]
+
+    def last_lines(self, build: str, count: int = 20) -> tuple[str, ...]:
+        """The last lines of the build's log, oldest first."""
+        newest = self._newest(build, 10 * count)
+        lines = [event.line for event in newest if event.line is not None]
+        return tuple(reversed(lines[:count]))
+
+    def report(self, build: str) -> BuildReport | None:
+        """The build's report, once it has ended."""
+        return next((event.report for event in self._newest(build, 100) if event.report), None)
+
+    def ask_to_cancel(self, build: str) -> None:
+        """Leave word for the worker that the build is to stop."""
+        self.redis.set(self._key(build, "cancel"), int(time.time()), ex=KEEP_SECONDS)
+
+    def is_cancelled(self, build: str) -> bool:
+        """Whether somebody wants the build to stop."""
+        return bool(self.redis.exists(self._key(build, "cancel")))
+
+    def deliveries(self, task: str) -> int:
+        """Count one more delivery of the task with this id, and say how many there have been."""
+        key = self._key(task, "deliveries")
+        pipeline = self.redis.pipeline(transaction=False)
+        pipeline.incr(key)
+        pipeline.expire(key, KEEP_SECONDS)
+        return int(pipeline.execute()[0])
+
+    def _key(self, build: str, what: str) -> str:
+        return f"{self._prefix}{build}:{what}"
+
+    def _newest(self, build: str, count: int) -> Iterator[Event]:
+        entries = cast(
+            "list[tuple[bytes, dict[bytes, bytes]]]",
+            self.redis.xrevrange(self._key(build, "events"), count=count),
+        )
+        return (_event(position, fields) for position, fields in entries)
+
+
+def _pairs(answer: Any) -> Any:
+    """XREAD's answer is a list of pairs in RESP2 and a mapping in RESP3."""
+    if isinstance(answer, dict):
+        return [
+            (key, [entry for batch in batches for entry in batch])
+            for key, batches in answer.items()
+        ]
+    return answer or []
+
+
+def _for_redis_py(url: str) -> str:
+    """Celery's URL of a unix socket, `redis+socket:///PATH?virtual_host=DB`, as redis-py spells
+    it.
+    """
+    scheme, _, rest = url.partition("://")
+    return (
+        f"unix://{rest.replace('virtual_host=', 'db=')}"
+        if scheme in ("redis+socket", "socket")
+        else url
+    )
+
+
+def _result(build: str, state: State, at: float, more: dict[str, Any]) -> str:
+    """A result that is not final, as Celery writes it: what AsyncResult and Flower show."""
+    meta = {"build": build, "since": at, **more}
+    return json.dumps(
+        {"task_id": build, "status": state.value, "result": meta, "traceback": None, "children": []}
+    )
+
+
+def _times(entries: list[bytes]) -> tuple[StepTime, ...]:
+    """Each state ends when the next begins; one that is entered again at once (a retry, a wait)
+    goes on.
+    """
+    steps: list[StepTime] = []
+    for name, at in (entry.decode().split() for entry in entries):
+        if steps and steps[-1].state == name:
+            continue
+        if steps:
+            steps[-1] = steps[-1].model_copy(update={"ended": float(at)})
+        steps.append(StepTime(state=State(name), started=float(at)))
+    return tuple(steps)
+
+
+def _event(position: bytes, fields: dict[bytes, bytes]) -> Event:
+    """Read one entry; its position begins with Redis' own clock, in milliseconds."""
+    where = position.decode()
+    at = int(where.split("-")[0]) / 1000
+    if b"state" in fields:
+        return Event(where, at, state=State(fields[b"state"].decode()))
+    if b"report" in fields:
+        return Event(where, at, report=BuildReport.load(json.loads(fields[b"report"])))
+    return Event(where, at, line=fields[b"line"].decode(errors="replace"))

@@ -1,0 +1,84 @@
+"""One build at a time per image: a lock in Redis that outlives its steps, but not its worker.
+
+The lock belongs to a *build*, not to a process: a redelivered message of the same build gets its
+own lock back. While a step runs the lock is short-lived and renewed by a thread, so it is free
+again soon after a worker has died; between two steps, when the build is a message in a queue and
+nobody can renew, it lasts until the build's deadline.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from redis import Redis
+from redis.exceptions import LockError
+from redis.lock import Lock
+
+from imagemill.state.journal import LOST
+
+log = logging.getLogger(__name__)
+
+
+class ImageLock:
+    """The lock on one image (`repository:tag`), as seen by one build.
+
+    `lease` is in seconds; `lost` says that another build took the lock over.
+    """
+
+    def __init__(self, redis: Redis, prefix: str, image: str, build: str, lease: float) -> None:
+        self._token = build.encode()
+        self._lease = lease
+        self._redis = redis
+        self._lock = Lock(
+            redis, f"{prefix}imagemill:lock:{image}", timeout=lease, thread_local=False
+        )
+        # Lock compares this with what stands in Redis, so that a build's next process holds what
+        # its last one took.
+        self._lock.local.token = self._token
+        self.lost = False
+
+    def acquire(self) -> bool:
+        """Take the lock if it is free or this build's own already; does not wait."""
+        if self._lock.owned():
+            self._lock.reacquire()
+            return True
+        return bool(self._lock.acquire(blocking=False, token=self._token.decode()))
+
+    def holder(self) -> str:
+        """The id of the build that holds the lock; empty if it is free."""
+        value = self._redis.get(self._lock.name)
+        return value.decode() if isinstance(value, bytes) else ""
+
+    def release(self) -> None:
+        """Give the lock back if this build has it."""
+        with suppress(LockError):
+            self._lock.release()
+        self._lock.local.token = self._token
+
+    @contextmanager
+    def renewed(self, afterwards: float) -> Iterator[None]:
+        """Keep the lock while the block runs, then leave it for `afterwards` seconds to the build's
+        next step.
+        """
+        ended = threading.Event()
+        thread = threading.Thread(target=self._renew, args=(ended,), name="image-lock", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+        with suppress(LockError):  # lost meanwhile: it is another build's
+            self._lock.extend(max(afterwards, self._lease), replace_ttl=True)
+
+    def _renew(self, ended: threading.Event) -> None:
+        while not ended.wait(self._lease / 3):
+            try:
+                self._lock.reacquire()
+            except LockError:
+                # This process was stopped for longer than the lease, and another build took over.
+                self.lost = True
+                return
+            except LOST as error:
+                log.warning("The lock %s could not be renewed: %s", self._lock.name, error)

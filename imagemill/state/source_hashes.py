@@ -1,0 +1,34 @@
+"""Source hashes that were found before, in Redis: what cannot change is fetched and hashed once, on
+one worker.
+"""
+
+import hashlib
+
+from redis import Redis
+
+KEEP_SECONDS = 30 * 24 * 3600
+"""How long a hash is kept after it was last asked for."""
+
+
+class KnownHashes:
+    """Inputs, as a text that names all of them → the source hash."""
+
+    def __init__(self, redis: Redis, prefix: str) -> None:
+        self._redis = redis
+        self._prefix = f"{prefix}imagemill:hash:"
+
+    def find(self, inputs: str) -> str | None:
+        """The source hash of these inputs; None if nobody has found it, or not for long."""
+        found = self._redis.getex(self._key(inputs), ex=KEEP_SECONDS)
+        return found.decode() if isinstance(found, bytes) else None
+
+    def keep(self, inputs: str, source_hash: str) -> None:
+        """Remember what was found."""
+        self._redis.set(self._key(inputs), source_hash, ex=KEEP_SECONDS)
+
+    def forget(self, inputs: str) -> None:
+        """Forget a hash that turned out to be wrong."""
+        self._redis.delete(self._key(inputs))
+
+    def _key(self, inputs: str) -> str:
+        return self._prefix + hashlib.sha256(inputs.encode()).hexdigest()

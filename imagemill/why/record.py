@@ -1,0 +1,159 @@
+"""The record of everything that an image is made from: what `imagemill why` compares, small enough
+to be kept.
+
+It tells that something differs, but not what the contents were: of files it has digests, and of
+build arguments, whose values may be secrets, too. Digests are cut to 8 bytes, enough to see a
+difference; the source hash is no shorter for it.
+"""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
+
+from imagemill.config.model import Builder
+from imagemill.context import FORMAT, Entry, Manifest
+from imagemill.context.hashing import platform
+from imagemill.context.manifest import Kind
+from imagemill.dockerfile.base_images import Stage, stages
+from imagemill.errors import OperatorError, UserError
+from imagemill.messages import BuildRequest
+
+VERSION = 1
+"""First byte of a record that is kept. Raise it when records are written so that the code of before
+would misread them."""
+
+_DIGITS = 16
+"""Of a digest, in hex."""
+
+_LETTERS: dict[Kind, str] = {"file": "f", "exec": "x", "link": "l", "dir": "d"}
+_KINDS = {letter: kind for kind, letter in _LETTERS.items()}
+
+
+class Recipe(NamedTuple):
+    """The Dockerfile that an image is built by."""
+
+    path: str
+    """Relative to the source's top."""
+    digest: str
+    """Of its content; cut."""
+    generated: bool = False
+    """Whether the source has none, and it was generated."""
+
+
+@dataclass(frozen=True)
+class InputRecord:
+    """All inputs of an image. Two builds with the same source hash have the same record."""
+
+    recipe: Recipe
+    entries: tuple[Entry, ...] = ()
+    """What the build can see, as in the `Manifest`; their `sha256` is cut."""
+    stages: tuple[Stage, ...] = ()
+    target: str | None = None
+    platform: str | None = None
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    """Name → digest of the name and the value; cut."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    """Ids of build secrets, sorted."""
+    format: int = FORMAT
+    """How the source hash is made, which is an input too."""
+
+    def dump(self) -> bytes:
+        """The record as it is kept: the same bytes for the same record."""
+        head = json.dumps(self._head(), sort_keys=True, separators=(",", ":"))
+        digests = bytes.fromhex("".join(entry.sha256 for entry in self.entries))
+        return bytes([VERSION]) + zlib.compress(head.encode() + b"\n" + digests)
+
+    @classmethod
+    def load(cls, data: bytes) -> Self:
+        """Read what `dump` wrote. `UserError` if that was a newer version of Imagemill,
+        `OperatorError` if the record is damaged.
+        """
+        if data[:1] > bytes([VERSION]):
+            raise UserError(
+                f"The record of the inputs is of version {data[0]}, and this Imagemill reads version {VERSION}",
+                "use an Imagemill that is as new as the workers'",
+            )
+        try:
+            head, _, digests = zlib.decompress(data[1:]).partition(b"\n")
+            return cls(**_read(json.loads(head), digests.hex()))
+        except (zlib.error, ValueError, LookupError, TypeError) as error:
+            raise OperatorError(
+                f"The record of the inputs is damaged: {error}",
+                "build once more, which writes it anew",
+            ) from error
+
+    def _head(self) -> dict[str, Any]:
+        """All but the digests, column by column, which compresses better."""
+        return {
+            "recipe": self.recipe,
+            "stages": self.stages,
+            "target": self.target,
+            "platform": self.platform,
+            "build_args": dict(self.build_args),
+            "labels": dict(self.labels),
+            "secrets": self.secrets,
+            "format": self.format,
+            "kinds": "".join(_LETTERS[entry.kind] for entry in self.entries),
+            "paths": [entry.path.decode(errors="surrogateescape") for entry in self.entries],
+            "sizes": [entry.size for entry in self.entries if entry.sha256],
+            "links": [
+                entry.target.decode(errors="surrogateescape")
+                for entry in self.entries
+                if entry.kind == "link"
+            ],
+        }
+
+
+def record(request: BuildRequest, builder: Builder, manifest: Manifest) -> InputRecord:
+    """The record of the image that `hashing.source_hash` names by the same arguments."""
+    recipe = manifest.dockerfile
+    return InputRecord(
+        recipe=Recipe(recipe.path, recipe.sha256[:_DIGITS], recipe.generated),
+        entries=tuple(
+            Entry(kind, path, size, sha256[:_DIGITS], target)
+            for kind, path, size, sha256, target in manifest.entries
+        ),
+        stages=stages(recipe.content.decode(errors="replace"), request.build_args),
+        target=request.target,
+        platform=platform(request, builder),
+        build_args={name: _digest(name, value) for name, value in request.build_args.items()},
+        labels=request.labels,
+        secrets=tuple(sorted(request.secrets)),
+    )
+
+
+def _digest(name: str, value: str) -> str:
+    """With the name, so that it does not show which arguments have the same value."""
+    return hashlib.sha256(json.dumps([name, value]).encode()).hexdigest()[:_DIGITS]
+
+
+def _read(head: dict[str, Any], digests: str) -> dict[str, Any]:
+    """The fields of a record."""
+    kinds, paths, sizes, links = (head.pop(name) for name in ("kinds", "paths", "sizes", "links"))
+    return head | {
+        "recipe": Recipe(*head["recipe"]),
+        "stages": tuple(Stage(*stage) for stage in head["stages"]),
+        "secrets": tuple(head["secrets"]),
+        "entries": tuple(
+            _entries(zip(kinds, paths, strict=True), iter(sizes), iter(links), digests)
+        ),
+    }
+
+
+def _entries(
+    named: Iterable[tuple[str, str]], sizes: Iterator[int], links: Iterator[str], digests: str
+) -> Iterator[Entry]:
+    at = 0
+    for letter, text in named:
+        path = text.encode(errors="surrogateescape")
+        if letter == "d":
+            yield Entry("dir", path)
+        elif letter == "l":
+            yield Entry("link", path, target=next(links).encode(errors="surrogateescape"))
+        else:
+            yield Entry(_KINDS[letter], path, next(sizes), digests[at : at + _DIGITS])
+            at += _DIGITS

@@ -1,0 +1,58 @@
+"""What a build leaves behind is removed when it has ended: by whoever ends it, or by whoever finds
+that it has.
+"""
+
+import logging
+import time
+
+from imagemill.errors import ImagemillError, TransientError
+from imagemill.messages import Build
+from tasks import workspace
+from tasks.settings import Setup
+
+log = logging.getLogger(__name__)
+
+PAUSES = (0.5, 2.0)
+"""Seconds after each try to remove a context whose store is away for a moment."""
+
+
+def clean_up(setup: Setup, build: Build) -> None:
+    """Free the image's lock and remove the context; may be done twice.
+
+    A context that cannot be removed now is left: on this machine to `sweep`, elsewhere to the
+    store's own life cycle.
+    """
+    if build.locked:
+        workspace.lock(setup, build).release()
+    if build.context is None:
+        return
+    try:
+        _delete(setup, build, build.context)
+    except (ImagemillError, OSError) as error:
+        log.warning("The context %s stays behind: %s", build.context, error)
+
+
+def _delete(setup: Setup, build: Build, context: str) -> None:
+    contexts = workspace.contexts(setup, build)
+    for pause in PAUSES:
+        try:
+            return contexts.delete(context)
+        except TransientError as error:
+            log.info(
+                "The context %s could not be removed: %s; trying again in %.1f s",
+                context,
+                error,
+                pause,
+            )
+            time.sleep(pause)
+    contexts.delete(context)
+
+
+def discard(setup: Setup, build: Build) -> None:
+    """End what a builder may have left behind elsewhere, if the worker that began the build has
+    died.
+    """
+    try:
+        workspace.builder(setup, build).discard(build.id)
+    except ImagemillError as error:
+        log.warning("What may be left of the build could not be removed: %s", error)

@@ -1,0 +1,43 @@
+"""A source that is not what was hashed is not stored under that hash."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from imagemill.config import LaunchConfig
+from imagemill.context.handover import Contexts, CopiedContexts, PackedContexts
+from imagemill.errors import UserError
+from imagemill.messages import Build, BuildRequest
+from imagemill.objects.file import FileStore
+from imagemill.ports import Quiet
+from imagemill.sources.options import SourceOptions
+from tasks.settings import Setup
+from tasks.step import Run
+from tasks.upload_context import store
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_source_that_changed_since_it_was_hashed_is_refused(tmp_path: Path, packed: bool) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "Dockerfile").write_text("FROM scratch\n")
+    setup = Setup(
+        backend="redis://", state_dir=tmp_path / "state", sources=SourceOptions(roots=(source,))
+    )
+    quiet = Quiet()
+    run = cast(Run, SimpleNamespace(setup=setup, log=quiet.log, check=quiet.check))
+    request = BuildRequest(source=str(source))
+    build = Build(id="x", request=request, started=0, config=LaunchConfig(), source_hash="0" * 64)
+    folder = tmp_path / "store"
+    contexts: Contexts = (
+        PackedContexts(FileStore(folder.as_uri())) if packed else CopiedContexts(folder)
+    )
+
+    with pytest.raises(UserError, match="changed between being hashed and being packed") as raised:
+        store(contexts, "name", run, build)
+
+    assert "at rest" in raised.value.hint
+    assert not contexts.exists("name")
+    assert list(folder.iterdir()) == []
