@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from imagemill.cli.environment import everything
 from imagemill.cli.options import (
     FAILED,
     Connection,
@@ -13,6 +12,7 @@ from imagemill.cli.options import (
     launch_config_options,
 )
 from imagemill.cli.services import client_of
+from imagemill.environment import everything
 
 
 @click.command(short_help="See whether everything is there that a build needs.")

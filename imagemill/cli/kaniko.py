@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imagemill.cli.environment import variable
 from imagemill.cli.options import generation_options, image_options, launch_config_options
+from imagemill.environment import variable
 from imagemill.names import BUILD_TIMEOUT
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pytest
 import servers
 from builds import SHELL
 from command_line import CommandLine, command_line
-from imagemill.client import BuildStatus
+from imagemill.messages import BuildStatus
 from imagemill.errors import UserError
 from imagemill.messages import BuildReport
 from service import Service, service, until
