@@ -20,6 +20,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from imagemill.messages import BuildReport, State, StepTime
+from imagemill.text import one_line
 
 KEEP_SECONDS = 24 * 3600
 """How long a build's events are kept after it has begun, and after it has ended."""
@@ -137,7 +138,7 @@ class Journal:
         for line in lines:
             pipeline.xadd(
                 self._key(build, "events"),
-                {"line": line[:MAX_LINE]},
+                {"line": one_line(line, MAX_LINE)},
                 maxlen=MAX_EVENTS,
                 approximate=True,
             )
