@@ -24,14 +24,14 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str, most: int = 300) -> str:
-    """Return at most `most` characters of the text as one printable line; ` …` stands for the rest.
+    """Return at most `most` characters of the text as one printable line; `…` stands for the rest.
 
     A blank stands for each line end, tab and other character that is none to look at, so nobody's
     text can begin a line of its own in a log.
     """
     shown = _ESCAPE_SEQUENCES.sub("", text)
-    end = "" if len(shown) <= most else " …"
-    shown = shown[:most]
+    if len(shown) > most:
+        shown = f"{shown[: most - 1]}…"
     if not shown.isprintable():
         shown = "".join(each if each.isprintable() else " " for each in shown)
-    return shown + end
+    return shown

@@ -12,8 +12,11 @@ from tasks.settings import setup
 
 
 @shared_task(
-    name="imagemill.plan_upload", throws=(ImagemillError,), acks_late=False
-)  # nobody waits for long
+    name="imagemill.plan_upload",
+    throws=(ImagemillError,),
+    acks_late=False,  # nobody waits for long
+    Request="tasks.events:DiscreetRequest",
+)
 def plan_upload(request: dict[str, Any]) -> dict[str, Any]:
     """What the config of the request says."""
     config = workspace.launch_config(setup(), BuildRequest.parse(request)).config
