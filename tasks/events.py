@@ -16,8 +16,8 @@ from celery import current_app
 from celery.worker.request import Request
 from kombu.exceptions import OperationalError
 
+from imagemill.names import BUILD_IMAGE
 from imagemill.text import one_line
-from tasks.pipeline import ENTRY
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class DiscreetRequest(Request):
         self._argsrepr, self._kwargsrepr = shown.values()
         self.request_dict.update(shown)
 
-    def info(self, safe: bool = False) -> dict[str, Any]:
+    def info(self, safe: bool = False) -> Any:
         """Return Celery's description for `inspect`, always with what `argsrepr` shows."""
         return super().info(safe=True)
 
@@ -64,7 +64,7 @@ class EntryRequest(DiscreetRequest):
 class StepRequest(Request):
     """A step's: when it starts, the build has come to its state."""
 
-    def info(self, safe: bool = False) -> dict[str, Any]:
+    def info(self, safe: bool = False) -> Any:
         """Return Celery's description for `inspect`, without the message of the build."""
         return super().info(safe=True)
 
@@ -75,7 +75,7 @@ class StepRequest(Request):
         if type == "task-started" and task.announced and self.eventer and self.eventer.enabled:
             build = self.args[0]["id"]
             self.eventer.send(
-                f"task-{task.state.lower()}", uuid=build, name=ENTRY, args=f"({build})"
+                f"task-{task.state.lower()}", uuid=build, name=BUILD_IMAGE, args=f"({build})"
             )
 
 
@@ -99,6 +99,8 @@ def failed(build: str, error: str, worker: str | None) -> None:
     """
     try:
         with current_app.events.default_dispatcher(hostname=worker) as dispatcher:
-            dispatcher.send("task-failed", uuid=build, name=ENTRY, exception=error, retry=False)
+            dispatcher.send(
+                "task-failed", uuid=build, name=BUILD_IMAGE, exception=error, retry=False
+            )
     except OperationalError as unsent:
         log.warning("Could not send the event of the failure: %s", unsent)

@@ -2,17 +2,19 @@
 
 from typing import Any
 
-from celery import shared_task
+from celery import Task, shared_task
 
 from imagemill.config.model import KanikoBuilder
 from imagemill.errors import ImagemillError
 from imagemill.messages import BuildRequest, UploadPlan
+from imagemill.names import PLAN_UPLOAD
 from tasks import workspace
 from tasks.settings import setup
 
 
 @shared_task(
-    name="imagemill.plan_upload",
+    name=PLAN_UPLOAD,
+    base=Task,
     throws=(ImagemillError,),
     acks_late=False,  # nobody waits for long
     Request="tasks.events:DiscreetRequest",

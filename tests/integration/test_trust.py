@@ -54,7 +54,7 @@ def request_of(project: Path, registry: str) -> dict[str, Any]:
 def asked(running: Service, request: dict[str, Any], build: str) -> Any:
     """The result of a request that any Celery client may send, with an id of its own choice."""
     app: Celery = running.client.app
-    options = {"task_id": build, "queue": "imagemill"}
+    options: dict[str, Any] = {"task_id": build, "queue": "imagemill"}
     return app.send_task("imagemill.build_image", kwargs={"request": request}, **options).get(60)
 
 
