@@ -59,18 +59,15 @@ __all__ = [
 ]
 
 _MODULES = {"AsyncClient": "async_client", "Client": "client", "Event": "state.journal"}
-_OTHERS = ("errors", "messages")
-"""Where the public names are."""
+"""Where public names are that are neither errors nor messages."""
 
 
 def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    modules = (_MODULES[name],) if name in _MODULES else _OTHERS
-    for module in modules:
-        found = getattr(import_module(f"{__name__}.{module}"), name, None)
-        if found is not None:
-            return found
+    if name in __all__:
+        for module in (_MODULES.get(name, "errors"), "messages"):
+            loaded = import_module(f"{__name__}.{module}")
+            if hasattr(loaded, name):
+                return getattr(loaded, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

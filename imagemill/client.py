@@ -142,26 +142,8 @@ class Client:
                      for the image's labels: revision of the source, and where it is published
         """
         request = _request(**{name: value for name, value in locals().items() if name != "self"})
-        from imagemill.messages import State
-
         build = uuid.uuid4().hex
-        with _reachable():
-            self._journal.enter(build, State.QUEUED, time.time())
-            self.app.send_task(
-                BUILD_IMAGE,
-                kwargs={"request": request.dump()},
-                task_id=build,
-                queue=LIGHT,
-                # Build arguments are for the worker, not for its log or Flower.
-                argsrepr="()",
-                kwargsrepr=repr({"request": request}),
-                retry_policy={
-                    "max_retries": 3,
-                    "interval_start": 0.1,
-                    "interval_step": 0.3,
-                    "interval_max": 1,
-                },
-            )
+        self._send(build, request)
         return build
 
     def wait(self, build: str, timeout: float | None = None) -> BuildReport:
@@ -245,7 +227,7 @@ class Client:
                 kwargs={"request": request.dump()},
                 queue=LIGHT,
                 argsrepr="()",
-                kwargsrepr=repr({"request": request}),
+                kwargsrepr="{}",
             )
             try:
                 return UploadPlan.load(asked.get(timeout=timeout))
@@ -306,6 +288,27 @@ class Client:
         return {
             worker: sorted(queue["name"] for queue in queues) for worker, queues in answers.items()
         }
+
+    def _send(self, build: str, request: BuildRequest) -> None:
+        from imagemill.messages import State
+
+        with _reachable():
+            self._journal.enter(build, State.QUEUED, time.time())
+            self.app.send_task(
+                BUILD_IMAGE,
+                kwargs={"request": request.dump()},
+                task_id=build,
+                queue=LIGHT,
+                # Build arguments are for the worker, not for whoever looks at the broker's events.
+                argsrepr="()",
+                kwargsrepr="{}",
+                retry_policy={
+                    "max_retries": 3,
+                    "interval_start": 0.1,
+                    "interval_step": 0.3,
+                    "interval_max": 1,
+                },
+            )
 
     @cached_property
     def _inputs(self) -> InputRecords:

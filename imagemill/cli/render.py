@@ -8,8 +8,9 @@ from typing import Any
 
 from rich.text import Text
 
-from imagemill.cli.terminal import console, error, printable, warn
+from imagemill.cli.terminal import console, error, warn
 from imagemill.messages import BuildReport, BuildStatus, State
+from imagemill.text import printable
 
 STEPS = {
     State.QUEUED: "queue",

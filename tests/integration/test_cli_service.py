@@ -14,9 +14,8 @@ import pytest
 import servers
 from builds import SHELL
 from command_line import CommandLine, command_line
-from imagemill.messages import BuildStatus
 from imagemill.errors import UserError
-from imagemill.messages import BuildReport
+from imagemill.messages import BuildReport, BuildStatus
 from service import Service, service, until
 
 
