@@ -10,7 +10,6 @@ It is on the path of every build, so connections are kept for as long as the pro
 import builtins
 import http.client
 import io
-import math
 import os
 import socket
 import ssl
@@ -62,6 +61,7 @@ from imagemill.errors import (
 from imagemill.proxies import proxy_for
 from imagemill.retry_after import retry_after_seconds
 from imagemill.text import printable
+from imagemill.time_limits import end_of_block
 
 CONNECT_SECONDS = 10.0
 """The most that a connection to one address may take."""
@@ -122,16 +122,6 @@ class Answer(NamedTuple):
         return retry_after_seconds(self.headers.get("Retry-After"))
 
 
-@contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Let all that this thread asks of servers in the block take so many seconds, and no longer."""
-    token = _block_end.set(min(_block_end.get(), time.monotonic() + seconds))
-    try:
-        yield
-    finally:
-        _block_end.reset(token)
-
-
 def request(
     method: str,
     url: str,
@@ -160,6 +150,11 @@ class Reply:
         """Where the server may lead to."""
         self._response, self._exchange = response, exchange
 
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds after which the server wants to be asked again, if it says so."""
+        return retry_after_seconds(self.headers.get("Retry-After"))
+
     def content(self) -> bytes:
         """Return the whole body; `TransientError` if it has more than `BODY_LIMIT` bytes."""
         with _translated(self._exchange):
@@ -176,7 +171,7 @@ class Reply:
 
         They may take as long as the block of `time_limit` has.
         """
-        self._exchange.end = _block_end.get()
+        self._exchange.end = end_of_block()
         while True:
             with _translated(self._exchange):
                 chunk = self._response.read1(size, decode_content=False)
@@ -199,11 +194,12 @@ def opened(
     Errors are those of `request`; `UserError` for a redirect that leads nowhere, `PermissionDenied` for one
     that must not be followed.
     """
-    reach = reach or registries()
+    reach, first = reach or registries(), origin(url)
     for _ in range(_REDIRECTS + 1):
         exchange = _Exchange(url, reach)
         with _translated(exchange):
-            response = exchange.send(method, headers, body)
+            sent = headers if origin(url) == first else _without_own(headers)
+            response = exchange.send(method, sent, body)
         _check_head(response, url)
         location = response.headers.get("Location")
         reply = Reply(response, exchange, reach.beyond(exchange.peer))
@@ -212,9 +208,9 @@ def opened(
                 yield reply
                 return
             reply.content()
-        target = _target(url, location)
+        target = redirected(url, location)
         if origin(target) != origin(url):
-            headers = _for_another_server(method, url, target, headers, reach)
+            _check_leading(method, url, target, reach)
             reach = reply.beyond
         url = target
     raise UserError(
@@ -266,7 +262,11 @@ def is_url(text: str) -> bool:
         return False
 
 
-def _target(url: str, location: str) -> str:
+def redirected(url: str, location: str) -> str:
+    """Return the URL that a server's `Location` names, without a fragment, fit to be asked.
+
+    `UserError` if it is none. It may hold a signature: do not print it.
+    """
     try:
         # Headers come as Latin-1, whatever they are in.
         text = quote(location.encode("latin-1", "replace"), safe=_SAFE)
@@ -281,9 +281,8 @@ def _target(url: str, location: str) -> str:
     return target
 
 
-def _for_another_server(
-    method: str, url: str, target: str, headers: Mapping[str, str], reach: Reach
-) -> Mapping[str, str]:
+def _check_leading(method: str, url: str, target: str, reach: Reach) -> None:
+    """Raise the error for a redirect to another server that must not be followed."""
     here, there = host_of(url), host_of(target)
     if target.startswith("http:") and not {there, urlsplit(target).hostname} & reach.plain:
         raise PermissionDenied(
@@ -295,6 +294,10 @@ def _for_another_server(
             f"{here} redirects the request for a token to {there}",
             "let it name the other as its realm",
         )
+
+
+def _without_own(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """The headers that are fit for any server."""
     return {name: value for name, value in headers.items() if name.lower() not in _OWN_HEADERS}
 
 
@@ -314,7 +317,7 @@ class _Exchange:
     def __init__(self, url: str, reach: Reach) -> None:
         self.url, self.reach = url, reach
         self.begun = time.monotonic()
-        self.end = min(self.begun + ANSWER_SECONDS, _block_end.get())
+        self.end = min(self.begun + ANSWER_SECONDS, end_of_block())
         """When it is to be over, by `time.monotonic`."""
         self.peer: Address | None = None
         """The server's address; None by a proxy."""
@@ -391,7 +394,6 @@ class _Exchange:
         return _kept(os.getpid(), reach, self.proxy, (*variables, *certificates))
 
 
-_block_end: ContextVar[float] = ContextVar("block_end", default=math.inf)
 _exchange: ContextVar[_Exchange] = ContextVar("exchange")
 
 

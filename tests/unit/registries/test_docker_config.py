@@ -225,9 +225,8 @@ class TestHelpers:
     ) -> None:
         helper("one", prints("wrong", "wrong"))
         helper("common", prints("user", PASSWORD))
-        assert (
-            config(credHelpers={"b.io": "one"}, credsStore="common").login(of("a.io"))
-            == USER
+        assert config(credHelpers={"b.io": "one"}, credsStore="common").login(of("a.io")) == Login(
+            USER
         )
 
     @pytest.mark.parametrize("key", [HUB, "docker.io", "index.docker.io"])
@@ -252,10 +251,7 @@ class TestHelpers:
     ) -> None:
         helper("one", script)
         assert config(credsStore="one").login(of("a.io")).credentials is None
-        assert (
-            config(credsStore="one", auths={"a.io": encoded()}).login(of("a.io"))
-            == USER
-        )
+        assert config(credsStore="one", auths={"a.io": encoded()}).login(of("a.io")) == Login(USER)
 
     def test_empty_helper_is_the_file(
         self, config: Callable[..., DockerConfig], helper: Callable[[str, str], Path]
