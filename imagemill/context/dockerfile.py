@@ -19,10 +19,10 @@ from typing import NamedTuple, Protocol
 from imagemill.context.dockerignore import DockerIgnore
 from imagemill.context.walk import GIT, Walk, reading_failed
 from imagemill.dockerfile.reads import reads_git
+from imagemill.encoding import decoded, is_marked
 from imagemill.errors import ImagemillError, UserError
 from imagemill.files.tree import open_below, shown
 from imagemill.ports import Quiet
-from imagemill.text import decoded, is_marked
 
 _DEFAULT = "Dockerfile"
 _MAX_SIZE = 4 << 20

@@ -17,8 +17,8 @@ from typing import Any, Self
 
 import re2  # type: ignore[import-untyped]
 
+from imagemill.encoding import decoded
 from imagemill.errors import UserError
-from imagemill.text import decoded
 
 Matches = tuple[bool, ...]
 """Which patterns match a folder or one above it: what its entries inherit."""

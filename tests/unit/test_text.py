@@ -1,35 +1,37 @@
-"""Text in the encodings that people bring."""
+"""Somebody else's text in a line of ours."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from imagemill.errors import UserError
-from imagemill.text import amount, decoded
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-def test_mark_says_the_encoding(encoding: str) -> None:
-    assert decoded("naïve\r\n".encode(encoding), "x") == "naïve\r\n"
+from imagemill.text import amount, one_line
 
 
-def test_empty_file_is_empty() -> None:
-    assert decoded(b"", "x") == ""
+@given(st.text())
+def test_it_is_one_printable_line(text: str) -> None:
+    assert one_line(text).isprintable()
+
+
+@given(st.text(min_size=50))
+def test_it_is_no_longer_than_asked(text: str) -> None:
+    assert len(one_line(text, 40)) <= 40
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("text", "shown"),
     [
-        ("a\nb\u00e9".encode("latin-1"), "x:2: this is not UTF-8"),
-        (b"\xff\xfea\x00\n\x00\x00\xd8a\x00", "x:2: this is not UTF-16"),
-        (
-            "a".encode("utf-16-be"),
-            "x:1: there is a NUL character in it, as in UTF-16 without a mark",
-        ),
+        ("as it is", "as it is"),
+        ("a\nerror: forged", "a error: forged"),
+        ("\x1b[31mred\x1b[0m", "red"),
+        ("title \x1b]0;evil\x07here", "title here"),
+        ("left\u202eright\u2028\x85\0\ud800", "left right    "),
+        ("x" * 301, "x" * 299 + "…"),
+        ("x" * 300, "x" * 300),
+        ("\x1b[31m" * 100 + "x", "x"),
     ],
 )
-def test_what_is_no_text_is_an_error_with_its_line(content: bytes, message: str) -> None:
-    with pytest.raises(UserError) as raised:
-        decoded(content, "x")
-    assert raised.value.message == message
+def test_how_it_is_shown(text: str, shown: str) -> None:
+    assert one_line(text) == shown
 
 
 @pytest.mark.parametrize(

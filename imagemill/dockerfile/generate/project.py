@@ -18,10 +18,10 @@ import yaml
 
 from imagemill.context.dockerignore import DockerIgnore
 from imagemill.context.walk import Walk, reading_failed
+from imagemill.encoding import decoded, is_marked
 from imagemill.errors import UserError
 from imagemill.files.tree import open_below, open_folder
 from imagemill.ports import Quiet
-from imagemill.text import decoded, is_marked
 
 IGNORE = b"""\
 .git
