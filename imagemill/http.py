@@ -60,7 +60,7 @@ from imagemill.errors import (
 )
 from imagemill.proxies import proxy_for
 from imagemill.retry_after import retry_after_seconds
-from imagemill.text import printable
+from imagemill.text import one_line
 from imagemill.time_limits import end_of_block
 
 CONNECT_SECONDS = 10.0
@@ -571,7 +571,7 @@ def _strerror(error: NameResolutionError) -> str:
 
 
 def _no_proxy(host: str, proxy: str, error: Exception) -> ImagemillError:
-    said = printable(str(error))
+    said = one_line(str(error))
     if "407" in said:
         return OperatorError(
             f"The proxy {proxy} wants a login", "write http://USER:PASSWORD@HOST:PORT"

@@ -14,7 +14,7 @@ from imagemill.errors import (
 )
 from imagemill.http import Answer, host_of
 from imagemill.reference import ImageReference
-from imagemill.text import printable
+from imagemill.text import one_line
 
 _ABSENT = frozenset({"MANIFEST_UNKNOWN", "NAME_UNKNOWN", "NOT_FOUND"})  # the last is Harbor's
 _VERBS = {"pull": "pull from", "pull,push": "push to", "pull,push,delete": "delete from"}
@@ -93,4 +93,4 @@ def _errors(answer: Answer) -> list[_Error]:
 def _said(answer: Answer) -> str:
     """The status, and the server's own words if it has any."""
     words = "; ".join(f"{error.code} {error.message or ''}".strip() for error in _errors(answer))
-    return f"{answer.status} {printable(words)}".strip()
+    return f"{answer.status} {one_line(words)}".strip()
