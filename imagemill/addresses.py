@@ -101,12 +101,17 @@ class Reach:
         if address := _written(host.strip("[]")):
             self._check(host, port, address)
 
-    def beyond(self, peer: Address | None) -> "Reach":
-        """Return what another server may be at that the one at the address `peer` leads to.
+    def beyond(self, peer: Address | None, *, plain: bool = False) -> "Reach":
+        """Return where another server may be that the one at the address `peer` leads to.
 
-        A private one may lead to its neighbours, but nobody to this machine itself.
+        A private one may lead to its neighbours, and to this machine only one of it that was asked
+        without TLS, as none elsewhere is.
         """
-        near = LAN if self.first and peer and is_in(peer, LAN) else ()
+        near: tuple[Network, ...] = ()
+        if self.first and peer and is_in(peer, LAN):
+            near = LAN
+        elif self.first and peer and peer.is_loopback and plain:
+            near = LOCAL
         return replace(self, networks=(*self.networks, *near), first=())
 
     def admits(self, address: Address) -> bool:

@@ -202,7 +202,9 @@ def opened(
             response = exchange.send(method, sent, body)
         _check_head(response, url)
         location = response.headers.get("Location")
-        reply = Reply(response, exchange, reach.beyond(exchange.peer))
+        reply = Reply(
+            response, exchange, reach.beyond(exchange.peer, plain=url.startswith("http:"))
+        )
         with closing(response):
             if not location or response.status not in _REDIRECTING:
                 yield reply
@@ -284,7 +286,9 @@ def redirected(url: str, location: str) -> str:
 def _check_leading(method: str, url: str, target: str, reach: Reach) -> None:
     """Raise the error for a redirect to another server that must not be followed."""
     here, there = host_of(url), host_of(target)
-    if target.startswith("http:") and not {there, urlsplit(target).hostname} & reach.plain:
+    named = bool({there, urlsplit(target).hostname} & reach.plain)
+    both_here = url.startswith("http:") and is_loopback(here) and is_loopback(there)
+    if target.startswith("http:") and not (named or both_here):
         raise PermissionDenied(
             f"{here} redirects to {there} without TLS",
             f"let it redirect to https, or have the operator add {there} to {reach.plain_setting}",

@@ -64,6 +64,13 @@ def test_private_registry_may_lead_to_its_neighbours_but_nobody_to_this_machine(
     assert not from_here.admits(ip_address("10.0.0.6"))
 
 
+def test_registry_on_this_machine_without_tls_may_lead_to_this_machine() -> None:
+    beyond = REGISTRIES.beyond(ip_address("127.0.0.1"), plain=True)
+    assert beyond.admits(ip_address("127.0.0.1"))
+    assert not beyond.admits(ip_address("169.254.169.254"))
+    assert not STRICT.beyond(ip_address("127.0.0.1"), plain=True).admits(ip_address("127.0.0.1"))
+
+
 def test_strict_reach_is_as_strict_beyond_a_private_server() -> None:
     reach = Reach(networks=networks(("10.0.0.0/24",)))
     assert not reach.beyond(ip_address("10.0.0.5")).admits(ip_address("10.1.0.1"))
