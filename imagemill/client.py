@@ -122,9 +122,9 @@ class Client:
                 kwargs={"request": request.dump()},
                 task_id=build,
                 queue=LIGHT,
-                # Build arguments are for the worker, not for its log or Flower.
+                # Build arguments are for the worker, not for whoever looks at the broker's events.
                 argsrepr="()",
-                kwargsrepr=repr({"request": request}),
+                kwargsrepr="{}",
                 retry_policy={
                     "max_retries": 3,
                     "interval_start": 0.1,
@@ -203,7 +203,7 @@ class Client:
                 kwargs={"request": request.dump()},
                 queue=LIGHT,
                 argsrepr="()",
-                kwargsrepr=repr({"request": request}),
+                kwargsrepr="{}",
             )
             try:
                 return UploadPlan.load(asked.get(timeout=timeout))
