@@ -10,10 +10,14 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import quote
 
 from celery import Celery, bootsteps
+from celery.signals import worker_init
 from celery.worker import state
+from kombu.exceptions import OperationalError
 
+from imagemill.errors import OperatorError
 from worker import metrics
 from worker.settings import Settings
 
@@ -73,8 +77,24 @@ class Pulse(bootsteps.StartStopStep):
             timer.cancel()
 
 
-def serve(app: Celery, settings: Settings, health: Health, port: int) -> ThreadingHTTPServer:
-    """Answer at the port, in threads, for as long as the process lives; `OSError` if it is taken."""
+def install(app: Celery, settings: Settings, port: int) -> None:
+    """Have the worker that this process becomes keep its health, count, and answer at the port."""
+    health = Health(limit=app.conf.task_time_limit)
+    app.steps["consumer"].add(Pulse)
+    setattr(app, "health", health)  # noqa: B010 (where `Pulse` finds it)
+
+    def begin(sender: Any, **_: object) -> None:
+        # Before the pool's processes are started, which inherit what is counted in.
+        metrics.Metrics(settings.state_dir / "metrics" / quote(str(sender), safe="@"))
+        serve(app, health, port)
+
+    worker_init.connect(begin, weak=False)
+
+
+def serve(app: Celery, health: Health, port: int) -> ThreadingHTTPServer:
+    """Answer at the port, in threads, for as long as the process lives; `OperatorError` if it is
+    taken.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -98,17 +118,33 @@ def serve(app: Celery, settings: Settings, health: Health, port: int) -> Threadi
         def log_message(self, *_: object) -> None:
             """Nothing: probes come every few seconds."""
 
-    server = ThreadingHTTPServer(("", port), Handler)
+    try:
+        server = ThreadingHTTPServer(("", port), Handler)
+    except OSError as error:
+        raise OperatorError(
+            f"The worker cannot answer at port {port}: {error.strerror}",
+            "give each worker of a machine another IMAGEMILL_METRICS_PORT",
+        ) from error
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
     return server
 
 
 def queue_lengths(app: Celery) -> dict[str, int]:
-    """Return how many messages lie in each queue that this worker serves."""
-    with app.connection_for_read() as connection:
-        channel: Any = connection.default_channel
-        return {
-            name: channel.queue_declare(queue=name, passive=True).message_count
-            for name in app.amqp.queues.consume_from
-        }
+    """Return how many messages lie in each queue that this worker serves; nothing of any while the
+    broker is away.
+    """
+    try:
+        with app.connection_for_read() as connection:
+            names: Any = app.amqp.queues.consume_from
+            return {name: _length(connection, name) for name in names}
+    except OperationalError:
+        return {}
+
+
+def _length(connection: Any, queue: str) -> int:
+    try:
+        declared = connection.default_channel.queue_declare(queue=queue, passive=True)
+    except connection.channel_errors:  # on Redis, a queue without messages is not there
+        return 0
+    return int(declared.message_count)
