@@ -6,6 +6,7 @@ from typing import Any
 from celery import Celery
 
 from imagemill.errors import ImagemillError
+from worker import health
 from worker.celeryconfig import configuration, is_redis
 from worker.logging import install
 from worker.redelivery import KeepMessages
@@ -18,6 +19,8 @@ def create(settings: Settings) -> Celery:
     app.conf.update(configuration(settings))
     if is_redis(settings.broker):
         app.steps["consumer"].add(KeepMessages)
+    if settings.metrics_port is not None:
+        health.install(app, settings, settings.metrics_port)
     return app
 
 

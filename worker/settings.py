@@ -31,6 +31,12 @@ class Settings(Setup):
     log_format: Literal["text", "json"] = Field(
         "text", description="`text`, or `json`: one object per line"
     )
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="where a worker answers /healthz, /readyz and /metrics; default: nowhere",
+    )
 
     @model_validator(mode="before")
     @classmethod
