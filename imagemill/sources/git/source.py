@@ -66,7 +66,9 @@ class GitSource:
         with room(scratch):
             scratch.mkdir(exist_ok=True)
             tree = Path(tempfile.mkdtemp(prefix="source-", dir=scratch))
-            checkout = Checkout(self._options, progress, scratch, url.submodules, url.lfs)
+            checkout = Checkout(
+                url.remote.address, self._options, progress, scratch, url.submodules, url.lfs
+            )
             checkout.bring(url.remote, url.ref, url.subdirectory, tree)
         return tree / url.subdirectory
 
