@@ -35,3 +35,14 @@ def one_line(text: str, most: int = 300) -> str:
     if not shown.isprintable():
         shown = "".join(each if each.isprintable() else " " for each in shown)
     return shown
+
+
+def amount(size: int) -> str:
+    """Return so many bytes as people read them: `12 kB`, `1.2 GB`."""
+    number = float(size)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 999.5 or unit == "GB":
+            break
+        number /= 1000
+    exact = unit != "bytes" and number < 9.95
+    return f"{number:.1f} {unit}" if exact else f"{number:.0f} {unit}"

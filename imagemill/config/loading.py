@@ -20,7 +20,8 @@ from imagemill.config.legacy import DESTINATION, rewrite
 from imagemill.config.model import KanikoBuilder, LaunchConfig
 from imagemill.config.regions import mismatch
 from imagemill.config.yaml_document import Document, DocumentError, parse
-from imagemill.errors import ConfigError
+from imagemill.encoding import decoded
+from imagemill.errors import ConfigError, UserError
 from imagemill.grammar import CONFIG
 
 MAX_BYTES = 256 * 1024
@@ -220,12 +221,9 @@ def _text(path: Path) -> str:
             f"{path}:1: found more than {MAX_BYTES // 1024} KiB, expected a launch config"
         )
     try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigError(
-            f"{path}:{line}: found bytes that are not UTF-8", "save the file as UTF-8"
-        ) from None
+        return decoded(content, str(path))
+    except UserError as error:
+        raise ConfigError(error.message, error.hint) from None
 
 
 def _unreadable(path: Path, error: OSError) -> ConfigError:

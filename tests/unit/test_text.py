@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagemill.text import one_line
+from imagemill.text import amount, one_line
 
 
 @given(st.text())
@@ -32,3 +32,17 @@ def test_it_is_no_longer_than_asked(text: str) -> None:
 )
 def test_how_it_is_shown(text: str, shown: str) -> None:
     assert one_line(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1_000, "1.0 kB"),
+        (12_345, "12 kB"),
+        (2_500_000_000, "2.5 GB"),
+    ],
+)
+def test_amounts_are_read_at_a_glance(size: int, text: str) -> None:
+    assert amount(size) == text
