@@ -50,6 +50,8 @@ class SourceOptions:
     """
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """What git is started with: PATH, HOME, proxies, what credential helpers need."""
+    check_place: Callable[[str], None] | None = field(default=None, repr=False, compare=False)
+    """Raises where a repository that a source names, as its submodule, is not allowed."""
     scratch: Path | None = None
     """Where folders for a moment are made; None: in the system's."""
 

@@ -210,6 +210,8 @@ class Checkout:
                 remote = submodule_remote(
                     listing.remote, module.get(b"url", b"").decode(errors="replace")
                 )
+            if self.options.check_place:
+                self.options.check_place(remote.place)
             below = listing.folder[len(path) + 1 :] if around else b""
             yield _Submodule(path, remote, module_commit, os.fsdecode(below))
 

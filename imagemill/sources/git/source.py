@@ -38,6 +38,10 @@ class GitSource:
         self.url: GitUrl = parse(text)
         self._options = options
 
+    @property
+    def place(self) -> str:
+        return self.url.remote.place
+
     def pinned(self, progress: Progress) -> str:
         """The canonical text of the source with the full commit that its ref is now: one
         `ls-remote`.
