@@ -39,7 +39,8 @@ def _source_hash(run: Run, build: Build) -> str:
 
 def _hashed(run: Run, build: Build) -> str:
     with workspace.fetched(run.setup, build, run) as folder:
-        manifest = context.manifest(folder, workspace.dockerfile(build), run)
+        memory = workspace.memory(run.setup, folder)
+        manifest = context.manifest(folder, workspace.dockerfile(build), run, memory)
     if manifest.dockerfile.generated:
         run.log(
             "The source has no Dockerfile: it is built by a generated one (`imagemill dockerfile SRC` shows it)"

@@ -87,6 +87,11 @@ class DockerIgnore:
         """
         return cls(tuple(_pattern(line, f"{name}:{number}") for number, line in _lines(content)))
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The patterns as texts: the same ones ignore the same."""
+        return tuple(f"{'!' * pattern.exception}{pattern.text}" for pattern in self._patterns)
+
     def match(self, path: bytes, inherited: Matches) -> tuple[bool, Matches]:
         """Whether `path` is ignored, and what its entries inherit, if it is a folder.
 
