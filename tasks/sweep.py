@@ -22,7 +22,7 @@ def sweep() -> None:
     """Remove contexts and scratch folders that no build can be using any more."""
     here = setup()
     old = time.time() - SPARED * here.build_timeout
-    workspace.mirrors(here).fit(here.context_cache_bytes, claimed_before=old)
+    workspace.mirrors(here).fit(claimed_before=old)
     remove_unused(workspace.indexes(here))
     for path in (here.state_dir / "scratch").glob("*"):
         if path.lstat().st_mtime < old:

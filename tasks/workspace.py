@@ -174,7 +174,7 @@ def contexts(setup: Setup, build: Build) -> Contexts:
 
 def mirrors(setup: Setup) -> Mirrors:
     """The context folders of this node."""
-    return Mirrors(setup.kept / "contexts")
+    return Mirrors(setup.kept / "contexts", setup.context_cache_bytes)
 
 
 def memory(setup: Setup, root: Path) -> Memory | None:

@@ -30,7 +30,7 @@ from imagemill import context
 from imagemill.context import Choice, Manifest
 from imagemill.context.index import Memory
 from imagemill.context.update import MOST_TIMES, State, keeps_times, update
-from imagemill.errors import PermissionDenied
+from imagemill.errors import OperatorError, PermissionDenied
 from imagemill.files import folders
 from imagemill.files.tree import room
 from imagemill.ports import Progress, Quiet
@@ -64,9 +64,13 @@ class Tree:
 
 @dataclass(frozen=True)
 class Mirrors:
-    """All mirrors of one user on this node, in `folder`, which is made when it is first needed."""
+    """All mirrors of one user on this node, in `folder`, which is made when it is first needed.
+
+    Those that nobody reads take `max_bytes` at most, and less where the disk is full.
+    """
 
     folder: Path
+    max_bytes: int = 20 << 30
 
     def claim(self, claim: Claim, tree: Tree, accept: context.Accept, progress: Progress) -> str:
         """Have a mirror of the source as it is now, and keep it so until `release`.
@@ -97,18 +101,19 @@ class Mirrors:
         if path := self._claim(name):
             path.unlink(missing_ok=True)
 
-    def fit(self, max_bytes: int, claimed_before: float | None = None) -> None:
+    def fit(self, max_bytes: int | None = None, claimed_before: float | None = None) -> None:
         """Remove mirrors that nobody reads, those that were used least recently first, until the
-        rest holds `max_bytes` at most; besides, claims from before a time, in seconds since 1970.
+        rest holds `max_bytes` at most (default: the limit); besides, claims from before a time, in
+        seconds since 1970.
         """
-        left = max_bytes
+        left = self.max_bytes if max_bytes is None else max_bytes
         for mirror in sorted(self.folder.glob("*.*/"), key=_used, reverse=True):
             with self._locked(mirror.name.partition(".")[0], None) as ours:
                 if claimed_before is not None:
                     _drop_claims(mirror, claimed_before)
-                state = _state(mirror)
-                left -= state.size if state else 0
-                if ours and (state is None or left < 0) and not self._claims(mirror):
+                size = _size(mirror)
+                left -= size or 0
+                if ours and (size is None or left < 0) and not self._claims(mirror):
                     self._remove(mirror)
 
     def _current(
@@ -117,7 +122,7 @@ class Mirrors:
         """A mirror that holds what the tree holds, and which only those read who want just that."""
         known = {path: state for path in self.folder.glob(f"{key}.*/") if (state := _state(path))}
         if not known:
-            return self._made(key, tree, accept, progress)
+            return self._added(key, tree, accept, progress)
         manifest = context.manifest(tree.root, tree.dockerfile, progress, tree.memory)
         accept(manifest)
         for mirror, state in known.items():
@@ -127,7 +132,19 @@ class Mirrors:
             if state.count < MOST_TIMES // 2 and not self._claims(mirror) - {mark}:
                 self._update(mirror, state, tree.root, manifest, progress)
                 return mirror
-        return self._made(key, tree, accept, progress)
+        return self._added(key, tree, accept, progress)
+
+    def _added(self, key: str, tree: Tree, accept: context.Accept, progress: Progress) -> Path:
+        """A new mirror; where there is no room for it, all that nobody reads goes."""
+        try:
+            mirror = self._made(key, tree, accept, progress)
+        except OperatorError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            self.fit(0)
+            mirror = self._made(key, tree, accept, progress)
+        self.fit()
+        return mirror
 
     def _made(self, key: str, tree: Tree, accept: context.Accept, progress: Progress) -> Path:
         """A new mirror, copied in one pass."""
@@ -208,6 +225,15 @@ def _drop_claims(mirror: Path, before: float) -> None:
 def _state(mirror: Path) -> State | None:
     try:
         return State.unpack((mirror / _STATE).read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _size(mirror: Path) -> int | None:
+    """Bytes in a mirror; None if it is not whole."""
+    try:
+        with (mirror / _STATE).open("rb") as file:
+            return State.size_of(file.read(State.HEAD.size))
     except (OSError, ValueError):
         return None
 

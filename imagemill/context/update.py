@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from imagemill.context.index import Index, columns
 from imagemill.context.manifest import Entry, Manifest
@@ -19,12 +20,13 @@ MOST_TIMES = 1_000_000_000
 
 _CHUNK = 1 << 20
 _TOP = f"{CONTEXT}/".encode()
-_HEAD = struct.Struct("<QQ")
 
 
 @dataclass(frozen=True)
 class State:
     """What a folder holds."""
+
+    HEAD: ClassVar = struct.Struct("<QQ")
 
     index: Index
     size: int
@@ -45,15 +47,26 @@ class State:
 
     def pack(self) -> bytes:
         """The state as bytes."""
-        return _HEAD.pack(self.size, self.count) + self.index.pack()
+        return self.HEAD.pack(self.size, self.count) + self.index.pack()
 
     @classmethod
     def unpack(cls, data: bytes) -> "State":
         """Read what `pack` wrote; `ValueError` if it is damaged."""
-        if len(data) < _HEAD.size:
-            raise ValueError("it ends too early")
-        size, count = _HEAD.unpack_from(data)
-        return cls(Index.unpack(data[_HEAD.size :]), size, count)
+        size, count = cls._head(data)
+        return cls(Index.unpack(data[cls.HEAD.size :]), size, count)
+
+    @classmethod
+    def size_of(cls, head: bytes) -> int:
+        """`size`, from the first bytes that `pack` wrote; `ValueError` if they are damaged."""
+        return cls._head(head)[0]
+
+    @classmethod
+    def _head(cls, data: bytes) -> tuple[int, int]:
+        try:
+            size, count = cls.HEAD.unpack_from(data)
+        except struct.error as error:
+            raise ValueError("it ends too early") from error
+        return size, count
 
 
 def keeps_times(folder: Path) -> bool:
