@@ -7,6 +7,7 @@ from celery import shared_task
 
 from imagemill.context.index import remove_unused
 from imagemill.files import folders
+from imagemill.names import SWEEP
 from imagemill.ports import Quiet
 from tasks import workspace
 from tasks.settings import setup
@@ -17,7 +18,7 @@ SPARED = 3.0
 """What is younger than this many times the build timeout may still be in use."""
 
 
-@shared_task(name="imagemill.sweep", ignore_result=True)
+@shared_task(name=SWEEP, ignore_result=True)
 def sweep() -> None:
     """Remove contexts and scratch folders that no build can be using any more."""
     here = setup()

@@ -17,6 +17,7 @@ from typing import BinaryIO, Protocol
 
 from imagemill.context import tarball
 from imagemill.context.copying import Copier
+from imagemill.context.costs import costs, notes
 from imagemill.context.digests import Digests
 from imagemill.context.dockerfile import Choice, Generated, Generator, Recipe, find
 from imagemill.context.index import DIR, Index, IndexedManifest, Memory, listed, looks, rules_of
@@ -25,7 +26,6 @@ from imagemill.context.walk import Found, Walk, changed, listing, reading_failed
 from imagemill.errors import UserError
 from imagemill.files.tree import (
     Tree,
-    leads_out,
     open_file,
     open_folder,
     open_folder_below,
@@ -46,7 +46,9 @@ __all__ = [
     "Manifest",
     "bundle",
     "copy",
+    "costs",
     "manifest",
+    "notes",
     "pack",
     "source_hash",
     "unpack",
@@ -176,7 +178,7 @@ def _remembered(
     top: int, recipe: Recipe, memory: Memory, digests: Digests, progress: Progress
 ) -> Manifest:
     """The manifest, by what is remembered of the source and by what has changed."""
-    begun, rules = time.time_ns(), rules_of(recipe.ignore.texts)
+    begun, rules = time.time_ns(), rules_of([f"git: {recipe.git}", *recipe.ignore.texts])
     known = memory.load(rules)
     changed_ones = None if known is None else _changes(known, top, digests, progress)
     if known is None or changed_ones is None:
@@ -185,7 +187,12 @@ def _remembered(
         index = known
     dockerfile = _dockerfile(recipe)
     fresh = known is index and not changed_ones and index.dockerfile == dockerfile.sha256
-    manifest = IndexedManifest(dockerfile, index, index.manifest if fresh else "")
+    manifest = IndexedManifest(
+        dockerfile,
+        index,
+        without_git=recipe.without_git,
+        sha256=index.manifest if fresh else "",
+    )
     if fresh:
         memory.use()
     else:
@@ -252,7 +259,7 @@ def _read_anew(
 def _walked(top: int, recipe: Recipe, digests: Digests, progress: Progress, known: Index) -> Index:
     """The index of a walk over the source, in which files that are `known` are not read."""
     index = Index(known.rules)
-    walk = Walk(recipe.ignore, progress, index.add_folder)
+    walk = Walk(recipe.ignore, progress, git=recipe.git, seen=index.add_folder)
     found_ones: list[tuple[Entry | _Undigested, os.stat_result]] = []
     for found in walk.entries(top):
         if found.is_file:
@@ -280,15 +287,18 @@ def _read_all(
         recipe = find(real, top, dockerfile)
         sink.dockerfile(recipe.dockerfile)
         entries: list[Entry | _Undigested] = []
-        for found in Walk(recipe.ignore, progress).entries(top):
-            read = _file(found, sink, digests, progress) if found.is_file else _other(found, sink)
-            entries.append(read[0])
+        for found in Walk(recipe.ignore, progress, git=recipe.git).entries(top):
+            read_one = (
+                _file(found, sink, digests, progress) if found.is_file else _other(found, sink)
+            )
+            entries.append(read_one[0])
         sha256s = digests.sha256s()
     manifest = Manifest(
         _dockerfile(recipe),
         tuple(
             entry if isinstance(entry, Entry) else Entry(*entry, next(sha256s)) for entry in entries
         ),
+        recipe.without_git,
     )
     return manifest, recipe
 
@@ -376,7 +386,10 @@ def _other(found: Found, sink: _Sink) -> tuple[Entry, os.stat_result]:
     except OSError as error:
         reading_failed(found.path, error)
     if target:
-        return _link(found.path, target, sink), status
+        # As docker has it, also where it leads out of the source: its text goes along, and nobody
+        # here ever follows it.
+        sink.link(found.path, target)
+        return Entry("link", found.path, target=target), status
     if stat.S_ISSOCK(mode):
         executable = mode & stat.S_IXUSR != 0
         sink.file(found.path, executable, 0, b"")
@@ -387,13 +400,3 @@ def _other(found: Found, sink: _Sink) -> tuple[Entry, os.stat_result]:
         f"The source has {what} in it: {shown(found.path)}",
         "list it in .dockerignore, or remove it",
     )
-
-
-def _link(path: bytes, target: bytes, sink: _Sink) -> Entry:
-    if leads_out(path, target):
-        raise UserError(
-            f"The link {shown(path)} leads out of the source, to {shown(target)}",
-            "put what it leads to into the source, or list the link in .dockerignore",
-        )
-    sink.link(path, target)
-    return Entry("link", path, target=target)

@@ -281,11 +281,11 @@ class IndexedManifest(Manifest):
 
     index: Index
 
-    def __init__(self, dockerfile: Dockerfile, index: Index, sha256: str = "") -> None:
-        object.__setattr__(self, "dockerfile", dockerfile)
-        object.__setattr__(self, "index", index)
-        if sha256:
-            self.__dict__["sha256"] = sha256
+    def __init__(
+        self, dockerfile: Dockerfile, index: Index, *, without_git: bool, sha256: str = ""
+    ) -> None:
+        known = {"dockerfile": dockerfile, "index": index, "without_git": without_git}
+        self.__dict__.update(known | ({"sha256": sha256} if sha256 else {}))
 
     def __getattr__(self, name: str) -> tuple[Entry, ...]:
         if name != "entries":

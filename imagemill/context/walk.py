@@ -14,6 +14,9 @@ from imagemill.files.tree import MAX_DEPTH, open_folder, shown
 from imagemill.ports import Progress
 
 _FILE_NAMES = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+GIT = b".git"
+"""Of a checkout a folder, of a submodule or a worktree a file."""
+
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ESTALE}
 """What opening an entry, of the type that it had when its folder was listed, says when it is no
 longer that.
@@ -39,12 +42,21 @@ Seen = Callable[[bytes, os.stat_result, "list[tuple[bytes, bool, bool]]"], None]
 class Walk:
     """One walk over a source: each folder right before its entries, names sorted by their bytes.
 
-    `is_whole` says whether all folders that may matter could be listed.
+    What git keeps beside the files of a checkout is no part of it, unless `git` says so. `is_whole`
+    says whether all folders that may matter could be listed.
     """
 
-    def __init__(self, ignore: DockerIgnore, progress: Progress, seen: Seen | None = None) -> None:
+    def __init__(
+        self,
+        ignore: DockerIgnore,
+        progress: Progress,
+        *,
+        git: bool = False,
+        seen: Seen | None = None,
+    ) -> None:
         self._ignore = ignore
         self._progress = progress
+        self._hidden = None if git else GIT
         self._seen = seen
         self.is_whole = True
 
@@ -66,6 +78,8 @@ class Walk:
         if self._seen:
             self._seen(prefix.removesuffix(b"/"), status, entries)
         for name, is_file, is_folder in entries:
+            if name == self._hidden:
+                continue
             path = prefix + name
             ignored, matches = self._ignore.match(path, inherited)
             if ignored and not (is_folder and self._ignore.may_keep_below(path)):

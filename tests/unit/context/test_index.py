@@ -141,10 +141,17 @@ def test_a_source_that_is_not_fit_is_refused_with_an_index_too(
 ) -> None:
     memory = Memory(tmp_path / "indexes", source)
     context.manifest(source, None, Quiet(), memory)
-    (source / "l").unlink()
-    (source / "l").symlink_to("../outside")
-    with pytest.raises(UserError, match="leads out"):
+    os.mkfifo(source / "pipe")
+    with pytest.raises(UserError, match="a FIFO"):
         context.manifest(source, None, Quiet(), memory)
+
+
+def test_notes_are_those_of_a_cold_reading(source: Path, tmp_path: Path) -> None:
+    memory = Memory(tmp_path / "indexes", source)
+    (source / ".git").mkdir()
+    for _ in range(2):
+        warm, cold = both(source, memory)
+        assert context.notes(warm) == context.notes(cold) != ()
 
 
 def test_indexes_that_nobody_uses_are_removed(source: Path, tmp_path: Path) -> None:
