@@ -168,7 +168,7 @@ def contexts(setup: Setup, build: Build) -> Contexts:
     assert build.config is not None
     uri = build.config.builder.build_context_store
     if uri is None:
-        return KeptContexts(mirrors(setup))
+        return KeptContexts(mirrors(setup), setup.state_dir)
     return PackedContexts(store_for(uri, region=build.config.environment.region))
 
 

@@ -105,8 +105,7 @@ class CommandLine:
         processes = [repr(process) for process in self.processes()]
         cache = self.folder / "cache/imagemill"
         cached = [path for path in cache.glob("*") if path.name not in ("contexts", "indexes")]
-        claims = cache.glob("contexts/*/claims/*")
-        return [*processes, *map(str, [*(self.folder / "tmp").iterdir(), *cached, *claims])]
+        return [*processes, *map(str, [*(self.folder / "tmp").iterdir(), *cached])]
 
     def until_nothing_is_left(self) -> None:
         """Wait until what the command has started has ended and cleaned up."""

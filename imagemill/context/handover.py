@@ -118,6 +118,8 @@ class KeptContexts:
     """Contexts in folders of this machine: one for a source, kept from build to build."""
 
     mirrors: Mirrors
+    home: Path | None = None
+    """A folder without which no build of ours goes on."""
 
     def find(self, source_hash: str) -> None:
         return None
@@ -125,7 +127,7 @@ class KeptContexts:
     def add(self, origin: Origin, accept: Accept, progress: Progress) -> str:
         with origin.fetched() as root:
             return self.mirrors.claim(
-                Claim(origin.name, origin.build),
+                Claim(origin.name, origin.build, self.home),
                 Tree(root, origin.dockerfile, origin.memory(root)),
                 accept,
                 progress,

@@ -51,6 +51,8 @@ class Claim:
     """Names where the source comes from: what is the same from one build to the next."""
     build: str
     """Id of the build."""
+    home: Path | None = None
+    """A folder without which the build has ended, whoever may have died over it."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Mirrors:
         key, mark = _digest(f"{_boot()}\n{claim.source}"), _digest(claim.build)
         with room(self.folder), self._locked(key, progress.check):
             mirror = self._current(key, mark, tree, accept, progress)
-            (mirror / _CLAIMS / mark).touch()
+            (mirror / _CLAIMS / mark).write_text(str(claim.home or ""))
             os.utime(mirror)
         return f"{mirror.name}/{mark}"
 
@@ -171,7 +173,16 @@ class Mirrors:
             raise
 
     def _claims(self, mirror: Path) -> set[str]:
-        return {path.name for path in (mirror / _CLAIMS).glob("*")}
+        """Those who read a mirror; the claims of builds whose home has gone are removed."""
+        found = set()
+        for path in (mirror / _CLAIMS).glob("*"):
+            with suppress(FileNotFoundError):
+                home = path.read_text()
+                if home and not Path(home).is_dir():
+                    path.unlink()
+                else:
+                    found.add(path.name)
+        return found
 
     def _remove(self, mirror: Path) -> None:
         """Remove a mirror; what cannot be removed now has no state any more, and is tried again."""

@@ -204,3 +204,17 @@ def test_claims_of_the_dead_end(source: Path, mirrors: Mirrors) -> None:
     assert mirrors.is_claimed(claimed)
     mirrors.fit(1 << 30, claimed_before=at + 1)
     assert not mirrors.is_claimed(claimed)
+
+
+def test_the_claim_of_a_build_whose_home_has_gone_is_none(
+    source: Path, mirrors: Mirrors, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    dead = Claim("source", "dead", home)
+    first = mirrors.source(mirrors.claim(dead, Tree(source, None), accept, Quiet()))
+    (source / "a").write_text("two")
+    assert mirrors.source(claim(mirrors, source, "second")) != first
+    home.rmdir()
+    (source / "a").write_text("six")
+    assert mirrors.source(claim(mirrors, source, "third")) == first
