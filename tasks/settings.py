@@ -3,6 +3,7 @@ by `worker.app`.
 """
 
 from functools import lru_cache
+from pathlib import Path
 from typing import cast
 
 from celery import current_app
@@ -27,6 +28,14 @@ class Setup(NodeSettings):
         "",
         description="put before every key in Redis: several installations in one database. Clients"
         " need the same",
+    )
+    cache_dir: Path | None = Field(
+        None,
+        description="contexts and what is known of sources' files, kept from build to build;"
+        " default: the state_dir",
+    )
+    context_cache_bytes: ByteSize = Field(
+        ByteSize(20 << 30), ge=0, description="bytes of contexts that are kept on the node"
     )
     source_cache_bytes: ByteSize = Field(
         ByteSize(10 << 30),
@@ -59,6 +68,11 @@ class Setup(NodeSettings):
     wait_interval: float = Field(
         2, gt=0, description="how often a build looks whether another one of its image is done"
     )
+
+    @property
+    def kept(self) -> Path:
+        """Folder of what makes the next build quick."""
+        return self.cache_dir or self.state_dir
 
 
 def setup() -> Setup:
