@@ -150,10 +150,12 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _normalised(cls, data: object) -> object:
-        """Keys with underscores; a key without a value (`null`) is as good as absent."""
+        """Keys with underscores; a key without a value (`null`, or empty text) is as good as
+        absent.
+        """
         if not isinstance(data, Mapping):
             return data
-        given = {key: value for key, value in data.items() if value is not None}
+        given = {key: value for key, value in data.items() if value not in (None, "")}
         normalised = {str(key).replace("-", "_"): value for key, value in given.items()}
         if len(normalised) < len(given):
             raise fault_error(
@@ -274,6 +276,21 @@ class KanikoBuilder(_Builder):
     failed_job_retention: Seconds = Field(
         3600, description="seconds for which a failed Job is kept in the cluster; 60 at least"
     )
+
+    @model_validator(mode="after")
+    def _within_reach(self) -> Self:
+        """Build pods cannot see a folder of the workers, unless it is a volume of theirs too."""
+        if self.build_context_store.startswith("file:") and self.context_volume_claim is None:
+            raise fault_error(
+                Fault(
+                    ("build_context_store",),
+                    f"found {self.build_context_store}, a folder of the workers, which build pods"
+                    " cannot reach",
+                    "give builder.context-volume-claim, a PersistentVolumeClaim of that folder, or"
+                    " use an object store",
+                )
+            )
+        return self
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> Self:
