@@ -23,7 +23,7 @@ class Settings(Setup):
         " `amqps://`",
     )
     redelivery_seconds: float = Field(
-        60, gt=0, description="how long the messages of a worker that died lie still on Redis"
+        60, gt=0, description="seconds that the messages of a worker that died lie still on Redis"
     )
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = (
         Field("INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`")
