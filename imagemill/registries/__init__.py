@@ -13,6 +13,7 @@ from imagemill.adapters import Adapter, load
 from imagemill.clouds.hosts import ACR, ARTIFACT_REGISTRY, ECR
 from imagemill.ports import Registry
 from imagemill.reference import ImageReference
+from imagemill.registries.blobs import Blobs
 from imagemill.registries.docker_config import DockerConfig
 
 ADAPTERS: Mapping[str, Adapter] = MappingProxyType(
@@ -52,3 +53,12 @@ def registry_for(
 def _adapter(name: str, docker_config: DockerConfig, insecure: frozenset[str]) -> Registry:
     registry: Registry = load(ADAPTERS, name, "registry")(docker_config, insecure)
     return registry
+
+
+@lru_cache(maxsize=32)
+def blobs_for(
+    host: str, docker_config: DockerConfig, insecure: frozenset[str] = frozenset()
+) -> Blobs:
+    """What the registry at `host` stores; the same one each time, since it keeps tokens."""
+    reference = ImageReference(host, "imagemill")
+    return Blobs(registry_for(reference, docker_config=docker_config, insecure=insecure), insecure)

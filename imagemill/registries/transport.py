@@ -6,10 +6,11 @@ It is on the path of every build, so connections are kept for as long as the pro
 
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from urllib3 import BaseHTTPResponse, HTTPHeaderDict, PoolManager, Timeout
@@ -60,7 +61,9 @@ class Answer(NamedTuple):
         return retry_after_seconds(self.headers.get("Retry-After"))
 
 
-def request(method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> Answer:
+def request(
+    method: str, url: str, headers: Mapping[str, str], body: bytes | BinaryIO | None = None
+) -> Answer:
     """Ask, and follow redirects; credentials do not go along to another server.
 
     Where there is no answer it is a `ServiceUnreachable` or, if waiting does not help, an
@@ -71,6 +74,51 @@ def request(method: str, url: str, headers: Mapping[str, str], body: bytes | Non
         location = answer.headers.get("Location")
         if not location or answer.status not in (301, 302, 303, 307, 308):
             return answer
+        target = _target(url, location)
+        if origin(target) != origin(url):
+            headers = _for_another_server(method, url, target, headers)
+        url = target
+    raise ServiceUnreachable(
+        f"{host_of(url)} redirects more than {_REDIRECTS} times", "check the registry's address"
+    )
+
+
+class Reply:
+    """A server's answer of which the head has come, and the body has not been read."""
+
+    def __init__(self, response: BaseHTTPResponse, url: str) -> None:
+        self.status, self.headers, self.url = response.status, response.headers, url
+        self._response = response
+
+    def content(self) -> bytes:
+        """Return the whole body, which has to be small."""
+        return _content(self._response, self.url)
+
+    def chunks(self, size: int) -> Iterator[bytes]:
+        """Yield the body's bytes as they come, at most `size` at a time."""
+        try:
+            yield from self._response.stream(size, decode_content=False)
+        except HTTPError as error:
+            raise _no_answer(self.url, error) from None
+
+
+@contextmanager
+def opened(
+    method: str, url: str, headers: Mapping[str, str], body: bytes | BinaryIO | None = None
+) -> Iterator[Reply]:
+    """Ask, follow redirects, and give the answer's head. Errors are those of `request`."""
+    for _ in range(_REDIRECTS + 1):
+        try:
+            response = _send(method, url, headers, body)
+        except HTTPError as error:
+            raise _no_answer(url, error) from None
+        with closing(response):
+            location = response.headers.get("Location")
+            if not location or response.status not in (301, 302, 303, 307, 308):
+                yield Reply(response, url)
+                response.drain_conn()
+                response.release_conn()
+                return
         target = _target(url, location)
         if origin(target) != origin(url):
             headers = _for_another_server(method, url, target, headers)
@@ -148,7 +196,9 @@ def _for_another_server(
     return {name: value for name, value in headers.items() if name != "Authorization"}
 
 
-def _exchange(method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
+def _exchange(
+    method: str, url: str, headers: Mapping[str, str], body: bytes | BinaryIO | None
+) -> Answer:
     try:
         response = _send(method, url, headers, body)
         content = _content(response, url)
@@ -158,7 +208,7 @@ def _exchange(method: str, url: str, headers: Mapping[str, str], body: bytes | N
 
 
 def _send(
-    method: str, url: str, headers: Mapping[str, str], body: bytes | None
+    method: str, url: str, headers: Mapping[str, str], body: bytes | BinaryIO | None
 ) -> BaseHTTPResponse:
     """Send once; once more if a kept connection breaks before there is an answer, as the server may
     close it just then.
@@ -175,7 +225,9 @@ def _send(
         return _ask(method, url, headers, body)
 
 
-def _ask(method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> BaseHTTPResponse:
+def _ask(
+    method: str, url: str, headers: Mapping[str, str], body: bytes | BinaryIO | None
+) -> BaseHTTPResponse:
     return _pool(os.getpid()).request(
         method,
         url,
