@@ -44,7 +44,8 @@ def make(build: Build, builder: str) -> Signature:
     """What makes the image; no context is packed for a builder that never builds."""
     if builder == "noop":
         return _first("build", build, build_queue(builder))
-    if build.request.graft and not build.request.force:
+    assert build.config is not None
+    if build.config.builder.graft and build.request.graft and not build.request.force:
         return _first("graft", build) | _step("push", build)
     return pack_and_build(build, builder) | _step("push", build)
 

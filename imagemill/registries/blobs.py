@@ -7,7 +7,7 @@ every registry, whatever its cloud: only the credentials differ, and they are th
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 from urllib.parse import urlencode, urljoin
 
 from urllib3 import HTTPHeaderDict
@@ -63,8 +63,9 @@ class Blobs(OciRegistry):
         with self._opened("GET", reference, f"blobs/{digest}", _PULL) as reply:
             if reply.status != 200:
                 raise failure(_answer(reply, reply.content()), reference, _PULL)
-            with closing(io.BufferedReader(_Stream(reply.chunks(_CHUNK)), _CHUNK)) as stream:
-                yield stream
+            stream = io.BufferedReader(_Stream(reply.chunks(_CHUNK)), _CHUNK)
+            with closing(stream):
+                yield cast("io.BufferedReader", stream)
 
     def has(self, reference: ImageReference, digest: str) -> bool:
         """Return whether the repository has a blob."""
@@ -159,7 +160,7 @@ class _Stream(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
+    def readinto(self, buffer: Any) -> int:
         if not self._left:
             self._left = memoryview(next(self._chunks, b""))
         size = min(len(buffer), len(self._left))

@@ -8,13 +8,17 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from builds import SHELL
+from builds import SHELL, PushedImage
+from graft_trial import flattened
 from imagemill.messages import BuildReport
+from imagemill.reference import ImageReference
 from service import Service, service, until
 from trees import make
 
 DOCKERFILE = f"""\
-{SHELL}RUN /bin/busybox mkdir -p /srv/app && /bin/busybox ln -s /srv/app /app
+{SHELL}COPY lock.txt /
+RUN /bin/busybox mkdir -p /srv/app/own && /bin/busybox ln -s /srv/app /app \\
+    && /bin/busybox chown 1000:1000 /srv/app && /bin/busybox chmod 700 /srv/app
 WORKDIR /app
 COPY --chown=5:6 . .
 CMD ["serve"]
@@ -26,8 +30,13 @@ def running(
     tmp_path_factory: pytest.TempPathFactory, engine: str, docker_cli: str, redis_url: str
 ) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("graft")
-    settings = {"IMAGEMILL_DOCKER_HOST": engine, "IMAGEMILL_DOCKER_CLI": docker_cli}
-    with service(redis_url, redis_url, "graft:", folder, **settings) as started:
+    (folder / "off.yaml").write_text("builder:\n  graft: false\n")
+    settings = {
+        "IMAGEMILL_DOCKER_HOST": engine,
+        "IMAGEMILL_DOCKER_CLI": docker_cli,
+        "IMAGEMILL_CONFIG_DIR": str(folder),
+    }
+    with service(redis_url, redis_url, f"{uuid.uuid4().hex}:", folder, **settings) as started:
         started.start()
         yield started
 
@@ -35,42 +44,94 @@ def running(
 class Project:
     """A project in a folder that the workers may read."""
 
-    def __init__(self, running: Service, registry: str, redis_url: str) -> None:
+    def __init__(self, running: Service, registry: str) -> None:
         self.name = f"graft-{uuid.uuid4().hex}"
         self.folder = running.folder / self.name
         self.destination = f"{registry}/{self.name}"
-        self._log = lambda: running.log[-6000:]
-        self._client, self._redis = running.client, Redis.from_url(redis_url)
+        self._running, self._redis = running, Redis.from_url(running.backend)
 
     def build(self, **more: Any) -> BuildReport:
         """Build it, and wait until what the next build may want to know is known."""
-        images = self._images()
-        submitted = self._client.submit(
-            source=str(self.folder), destination=self.destination, **more
-        )
-        report = self._client.wait(submitted, timeout=120).raise_for_status()
-        if report.built and not report.grafted:
-            until(
-                lambda: self._images() != images, "a record of the image", lambda: self._log(), 20
-            )
+        known = self._known()
+        request = {"source": str(self.folder), "destination": self.destination, **more}
+        client = self._running.client
+        report = client.wait(client.submit(**request), timeout=120).raise_for_status()
+        if report.built and not report.grafted and report.not_grafted:
+            until(lambda: self._known() != known, "a record", lambda: self._running.log)
         return report
 
-    def _images(self) -> set[bytes]:
-        names = self._redis.keys("graft:imagemill:graft:image:*")
-        return {self._redis.get(name) for name in names}  # type: ignore[union-attr, misc]
+    def _known(self) -> list[Any]:
+        names = list(self._redis.scan_iter(f"{self._running.prefix}imagemill:graft:image:*"))
+        return sorted(filter(None, map(self._redis.get, names)))
 
 
 @pytest.fixture
-def project(running: Service, registry: str, redis_url: str, busybox: Path) -> Project:
-    project = Project(running, registry, redis_url)
-    make(project.folder, {"Dockerfile": DOCKERFILE, "serve.py": "1", "package/a.py": "2"})
+def project(running: Service, registry: str, busybox: Path) -> Project:
+    project = Project(running, registry)
+    make(
+        project.folder, {"Dockerfile": DOCKERFILE, "serve.py": "1", "lock.txt": "0", "a/a.py": "2"}
+    )
     make(project.folder, {"busybox*": busybox.read_bytes()})
     return project
 
 
-def test_a_change_of_code_needs_no_builder(project: Project) -> None:
+def image_of(report: BuildReport) -> PushedImage:
+    assert report.image is not None
+    return PushedImage(ImageReference.parse(report.image))
+
+
+def test_a_change_of_code_needs_no_builder_and_gives_what_the_builder_gives(
+    project: Project,
+) -> None:
     first = project.build()
-    (project.folder / "serve.py").write_text("another")
-    second = project.build()
+    make(project.folder, {"serve.py": "another", "a/new/b.py": "3", "link@": "serve.py"})
+    (project.folder / "a/a.py").unlink()
+    second = project.build(tags=("latest",))
+    built = project.build(graft=False, destination=f"{project.destination}/built")
     assert not first.grafted
     assert second.grafted, second.not_grafted
+    assert second.built
+    assert not built.grafted
+    assert flattened(image_of(second)) == flattened(image_of(built))
+    mine, its = image_of(second).config, image_of(built).config
+    assert mine["config"] == its["config"]
+    assert [entry["created_by"] for entry in mine["history"]] == [
+        entry["created_by"] for entry in its["history"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "wish"),
+    [
+        ({"lock.txt": "another"}, {}),
+        ({"Dockerfile": f"{DOCKERFILE}# another\n"}, {}),
+        ({"serve.py": "another"}, {"build_args": {"A": "b"}}),
+        ({"serve.py": "another"}, {"platform": "linux/amd64/v2"}),
+    ],
+)
+def test_what_may_change_more_than_code_is_built_by_the_builder(
+    project: Project, changes: dict[str, str], wish: dict[str, Any]
+) -> None:
+    project.build()
+    make(project.folder, changes)
+    report = project.build(**wish)
+    assert not report.grafted
+    assert "code alone" in (report.not_grafted or "")
+
+
+@pytest.mark.parametrize("wish", [{"graft": False}, {"force": True}, {"config": "off"}])
+def test_it_can_be_turned_off(project: Project, wish: dict[str, Any]) -> None:
+    project.build()
+    make(project.folder, {"serve.py": "another"})
+    report = project.build(**wish)
+    assert report.built
+    assert not report.grafted
+    assert report.not_grafted is None
+
+
+def test_layers_below_come_from_another_repository_without_being_sent(project: Project) -> None:
+    project.build()
+    make(project.folder, {"serve.py": "another"})
+    report = project.build(destination=f"{project.destination}/other")
+    assert report.grafted, report.not_grafted
+    assert "/serve.py" in "".join(f"/{path}" for path in flattened(image_of(report)))
