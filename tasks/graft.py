@@ -60,12 +60,8 @@ def _made(
         earlier = place.known.find_image(asked.key)
         if earlier is None:
             raise Refusal("no image is known that differs from this one in its code alone")
-        record = workspace.input_records(run.setup).find(earlier.source_hash)
-        if record is None:
-            raise Refusal("it is not known any more what the earlier image was made from")
         digest = Graft(place, inputs, asked, run).make(
             earlier,
-            record.entries,
             manifest,
             files.open,
             build.started,
@@ -90,7 +86,10 @@ def read_layers(message: dict[str, object]) -> None:
     assert build.graft_key is not None
     image = ImageReference.parse(build.image).with_digest(build.digest)
     labels = workspace.open_inputs(build).labels
+    record = workspace.input_records(setup()).find(build.source_hash)
+    if record is None:
+        return
     try:
-        grafting.note(image, build.source_hash, labels, build.graft_key, place, Quiet())
+        grafting.note(image, record, labels, build.graft_key, place, Quiet())
     except Refusal as refusal:
         log.info("%s is no image to start from: %s", image, refusal.reason)

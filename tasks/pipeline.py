@@ -17,24 +17,14 @@ from celery import chain, current_app
 from celery.canvas import Signature
 
 from imagemill.messages import Build
-
-ENTRY = "imagemill.build_image"
-"""The task that other services call."""
-
-LIGHT = "imagemill"
-"""Queue of all steps but `build`."""
-
-
-def build_queue(builder: str) -> str:
-    """The queue of the worker pool for a type of builder (`docker`, `kaniko`, `noop`)."""
-    return f"{LIGHT}.{builder}"
+from imagemill.names import BUILD_IMAGE, LIGHT, build_queue, task_name
 
 
 def start(build: Build) -> Signature:
     """The whole chain where nothing has to be built; whatever fails in it is reported once."""
     steps = [_step(name, build) for name in ("hash_source", "check_registry")]
     # With the entry's id it also has the entry's name in logs and in Flower.
-    report = _step("report", build).set(shadow=ENTRY)
+    report = _step("report", build).set(shadow=BUILD_IMAGE)
     return chain(_first("load_config", build), *steps, report).on_error(
         _step("report_failure", build)
     )
@@ -45,7 +35,8 @@ def make(build: Build, builder: str) -> Signature:
     if builder == "noop":
         return _first("build", build, build_queue(builder))
     assert build.config is not None
-    if build.config.builder.graft and build.request.graft and not build.request.force:
+    graft = build.config.builder.graft is not False and build.request.graft
+    if graft and not build.request.force:
         return _first("graft", build) | _step("push", build)
     return pack_and_build(build, builder) | _step("push", build)
 
@@ -82,4 +73,4 @@ def _step(name: str, build: Build, queue: str = LIGHT) -> Signature:
     itself.
     """
     options: dict[str, Any] = {"queue": queue, "argsrepr": f"({build.id})", "kwargsrepr": "{}"}
-    return current_app.signature(f"imagemill.{name}", **options)
+    return current_app.signature(task_name(name), **options)

@@ -18,12 +18,15 @@ from imagemill import context
 from imagemill.builders.graft import Refusal, grafting
 from imagemill.builders.graft.grafting import Graft, Place, Question
 from imagemill.builders.graft.source import SourceFiles
+from imagemill.config.model import AutoBuilder
 from imagemill.context import Manifest
+from imagemill.messages import BuildRequest
 from imagemill.ports import BuildInputs, Quiet
 from imagemill.reference import ImageReference
 from imagemill.registries import blobs_for
 from imagemill.registries.docker_config import DockerConfig
 from imagemill.state.grafts import Grafts
+from imagemill.why import record as recording
 
 Files = dict[str, tuple[Any, ...]]
 """Path → all that is to be equal."""
@@ -89,10 +92,9 @@ class Trials:
         inputs = self._inputs(f"{name}:{number}")
         place = self._place()
         try:
-            pinned = self._noted(name, old[1])
+            pinned = self._noted(name, *old)
             made = Graft(place, inputs, asked, Quiet()).make(
                 pinned,
-                old[0].entries,
                 manifest,
                 SourceFiles(folder, manifest, Quiet()).open,
                 1e9,
@@ -117,14 +119,15 @@ class Trials:
         except Refusal as refusal:
             return manifest, refusal.reason
 
-    def _noted(self, name: str, asked: Question) -> Any:
+    def _noted(self, name: str, manifest: Manifest, asked: Question) -> Any:
         known = self._place().known
         if (found := known.find_image(asked.key)) is not None:
             return found
         image = ImageReference.parse(f"{self.registry}/{name}:old")
         blobs = self._place().registries(image)
         pinned = image.with_digest(blobs.digest(image))
-        grafting.note(pinned, "", (), asked.key, self._place(), Quiet())
+        record = recording.record(BuildRequest(source="x"), AutoBuilder(), manifest)
+        grafting.note(pinned, record, (), asked.key, self._place(), Quiet())
         return known.find_image(asked.key)
 
     def _inputs(self, image: str) -> BuildInputs:

@@ -15,12 +15,13 @@ from typing import BinaryIO, Protocol
 
 from imagemill.context import tarball
 from imagemill.context.copying import Copier
+from imagemill.context.costs import costs, notes
 from imagemill.context.digests import Digests
 from imagemill.context.dockerfile import Choice, Generated, Generator, Recipe, find
 from imagemill.context.manifest import FORMAT, Dockerfile, Entry, Kind, Manifest, source_hash
 from imagemill.context.walk import Found, Walk, changed, reading_failed
 from imagemill.errors import UserError
-from imagemill.files.tree import Tree, leads_out, open_file, open_folder, room, shown
+from imagemill.files.tree import Tree, open_file, open_folder, room, shown
 from imagemill.ports import Progress
 
 __all__ = [
@@ -34,7 +35,9 @@ __all__ = [
     "Manifest",
     "bundle",
     "copy",
+    "costs",
     "manifest",
+    "notes",
     "pack",
     "source_hash",
     "unpack",
@@ -161,7 +164,7 @@ def _read_all(
         recipe = find(real, top, dockerfile)
         sink.dockerfile(recipe.dockerfile)
         entries: list[Entry | _Undigested] = []
-        for found in Walk(recipe.ignore, progress).entries(top):
+        for found in Walk(recipe.ignore, progress, git=recipe.git).entries(top):
             entries.append(
                 _file(found, sink, digests, progress) if found.is_file else _other(found, sink)
             )
@@ -176,6 +179,7 @@ def _read_all(
         tuple(
             entry if isinstance(entry, Entry) else Entry(*entry, next(sha256s)) for entry in entries
         ),
+        recipe.without_git,
     )
     return manifest, recipe
 
@@ -252,7 +256,10 @@ def _other(found: Found, sink: _Sink) -> Entry:
     except OSError as error:
         reading_failed(found.path, error)
     if target:
-        return _link(found.path, target, sink)
+        # As docker has it, also where it leads out of the source: its text goes along, and nobody
+        # here ever follows it.
+        sink.link(found.path, target)
+        return Entry("link", found.path, target=target)
     if stat.S_ISSOCK(mode):
         executable = mode & stat.S_IXUSR != 0
         sink.file(found.path, executable, 0, b"")
@@ -262,13 +269,3 @@ def _other(found: Found, sink: _Sink) -> Entry:
         f"The source has {what} in it: {shown(found.path)}",
         "list it in .dockerignore, or remove it",
     )
-
-
-def _link(path: bytes, target: bytes, sink: _Sink) -> Entry:
-    if leads_out(path, target):
-        raise UserError(
-            f"The link {shown(path)} leads out of the source, to {shown(target)}",
-            "put what it leads to into the source, or list the link in .dockerignore",
-        )
-    sink.link(path, target)
-    return Entry("link", path, target=target)

@@ -17,6 +17,7 @@ from typing import BinaryIO, Protocol
 from imagemill import context
 from imagemill.context import Choice, Manifest
 from imagemill.files.tree import room
+from imagemill.objects.names import checked
 from imagemill.ports import ContextStore, Progress, StoredContext
 
 Accept = Callable[[Manifest], None]
@@ -109,26 +110,30 @@ class CopiedContexts:
         return f"{source_hash}-{build}"
 
     def exists(self, name: str) -> bool:
-        return (self.path / name).is_dir()
+        return self._path(name).is_dir()
 
     def add(
         self, name: str, root: Path, dockerfile: Choice, accept: Accept, progress: Progress
     ) -> None:
         """Copied under another name first: whatever has its final name is whole."""
-        unfinished = self.path / f".unfinished-{name}"
+        final = self._path(name)
+        unfinished = self.path / f".unfinished-{final.name}"
         with room(self.path):
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             shutil.rmtree(unfinished, ignore_errors=True)  # of this build's last worker, which died
             try:
                 accept(context.copy(root, dockerfile, unfinished, progress))
-                unfinished.rename(self.path / name)
+                unfinished.rename(final)
             except BaseException:
                 shutil.rmtree(unfinished, ignore_errors=True)
                 raise
 
     def stored(self, name: str) -> StoredContext:
-        return Copied(self.path / name)
+        return Copied(self._path(name))
 
     def delete(self, name: str) -> None:
         if self.exists(name):
-            shutil.rmtree(self.path / name)
+            shutil.rmtree(self._path(name))
+
+    def _path(self, name: str) -> Path:
+        return self.path / checked(name)

@@ -14,6 +14,9 @@ from imagemill.files.tree import MAX_DEPTH, open_folder, shown
 from imagemill.ports import Progress
 
 _FILE_NAMES = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+GIT = b".git"
+"""Of a checkout a folder, of a submodule or a worktree a file."""
+
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ESTALE}
 """What opening an entry, of the type that it had when its folder was listed, says when it is no
 longer that.
@@ -33,11 +36,15 @@ class Found(NamedTuple):
 
 
 class Walk:
-    """One walk over a source: each folder right before its entries, names sorted by their bytes."""
+    """One walk over a source: each folder right before its entries, names sorted by their bytes.
 
-    def __init__(self, ignore: DockerIgnore, progress: Progress) -> None:
+    What git keeps beside the files of a checkout is no part of it, unless `git` says so.
+    """
+
+    def __init__(self, ignore: DockerIgnore, progress: Progress, *, git: bool = False) -> None:
         self._ignore = ignore
         self._progress = progress
+        self._hidden = None if git else GIT
 
     def entries(self, top: int) -> Iterator[Found]:
         """What the open folder `top` holds and is not ignored, and the folders that lead to it."""
@@ -53,6 +60,8 @@ class Walk:
             )
         self._progress.check()
         for name, is_file, is_folder in _listing(folder, prefix):
+            if name == self._hidden:
+                continue
             path = prefix + name
             ignored, matches = self._ignore.match(path, inherited)
             if ignored and not (is_folder and self._ignore.may_keep_below(path)):

@@ -8,7 +8,6 @@ link (`O_NOFOLLOW`).
 
 import errno
 import os
-import posixpath
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -54,18 +53,6 @@ def room(path: Path) -> Iterator[None]:
 def shown(path: bytes) -> str:
     """A path for people to read: bytes that are not UTF-8 are written as `\\xNN`."""
     return path.decode(errors="backslashreplace")
-
-
-def leads_out(path: bytes, target: bytes) -> bool:
-    """Whether a symbolic link at the relative `path` leads out of the top folder, going by its text
-    alone.
-
-    An absolute target does not: it is a path in the image.
-    """
-    if target.startswith(b"/"):
-        return False
-    end = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
-    return end == b".." or end.startswith(b"../")
 
 
 def open_folder(name: bytes, within: int | None = None) -> int:

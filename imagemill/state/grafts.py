@@ -6,10 +6,8 @@ from typing import NamedTuple, cast
 
 from redis import Redis
 
-from imagemill.state.journal import KEEP_SECONDS
-
-_LAYER_SECONDS = 30 * KEEP_SECONDS
-"""How long a layer is kept after it was last used: what it holds never changes."""
+from imagemill.names import HASH_KEEP_SECONDS
+from imagemill.why.record import InputRecord
 
 
 class Earlier(NamedTuple):
@@ -17,13 +15,17 @@ class Earlier(NamedTuple):
 
     image: str
     """Pinned: repository@sha256:…"""
-    source_hash: str
     labels: tuple[str, ...]
     """Names of the labels that the build has given it."""
+    record: InputRecord
+    """What it was made from."""
 
 
 class Grafts:
-    """Key → the latest image that a builder has made of what the key names; diff id → layer."""
+    """Key → the latest image that a builder has made of what the key names; diff id → layer.
+
+    Each is kept for `names.HASH_KEEP_SECONDS` after it was last used.
+    """
 
     def __init__(self, redis: Redis, prefix: str) -> None:
         self._redis = redis
@@ -31,15 +33,18 @@ class Grafts:
 
     def keep_image(self, key: str, image: Earlier) -> None:
         """Keep an image."""
-        self._redis.set(f"{self._prefix}image:{key}", json.dumps(image), ex=KEEP_SECONDS)
+        head = json.dumps([image.image, image.labels]).encode()
+        kept = head + b"\n" + image.record.dump()
+        self._redis.set(f"{self._prefix}image:{key}", kept, ex=HASH_KEEP_SECONDS)
 
     def find_image(self, key: str) -> Earlier | None:
         """The image; None if there is none, or nobody has asked for it for too long."""
-        found = self._redis.getex(f"{self._prefix}image:{key}", ex=KEEP_SECONDS)
+        found = self._redis.getex(f"{self._prefix}image:{key}", ex=HASH_KEEP_SECONDS)
         if not isinstance(found, bytes):
             return None
-        image, source_hash, labels = json.loads(found)
-        return Earlier(image, source_hash, tuple(labels))
+        head, _, record = found.partition(b"\n")
+        image, labels = json.loads(head)
+        return Earlier(image, tuple(labels), InputRecord.load(record))
 
     def forget_image(self, key: str) -> None:
         """Forget an image that is not there any more."""
@@ -47,7 +52,7 @@ class Grafts:
 
     def keep_layer(self, diff_id: str, layer: bytes) -> None:
         """Keep what is in a layer."""
-        self._redis.set(f"{self._prefix}layer:{diff_id}", layer, ex=_LAYER_SECONDS)
+        self._redis.set(f"{self._prefix}layer:{diff_id}", layer, ex=HASH_KEEP_SECONDS)
 
     def find_layers(self, diff_ids: Sequence[str]) -> list[bytes | None]:
         """What is in these layers; None for each that nobody has read."""
@@ -57,14 +62,14 @@ class Grafts:
         pipeline = self._redis.pipeline(transaction=False)
         pipeline.mget(names)
         for name in names:
-            pipeline.expire(name, _LAYER_SECONDS)
+            pipeline.expire(name, HASH_KEEP_SECONDS)
         return cast(list[bytes | None], pipeline.execute()[0])
 
     def keep_fact(self, name: str, fact: str) -> None:
         """Keep something that never changes."""
-        self._redis.set(f"{self._prefix}fact:{name}", fact, ex=_LAYER_SECONDS)
+        self._redis.set(f"{self._prefix}fact:{name}", fact, ex=HASH_KEEP_SECONDS)
 
     def find_fact(self, name: str) -> str | None:
         """What was kept; None if nothing was."""
-        found = self._redis.getex(f"{self._prefix}fact:{name}", ex=_LAYER_SECONDS)
+        found = self._redis.getex(f"{self._prefix}fact:{name}", ex=HASH_KEEP_SECONDS)
         return found.decode() if isinstance(found, bytes) else None

@@ -17,11 +17,12 @@ from imagemill.builders.graft.packing import Open as OpenFile
 from imagemill.builders.graft.packing import pack
 from imagemill.builders.graft.proof import Suffix, remade
 from imagemill.builders.graft.recipe import Recipe, Setting, folder_after
-from imagemill.context import Entry, Manifest
+from imagemill.context import Manifest
 from imagemill.ports import BuildInputs, Progress
 from imagemill.reference import ImageReference
 from imagemill.registries.blobs import Blobs, StoredManifest
 from imagemill.state.grafts import Earlier, Grafts
+from imagemill.why.record import InputRecord
 
 _MOST_READ_AT_ONCE = 64 << 20
 """Compressed bytes of layers that are read on the way; more are read when no build waits for it."""
@@ -89,7 +90,6 @@ class Graft:
     def make(
         self,
         earlier: Earlier,
-        old: Sequence[Entry],
         new: Manifest,
         source: OpenFile,
         at: float,
@@ -97,7 +97,6 @@ class Graft:
     ) -> str:
         """Make the image and push it under its tag; returns its digest.
 
-        `old` are the entries that the earlier image was made from, with digests that may be cut;
         `at` is when the build began; `pushing` is called before anything is sent.
         """
         reference = ImageReference.parse(earlier.image)
@@ -108,7 +107,7 @@ class Graft:
             self.place.known.forget_image(self.question.key)
             raise
         suffix, places, below = self._suffix(image, reference, blobs)
-        made = remade(below, suffix, Context(old), Context(new.entries))
+        made = remade(below, suffix, Context(earlier.record.entries), Context(new.entries))
         layers = {
             number: changes
             for number, changes in zip(places, made, strict=True)
@@ -210,18 +209,18 @@ class Graft:
 
 def note(
     image: ImageReference,
-    source_hash: str,
+    record: InputRecord,
     labels: Iterable[str],
     key: str,
     place: Place,
     progress: Progress,
 ) -> None:
-    """Read what is in the layers of an image that a builder has made, and keep it in mind for
-    builds that have the same `key`.
+    """Read what is in the layers of an image that a builder has made of what `record` says, and
+    keep it in mind for builds that have the same `key`.
     """
     blobs = place.registries(image)
     read_layers(find(image, blobs), image, blobs, place.known, progress)
-    place.known.keep_image(key, Earlier(image.pinned, source_hash, tuple(labels)))
+    place.known.keep_image(key, Earlier(image.pinned, tuple(labels), record))
 
 
 def find(reference: ImageReference, blobs: Blobs) -> Image:

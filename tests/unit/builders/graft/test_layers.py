@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import tarfile
+from typing import cast
 
 import pytest
 
@@ -30,8 +31,12 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfil
     return info
 
 
+def buffered(content: bytes) -> io.BufferedReader:
+    return cast("io.BufferedReader", io.BufferedReader(io.BytesIO(content)))
+
+
 def read(content: bytes, *, packed: bool = True, contents: bool = True) -> Layer:
-    stream = io.BufferedReader(io.BytesIO(gzip.compress(content) if packed else content))  # type: ignore[arg-type]
+    stream = buffered(gzip.compress(content) if packed else content)
     diff_id = f"sha256:{hashlib.sha256(content).hexdigest()}"
     return read_layer(stream, diff_id, contents, Quiet())
 
@@ -75,11 +80,11 @@ def test_digests_are_taken_where_they_are_wanted() -> None:
 def test_a_layer_that_is_another_or_is_damaged_is_refused(cut: float) -> None:
     content = tar(member("a"), content=bytes(20_000))
     damaged = gzip.compress(content)
-    stream = io.BufferedReader(io.BytesIO(damaged[: int(len(damaged) * cut)]))  # type: ignore[arg-type]
+    stream = buffered(damaged[: int(len(damaged) * cut)])
     with pytest.raises(Refusal):
         read_layer(stream, f"sha256:{hashlib.sha256(content).hexdigest()}", True, Quiet())
+    stream = buffered(content)
     with pytest.raises(Refusal):
-        stream = io.BufferedReader(io.BytesIO(content))  # type: ignore[arg-type]
         read_layer(stream, f"sha256:{'0' * 64}", True, Quiet())
 
 
