@@ -12,12 +12,12 @@ from urllib.parse import urlencode, urljoin
 
 from urllib3 import HTTPHeaderDict
 
-from imagemill.errors import ServiceUnreachable
-from imagemill.ports import Credentials, Registry
+from imagemill.errors import TransientError
+from imagemill.http import Answer, Reply, opened, origin, request
+from imagemill.ports import Registry
 from imagemill.reference import ImageReference
-from imagemill.registries.failures import failure
+from imagemill.registries.authorization import Login
 from imagemill.registries.oci import OciRegistry
-from imagemill.registries.transport import Answer, Reply, opened, origin, request
 
 _PULL, _PUSH = "pull", "pull,push"
 _CHUNK = 1 << 20
@@ -54,7 +54,7 @@ class Blobs(OciRegistry):
         with self._opened("GET", reference, f"blobs/{digest}", _PULL) as reply:
             content = reply.content()
             if reply.status != 200:
-                raise failure(_answer(reply, content), reference, _PULL)
+                raise self._failure(_answer(reply, content), reference, _PULL)
             return content
 
     @contextmanager
@@ -62,7 +62,7 @@ class Blobs(OciRegistry):
         """Open a blob to be read once, from its beginning."""
         with self._opened("GET", reference, f"blobs/{digest}", _PULL) as reply:
             if reply.status != 200:
-                raise failure(_answer(reply, reply.content()), reference, _PULL)
+                raise self._failure(_answer(reply, reply.content()), reference, _PULL)
             stream = io.BufferedReader(_Stream(reply.chunks(_CHUNK)), _CHUNK)
             with closing(stream):
                 yield cast("io.BufferedReader", stream)
@@ -72,7 +72,7 @@ class Blobs(OciRegistry):
         answer = self._request("HEAD", reference, f"blobs/{digest}", _PUSH)
         if answer.status in (200, 404):
             return answer.status == 200
-        raise failure(answer, reference, _PUSH)
+        raise self._failure(answer, reference, _PUSH)
 
     def mount(self, reference: ImageReference, digest: str, source: ImageReference) -> bool:
         """Have the repository hold a blob of another one, without sending it; False if the registry
@@ -84,7 +84,7 @@ class Blobs(OciRegistry):
             self._cancel(answer, reference)
             return False
         if answer.status != 201:
-            raise failure(answer, reference, _PUSH)
+            raise self._failure(answer, reference, _PUSH)
         return True
 
     def push(self, reference: ImageReference, digest: str, content: BinaryIO, size: int) -> None:
@@ -92,17 +92,17 @@ class Blobs(OciRegistry):
         begun = self._request("POST", reference, "blobs/uploads/", _PUSH)
         location = begun.headers.get("Location")
         if begun.status != 202 or not location:
-            raise failure(begun, reference, _PUSH)
+            raise self._failure(begun, reference, _PUSH)
         url = urljoin(begun.url, location)
         separator = "&" if "?" in url else "?"
         headers = {**_BINARY, "Content-Length": str(size), **self._headers(url, begun, reference)}
         full = f"{url}{separator}{urlencode({'digest': digest})}"
-        answer = request("PUT", full, headers, content)
+        answer = request("PUT", full, headers, content, self._authorizations.reach)
         if answer.status != 201:
-            raise failure(answer, reference, _PUSH)
+            raise self._failure(answer, reference, _PUSH)
         stored = answer.headers.get("Docker-Content-Digest", digest)
         if stored != digest:
-            raise ServiceUnreachable(
+            raise TransientError(
                 f"{reference.registry} was sent {digest}, and says that it has {stored}",
                 "the registry, or what is between, is damaged",
             )
@@ -111,7 +111,8 @@ class Blobs(OciRegistry):
         """Let go of an upload that was not asked for."""
         if location := begun.headers.get("Location"):
             url = urljoin(begun.url, location)
-            request("DELETE", url, self._headers(url, begun, reference))
+            headers = self._headers(url, begun, reference)
+            request("DELETE", url, headers, None, self._authorizations.reach)
 
     def _headers(self, url: str, begun: Answer, reference: ImageReference) -> dict[str, str]:
         """Credentials for an upload, which go to the registry alone."""
@@ -131,13 +132,13 @@ class Blobs(OciRegistry):
         url = f"{self._base(reference.registry)}/v2/{reference.path}/{path}"
         body = b"" if method == "POST" else None
         headers: Mapping[str, str] = self._authorizations.headers(reference, actions)
-        with opened(method, url, headers, body) as reply:
+        with opened(method, url, headers, body, self._authorizations.reach) as reply:
             if reply.status != 401 or origin(reply.url) != origin(url):
                 yield reply
                 return
             refusal = _answer(reply, reply.content())
         headers = self._authorizations.renew(refusal, reference, actions)
-        with opened(method, url, headers, body) as reply:
+        with opened(method, url, headers, body, self._authorizations.reach) as reply:
             yield reply
 
 
@@ -147,8 +148,8 @@ class _OfRegistry:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
-    def credentials(self, host: str) -> Credentials | None:
-        return self._registry.credentials(ImageReference(host, "imagemill"))
+    def login(self, repository: ImageReference) -> Login:
+        return Login(self._registry.credentials(repository))
 
 
 class _Stream(io.RawIOBase):
