@@ -42,7 +42,8 @@ def graft(run: Run, build: Build) -> Build | Signature:
 def _graft(run: Run, build: Build) -> Build:
     place = workspace.graft_place(run.setup)
     with workspace.fetched(run.setup, build, run) as folder:
-        manifest = context.manifest(folder, workspace.dockerfile(build), run)
+        memory = workspace.memory(run.setup, folder)
+        manifest = context.manifest(folder, workspace.dockerfile(build), run, memory)
         accept(run.setup, build, manifest)
         try:
             return _made(run, build, place, manifest, SourceFiles(folder, manifest, run))

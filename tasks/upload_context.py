@@ -12,22 +12,16 @@ def upload_context(run: Run, build: Build) -> Build:
     """Learn `context`. What is stored already is not stored again."""
     contexts = workspace.contexts(run.setup, build)
     assert build.source_hash is not None
-    name = contexts.name(build.source_hash, build.id)
-    if not contexts.exists(name):
-        store(contexts, name, run, build)
+    name = contexts.find(build.source_hash) or store(contexts, run, build)
     return build.knowing(context=name, uploads=build.uploads + 1)
 
 
-def store(contexts: Contexts, name: str, run: Run, build: Build) -> None:
-    """Store what was hashed; a source that has another hash by now is a `UserError`, and not
-    stored.
+def store(contexts: Contexts, run: Run, build: Build) -> str:
+    """Store what was hashed, and return its name; a source that has another hash by now is a
+    `UserError`, and not stored.
     """
-
-    with workspace.fetched(run.setup, build, run) as folder:
-        contexts.add(
-            name,
-            folder,
-            workspace.dockerfile(build),
-            lambda manifest: accept(run.setup, build, manifest),
-            run,
-        )
+    return contexts.add(
+        workspace.origin_of(run.setup, build, run),
+        lambda manifest: accept(run.setup, build, manifest),
+        run,
+    )

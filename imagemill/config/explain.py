@@ -11,14 +11,16 @@ from pydantic_core import ErrorDetails
 
 from imagemill.config.faults import AGENT_KEYS, Fault, KeyPath, dotted, shown
 from imagemill.config.model import Section
+from imagemill.config.policy import Policy
 from imagemill.config.registry_section import VARIANTS
 
-KNOWN: dict[str, list[str]] = {"": [*VARIANTS, *AGENT_KEYS]} | {
+KNOWN: dict[str, list[str]] = {"": [*VARIANTS, "policy", *AGENT_KEYS]} | {
     section: sorted({key for cls in classes for key in cls.model_fields})
     for section, classes in VARIANTS.items()
 }
 """Section → its keys; the top level is ''."""
 KNOWN["builder"].append("uri")
+KNOWN["policy"] = sorted(Policy.model_fields)
 
 
 def explain(error: ValidationError) -> Iterator[Fault]:
@@ -50,6 +52,8 @@ def _faults(details: ErrorDetails) -> Iterator[Fault]:
             yield Fault(path, f"found {shown(value)}, expected {_meaning(path, variant)}")
         case "model_attributes_type" | "model_type" | "dict_type":
             yield Fault(path, f"found {shown(value)}, expected a mapping")
+        case "list_type" | "tuple_type":
+            yield Fault(path, f"found {shown(value)}, expected a list")
         case _:
             yield Fault(path, f"found {shown(value)}, expected another value: {details['msg']}")
 

@@ -198,16 +198,20 @@ def describe(loaded: Loaded) -> dict[str, Any]:
             content["kaniko_config"] = without_secrets(content["kaniko_config"])
     return {
         "file": None if loaded.path is None else str(loaded.path),
-        "config": {section: _for_people(content) for section, content in sections.items()},
+        "config": {
+            section: _for_people(content) for section, content in sections.items() if content
+        },
         "warnings": list(loaded.warnings),
     }
 
 
 def _for_people(content: dict[str, Any]) -> dict[str, Any]:
     """The type first, since the other keys depend on it."""
-    return {"type": content["type"]} | {
-        key.replace("_", "-"): value for key, value in content.items()
-    }
+    first = {"type": content["type"]} if "type" in content else {}
+    shown = first | {key.replace("_", "-"): value for key, value in content.items()}
+    if "tenants" in shown:
+        shown["tenants"] = {name: _for_people(rules) for name, rules in shown["tenants"].items()}
+    return shown
 
 
 def _text(path: Path) -> str:

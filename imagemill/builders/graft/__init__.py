@@ -4,7 +4,7 @@ Where all that has changed since an image was built are files which only the las
 of its final stage read, the new image is the old one with those layers packed by us. Nothing is
 taken on trust: the same rules, applied to the *old* context, must give the very layers that the
 builder made. Whatever is not understood, not known or not reproduced is a `Refusal`, and the
-builder builds. See docs/adr/0015-a-change-of-code-needs-no-builder.md.
+builder builds. See docs/adr/0016-a-change-of-code-needs-no-builder.md.
 """
 
 __all__ = ["FORMAT", "Refusal"]
