@@ -258,6 +258,21 @@ class KanikoBuilder(_Builder):
     )
 
     @model_validator(mode="after")
+    def _within_reach(self) -> Self:
+        """Build pods cannot see a folder of the workers, unless it is a volume of theirs too."""
+        if self.build_context_store.startswith("file:") and self.context_volume_claim is None:
+            raise fault_error(
+                Fault(
+                    ("build_context_store",),
+                    f"found {self.build_context_store}, a folder of the workers, which build pods"
+                    " cannot reach",
+                    "give builder.context-volume-claim, a PersistentVolumeClaim of that folder, or"
+                    " use an object store",
+                )
+            )
+        return self
+
+    @model_validator(mode="after")
     def _both_or_neither(self) -> Self:
         for absent, given in (("secret_key", "secret_name"), ("secret_name", "secret_key")):
             if getattr(self, absent) is None and getattr(self, given) is not None:
