@@ -408,6 +408,26 @@ class BuildReport(Message):
         return self
 
 
+class BuildStatus(Message):
+    """Where a build is now."""
+
+    id: str
+    state: State | Literal["SUCCEEDED", "FAILED", "CANCELLED"]
+    steps: tuple[StepTime, ...] = ()
+    cancelling: bool = False
+    report: BuildReport | None = None
+
+    @classmethod
+    def ended(cls, report: BuildReport) -> Self:
+        """Return the status of a build with this report."""
+        names: dict[str, Literal["SUCCEEDED", "FAILED", "CANCELLED"]] = {
+            "succeeded": "SUCCEEDED",
+            "failed": "FAILED",
+            "cancelled": "CANCELLED",
+        }
+        return cls(id=report.id, state=names[report.status], steps=report.steps, report=report)
+
+
 class UploadPlan(Message):
     """What a service says to whoever is about to upload a source; see `imagemill.uploads`."""
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from imagemill.cli.environment import git_config
 from imagemill.cli.options import (
     Command,
     Connection,
@@ -18,6 +17,7 @@ from imagemill.cli.options import (
     launch_config_options,
 )
 from imagemill.cli.services import service_for
+from imagemill.environment import git_config
 
 
 @click.command(cls=Command, short_help="Build an image.")

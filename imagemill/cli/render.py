@@ -9,8 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from imagemill.cli.terminal import console, error, warn
-from imagemill.client import BuildStatus
-from imagemill.messages import BuildReport, State
+from imagemill.messages import BuildReport, BuildStatus, State
 from imagemill.text import printable
 
 STEPS = {
