@@ -34,6 +34,11 @@ from imagemill.environment import git_config
 @image_options
 @generation_options
 @click.option("--force", is_flag=True, help="Build even if the image is there.")
+@click.option(
+    "--graft/--no-graft",
+    default=True,
+    help="Where code alone has changed, make its layers anew on the earlier image, without a builder.",
+)
 @click.option("--timeout", type=float, metavar="SECONDS", help="How long the build may take.")
 @click.option(
     "--revision", metavar="TEXT", help="Revision of the source, for a label.  [default: from git]"

@@ -185,6 +185,10 @@ class _Builder(Section):
     platform: Literal["linux/amd64", "linux/arm64"] | None = Field(
         None, description="the target platform; absent: the builder's own"
     )
+    graft: bool | None = Field(
+        None,
+        description="false: the builder builds also where code alone has changed",
+    )
     uv_image: str | None = Field(
         None,
         min_length=1,
