@@ -22,7 +22,7 @@ setup: .venv/installed-all-dev
 	@touch $@ .venv/installed
 
 .venv/installed: pyproject.toml scripts/setup
-	scripts/setup
+	scripts/setup cli,local
 	@touch $@
 
 demo: .venv/installed
