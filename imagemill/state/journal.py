@@ -16,6 +16,7 @@ from typing import Any, cast
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import MasterDownError, OutOfMemoryError, ReadOnlyError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -30,8 +31,16 @@ MAX_EVENTS = 20_000
 MAX_LINE = 8192
 """Characters of one log line; the rest is cut."""
 
-LOST = (RedisConnectionError, RedisTimeoutError)
-"""What redis-py raises when the server is away."""
+LOST = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    ReadOnlyError,
+    OutOfMemoryError,
+    MasterDownError,
+)
+"""What redis-py raises when the server is away, or cannot write just now: loading, full, or a
+replica in the middle of a failover.
+"""
 
 
 _ENTER = """
@@ -101,7 +110,7 @@ class Journal:
 
     def __init__(self, redis: Redis, prefix: str, result_key: Callable[[str], bytes]) -> None:
         self.redis = redis
-        self._prefix = f"{prefix}imagemill:build:"
+        self._prefix = f"{prefix}imagemill:"
         self._result_key = result_key
         self._enter = redis.register_script(_ENTER)
 
@@ -113,10 +122,7 @@ class Journal:
         It may overwrite a result of Celery's that is final, so a build that has ended must not be
         entered again.
         """
-        keys: list[bytes | str] = [
-            *(self._key(build, what) for what in ("events", "states", "cancel")),
-            self._result_key(build),
-        ]
+        keys = self.entry_keys(build)
         noted: list[Any] = [state.value, f"{state.value} {at}", _result(build, state, at, more)]
         times, cancelled = cast("list[Any]", self._enter(keys, [*noted, KEEP_SECONDS, MAX_EVENTS]))
         return Entered(times, bool(cancelled))
@@ -129,28 +135,18 @@ class Journal:
         """The times of all states of the build so far; the last one has not ended. Empty if it is
         not known.
         """
-        return _times(cast("list[bytes]", self.redis.lrange(self._key(build, "states"), 0, -1)))
+        return _times(cast("list[bytes]", self.redis.lrange(self.build_key(build, "states"), 0, -1)))
 
     def log(self, build: str, lines: Sequence[str]) -> None:
         """Add lines to the build's log, in one round trip."""
         pipeline = self.redis.pipeline(transaction=False)
         for line in lines:
             pipeline.xadd(
-                self._key(build, "events"),
+                self.build_key(build, "events"),
                 {"line": line[:MAX_LINE]},
                 maxlen=MAX_EVENTS,
                 approximate=True,
             )
-        pipeline.execute()
-
-    def end(self, build: str, report: BuildReport) -> None:
-        """Note the report: the last event of a build."""
-        pipeline = self.redis.pipeline(transaction=False)
-        pipeline.xadd(
-            self._key(build, "events"), {"report": report.model_dump_json(exclude_none=True)}
-        )
-        pipeline.expire(self._key(build, "events"), KEEP_SECONDS)
-        pipeline.expire(self._key(build, "states"), KEEP_SECONDS)
         pipeline.execute()
 
     def events(self, build: str, after: str = "0", wait: float = 0) -> list[Event]:
@@ -158,7 +154,7 @@ class Journal:
         of them.
         """
         block = max(1, int(wait * 1000)) if wait else None
-        answer = self.redis.xread({self._key(build, "events"): after}, count=1000, block=block)
+        answer = self.redis.xread({self.build_key(build, "events"): after}, count=1000, block=block)
         streams = cast("list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]", _pairs(answer))
         return [_event(position, fields) for _, entries in streams for position, fields in entries]
 
@@ -174,27 +170,36 @@ class Journal:
 
     def ask_to_cancel(self, build: str) -> None:
         """Leave word for the worker that the build is to stop."""
-        self.redis.set(self._key(build, "cancel"), int(time.time()), ex=KEEP_SECONDS)
+        self.redis.set(self.build_key(build, "cancel"), int(time.time()), ex=KEEP_SECONDS)
 
     def is_cancelled(self, build: str) -> bool:
         """Whether somebody wants the build to stop."""
-        return bool(self.redis.exists(self._key(build, "cancel")))
+        return bool(self.redis.exists(self.build_key(build, "cancel")))
 
-    def deliveries(self, task: str) -> int:
-        """Count one more delivery of the task with this id, and say how many there have been."""
-        key = self._key(task, "deliveries")
-        pipeline = self.redis.pipeline(transaction=False)
-        pipeline.incr(key)
-        pipeline.expire(key, KEEP_SECONDS)
-        return int(pipeline.execute()[0])
+    def build_key(self, build: str, what: str) -> str:
+        """Return the key of what is kept of one build."""
+        return f"{self._prefix}build:{build}:{what}"
 
-    def _key(self, build: str, what: str) -> str:
-        return f"{self._prefix}{build}:{what}"
+    def shared_key(self, what: str) -> str:
+        """Return the key of what is kept of all builds together."""
+        return f"{self._prefix}{what}"
+
+    def entry_keys(self, build: str) -> list[bytes | str]:
+        """Return the keys that an entry into a state changes: events, states, cancel, result."""
+        own = (self.build_key(build, what) for what in ("events", "states", "cancel"))
+        return [*own, self._result_key(build)]
+
+    def result_around(
+        self, build: str, state: State, at: float, more: dict[str, Any]
+    ) -> tuple[str, str]:
+        """Return the text of a result that is not final, before and after the place for more."""
+        text = _result(build, state, at, more)
+        return text[: -len("}}")], "}}"
 
     def _newest(self, build: str, count: int) -> Iterator[Event]:
         entries = cast(
             "list[tuple[bytes, dict[bytes, bytes]]]",
-            self.redis.xrevrange(self._key(build, "events"), count=count),
+            self.redis.xrevrange(self.build_key(build, "events"), count=count),
         )
         return (_event(position, fields) for position, fields in entries)
 
@@ -225,7 +230,7 @@ def _result(build: str, state: State, at: float, more: dict[str, Any]) -> str:
     """A result that is not final, as Celery writes it: what AsyncResult and Flower show."""
     meta = {"build": build, "since": at, **more}
     return json.dumps(
-        {"task_id": build, "status": state.value, "result": meta, "traceback": None, "children": []}
+        {"task_id": build, "status": state.value, "traceback": None, "children": [], "result": meta}
     )
 
 
