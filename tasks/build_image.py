@@ -9,6 +9,7 @@ from celery import shared_task
 
 from imagemill.errors import ImagemillError, UserError
 from imagemill.messages import Build, BuildRequest
+from imagemill.names import BUILD_IMAGE
 from tasks import pipeline
 from tasks.replaceable import Replaceable
 from tasks.report_failure import fail
@@ -28,7 +29,7 @@ class _Entry(Replaceable):
 @shared_task(
     bind=True,
     base=_Entry,
-    name=pipeline.ENTRY,
+    name=BUILD_IMAGE,
     throws=(ImagemillError,),
     ignore_result=True,
     Request="tasks.events:EntryRequest",

@@ -15,7 +15,7 @@ from celery import current_app
 from celery.worker.request import Request
 from kombu.exceptions import OperationalError
 
-from tasks.pipeline import ENTRY
+from imagemill.names import BUILD_IMAGE
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class StepRequest(Request):
         if type == "task-started" and task.announced and self.eventer and self.eventer.enabled:
             build = self.args[0]["id"]
             self.eventer.send(
-                f"task-{task.state.lower()}", uuid=build, name=ENTRY, args=f"({build})"
+                f"task-{task.state.lower()}", uuid=build, name=BUILD_IMAGE, args=f"({build})"
             )
 
 
@@ -63,6 +63,8 @@ def failed(build: str, error: str, worker: str | None) -> None:
     """
     try:
         with current_app.events.default_dispatcher(hostname=worker) as dispatcher:
-            dispatcher.send("task-failed", uuid=build, name=ENTRY, exception=error, retry=False)
+            dispatcher.send(
+                "task-failed", uuid=build, name=BUILD_IMAGE, exception=error, retry=False
+            )
     except OperationalError as unsent:
         log.warning("Could not send the event of the failure: %s", unsent)

@@ -10,6 +10,7 @@ from celery import current_app
 from pydantic import BaseModel, ConfigDict, Field
 
 from imagemill.client import open_journal
+from imagemill.names import BUILD_TIMEOUT
 from imagemill.sources.options import SourceOptions
 from imagemill.state.journal import Journal
 
@@ -62,7 +63,7 @@ class Setup(BaseModel):
         {}, repr=False, description="what docker and credential helpers are started with"
     )
     build_timeout: float = Field(
-        1800, gt=0, description="the most that a build may take, once started"
+        BUILD_TIMEOUT, gt=0, description="the most that a build may take, once started"
     )
     hash_timeout: float = Field(
         600, gt=0, description="the most that fetching and hashing a source may take"

@@ -27,6 +27,7 @@ from imagemill.errors import (
     UserError,
 )
 from imagemill.messages import Build, Message, State
+from imagemill.names import BUILD
 from imagemill.state.journal import LOST, Entered
 from imagemill.state.lock import ImageLock
 from tasks.cleanup import clean_up, discard
@@ -230,7 +231,7 @@ def _redelivered(task: Task[Any, Any], build: Build) -> Build:
         log.info(
             "Redelivered, but the build has ended already: its worker may have died before it had cleaned up"
         )
-        if task.name == "imagemill.build":
+        if task.name == BUILD:
             discard(limits, build)
         clean_up(limits, build)
         raise Ignore("The build has ended already")

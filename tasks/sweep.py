@@ -6,6 +6,7 @@ import time
 from celery import shared_task
 
 from imagemill.files import folders
+from imagemill.names import SWEEP
 from imagemill.ports import Quiet
 from tasks.settings import setup
 
@@ -15,7 +16,7 @@ SPARED = 3.0
 """What is younger than this many times the build timeout may still be in use."""
 
 
-@shared_task(name="imagemill.sweep", ignore_result=True)
+@shared_task(name=SWEEP, ignore_result=True)
 def sweep() -> None:
     """Remove packed contexts and scratch folders that no build can be using any more."""
     here = setup()

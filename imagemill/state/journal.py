@@ -21,9 +21,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from imagemill.messages import BuildReport, State, StepTime
-
-KEEP_SECONDS = 24 * 3600
-"""How long a build's events are kept after it has begun, and after it has ended."""
+from imagemill.names import BUILD_KEEP_SECONDS
 
 MAX_EVENTS = 20_000
 """About how many events of one build are kept; older ones make room."""
@@ -53,6 +51,17 @@ if redis.call('RPUSH', states, entry) == 1 then
 end
 redis.call('SET', result, shown, 'EX', keep)
 return {redis.call('LRANGE', states, 0, -1), redis.call('EXISTS', cancel)}
+"""
+
+_END = """
+local record, events, states = unpack(KEYS)
+local report, keep = unpack(ARGV)
+if redis.call('HSETNX', record, 'report', report) == 0 then
+    return redis.call('HGET', record, 'report')
+end
+redis.call('XADD', events, '*', 'report', report)
+for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, keep) end
+return report
 """
 
 
@@ -113,6 +122,7 @@ class Journal:
         self._prefix = f"{prefix}imagemill:"
         self._result_key = result_key
         self._enter = redis.register_script(_ENTER)
+        self._end = redis.register_script(_END)
 
     def enter(self, build: str, state: State, at: float, **more: Any) -> Entered:
         """Note that the build came to `state` at the time `at`: in its journal and, with `more`, in
@@ -124,12 +134,16 @@ class Journal:
         """
         keys = self.entry_keys(build)
         noted: list[Any] = [state.value, f"{state.value} {at}", _result(build, state, at, more)]
-        times, cancelled = cast("list[Any]", self._enter(keys, [*noted, KEEP_SECONDS, MAX_EVENTS]))
+        times, cancelled = cast(
+            "list[Any]", self._enter(keys, [*noted, BUILD_KEEP_SECONDS, MAX_EVENTS])
+        )
         return Entered(times, bool(cancelled))
 
     def show(self, build: str, state: State, at: float, **more: Any) -> None:
         """Show `state`, with `more`, in the build's result alone."""
-        self.redis.set(self._result_key(build), _result(build, state, at, more), ex=KEEP_SECONDS)
+        self.redis.set(
+            self._result_key(build), _result(build, state, at, more), ex=BUILD_KEEP_SECONDS
+        )
 
     def steps(self, build: str) -> tuple[StepTime, ...]:
         """The times of all states of the build so far; the last one has not ended. Empty if it is
@@ -148,6 +162,15 @@ class Journal:
                 approximate=True,
             )
         pipeline.execute()
+
+    def end(self, report: BuildReport) -> BuildReport:
+        """Write the report, the last event of a build, unless there is one; return the one that
+        stands.
+        """
+        own = ("record", "events", "states")
+        text = report.model_dump_json(exclude_none=True)
+        stands = self._end([self.build_key(report.id, what) for what in own], [text, BUILD_KEEP_SECONDS])
+        return BuildReport.load(json.loads(cast("bytes", stands)))
 
     def events(self, build: str, after: str = "0", wait: float = 0) -> list[Event]:
         """Up to 1000 events after the position `after`, waiting up to `wait` seconds for the first
@@ -170,7 +193,7 @@ class Journal:
 
     def ask_to_cancel(self, build: str) -> None:
         """Leave word for the worker that the build is to stop."""
-        self.redis.set(self.build_key(build, "cancel"), int(time.time()), ex=KEEP_SECONDS)
+        self.redis.set(self.build_key(build, "cancel"), int(time.time()), ex=BUILD_KEEP_SECONDS)
 
     def is_cancelled(self, build: str) -> bool:
         """Whether somebody wants the build to stop."""

@@ -26,8 +26,9 @@ from typing import Any, cast
 
 from redis import Redis
 
-from imagemill.messages import Build, BuildReport, State
-from imagemill.state.journal import KEEP_SECONDS, LOST, MAX_EVENTS, Entered, Journal
+from imagemill.messages import Build, State
+from imagemill.names import BUILD_KEEP_SECONDS
+from imagemill.state.journal import LOST, MAX_EVENTS, Entered, Journal
 
 log = getLogger(__name__)
 
@@ -114,17 +115,6 @@ redis.call('ZADD', index, now + lease, id)
 return true
 """
 
-_END = """
-local record, events, states = unpack(KEYS)
-local report, keep = unpack(ARGV)
-if redis.call('HSETNX', record, 'report', report) == 0 then
-    return redis.call('HGET', record, 'report')
-end
-redis.call('XADD', events, '*', 'report', report)
-for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, keep) end
-return report
-"""
-
 _FINISH = """
 local record, index = unpack(KEYS)
 local id = unpack(ARGV)
@@ -198,18 +188,15 @@ class Records:
         redis: Redis = journal.redis
         self._begin, self._claim = redis.register_script(_BEGIN), redis.register_script(_CLAIM)
         self._advance, self._renew = redis.register_script(_ADVANCE), redis.register_script(_RENEW)
-        self._release, self._end = redis.register_script(_RELEASE), redis.register_script(_END)
-        self._finish, self._overdue = (
-            redis.register_script(_FINISH),
-            redis.register_script(_OVERDUE),
-        )
+        self._release, self._finish = redis.register_script(_RELEASE), redis.register_script(_FINISH)
+        self._overdue = redis.register_script(_OVERDUE)
 
     def begin(self, build: Build, step: str, queue: str, canvas: Mapping[str, Any]) -> Due | None:
         """Write the record of a new build; return what is to be sent. None if the build has begun
         already. `canvas` is kept for `Records.canvas`.
         """
         values = [build.id, step, queue, _text(build), json.dumps(canvas)]
-        begun = self._begin(self._keys(build.id), [*values, self._grace, KEEP_SECONDS])
+        begun = self._begin(self._keys(build.id), [*values, self._grace, BUILD_KEEP_SECONDS])
         return Due(build.id, 1, step, queue) if begun else None
 
     def claim(
@@ -223,7 +210,7 @@ class Records:
         before, after = self._journal.result_around(build, state, at, shown)
         keys = [*self._keys(build), self._served, *self._journal.entry_keys(build)]
         values = [build, turn, step, holder, self._grace, state.value, f"{state.value} {at}"]
-        taken = self._claim(keys, [*values, before, after, KEEP_SECONDS, MAX_EVENTS])
+        taken = self._claim(keys, [*values, before, after, BUILD_KEEP_SECONDS, MAX_EVENTS])
         if not taken:
             return None
         attempt, deaths, tries, message, times, cancelled = cast("list[Any]", taken)
@@ -238,7 +225,7 @@ class Records:
         """
         values = [build.id, claim.attempt, step, queue, _text(build), build.source_hash or ""]
         turn = self._advance(
-            self._keys(build.id), [*values, tries, delay, self._grace, KEEP_SECONDS]
+            self._keys(build.id), [*values, tries, delay, self._grace, BUILD_KEEP_SECONDS]
         )
         return Due(build.id, int(turn), step, queue) if turn else None
 
@@ -255,20 +242,10 @@ class Records:
             self._renew(self._keys(claim.build.id), [claim.build.id, claim.attempt, self._grace])
         )
 
-    def end(self, report: BuildReport) -> BuildReport:
-        """Write the report, the last event of a build, unless there is one; return the one that
-        stands.
-        """
-        record, *_ = self._keys(report.id)
-        events, states, *_ = self._journal.entry_keys(report.id)
-        text = report.model_dump_json(exclude_none=True)
-        stands = self._end([record, events, states], [text, KEEP_SECONDS])
-        return BuildReport.load(json.loads(cast("bytes", stands)))
-
     def finish(self, build: str) -> None:
         """Note that nothing is left to do: the report is where it belongs, and nothing lies about.
 
-        What stays of the record, for `journal.KEEP_SECONDS`, tells a late message to give way.
+        What stays of the record, for `names.BUILD_KEEP_SECONDS`, tells a late message to give way.
         """
         self._finish(self._keys(build), [build])
 
