@@ -7,11 +7,10 @@ from tasks import (
     hash_source,
     load_config,
     plan_upload,
-    push,
     report,
-    report_failure,
     sweep,
     upload_context,
+    verify,
 )
 
 __all__ = [
@@ -21,9 +20,8 @@ __all__ = [
     "hash_source",
     "load_config",
     "plan_upload",
-    "push",
     "report",
-    "report_failure",
     "sweep",
     "upload_context",
+    "verify",
 ]

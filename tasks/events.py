@@ -8,12 +8,9 @@ process, which sends events in batches.
 """
 
 import logging
-import time
 from typing import Any
 
-from celery import current_app
 from celery.worker.request import Request
-from kombu.exceptions import OperationalError
 
 from imagemill.names import BUILD_IMAGE
 
@@ -43,28 +40,10 @@ class StepRequest(Request):
             )
 
 
-class ReportRequest(Request):
-    """The report's: when it is there, the build has succeeded, and has taken all the time since it
-    began.
-    """
+class ReportRequest(StepRequest):
+    """The report's: when it is there, the build has ended."""
 
     def send_event(self, type: str, **fields: Any) -> None:
         """Only that, under the name and with the arguments of the entry."""
-        if type == "task-succeeded" and self.eventer and self.eventer.enabled:
-            seconds = time.time() - self.args[0]["started"]
-            self.eventer.send(type, uuid=self.id, **{**fields, "runtime": seconds})
-
-
-def failed(build: str, error: str, worker: str | None) -> None:
-    """Tell of the end of a build of which a step has failed; where nobody can be told, the build
-    goes without.
-
-    `worker` is the name of the worker that the step was on.
-    """
-    try:
-        with current_app.events.default_dispatcher(hostname=worker) as dispatcher:
-            dispatcher.send(
-                "task-failed", uuid=build, name=BUILD_IMAGE, exception=error, retry=False
-            )
-    except OperationalError as unsent:
-        log.warning("Could not send the event of the failure: %s", unsent)
+        if type in ("task-succeeded", "task-failed") and self.eventer and self.eventer.enabled:
+            self.eventer.send(type, uuid=self.id, name=BUILD_IMAGE, **fields)

@@ -4,36 +4,36 @@ from imagemill.context import Manifest
 from imagemill.context.handover import Contexts
 from imagemill.errors import UserError
 from imagemill.messages import Build, State
-from tasks import workspace
 from tasks.input_records import note_inputs
-from tasks.step import Run, step
+from tasks.run import Run
+from tasks.step import step
+from tasks.workspace import Workspace
 
 
 @step(State.UPLOADING, timeout="upload_timeout", announced=True)
-def upload_context(run: Run, build: Build) -> Build:
+def upload_context(run: Run, work: Workspace) -> Build:
     """Learn `context`. What is stored already is not stored again."""
-    contexts = workspace.contexts(run.setup, build)
-    assert build.source_hash is not None
-    name = contexts.name(build.source_hash, build.id)
+    contexts, build = work.contexts, work.build
+    name = contexts.name(work.source_hash, build.id)
     if not contexts.exists(name):
-        store(contexts, name, run, build)
+        store(contexts, name, run, work)
     return build.knowing(context=name, uploads=build.uploads + 1)
 
 
-def store(contexts: Contexts, name: str, run: Run, build: Build) -> None:
+def store(contexts: Contexts, name: str, run: Run, work: Workspace) -> None:
     """Store what was hashed; a source that has another hash by now is a `UserError`, and not
     stored.
     """
 
     def accept(manifest: Manifest) -> None:
-        found = workspace.source_hash(build, manifest)
-        if found != build.source_hash:
-            workspace.forget_hash(run.setup, build)
+        found = work.hash_of(manifest)
+        if found != work.source_hash:
+            work.forget_hash()
             raise UserError(
-                f"The source {build.request.source} changed between being hashed and being packed",
+                f"The source {work.build.request.source} changed between being hashed and being packed",
                 "build from a source that is at rest, or build again",
             )
-        note_inputs(run.setup, build, manifest, found)
+        note_inputs(work, manifest, found)
 
-    with workspace.fetched(run.setup, build, run) as folder:
-        contexts.add(name, folder, workspace.dockerfile(build), accept, run)
+    with work.fetched(run) as folder:
+        contexts.add(name, folder, work.dockerfile, accept, run)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cached_property, lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from imagemill import config as launch
 from imagemill.builders import builder_for, detect
@@ -33,6 +33,8 @@ from imagemill.state.source_hashes import KnownHashes
 from imagemill.why import record as recording
 from imagemill.why.record import InputRecord
 from tasks.settings import Setup, journal
+
+Fact = TypeVar("Fact")
 
 
 class Workspace:
@@ -229,7 +231,7 @@ class Workspace:
             folders.remove(folder, Quiet())
 
 
-def _known[Fact](fact: Fact | None) -> Fact:
+def _known(fact: Fact | None) -> Fact:
     """Return a fact that an earlier step must have found."""
     if fact is None:
         raise AssertionError("a step was run before the one that finds what it needs")

@@ -4,9 +4,9 @@ from typing import Any
 
 from celery import Celery
 
-from worker.celeryconfig import configuration, is_redis
+from worker.celeryconfig import configuration
 from worker.logging import install
-from worker.redelivery import KeepMessages
+from worker.reaper import Reap, ServeSteps
 from worker.settings import Settings, from_environment
 
 
@@ -14,8 +14,7 @@ def create(settings: Settings) -> Celery:
     """An application with these settings; connects to nothing yet."""
     app = Celery("imagemill")
     app.conf.update(configuration(settings))
-    if is_redis(settings.broker):
-        app.steps["consumer"].add(KeepMessages)
+    app.steps["worker"].update((ServeSteps, Reap))
     return app
 
 

@@ -47,5 +47,8 @@ def install(settings: Settings) -> None:
         text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s%(suffix)s")
         handler.setFormatter(JsonFormatter() if settings.log_format == "json" else text)
         logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
+        # Celery's lines are of its tasks: that the task which began a build "succeeded" says nothing
+        # of the build, and steps that failed are told by the report, in our words.
+        logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
 
     setup_logging.connect(configure, weak=False)

@@ -26,9 +26,6 @@ class Settings(BaseSettings, Setup):
         repr=False,
         description="URL of the Redis for results; default: the broker, if it is Redis",
     )
-    redelivery_seconds: float = Field(
-        60, gt=0, description="how long the messages of a worker that died lie still on Redis"
-    )
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
     log_format: str = Field(
         "text", pattern="^(text|json)$", description="text, or json: one object per line"

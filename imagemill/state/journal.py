@@ -149,7 +149,9 @@ class Journal:
         """The times of all states of the build so far; the last one has not ended. Empty if it is
         not known.
         """
-        return _times(cast("list[bytes]", self.redis.lrange(self.build_key(build, "states"), 0, -1)))
+        return _times(
+            cast("list[bytes]", self.redis.lrange(self.build_key(build, "states"), 0, -1))
+        )
 
     def log(self, build: str, lines: Sequence[str]) -> None:
         """Add lines to the build's log, in one round trip."""
@@ -163,13 +165,15 @@ class Journal:
             )
         pipeline.execute()
 
-    def end(self, report: BuildReport) -> BuildReport:
+    def end(self, build: str, report: BuildReport) -> BuildReport:
         """Write the report, the last event of a build, unless there is one; return the one that
         stands.
         """
         own = ("record", "events", "states")
         text = report.model_dump_json(exclude_none=True)
-        stands = self._end([self.build_key(report.id, what) for what in own], [text, BUILD_KEEP_SECONDS])
+        stands = self._end(
+            [self.build_key(build, what) for what in own], [text, BUILD_KEEP_SECONDS]
+        )
         return BuildReport.load(json.loads(cast("bytes", stands)))
 
     def events(self, build: str, after: str = "0", wait: float = 0) -> list[Event]:

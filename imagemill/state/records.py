@@ -188,7 +188,10 @@ class Records:
         redis: Redis = journal.redis
         self._begin, self._claim = redis.register_script(_BEGIN), redis.register_script(_CLAIM)
         self._advance, self._renew = redis.register_script(_ADVANCE), redis.register_script(_RENEW)
-        self._release, self._finish = redis.register_script(_RELEASE), redis.register_script(_FINISH)
+        self._release, self._finish = (
+            redis.register_script(_RELEASE),
+            redis.register_script(_FINISH),
+        )
         self._overdue = redis.register_script(_OVERDUE)
 
     def begin(self, build: Build, step: str, queue: str, canvas: Mapping[str, Any]) -> Due | None:
@@ -209,7 +212,15 @@ class Records:
         at = time.time()
         before, after = self._journal.result_around(build, state, at, shown)
         keys = [*self._keys(build), self._served, *self._journal.entry_keys(build)]
-        values = [build, turn, step, holder, self._grace, state.value, f"{state.value} {at}"]
+        values: list[Any] = [
+            build,
+            turn,
+            step,
+            holder,
+            self._grace,
+            state.value,
+            f"{state.value} {at}",
+        ]
         taken = self._claim(keys, [*values, before, after, BUILD_KEEP_SECONDS, MAX_EVENTS])
         if not taken:
             return None
@@ -223,7 +234,14 @@ class Records:
         """Write what is known now and which step is due, after `delay` seconds; return what is to
         be sent. None if the step was somebody else's by now.
         """
-        values = [build.id, claim.attempt, step, queue, _text(build), build.source_hash or ""]
+        values: list[Any] = [
+            build.id,
+            claim.attempt,
+            step,
+            queue,
+            _text(build),
+            build.source_hash or "",
+        ]
         turn = self._advance(
             self._keys(build.id), [*values, tries, delay, self._grace, BUILD_KEEP_SECONDS]
         )
@@ -233,7 +251,7 @@ class Records:
         """Free the step that `holder` runs for the next one; `died` counts it as a death. False if
         it is not the holder's (any more).
         """
-        values = [build, turn, holder, int(died), self._grace]
+        values: list[Any] = [build, turn, holder, int(died), self._grace]
         return bool(self._release(self._keys(build), values))
 
     def renew(self, claim: Claim) -> bool:
