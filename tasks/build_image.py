@@ -37,6 +37,8 @@ class _Entry(Task[Any, Any]):
     name=BUILD_IMAGE,
     throws=(ImagemillError,),
     ignore_result=True,
+    # Who asks for something that is refused is told so by the result.
+    store_errors_even_if_ignored=True,
     Request="tasks.events:EntryRequest",
 )
 def build_image(self: _Entry, request: dict[str, Any]) -> None:

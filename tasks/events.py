@@ -10,9 +10,14 @@ process, which sends events in batches.
 import logging
 from typing import Any
 
+from celery.exceptions import WorkerLostError
 from celery.worker.request import Request
 
-from imagemill.names import BUILD_IMAGE
+from imagemill.names import BUILD_IMAGE, step_name
+from imagemill.state.journal import LOST
+from imagemill.state.records import Due
+from tasks import pipeline
+from tasks.settings import records
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +32,40 @@ class EntryRequest(Request):
 
 
 class StepRequest(Request):
-    """A step's: when it starts, the build has come to its state."""
+    """A step's: when it starts, the build has come to its state; when its process dies, somebody
+    else may have the step at once.
+    """
+
+    def on_failure(
+        self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
+    ) -> None:
+        """Celery's, which puts the message back if the process is gone."""
+        error = getattr(exc_info.exception, "exc", exc_info.exception)
+        if isinstance(error, (WorkerLostError, SystemExit)):
+            self._free()
+        super().on_failure(exc_info, send_failed_event, return_ok)
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """Celery's, which ends the process and forgets the message."""
+        super().on_timeout(soft, timeout)
+        if not soft and (due := self._free()):
+            pipeline.send(due)
+
+    def _free(self) -> Due | None:
+        """Free the step of the process that died; return what is to be sent, if it had the step."""
+        message, holder = self.args[0], f"{self.hostname}:{self.worker_pid}"
+        due = Due(message["id"], message["turn"], step_name(self.name), self._queue())
+        try:
+            freed = records().release(due.build, due.turn, holder, died=True)
+        except LOST as error:
+            log.warning(
+                "The step of a process that died is freed by the end of its lease: %s", error
+            )
+            return None
+        return due if freed else None
+
+    def _queue(self) -> str:
+        return str(self.delivery_info["routing_key"])
 
     def send_event(self, type: str, **fields: Any) -> None:
         """Celery's, and the build's state, where it lasts long enough to be looked at."""

@@ -61,6 +61,7 @@ class Run:
         self._shown = {"worker": worker, "source_hash": claim.build.source_hash}
         self._journal = journal()
         self._build_deadline = claim.build.deadline or time.time() + self.setup.build_timeout
+        self._timeout = timeout
         self._deadline = min(time.time() + timeout, self._build_deadline)
         self._lock: ImageLock | None = None
         self._unsent: deque[str] = deque(maxlen=_UNSENT_LINES)
@@ -94,9 +95,18 @@ class Run:
                 "see the workers' logs and memory: most often the step needs more memory than its worker may use",
             )
         if self.claim.deaths:
-            log.warning("The worker that had this step is gone: it begins anew")
-            self.log("The worker that had this step was lost; it begins anew")
+            self._begin_anew()
         self.check()
+
+    def _begin_anew(self) -> None:
+        """Give the build its time anew: what its dead worker used is not its fault."""
+        log.warning("The worker that had this step is gone: it begins anew")
+        self.log("The worker that had this step was lost; it begins anew")
+        build = self.claim.build
+        left = build.request.timeout or self.setup.build_timeout
+        self._build_deadline = time.time() + left
+        self._deadline = min(time.time() + self._timeout, self._build_deadline)
+        self.claim.build = build.knowing(deadline=self._build_deadline)
 
     def enter(self, state: State) -> None:
         """Note the state, unless the build has been cancelled or its time is up."""

@@ -75,6 +75,8 @@ class Reaper:
         self._grace = setup.redelivery_seconds
         self._round = max(SHORTEST_ROUND, min(LONGEST_ROUND, self._grace / ROUNDS))
         self._looked = time.monotonic()
+        broker = app.connection_for_write()
+        self._broker_errors = (OperationalError, *broker.connection_errors, *broker.channel_errors)
 
     def run(self, ended: threading.Event) -> None:
         """Look for overdue steps until `ended` is set."""
@@ -82,7 +84,7 @@ class Reaper:
             try:
                 if self._may_judge():
                     self.send_overdue()
-            except (*LOST, OperationalError) as error:
+            except (*LOST, *self._broker_errors) as error:
                 log.warning("Overdue steps could not be looked for: %s", error)
 
     def send_overdue(self) -> None:
@@ -110,8 +112,10 @@ class Reaper:
         )
 
     def _waiting(self, queue: str) -> int:
-        """Return how many messages wait in the queue."""
+        """Return how many messages wait in the queue; none if nobody has declared it yet."""
         with self._app.connection_for_write() as connection:
-            return int(
-                connection.default_channel.queue_declare(queue=queue, passive=True).message_count
-            )
+            try:
+                declared = connection.default_channel.queue_declare(queue=queue, passive=True)
+            except connection.channel_errors:
+                return 0
+            return int(declared.message_count)

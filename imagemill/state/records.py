@@ -267,6 +267,10 @@ class Records:
         """
         self._finish(self._keys(build), [build])
 
+    def open(self, build: str) -> bool:
+        """Return whether a step of the build is due, or runs."""
+        return self._journal.redis.zscore(self._index, build) is not None
+
     def canvas(self, build: str) -> dict[str, Any]:
         """Return what the caller of the build asked Celery to do when it has ended."""
         text = self._journal.redis.hget(self._keys(build)[0], "canvas")
