@@ -169,6 +169,7 @@ class EmbeddedService:
             "IMAGEMILL_BACKEND": self.broker,
             "IMAGEMILL_KEY_PREFIX": "",
             "IMAGEMILL_STATE_DIR": str(self._state),
+            "IMAGEMILL_CACHE_DIR": str(self._cache),
             "IMAGEMILL_SOURCE_ROOTS": "/",
             **self._environment,
         }

@@ -65,6 +65,10 @@ class Source(Protocol):
     def image(self) -> ImageReference | None:
         """The image itself where the source is one already, and so needs no build."""
 
+    @property
+    def place(self) -> str:
+        """Where it lies, in one spelling, without what is wanted of it: what a policy names."""
+
     def pinned(self, progress: Progress) -> str | None:
         """A text that names the very content which the source has now, and nothing else ever; None
         if there is none.
@@ -103,13 +107,18 @@ class ContextStore(Protocol):
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a registry wants to hear: user and password, or an identity token. Never printed."""
+    """What a registry wants to hear: user and password, an identity token, or a token of its own.
+
+    Never printed.
+    """
 
     username: str = field(repr=False)
     password: str = field(repr=False)
     identity_token: str = field(default="", repr=False)
     expires: float | None = None
     """When they end, in seconds since 1970; None: not known, or never."""
+    registry_token: str = field(default="", repr=False)
+    """A token that the registry itself takes, as it is."""
 
 
 class Registry(Protocol):

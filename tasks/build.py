@@ -6,6 +6,7 @@ docs/adr/0003-the-builder-pushes.md.
 """
 
 from imagemill.errors import OperatorError
+from imagemill.masking import masking
 from imagemill.messages import Build, State
 from tasks.cleanup import discard
 from tasks.pipeline import Next
@@ -39,7 +40,9 @@ def _build(run: Run, work: Workspace) -> Build | Next:
     if not work.context_is_there:
         return _upload_again(run, build)
     registry.prepare(work.image)
-    digest = work.builder.build(work.inputs, work.stored_context, registry, run)
+    inputs = work.inputs
+    with masking(run, inputs.secrets.values()) as progress:
+        digest = work.builder.build(inputs, work.stored_context, registry, progress)
     return build.knowing(digest=digest, warnings=(*build.warnings, *run.warnings))
 
 

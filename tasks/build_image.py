@@ -11,11 +11,13 @@ from celery.app.task import Context
 from celery.exceptions import Ignore
 
 from imagemill.errors import ImagemillError, UserError
+from imagemill.grammar import BUILD_ID
 from imagemill.messages import Build, BuildReport, BuildRequest, Failure
 from imagemill.names import BUILD_IMAGE, STEPS
 from tasks import log_context, pipeline
 from tasks.run import waiting_for_redis
 from tasks.settings import journal, records
+from tasks.signals import build_began
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ def build_image(self: _Entry, request: dict[str, Any]) -> None:
     The result is a `BuildReport` as JSON (docs/schema/build-report.json); a build that fails raises
     its error.
     """
-    build_id = str(self.request.id)
+    build_id = BUILD_ID.checked(str(self.request.id))
     log_context.bind(build=build_id, step="build_image")
     try:
         parsed = BuildRequest.parse(request)
@@ -64,6 +66,7 @@ def build_image(self: _Entry, request: dict[str, Any]) -> None:
     if due is None:
         raise Ignore("The build has begun already")
     log.info("A build begins: %r", parsed)
+    build_began.send(sender=None, build=build)
     pipeline.send(due)
     if self.request.ignore_result is False:
         # Asked for by the caller, Celery would store what this task returns as the build's result.

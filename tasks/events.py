@@ -8,6 +8,7 @@ process, which sends events in batches.
 """
 
 import logging
+import re
 from typing import Any
 
 from celery.exceptions import WorkerLostError
@@ -16,13 +17,44 @@ from celery.worker.request import Request
 from imagemill.names import BUILD_IMAGE, step_name
 from imagemill.state.journal import LOST
 from imagemill.state.records import Due
+from imagemill.text import one_line
 from tasks import pipeline
 from tasks.settings import records
 
 log = logging.getLogger(__name__)
 
+_SHOWN = 500
+"""Characters of what Flower shows of a request."""
 
-class EntryRequest(Request):
+
+class DiscreetRequest(Request):
+    """Shows nobody its arguments, which hold values of build arguments: not to `celery inspect`,
+    and to events, and so to Flower, only what is built from where to where, whoever sent the message.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        shown = {"argsrepr": "()", "kwargsrepr": _described(self.kwargs)}
+        self._argsrepr, self._kwargsrepr = shown.values()
+        self.request_dict.update(shown)
+
+    def info(self, safe: bool = False) -> Any:
+        """Return Celery's description for `inspect`, always with what `argsrepr` shows."""
+        return super().info(safe=True)
+
+
+def _described(kwargs: Any) -> str:
+    request = kwargs.get("request") if isinstance(kwargs, dict) else None
+    if not isinstance(request, dict):
+        return "{}"
+    # A URL may have a password in front, which is refused later, and a signature behind.
+    source = re.sub(r"//[^/@]*@", "//", str(request.get("source"))).partition("?")[0]
+    shown = {"source": source}
+    shown |= {name: request[name] for name in ("destination", "tags", "target") if name in request}
+    return one_line(repr(shown), _SHOWN)
+
+
+class EntryRequest(DiscreetRequest):
     """The entry's: it ends long before the build, so its success is nobody's news."""
 
     def send_event(self, type: str, **fields: Any) -> None:
@@ -66,6 +98,10 @@ class StepRequest(Request):
 
     def _queue(self) -> str:
         return str(self.delivery_info["routing_key"])
+
+    def info(self, safe: bool = False) -> Any:
+        """Return Celery's description for `inspect`, without the message of the build."""
+        return super().info(safe=True)
 
     def send_event(self, type: str, **fields: Any) -> None:
         """Celery's, and the build's state, where it lasts long enough to be looked at."""

@@ -18,13 +18,17 @@ def hash_source(run: Run, work: Workspace) -> Build:
         return work.build.knowing(image=str(source.image))
     destination = work.destination
     work = work.knowing(source=source.pinned(run))
-    source_hash = _source_hash(run, work)
-    return work.build.knowing(source_hash=source_hash, image=str(destination.with_tag(source_hash)))
+    source_hash, warnings = _source_hash(run, work)
+    return work.build.knowing(
+        source_hash=source_hash,
+        image=str(destination.with_tag(source_hash)),
+        warnings=(*work.build.warnings, *warnings),
+    )
 
 
-def _source_hash(run: Run, work: Workspace) -> str:
+def _source_hash(run: Run, work: Workspace) -> tuple[str, tuple[str, ...]]:
     """Return the hash, from memory if the source cannot have changed since it was hashed, on
-    whichever worker.
+    whichever worker; and, where it was read, what its author should know.
     """
     pinned = work.build.source
     if pinned is None:
@@ -33,19 +37,17 @@ def _source_hash(run: Run, work: Workspace) -> str:
     if source_hash := known.find(key):
         run.log(f"{pinned} was hashed before")
         use_inputs(work, source_hash)
-        return source_hash
-    source_hash = _hashed(run, work)
+        return source_hash, ()
+    source_hash, warnings = _hashed(run, work)
     known.keep(key, source_hash)
-    return source_hash
+    return source_hash, warnings
 
 
-def _hashed(run: Run, work: Workspace) -> str:
+def _hashed(run: Run, work: Workspace) -> tuple[str, tuple[str, ...]]:
     with work.fetched(run) as folder:
-        manifest = context.manifest(folder, work.dockerfile, run)
-    if manifest.dockerfile.generated:
-        run.log(
-            "The source has no Dockerfile: it is built by a generated one (`imagemill dockerfile SRC` shows it)"
-        )
+        manifest = context.manifest(folder, work.dockerfile, run, work.memory(folder))
+    for note in context.notes(manifest):
+        run.log(note)
     source_hash = work.hash_of(manifest)
     note_inputs(work, manifest, source_hash)
-    return source_hash
+    return source_hash, context.costs(manifest)

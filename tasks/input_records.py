@@ -6,6 +6,7 @@ import time
 from collections import deque
 
 from imagemill.context import Manifest
+from imagemill.errors import UserError
 from tasks.workspace import Workspace
 
 _TRUSTED_SECONDS = 3600
@@ -17,6 +18,18 @@ _used: deque[tuple[str, int]] = deque(maxlen=1000)
 """Source hash and hour of records that this process has used; most builds find their image, and
 need not ask Redis for its record each time.
 """
+
+
+def accept(work: Workspace, manifest: Manifest) -> None:
+    """Note the inputs; `UserError` if the source has another hash by now."""
+    found = work.hash_of(manifest)
+    if found != work.source_hash:
+        work.forget_hash()
+        raise UserError(
+            f"The source {work.build.request.source} changed between being hashed and being packed",
+            "build from a source that is at rest, or build again",
+        )
+    note_inputs(work, manifest, found)
 
 
 def note_inputs(work: Workspace, manifest: Manifest, source_hash: str) -> None:

@@ -2,7 +2,8 @@
 
     build_image → load_config → hash_source → check_registry → report
                                               → verify → report       where further tags are asked for
-                                              → upload_context → build → verify → report
+                                              → graft → verify → report
+                                                      → upload_context → build → verify → report
                                               → check_registry, a bit later, where another build is
                                                 making the image
 
@@ -19,7 +20,7 @@ from celery import current_app
 from kombu.exceptions import OperationalError
 
 from imagemill.messages import Build
-from imagemill.names import BUILD_IMAGE, STEPS, build_queue, task_name
+from imagemill.names import BUILD_IMAGE, LIGHT, STEPS, build_queue, task_name
 from imagemill.state.records import Due
 from tasks.settings import records
 
@@ -32,6 +33,7 @@ AFTER = {
     FIRST: "hash_source",
     "hash_source": "check_registry",
     "check_registry": LAST,
+    "graft": "verify",
     "upload_context": "build",
     "build": "verify",
     "verify": LAST,
@@ -50,7 +52,17 @@ class Next:
 
 def make(build: Build, builder: str) -> Next:
     """Return what makes the image; no context is packed for a builder that never builds."""
-    return Next("build" if builder == "noop" else "upload_context", build)
+    if builder == "noop":
+        return Next("build", build)
+    wanted = build.request.graft and not build.request.force
+    allowed = build.config is not None and build.config.builder.graft is not False
+    return Next("graft" if wanted and allowed else "upload_context", build)
+
+
+def learn(build: Build) -> None:
+    """Have what is in the layers of an image read, by whoever has time; nobody waits for it."""
+    options: dict[str, Any] = {"queue": LIGHT, "argsrepr": f"({build.id})", "kwargsrepr": "{}"}
+    current_app.send_task(task_name("read_layers"), args=(build.dump(),), **options)
 
 
 def queue(step: str, build: Build) -> str:

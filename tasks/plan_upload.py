@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from celery import shared_task
+from celery import Task, shared_task
 
 from imagemill.config.model import KanikoBuilder
 from imagemill.errors import ImagemillError
@@ -12,7 +12,13 @@ from tasks.settings import setup
 from tasks.workspace import launch_config
 
 
-@shared_task(name=PLAN_UPLOAD, throws=(ImagemillError,), acks_late=False)  # nobody waits for long
+@shared_task(
+    name=PLAN_UPLOAD,
+    base=Task,
+    throws=(ImagemillError,),
+    acks_late=False,  # nobody waits for long
+    Request="tasks.events:DiscreetRequest",
+)
 def plan_upload(request: dict[str, Any]) -> dict[str, Any]:
     """What the config of the request says."""
     config = launch_config(setup(), BuildRequest.parse(request)).config

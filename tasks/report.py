@@ -10,6 +10,7 @@ from imagemill.messages import Build, BuildReport, State, StepTime
 from tasks.cleanup import clean_up, discard
 from tasks.run import Run
 from tasks.settings import journal
+from tasks.signals import build_ended
 from tasks.step import step
 from tasks.workspace import Workspace
 
@@ -28,7 +29,10 @@ def report(run: Run, work: Workspace) -> BuildReport:
     """The build's result: the report that stands, should it have been written before."""
     run.flush()
     made = _failed if work.build.failure else _succeeded
-    stands = journal().end(run.build_id, made(work, _ended(run.entered.steps, time.time())))
+    report = made(work, _ended(run.entered.steps, time.time()))
+    stands = journal().end(run.build_id, report)
+    if stands == report:
+        build_ended.send(sender=None, build=work.build, report=report)
     failure = work.build.failure
     if failure is not None and failure.state in (State.BUILDING, State.PUSHING):
         discard(work)
@@ -50,6 +54,8 @@ def _succeeded(work: Workspace, steps: tuple[StepTime, ...]) -> BuildReport:
         source_hash=build.source_hash,
         built=bool(build.source_hash) and build.existing_digest is None,
         builder=_builder(build),
+        grafted=build.grafted,
+        not_grafted=build.not_grafted,
         steps=steps,
         seconds=time.time() - build.started,
         warnings=build.warnings,

@@ -26,6 +26,7 @@ from imagemill.state.records import Claim
 from tasks import pipeline
 from tasks.pipeline import AFTER, LAST, Next
 from tasks.settings import journal, records, setup
+from tasks.signals import step_ended, step_redelivered, step_retried
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class Run:
         self._lock: ImageLock | None = None
         self._unsent: deque[str] = deque(maxlen=_UNSENT_LINES)
         self._flushed = self._checked = 0.0
+        self._begun = time.monotonic()
 
     @classmethod
     def claimed(cls, task: Task[Any, Any], build: str, turn: int, step: str) -> Self | None:
@@ -80,7 +82,7 @@ class Run:
         """What was known of the build when the step began."""
         return self.claim.entered
 
-    def enter_claimed(self) -> None:
+    def begin(self) -> None:
         """Raise why the step may not run: the build was cancelled, its time is up, or the step has
         cost too many workers their lives. The last step always may.
         """
@@ -100,6 +102,7 @@ class Run:
 
     def _begin_anew(self) -> None:
         """Give the build its time anew: what its dead worker used is not its fault."""
+        step_redelivered.send(sender=None, step=self.step)
         log.warning("The worker that had this step is gone: it begins anew")
         self.log("The worker that had this step was lost; it begins anew")
         build = self.claim.build
@@ -169,6 +172,7 @@ class Run:
 
     def go_on(self, outcome: Build | Next) -> None:
         """Write what was learned and which step is due now, then send its message."""
+        step_ended.send(sender=None, step=self.step, seconds=time.monotonic() - self._begun)
         following = outcome if isinstance(outcome, Next) else Next(AFTER[self.step], outcome)
         self._advance(following)
 
@@ -181,6 +185,7 @@ class Run:
             wait = random.uniform(0, longest)
         if error.exhausted or tried >= limit or wait >= self.remaining():
             raise error
+        step_retried.send(sender=None, step=self.step)
         self._show_retry(error, tried + 1, wait)
         self._advance(Next(self.step, self.claim.build, wait), tried + 1)
 

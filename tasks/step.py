@@ -15,6 +15,7 @@ from imagemill.errors import ImagemillError, ServiceUnreachable, TransientError
 from imagemill.messages import Build, BuildReport, State
 from imagemill.names import step_name, task_name
 from imagemill.state.journal import LOST
+from imagemill.time_limits import time_limit
 from tasks import log_context
 from tasks.pipeline import LAST, Next
 from tasks.run import Run, waiting_for_redis
@@ -103,8 +104,9 @@ def step(
 
 def _run(function: StepFunction, run: Run) -> Outcome:
     try:
-        run.enter_claimed()
-        return function(run, Workspace(run.setup, run.claim.build))
+        run.begin()
+        with time_limit(run.remaining()):
+            return function(run, Workspace(run.setup, run.claim.build))
     except TransientError as error:
         run.retry(error)
     except LOST as error:

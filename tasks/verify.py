@@ -2,6 +2,7 @@
 
 from imagemill.errors import TransientError
 from imagemill.messages import Build, State
+from tasks import pipeline
 from tasks.run import Run
 from tasks.step import step
 from tasks.workspace import Workspace
@@ -19,4 +20,6 @@ def verify(run: Run, work: Workspace) -> Build:
         )
     if build.request.tags:
         registry.tag(image.with_digest(build.digest), build.request.tags)
+    if build.graft_key is not None:
+        pipeline.learn(build)
     return build

@@ -1,5 +1,6 @@
 """What a step works with: its build, and the adapters that it needs on this worker."""
 
+import json
 import time
 import uuid
 from collections.abc import Iterator
@@ -12,10 +13,13 @@ from typing import Any, Literal, TypeVar
 
 from imagemill import config as launch
 from imagemill.builders import builder_for, detect
+from imagemill.builders.graft import grafting
 from imagemill.builders.labels import labels
 from imagemill.config import LaunchConfig, Loaded
 from imagemill.context import Manifest, hashing
-from imagemill.context.handover import Contexts, CopiedContexts, Packed, PackedContexts
+from imagemill.context.handover import Contexts, KeptContexts, Origin, Packed, PackedContexts
+from imagemill.context.index import Memory
+from imagemill.context.mirrors import Mirrors
 from imagemill.dockerfile.generate import Wishes, chosen
 from imagemill.errors import OperatorError, UserError
 from imagemill.files import folders
@@ -23,10 +27,12 @@ from imagemill.messages import Build, BuildRequest
 from imagemill.objects import store_for
 from imagemill.ports import Builder, BuildInputs, Progress, Quiet, Registry, Source, StoredContext
 from imagemill.reference import ImageReference
-from imagemill.registries import registry_for
+from imagemill.registries import blobs_for, registry_for
+from imagemill.registries.blobs import Blobs
 from imagemill.registries.docker_config import DockerConfig
-from imagemill.sources import open_source, origin
+from imagemill.sources import open_source, origin, unversioned
 from imagemill.sources.cache import SourceCache
+from imagemill.state.grafts import Grafts
 from imagemill.state.input_records import InputRecords
 from imagemill.state.lock import ImageLock
 from imagemill.state.source_hashes import KnownHashes
@@ -148,8 +154,28 @@ class Workspace:
         """Where contexts are kept: in the config's store, else in a folder of this worker."""
         uri = self.config.builder.build_context_store
         if uri is None:
-            return CopiedContexts(self.setup.state_dir / "contexts")
+            return KeptContexts(mirrors(self.setup), self.setup.state_dir)
         return PackedContexts(store_for(uri, region=self.config.environment.region))
+
+    def memory(self, root: Path) -> Memory | None:
+        """Return what is known of the files of a source; None where they are somewhere else each
+        time.
+        """
+        if root.is_relative_to(self.scratch_folder):
+            return None
+        return Memory(indexes(self.setup), root)
+
+    def origin(self, progress: Progress) -> Origin:
+        """Return where the context of the build comes from."""
+        request = self.build.request
+        return Origin(
+            name=json.dumps([unversioned(request.source), request.dockerfile]),
+            source_hash=self.source_hash,
+            build=self.build.id,
+            dockerfile=self.dockerfile,
+            fetched=lambda: self.fetched(progress),
+            memory=self.memory,
+        )
 
     @property
     def context_is_there(self) -> bool:
@@ -185,6 +211,12 @@ class Workspace:
     @property
     def inputs(self) -> BuildInputs:
         """What the builder is told."""
+        secrets = {name: _secret(self.setup, name) for name in self.build.request.secrets}
+        return replace(self.open_inputs, secrets=secrets)
+
+    @property
+    def open_inputs(self) -> BuildInputs:
+        """What the builder is told, but for the secrets, which are on its own workers."""
         request = self.build.request
         revision, url = origin(self.build.source or "")
         return BuildInputs(
@@ -198,7 +230,6 @@ class Workspace:
                 request.source_url or url,
                 request.labels,
             ),
-            secrets={name: _secret(self.setup, name) for name in request.secrets},
             source_hash=self.source_hash,
             build_id=self.build.id,
         )
@@ -217,9 +248,7 @@ class Workspace:
     @property
     def scratch_folder(self) -> Path:
         """Where this worker unpacks; made when it is first needed."""
-        folder = self.setup.state_dir / "scratch"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return folder
+        return scratch_folder(self.setup)
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
@@ -236,6 +265,35 @@ def _known(fact: Fact | None) -> Fact:
     if fact is None:
         raise AssertionError("a step was run before the one that finds what it needs")
     return fact
+
+
+def scratch_folder(setup: Setup) -> Path:
+    """Return where this worker unpacks; made when it is first needed."""
+    folder = setup.state_dir / "scratch"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def mirrors(setup: Setup) -> Mirrors:
+    """Return the context folders of this node."""
+    return Mirrors(setup.kept / "contexts", setup.context_cache_bytes)
+
+
+def indexes(setup: Setup) -> Path:
+    """Return the folder of what is known of the files of sources."""
+    return setup.kept / "indexes"
+
+
+def graft_place(setup: Setup) -> grafting.Place:
+    """Return where images of code alone are looked for and made."""
+
+    def blobs(image: ImageReference) -> Blobs:
+        return blobs_for(
+            image.registry, DockerConfig(setup.docker_config), setup.insecure_registries
+        )
+
+    known = Grafts(journal().redis, setup.key_prefix)
+    return grafting.Place(blobs, known, scratch_folder(setup))
 
 
 def launch_config(setup: Setup, request: BuildRequest) -> Loaded:

@@ -8,11 +8,11 @@ executable bit.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple
 
-FORMAT = 1
+FORMAT = 2
 """Part of every source hash. Raise it when the manifest, or what is packed for one, changes."""
 
 
@@ -65,6 +65,8 @@ class Manifest:
 
     dockerfile: Dockerfile
     entries: tuple[Entry, ...]
+    without_git: bool = field(default=False, compare=False)
+    """Whether the source has a `.git` that is left out though no ignore file says so."""
 
     def lines(self) -> Iterator[str]:
         """The manifest, line by line: ASCII, and never the same for two different contexts.
@@ -103,12 +105,14 @@ def source_hash(
     platform: str | None = None,
     labels: Mapping[str, str] | None = None,
     secrets: Iterable[str] = (),
+    arguments: Iterable[str] = (),
 ) -> str:
     """The hash of everything that an image is made from, as 64 hex digits.
 
-    `secrets` are the ids of build secrets: what they hold is never hashed. Mappings have no order.
+    `secrets` are the ids of build secrets: what they hold is never hashed. `arguments` are those of
+    the builder that change the image, by the config. Mappings have no order.
     """
-    inputs = {
+    inputs: dict[str, object] = {
         "format": FORMAT,
         "manifest": manifest.sha256,
         "target": target,
@@ -117,6 +121,8 @@ def source_hash(
         "labels": dict(labels or {}),
         "secrets": sorted(secrets),
     }
+    if given := list(arguments):
+        inputs["arguments"] = given
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 

@@ -22,6 +22,7 @@ from redis.retry import Retry
 
 from imagemill.messages import BuildReport, State, StepTime
 from imagemill.names import BUILD_KEEP_SECONDS
+from imagemill.text import one_line
 
 MAX_EVENTS = 20_000
 """About how many events of one build are kept; older ones make room."""
@@ -159,7 +160,7 @@ class Journal:
         for line in lines:
             pipeline.xadd(
                 self.build_key(build, "events"),
-                {"line": line[:MAX_LINE]},
+                {"line": one_line(line, MAX_LINE)},
                 maxlen=MAX_EVENTS,
                 approximate=True,
             )
