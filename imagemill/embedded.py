@@ -170,6 +170,7 @@ class EmbeddedService:
             "IMAGEMILL_KEY_PREFIX": "",
             "IMAGEMILL_STATE_DIR": str(self._state),
             "IMAGEMILL_SOURCE_ROOTS": "/",
+            "IMAGEMILL_ATTENDED": "1",
             **self._environment,
         }
         command = worker_command("worker.embedded", str(valkey), str(self._run), str(self._state))
