@@ -169,6 +169,7 @@ class EmbeddedService:
             "IMAGEMILL_BACKEND": self.broker,
             "IMAGEMILL_KEY_PREFIX": "",
             "IMAGEMILL_STATE_DIR": str(self._state),
+            "IMAGEMILL_CACHE_DIR": str(self._cache),
             "IMAGEMILL_SOURCE_ROOTS": "/",
             "IMAGEMILL_ATTENDED": "1",
             **self._environment,

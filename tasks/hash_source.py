@@ -43,7 +43,8 @@ def _source_hash(run: Run, build: Build) -> tuple[str, tuple[str, ...]]:
 
 def _hashed(run: Run, build: Build) -> tuple[str, tuple[str, ...]]:
     with workspace.fetched(run.setup, build, run) as folder:
-        manifest = context.manifest(folder, workspace.dockerfile(build), run)
+        memory = workspace.memory(run.setup, folder)
+        manifest = context.manifest(folder, workspace.dockerfile(build), run, memory)
     for note in context.notes(manifest):
         run.log(note)
     source_hash = workspace.source_hash(build, manifest)

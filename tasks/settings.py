@@ -7,60 +7,40 @@ from pathlib import Path
 from typing import cast
 
 from celery import current_app
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ByteSize, Field
 
 from imagemill.client import open_journal
 from imagemill.names import BUILD_TIMEOUT
-from imagemill.sources.options import SourceOptions
+from imagemill.settings import NodeSettings
 from imagemill.state.journal import Journal
 
 
-class Setup(BaseModel):
+class Setup(NodeSettings):
     """Places and limits of one worker. Times are in seconds."""
 
-    model_config = ConfigDict(frozen=True)
-
     backend: str = Field(
-        repr=False, description="URL of the Redis that holds results, journals and locks"
+        "",
+        repr=False,
+        description="URL of the Redis that holds results, journals and locks; default: the broker,"
+        " if that is Redis",
     )
     key_prefix: str = Field(
-        "", description="put before every key in Redis: several installations in one database"
+        "",
+        description="put before every key in Redis: several installations in one database. Clients"
+        " need the same",
     )
-    config: Path | None = Field(
-        None, description="launch config that is used where a request names none"
+    cache_dir: Path | None = Field(
+        None,
+        description="contexts and what is known of sources' files, kept from build to build;"
+        " default: the state_dir",
     )
-    config_dir: Path | None = Field(
-        None, description="folder of the launch configs that requests may name"
+    context_cache_bytes: ByteSize = Field(
+        ByteSize(20 << 30), ge=0, description="bytes of contexts that are kept on the node"
     )
-    home: Path = Field(
-        default_factory=Path.home, description="where the W&B agent's own config is looked for"
-    )
-    state_dir: Path = Field(
-        default_factory=lambda: Path.home() / ".cache/imagemill",
-        description="scratch space, and packed contexts where the config names no context store",
-    )
-    source_cache_bytes: int = Field(
-        10 << 30, ge=0, description="bytes of fetched sources that are kept on the node"
-    )
-    sources: SourceOptions = Field(SourceOptions(), description="what sources may be read, and how")
-    build_secrets_dir: Path | None = Field(
-        None, description="folder with a file per build secret, named by its id"
-    )
-    insecure_registries: frozenset[str] = Field(
-        frozenset(), description="hosts of registries that speak plain HTTP"
-    )
-    docker_cli: Path | None = Field(
-        None, description="the docker command; default: the first on PATH with BuildKit"
-    )
-    docker_host: str | None = Field(
-        None, description="the engine; default: the docker command's current context"
-    )
-    docker_config: Path = Field(
-        default_factory=lambda: Path.home() / ".docker",
-        description="folder of docker's config.json",
-    )
-    environment: dict[str, str] = Field(
-        {}, repr=False, description="what docker and credential helpers are started with"
+    source_cache_bytes: ByteSize = Field(
+        ByteSize(10 << 30),
+        ge=0,
+        description="bytes of fetched sources that are kept on the node; 0: none",
     )
     build_timeout: float = Field(
         BUILD_TIMEOUT, gt=0, description="the most that a build may take, once started"
@@ -95,6 +75,11 @@ class Setup(BaseModel):
     wait_interval: float = Field(
         2, gt=0, description="how often a build looks whether another one of its image is done"
     )
+
+    @property
+    def kept(self) -> Path:
+        """Folder of what makes the next build quick."""
+        return self.cache_dir or self.state_dir
 
 
 def setup() -> Setup:

@@ -1,11 +1,9 @@
 """Fourth step: pack the context and put it where the builder finds it."""
 
-from imagemill.context import Manifest
 from imagemill.context.handover import Contexts
-from imagemill.errors import UserError
 from imagemill.messages import Build, State
 from tasks import workspace
-from tasks.input_records import note_inputs
+from tasks.input_records import accept
 from tasks.step import Run, step
 
 
@@ -14,26 +12,16 @@ def upload_context(run: Run, build: Build) -> Build:
     """Learn `context`. What is stored already is not stored again."""
     contexts = workspace.contexts(run.setup, build)
     assert build.source_hash is not None
-    name = contexts.name(build.source_hash, build.id)
-    if not contexts.exists(name):
-        store(contexts, name, run, build)
+    name = contexts.find(build.source_hash) or store(contexts, run, build)
     return build.knowing(context=name, uploads=build.uploads + 1)
 
 
-def store(contexts: Contexts, name: str, run: Run, build: Build) -> None:
-    """Store what was hashed; a source that has another hash by now is a `UserError`, and not
-    stored.
+def store(contexts: Contexts, run: Run, build: Build) -> str:
+    """Store what was hashed, and return its name; a source that has another hash by now is a
+    `UserError`, and not stored.
     """
-
-    def accept(manifest: Manifest) -> None:
-        found = workspace.source_hash(build, manifest)
-        if found != build.source_hash:
-            workspace.forget_hash(run.setup, build)
-            raise UserError(
-                f"The source {build.request.source} changed between being hashed and being packed",
-                "build from a source that is at rest, or build again",
-            )
-        note_inputs(run.setup, build, manifest, found)
-
-    with workspace.fetched(run.setup, build, run) as folder:
-        contexts.add(name, folder, workspace.dockerfile(build), accept, run)
+    return contexts.add(
+        workspace.origin_of(run.setup, build, run),
+        lambda manifest: accept(run.setup, build, manifest),
+        run,
+    )

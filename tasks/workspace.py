@@ -1,5 +1,6 @@
 """Which adapters a build needs, from its message and its worker's setup."""
 
+import json
 import time
 import uuid
 from collections.abc import Iterator
@@ -12,10 +13,13 @@ from typing import Literal
 
 from imagemill import config as launch
 from imagemill.builders import builder_for, detect
+from imagemill.builders.graft import grafting
 from imagemill.builders.labels import labels
 from imagemill.config import LaunchConfig, Loaded
 from imagemill.context import Manifest, hashing
-from imagemill.context.handover import Contexts, CopiedContexts, Packed, PackedContexts
+from imagemill.context.handover import Contexts, KeptContexts, Origin, Packed, PackedContexts
+from imagemill.context.index import Memory
+from imagemill.context.mirrors import Mirrors
 from imagemill.dockerfile.generate import Wishes, chosen
 from imagemill.errors import OperatorError, UserError
 from imagemill.files import folders
@@ -23,10 +27,12 @@ from imagemill.messages import Build, BuildRequest
 from imagemill.objects import store_for
 from imagemill.ports import Builder, BuildInputs, Progress, Quiet, Registry, Source, StoredContext
 from imagemill.reference import ImageReference
-from imagemill.registries import registry_for
+from imagemill.registries import blobs_for, registry_for
+from imagemill.registries.blobs import Blobs
 from imagemill.registries.docker_config import DockerConfig
-from imagemill.sources import open_source, origin
+from imagemill.sources import open_source, origin, unversioned
 from imagemill.sources.cache import SourceCache
+from imagemill.state.grafts import Grafts
 from imagemill.state.input_records import InputRecords
 from imagemill.state.lock import ImageLock
 from imagemill.state.source_hashes import KnownHashes
@@ -160,13 +166,53 @@ def registry(setup: Setup, image: ImageReference) -> Registry:
     )
 
 
+def graft_place(setup: Setup) -> grafting.Place:
+    """Where images of code alone are looked for and made."""
+
+    def blobs(image: ImageReference) -> Blobs:
+        return blobs_for(
+            image.registry, DockerConfig(setup.docker_config), setup.insecure_registries
+        )
+
+    known = Grafts(journal().redis, setup.key_prefix)
+    return grafting.Place(blobs, known, scratch_folder(setup))
+
+
 def contexts(setup: Setup, build: Build) -> Contexts:
     """Where contexts are kept: in the config's store, else in a folder of this worker."""
     assert build.config is not None
     uri = build.config.builder.build_context_store
     if uri is None:
-        return CopiedContexts(setup.state_dir / "contexts")
+        return KeptContexts(mirrors(setup), setup.state_dir)
     return PackedContexts(store_for(uri, region=build.config.environment.region))
+
+
+def mirrors(setup: Setup) -> Mirrors:
+    """The context folders of this node."""
+    return Mirrors(setup.kept / "contexts", setup.context_cache_bytes)
+
+
+def memory(setup: Setup, root: Path) -> Memory | None:
+    """What is known of the files of a source; None where they are somewhere else each time."""
+    return None if root.is_relative_to(scratch_folder(setup)) else Memory(indexes(setup), root)
+
+
+def indexes(setup: Setup) -> Path:
+    """Folder of what is known of the files of sources."""
+    return setup.kept / "indexes"
+
+
+def origin_of(setup: Setup, build: Build, progress: Progress) -> Origin:
+    """Where the context of a build comes from."""
+    assert build.source_hash is not None
+    return Origin(
+        name=json.dumps([unversioned(build.request.source), build.request.dockerfile]),
+        source_hash=build.source_hash,
+        build=build.id,
+        dockerfile=dockerfile(build),
+        fetched=lambda: fetched(setup, build, progress),
+        memory=lambda root: memory(setup, root),
+    )
 
 
 def context_is_there(setup: Setup, build: Build) -> bool:
@@ -204,6 +250,12 @@ def builder_type(build: Build) -> str:
 
 def inputs(setup: Setup, build: Build) -> BuildInputs:
     """What the builder is told."""
+    secrets = {name: _secret(setup, name) for name in build.request.secrets}
+    return replace(open_inputs(build), secrets=secrets)
+
+
+def open_inputs(build: Build) -> BuildInputs:
+    """What the builder is told, but for the secrets, which are on its own workers."""
     assert build.image is not None
     assert build.source_hash is not None
     assert build.config is not None
@@ -220,7 +272,6 @@ def inputs(setup: Setup, build: Build) -> BuildInputs:
             request.source_url or url,
             request.labels,
         ),
-        secrets={name: _secret(setup, name) for name in request.secrets},
         source_hash=build.source_hash,
         build_id=build.id,
     )
