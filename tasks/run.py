@@ -2,7 +2,6 @@
 
 import logging
 import os
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from imagemill.state.lock import ImageLock
 from imagemill.state.records import Claim
 from tasks import pipeline
 from tasks.pipeline import AFTER, LAST, Next
+from tasks.retries import pause
 from tasks.settings import journal, records, setup
 from tasks.signals import step_ended, step_redelivered, step_retried
 
@@ -178,12 +178,10 @@ class Run:
 
     def retry(self, error: TransientError) -> None:
         """Have the step tried again in a while; raise the error once tries or time are used up."""
-        tried, limit = self.claim.tries, self.setup.max_retries
-        wait = error.retry_after
+        tried, took = self.claim.tries, time.monotonic() - self._begun
+        remaining = max(0.0, self._build_deadline - time.time())
+        wait = pause(error, tried, self.setup, took=took, remaining=remaining)
         if wait is None:
-            longest = min(self.setup.retry_backoff_max, self.setup.retry_backoff * 2**tried)
-            wait = random.uniform(0, longest)
-        if error.exhausted or tried >= limit or wait >= self.remaining():
             raise error
         step_retried.send(sender=None, step=self.step)
         self._show_retry(error, tried + 1, wait)
@@ -208,9 +206,8 @@ class Run:
         pipeline.send(due, delay)
 
     def _show_retry(self, error: TransientError, attempt: int, wait: float) -> None:
-        limit = self.setup.max_retries
-        log.warning("%s; try %d of %d in %.1f s", error, attempt, limit, wait)
-        self.log(f"{error.message}; trying again in {wait:.1f} s ({attempt} of {limit})")
+        log.warning("%s; trying again in %.1f s, for the %d. time", error, wait, attempt)
+        self.log(f"{error.message}; trying again in {wait:.1f} s")
         self.flush()
         retry = {"error": error.message, "attempt": attempt, "seconds": wait}
         with suppress(*LOST):

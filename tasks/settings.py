@@ -55,12 +55,19 @@ class Setup(NodeSettings):
     )
     quick_timeout: float = Field(120, gt=0, description="the most that any other step may take")
     max_retries: int = Field(
-        5, ge=0, description="how often a step is tried again after a transient error"
+        5,
+        ge=0,
+        description="how often a step is tried again after a transient error; a server that is away is"
+        " waited for until the build's deadline",
     )
     retry_backoff: float = Field(
         1, gt=0, description="the first wait before a retry; doubled each time, with jitter"
     )
-    retry_backoff_max: float = Field(120, gt=0, description="the longest wait before a retry")
+    attended: bool = Field(
+        False,
+        description="a person waits: what is refused is tried once more, and nothing without end",
+    )
+    retry_backoff_max: float = Field(30, gt=0, description="the longest wait before a retry")
     max_deliveries: int = Field(
         3, ge=1, description="how often a step is started whose worker died in it"
     )

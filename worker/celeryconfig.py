@@ -64,7 +64,7 @@ def _delivery(settings: Settings) -> dict[str, Any]:
             "interval_max": 2,
         },
         # A step whose broker went away goes on: its claim is in its build's record, so the message
-        # that is delivered again gives way (docs/adr/0017-the-record-is-the-truth.md).
+        # that is delivered again gives way (docs/adr/0018-the-record-is-the-truth.md).
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         # A Redis that is full, or a replica in the middle of a failover, is waited for like one
         # that is away.

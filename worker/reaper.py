@@ -4,7 +4,7 @@ queue of steps.
 A step that is due, but that nobody has, may have lost its message: on its way, with the worker that
 had taken it, or with the broker. One that somebody has whose lease has ended has lost its worker.
 The record says both, so its message is sent again, by one of the workers: no beat is needed.
-See docs/adr/0017-the-record-is-the-truth.md.
+See docs/adr/0018-the-record-is-the-truth.md.
 """
 
 import threading

@@ -5,7 +5,7 @@ in one atomic script, by whoever got its message; the claim is a lease that is r
 as the step runs. What the step learned and the step that follows are written in one go, before the
 next message is sent. So a message that was doubled, delayed or made up finds that it is not its
 turn, and one that was lost is sent again by the reaper (`overdue`). See
-docs/adr/0017-the-record-is-the-truth.md.
+docs/adr/0018-the-record-is-the-truth.md.
 
     turn      number of the step that is due, counted from 1; `ended` once all is done
     step      its name, `queue` where its message goes, `sent` when it was due to be there
