@@ -196,6 +196,10 @@ class _Builder(Section):
         description="the Python package index that generated Dockerfiles ask in place of PyPI,"
         " https://HOST/PATH",
     )
+    graft: bool | None = Field(
+        None,
+        description="false: the builder builds also where code alone has changed",
+    )
     uv_image: str | None = Field(
         None,
         min_length=1,
