@@ -113,6 +113,7 @@ class Client:
         base_image: str | None = None,
         accelerator: str | None = None,
         entrypoint: Sequence[str] | None = None,
+        system_packages: Sequence[str] = (),
         config: str | None = None,
         force: bool = False,
         graft: bool = True,
@@ -133,9 +134,10 @@ class Client:
         labels       labels of the image
         platform     such as linux/amd64; default: the config's, else the builder's own
         secrets      ids of build secrets, whose values are files on the workers
-        python, base_image, accelerator, entrypoint
+        python, base_image, accelerator, entrypoint, system_packages
                      of the Dockerfile that is generated for a source without one: version of Python,
-                     base image, cuda or cuda12.4 …, what the image runs, word by word
+                     base image, cuda or cuda12.4 …, what the image runs, word by word, what apt
+                     installs
         config       name of a launch config in the workers' config folder
         force        build even if the image exists
         graft        whether an image of which only code has changed may be made without a builder

@@ -56,6 +56,8 @@ def _parted(text: str) -> tuple[str, str]:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, int) and value >= 1 << 30:
         return f"{value >> 30} GiB"
     return f"`{value:g}`" if isinstance(value, float | int) else f"`{value}`"
