@@ -60,9 +60,12 @@ def job(
     from imagemill.builders.kaniko.context_access import endpoint
     from imagemill.builders.kaniko.job import circumstances_of
     from imagemill.builders.kaniko.pod_credentials import needs_docker_secret
+    from imagemill.cli import terminal
     from imagemill.cli.requests import check_config
 
     loaded = check_config(config, default_config)
+    for warning in loaded.warnings:
+        terminal.warn(warning)
     section, environment = _section(loaded), loaded.config.environment
     inputs = _inputs(source, section, **given)
     uri = f"{section.build_context_store}/{inputs.source_hash}.tar.gz"
