@@ -149,7 +149,7 @@ def known_figures() -> Mapping[str, Figure]:
     }
 
 
-def figure_of(value: float | Mapping[str, float | None]) -> Figure:
+def figure_of(value: Figure | float | Mapping[str, float | None]) -> Figure:
     """A figure from JSON, or from what `measure` gives; a plain number has no spread."""
     if isinstance(value, Figure):
         return value
