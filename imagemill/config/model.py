@@ -185,6 +185,10 @@ class _Builder(Section):
     platform: Literal["linux/amd64", "linux/arm64"] | None = Field(
         None, description="the target platform; absent: the builder's own"
     )
+    cache_mounts: bool = Field(
+        True,
+        description="whether generated Dockerfiles mount caches, which builds for one destination share",
+    )
     uv_image: str | None = Field(
         None,
         min_length=1,

@@ -149,3 +149,26 @@ def test_docker_gets_a_listed_environment_and_the_logins_of_this_build_alone(
     assert LOGINS["other.example.com"]["auth"] not in given
     assert not re.findall(r"^(?:IMAGEMILL|AWS)_.*", given, re.MULTILINE)
     assert "git-token" not in given
+
+
+def test_caches_of_two_destinations_are_apart(
+    running: Service, project: Path, request_of: dict[str, Any]
+) -> None:
+    dockerfile = (project / "Dockerfile").read_text()
+
+    def kept(name: str, destination: str) -> str:
+        """What the mounted cache has, after a build has put a file there."""
+        (project / "Dockerfile").write_text(
+            f"{dockerfile}ARG IMAGEMILL_CACHE=shared\n"
+            "RUN --mount=type=cache,id=imagemill-cache-$IMAGEMILL_CACHE,target=/c "
+            f'["/bin/busybox", "sh", "-c", "/bin/busybox touch /c/{name}; echo KEPT $(echo /c/*)"]\n'
+        )
+        build = running.client.submit(**{**request_of, "destination": destination})
+        running.client.wait(build, timeout=60).raise_for_status()
+        last = [line for line in running.client.logs(build) if "KEPT /c" in line][-1]
+        return last.partition("KEPT ")[2]
+
+    own, other = request_of["destination"], f"{request_of['destination']}-other"
+    assert kept("first", own) == "/c/first"
+    assert kept("second", own) == "/c/first /c/second"
+    assert kept("third", other) == "/c/third"

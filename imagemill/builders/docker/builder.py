@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from imagemill.builders import Workplace
@@ -34,6 +34,7 @@ from imagemill.builders.docker.failures import Evidence, bare, explain, is_solvi
 from imagemill.builders.docker.progress import BuildLog, ClassicLog
 from imagemill.builders.docker.push import PushLog, push_failure
 from imagemill.context import CONTEXT, DOCKERFILE
+from imagemill.dockerfile.generate.render import CACHE
 from imagemill.dockerfile.images import images as named_images
 from imagemill.errors import ImagemillError, OperatorError, PermissionDenied, UserError
 from imagemill.messages import State
@@ -128,7 +129,10 @@ class _Job:
     def build(self) -> None:
         """Make the image, under its own name and under `held`."""
         self._write_config(_images(self._dockerfile, self.inputs.build_args))
-        arguments, variables = build_arguments(self.inputs, self.environment)
+        inputs = self.inputs
+        if f"\nARG {CACHE}=" in self._dockerfile:  # as in those that are generated
+            inputs = replace(inputs, build_args={**inputs.build_args, CACHE: inputs.cache})
+        arguments, variables = build_arguments(inputs, self.environment)
         command = [
             self.cli.path,
             "build",

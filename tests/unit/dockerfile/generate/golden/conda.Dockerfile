@@ -19,8 +19,9 @@ WORKDIR /app
 # The dependencies come before the code: their layer lives until they change.
 COPY environment.yml ./
 COPY requirements/extra.txt ./requirements/
-RUN --mount=type=cache,target=/root/.cache \
-    --mount=type=cache,target=/opt/conda/pkgs \
+ARG IMAGEMILL_CACHE=shared
+RUN --mount=type=cache,id=imagemill-cache-$IMAGEMILL_CACHE,target=/root/.cache \
+    --mount=type=cache,id=imagemill-conda-$IMAGEMILL_CACHE,target=/opt/conda/pkgs \
     micromamba install --yes --name base --file environment.yml
 
 COPY --chown=10001:10001 . .

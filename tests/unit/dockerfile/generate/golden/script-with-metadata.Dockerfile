@@ -22,7 +22,8 @@ RUN echo 'app:x:10001:10001::/home/app:/bin/sh' >> /etc/passwd \
 WORKDIR /app
 
 # The dependencies come before the code: their layer lives until they change.
-RUN --mount=type=cache,target=/root/.cache \
+ARG IMAGEMILL_CACHE=shared
+RUN --mount=type=cache,id=imagemill-cache-$IMAGEMILL_CACHE,target=/root/.cache \
     uv pip install 'torch>=2.4' rich
 
 COPY --chown=10001:10001 . .
