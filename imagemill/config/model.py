@@ -185,9 +185,13 @@ class _Builder(Section):
     platform: Literal["linux/amd64", "linux/arm64"] | None = Field(
         None, description="the target platform; absent: the builder's own"
     )
-    cache_mounts: bool = Field(
-        True,
-        description="whether generated Dockerfiles mount caches, which builds for one destination share",
+    cache_mounts: bool | None = Field(
+        None,
+        description="false: generated Dockerfiles mount no caches, which builds for one destination share",
+    )
+    graft: bool | None = Field(
+        None,
+        description="false: the builder builds also where code alone has changed",
     )
     uv_image: str | None = Field(
         None,
@@ -256,6 +260,21 @@ class KanikoBuilder(_Builder):
     failed_job_retention: Seconds = Field(
         3600, description="seconds for which a failed Job is kept in the cluster; 60 at least"
     )
+
+    @model_validator(mode="after")
+    def _within_reach(self) -> Self:
+        """Build pods cannot see a folder of the workers, unless it is a volume of theirs too."""
+        if self.build_context_store.startswith("file:") and self.context_volume_claim is None:
+            raise fault_error(
+                Fault(
+                    ("build_context_store",),
+                    f"found {self.build_context_store}, a folder of the workers, which build pods"
+                    " cannot reach",
+                    "give builder.context-volume-claim, a PersistentVolumeClaim of that folder, or"
+                    " use an object store",
+                )
+            )
+        return self
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> Self:

@@ -15,10 +15,11 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _normalised(cls, data: object) -> object:
-        """Keys with underscores; a key without a value (`null`) is as good as absent."""
+        """Keys with underscores; a key without a value (`null`, or empty text) is as good as
+        absent."""
         if not isinstance(data, Mapping):
             return data
-        given = {key: value for key, value in data.items() if value is not None}
+        given = {key: value for key, value in data.items() if value not in (None, "")}
         normalised = {str(key).replace("-", "_"): value for key, value in given.items()}
         if len(normalised) < len(given):
             raise fault_error(

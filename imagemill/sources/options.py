@@ -7,6 +7,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
+from pydantic import ByteSize, TypeAdapter
+
 from imagemill.errors import OperatorError
 
 
@@ -66,8 +68,10 @@ class SourceOptions:
         environment = {
             name: value for name, value in variables.items() if not name.startswith("IMAGEMILL_")
         }
-        named = [name for name in _READ if variables.get(name)]
-        read = {_READ[name][0]: _read(name, variables[name], _READ[name][1]) for name in named}
+        named = [name for name in VARIABLES if variables.get(name)]
+        read = {
+            VARIABLES[name][0]: _read(name, variables[name], VARIABLES[name][1]) for name in named
+        }
         return cls(**{"environment": environment, **read, **given})
 
 
@@ -90,10 +94,10 @@ def _tokens(text: str) -> dict[str, str]:
     return {host.lower().replace(":", "_"): token for host, _, token in pairs}
 
 
-_READ: Mapping[str, tuple[str, Callable[[str], Any]]] = MappingProxyType(
+VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = MappingProxyType(
     {
         "IMAGEMILL_SOURCE_ROOTS": ("roots", _paths),
-        "IMAGEMILL_SOURCE_MAX_BYTES": ("max_bytes", int),
+        "IMAGEMILL_SOURCE_MAX_BYTES": ("max_bytes", TypeAdapter(ByteSize).validate_python),
         "IMAGEMILL_SOURCE_MAX_FILES": ("max_files", int),
         "IMAGEMILL_SOURCE_INSECURE_HOSTS": ("insecure_hosts", _hosts),
         "IMAGEMILL_SOURCE_NETWORKS": ("networks", _networks),

@@ -82,7 +82,7 @@ def chosen(request: BuildRequest, builder: Builder) -> str | Wishes:
         request.base_image,
         request.accelerator,
         request.entrypoint,
-        cache_mounts=builder.cache_mounts and builder.type != "kaniko",
+        cache_mounts=builder.cache_mounts is not False and builder.type != "kaniko",
         uv=builder.uv_image or UV,
     )
     if request.dockerfile is None:
