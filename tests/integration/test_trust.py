@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
+from imagemill.dockerfile.generate.render import SHARED
 from imagemill.errors import ImagemillError
 from imagemill.masking import HIDDEN
 from service import Service, service, until
@@ -159,8 +160,7 @@ def test_caches_of_two_destinations_are_apart(
     def kept(name: str, destination: str) -> str:
         """What the mounted cache has, after a build has put a file there."""
         (project / "Dockerfile").write_text(
-            f"{dockerfile}ARG IMAGEMILL_CACHE=shared\n"
-            "RUN --mount=type=cache,id=imagemill-cache-$IMAGEMILL_CACHE,target=/c "
+            f"{dockerfile}RUN --mount=type=cache,{SHARED}cache,target=/c "
             f'["/bin/busybox", "sh", "-c", "/bin/busybox touch /c/{name}; echo KEPT $(echo /c/*)"]\n'
         )
         build = running.client.submit(**{**request_of, "destination": destination})

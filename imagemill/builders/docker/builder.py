@@ -8,13 +8,14 @@ folder of the build's own, so nobody is logged in on the host.
 import hashlib
 import json
 import math
+import shutil
 import socket
 import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from imagemill.builders import Workplace
@@ -34,7 +35,7 @@ from imagemill.builders.docker.failures import Evidence, bare, explain, is_solvi
 from imagemill.builders.docker.progress import BuildLog, ClassicLog
 from imagemill.builders.docker.push import PushLog, push_failure
 from imagemill.context import CONTEXT, DOCKERFILE
-from imagemill.dockerfile.generate.render import CACHE
+from imagemill.dockerfile.generate.render import SHARED
 from imagemill.dockerfile.images import images as named_images
 from imagemill.errors import ImagemillError, OperatorError, PermissionDenied, UserError
 from imagemill.messages import State
@@ -129,10 +130,7 @@ class _Job:
     def build(self) -> None:
         """Make the image, under its own name and under `held`."""
         self._write_config(_images(self._dockerfile, self.inputs.build_args))
-        inputs = self.inputs
-        if f"\nARG {CACHE}=" in self._dockerfile:  # as in those that are generated
-            inputs = replace(inputs, build_args={**inputs.build_args, CACHE: inputs.cache})
-        arguments, variables = build_arguments(inputs, self.environment)
+        arguments, variables = build_arguments(self.inputs, self.environment)
         command = [
             self.cli.path,
             "build",
@@ -141,7 +139,7 @@ class _Job:
             *self._flags(),
         ]
         command += [
-            f"--file={self.source / DOCKERFILE}",
+            f"--file={self._file()}",
             f"--tag={self.inputs.image}",
             f"--tag={self.held}",
         ]
@@ -199,6 +197,16 @@ class _Job:
             for line in said.splitlines():
                 if "No such image" not in line:  # a build that has failed has left none
                     self.progress.log(f"Could not clear up in the Docker engine: {line}")
+
+    def _file(self) -> Path:
+        """The Dockerfile; one that mounts shared caches, with caches of the build's own place."""
+        given, own = self.source / DOCKERFILE, self.folder / DOCKERFILE
+        text, shared = given.read_bytes(), SHARED.encode()
+        if shared not in text:
+            return given
+        own.write_bytes(text.replace(shared, f"id=imagemill-{self.inputs.cache}-".encode()))
+        shutil.copyfile(f"{given}.dockerignore", f"{own}.dockerignore")
+        return own
 
     @property
     def _dockerfile(self) -> str:

@@ -24,9 +24,9 @@ _UID = 10001
 _OWNER = f"{_UID}:{_UID}"
 _CACHES = "/root/.cache"
 
-CACHE = "IMAGEMILL_CACHE"
-"""The build argument that says whose caches are mounted: what one build puts there, others of the
-same cache run.
+SHARED = "id=imagemill-shared-"
+"""How the ids of cache mounts begin. A builder puts another word for `shared`, since what one build
+leaves in a cache, those of the same id run.
 """
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9._/@+,-]+")
@@ -167,7 +167,7 @@ def _dependencies(image: Image, python: Python | None, install: Install) -> list
         commands = [f"{command} python={python.version}" for command in commands]
     if install.conda and not image.cache_mounts:
         commands.append("micromamba clean --all --yes")
-    copies = [*_copies(install.copied), *_cache(image)]
+    copies = _copies(install.copied)
     return [
         "\n".join([_comment(said + _credentials(install)), *copies, _run(image, install, commands)])
     ]
@@ -178,8 +178,6 @@ def _code(image: Image, python: Python | None, install: Install) -> str:
     if not install.project:
         return copy
     run = _run(image, install, [_tool(image, python, install.project)])
-    if not install.commands:
-        run = "\n".join([*_cache(image), run])
     said = [] if install.commands else [*install.notes, *_credentials(install)]
     why = _comment(["The project itself: editable, so that the code in /app is what runs.", *said])
     return f"{copy}\n\n{why}\n{run}"
@@ -197,12 +195,8 @@ def _credentials(install: Install) -> list[str]:
     return said
 
 
-def _cache(image: Image) -> list[str]:
-    return [f"ARG {CACHE}=shared"] if image.cache_mounts else []
-
-
 def _mount(name: str, target: str) -> str:
-    return f"--mount=type=cache,id=imagemill-{name}-${CACHE},target={target}"
+    return f"--mount=type=cache,{SHARED}{name},target={target}"
 
 
 def _run(image: Image, install: Install, commands: Iterable[str]) -> str:

@@ -33,8 +33,7 @@ WORKDIR /app
 COPY requirements.txt constraints.txt ./
 COPY requirements/base.txt ./requirements/
 COPY libs/common/ ./libs/common/
-ARG IMAGEMILL_CACHE=shared
-RUN --mount=type=cache,id=imagemill-cache-$IMAGEMILL_CACHE,target=/root/.cache \
+RUN --mount=type=cache,id=imagemill-shared-cache,target=/root/.cache \
     --mount=type=secret,id=netrc,target=/root/.netrc \
     --mount=type=secret,id=INDEX_TOKEN,required=true \
     --mount=type=secret,id=INDEX_USER,required=true \
