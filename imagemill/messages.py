@@ -215,6 +215,9 @@ class BuildRequest(Message):
         min_length=1,
         description="without a Dockerfile: what the image runs, word by word; default: found",
     )
+    system_packages: tuple[Line, ...] = Field(
+        (), description="without a Dockerfile: packages that apt installs, such as libgl1"
+    )
     target: Line | None = Field(None, description="stage to build, of a Dockerfile with several")
     build_args: dict[Line, Value] = Field(
         {}, description="values of the Dockerfile's ARGs; not for secrets"
