@@ -67,7 +67,7 @@ def job(
     loaded = check_config(config, default_config)
     section, environment = _section(loaded), loaded.config.environment
     inputs = _inputs(source, section, **given)
-    uri = f"{section.build_context_store}/{inputs.source_hash}.tar.gz"
+    uri = f"{section.build_context_store}/{inputs.source_hash}-{inputs.build_id}.tar.gz"
     facts = circumstances_of(
         section,
         environment,

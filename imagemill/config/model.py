@@ -114,8 +114,8 @@ Image = Annotated[str, _reference(ImageReference.parse, "an image")]
 ContextStoreUri = Annotated[str, AfterValidator(_context_store)]
 JobName = Annotated[
     str,
-    # 63 characters are a Kubernetes name's limit, of which "-" and 20 digits of the source hash
-    # take 21.
+    # 63 characters are a Kubernetes name's limit, of which two "-", 12 digits of the source hash
+    # and 7 of the image's take 21.
     _text(
         r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?",
         "up to 42 lower-case letters, digits and '-' (a Kubernetes name)",
@@ -255,6 +255,10 @@ class KanikoBuilder(_Builder):
     kaniko_image: Image = Field(
         "ghcr.io/osscontainertools/kaniko:v1.28.3", description="the Kaniko executor's image"
     )
+    kaniko_features: Literal["recommended", "none"] = Field(
+        "recommended",
+        description="whether the executor's switches are on that make its images as BuildKit's and its caches right",
+    )
     secret_name: SecretName | None = Field(
         None,
         description="a Kubernetes Secret with cloud credentials or a docker config.json for the build pod",
@@ -274,6 +278,19 @@ class KanikoBuilder(_Builder):
     failed_job_retention: Seconds = Field(
         3600, description="seconds for which a failed Job is kept in the cluster; 60 at least"
     )
+
+    @model_validator(mode="after")
+    def _within_reach(self) -> Self:
+        if self.build_context_store.startswith("file:") and self.context_volume_claim is None:
+            said = "is a folder of the workers, which build pods cannot reach"
+            hint = (
+                "give builder.context-volume-claim, a PersistentVolumeClaim of that folder, or use an"
+                " object store"
+            )
+            raise fault_error(
+                Fault(("build_context_store",), f"{self.build_context_store} {said}", hint)
+            )
+        return self
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> Self:

@@ -74,12 +74,12 @@ class Copied:
 
 @dataclass(frozen=True)
 class PackedContexts:
-    """Contexts in a store. One context serves all builds of the same source."""
+    """Contexts in a store. Each build has its own, so that none loses it to another's end."""
 
     store: ContextStore
 
     def name(self, source_hash: str, build: str) -> str:
-        return f"{source_hash}.tar.gz"
+        return f"{source_hash}-{build}.tar.gz"
 
     def exists(self, name: str) -> bool:
         return self.store.exists(name)

@@ -24,7 +24,6 @@ from imagemill.builders.kaniko.pod_additions import (
 from imagemill.clouds.hosts import wants_virtual_hosts
 from imagemill.config.model import Environment, KanikoBuilder
 from imagemill.context import CONTEXT, DOCKERFILE
-from imagemill.errors import ConfigError
 
 ACCOUNT_KEY = "AZURE_STORAGE_ACCESS_KEY"
 """The only credentials for Blob Storage that Kaniko knows."""
@@ -97,19 +96,16 @@ def _from_volume(uri: str, section: KanikoBuilder) -> Equipment:
     """The claim's top folder is the store's folder on the workers; in the pod it has a place of its
     own.
     """
-    if section.context_volume_claim is None:
-        raise ConfigError(
-            f"builder.build-context-store: {section.build_context_store} is a folder of the workers,"
-            " which build pods cannot reach",
-            "give builder.context-volume-claim, a PersistentVolumeClaim of that folder, or use an object store",
-        )
+    assert section.context_volume_claim is not None  # the section's own check
     store, path = _path(section.build_context_store), _path(uri)
-    place = PurePosixPath(_MOUNT) / path.relative_to(store)
+    file = path.relative_to(store)
+    place = PurePosixPath(_MOUNT) / file.name
     # Read-only as a mount, and not as a claim, since that would keep some kinds of disks from the
-    # workers' nodes.
+    # workers' nodes. Of the claim only this build's file: what a Dockerfile runs reads all that is
+    # mounted.
     claim = {"claimName": section.context_volume_claim}
     return Equipment(arguments=(f"--context=tar://{literal(str(place))}", *_LAYOUT)) + volume(
-        "imagemill-context", _MOUNT, {"persistentVolumeClaim": claim}
+        "imagemill-context", str(place), {"persistentVolumeClaim": claim}, str(file)
     )
 
 

@@ -147,7 +147,6 @@ def test_builder(load_text: Load, text: str, builder: Builder) -> None:
         ("build-context-store", "gs://my_bucket/a b", "gs://my_bucket/a b"),
         ("build-context-store", "https://account1.blob.core.windows.net/con-tainer/",
          "https://account1.blob.core.windows.net/con-tainer"),
-        ("build-context-store", "file:///srv/contexts", "file:///srv/contexts"),
         ("build-job-name", "a", "a"),
         ("build-job-name", "a" * 42, "a" * 42),
         ("kaniko-image", "registry.example.com:5000/kaniko:v1", "registry.example.com:5000/kaniko:v1"),
@@ -866,6 +865,7 @@ def test_description_has_all_values_but_those_that_may_be_secret(
                 "build-context-store": "s3://example/contexts",
                 "build-job-name": "imagemill-build",
                 "kaniko-image": "ghcr.io/osscontainertools/kaniko:v1.28.3",
+                "kaniko-features": "recommended",
                 "kaniko-config": {
                     "spec": {
                         "template": {
@@ -992,7 +992,7 @@ SHARED: dict[str, st.SearchStrategy[Any]] = {
 }
 SECRETS = st.sampled_from([{}, {"secret_name": "cloud", "secret_key": "key.json"}])
 KANIKO_BUILDERS = st.builds(
-    lambda secret, **keys: KanikoBuilder(**keys, **secret),
+    lambda secret, **keys: KanikoBuilder(**keys, **secret, context_volume_claim="contexts"),
     secret=SECRETS,
     **SHARED | {"destination": REPOSITORIES, "build_context_store": STORE_URIS},
     build_job_name=NAMES,
