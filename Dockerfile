@@ -9,6 +9,8 @@ RUN python -m venv /opt/imagemill
 ENV PATH=/opt/imagemill/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY pyproject.toml README.md LICENSE ./
 COPY imagemill ./imagemill
+COPY tasks ./tasks
+COPY worker ./worker
 RUN pip install ".[all,monitoring]"
 
 FROM python:3.12-slim-bookworm
@@ -19,18 +21,16 @@ RUN apt-get update \
 COPY --from=docker /usr/local/bin/docker /usr/local/bin/docker
 COPY --from=docker /usr/local/libexec/docker/cli-plugins/docker-buildx /usr/local/libexec/docker/cli-plugins/docker-buildx
 COPY --from=packages /opt/imagemill /opt/imagemill
-# worker and tasks are no wheel's part (docs/architecture.md): they are imported from the working folder.
-WORKDIR /opt/imagemill/service
-COPY worker ./worker
-COPY tasks ./tasks
-COPY configs ./configs
+# For `celery -A worker.app`, as beat, Flower and health checks are started: here the wheel's code is found by all.
+RUN ln -s /opt/imagemill/lib/python3.12/site-packages/imagemill/service /opt/imagemill/service
+COPY configs /opt/imagemill/configs
 ENV PATH=/opt/imagemill/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONPATH=/opt/imagemill/service \
-    IMAGEMILL_CONFIG_DIR=/opt/imagemill/service/configs \
+    IMAGEMILL_CONFIG_DIR=/opt/imagemill/configs \
     IMAGEMILL_STATE_DIR=/var/lib/imagemill
 RUN useradd --uid 1000 --no-log-init --create-home imagemill \
     && install --directory --owner imagemill --group imagemill /var/lib/imagemill
 USER imagemill
-CMD ["celery", "-A", "worker.app", "worker"]
+CMD ["imagemill", "worker"]

@@ -1,5 +1,5 @@
 # The ways in. Each sets up what it needs; nothing has to be installed by hand on a Debian or Ubuntu where one is root.
-.PHONY: help setup demo test test-cluster check format schemas bench
+.PHONY: help setup demo test test-cluster check format schemas bench chaos
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -11,6 +11,7 @@ help:
 	@echo 'make format   write the format that make check wants'
 	@echo 'make schemas  write docs/schema from the models'
 	@echo 'make bench    measure, print a table and write benchmarks/results.json'
+	@echo 'make chaos    break a whole service at each point of each step, and in storms; takes an hour or two'
 	@echo 'make setup    make .venv with everything in it'
 
 setup: .venv/installed-all-dev
@@ -52,6 +53,11 @@ format: setup
 
 schemas: setup
 	python scripts/schemas.py
+
+chaos: setup
+	scripts/services install --for test
+	PYTHONPATH=scripts python -m chaos matrix --write
+	PYTHONPATH=scripts python -m chaos storm --seconds 600
 
 bench: setup
 	scripts/services install --for test

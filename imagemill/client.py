@@ -32,14 +32,12 @@ from imagemill.messages import (
     StepTime,
     UploadPlan,
 )
-from imagemill.state.journal import KEEP_SECONDS, Event, Journal, connect
+from imagemill.names import BUILD_IMAGE, BUILD_KEEP_SECONDS, LIGHT, PLAN_UPLOAD
+from imagemill.state.journal import Event, Journal, connect
 
 if TYPE_CHECKING:
     from imagemill.state.input_records import InputRecords
     from imagemill.why.record import InputRecord
-
-TASK = "imagemill.build_image"
-QUEUE = "imagemill"
 
 _READ_SECONDS = 1.0
 """How long one read of a journal waits for something new."""
@@ -120,13 +118,13 @@ class Client:
         with _reachable():
             self._journal.enter(build, State.QUEUED, time.time())
             self.app.send_task(
-                TASK,
+                BUILD_IMAGE,
                 kwargs={"request": request.dump()},
                 task_id=build,
-                queue=QUEUE,
-                # Build arguments are for the worker, not for its log or Flower.
+                queue=LIGHT,
+                # Build arguments are for the worker, not for whoever looks at the broker's events.
                 argsrepr="()",
-                kwargsrepr=repr({"request": request}),
+                kwargsrepr="{}",
                 retry_policy={
                     "max_retries": 3,
                     "interval_start": 0.1,
@@ -201,11 +199,11 @@ class Client:
         with _reachable():
             self._journal.redis.ping()  # Celery tries for long, and then tells what it has tried
             asked: AsyncResult[Any] = self.app.send_task(
-                "imagemill.plan_upload",
+                PLAN_UPLOAD,
                 kwargs={"request": request.dump()},
-                queue=QUEUE,
+                queue=LIGHT,
                 argsrepr="()",
-                kwargsrepr=repr({"request": request}),
+                kwargsrepr="{}",
             )
             try:
                 return UploadPlan.load(asked.get(timeout=timeout))
@@ -247,7 +245,8 @@ class Client:
         if record is None:
             raise UserError(
                 f"What the image {source_hash} was made from is not known any more",
-                f"records are kept for {KEEP_SECONDS // 3600} hours after they were last used; give the source instead",
+                f"records are kept for {BUILD_KEEP_SECONDS // 3600} hours after they were last used;"
+                " give the source instead",
             )
         return record
 

@@ -55,7 +55,15 @@ _LONGEST_FOLDER = 103 - len(f"/imagemill-xxxxxxxx/{SOCKET}")
 
 _USE_A_BROKER = "set IMAGEMILL_BROKER to the broker of an Imagemill service"
 
-_START = "import sys; sys.path.append(sys.argv.pop(1)); from worker.embedded import main; main()"
+_RUN = (
+    "import sys, importlib;"
+    " folder, module = sys.argv.pop(1), sys.argv.pop(1);"
+    " sys.path.insert(0, folder);"
+    " importlib.import_module(module).main()"
+)
+"""Only this process has the service's code on its path, and before all else: `worker` and `tasks`
+are names that others have, too.
+"""
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 
@@ -82,12 +90,12 @@ class EmbeddedService:
         self._cache, self._environment, self._secrets = cache, dict(environment), dict(secrets)
 
     def __enter__(self) -> Self:
-        program, code = valkey_program(), worker_code()
+        program = valkey_program()
         with ExitStack() as leaving:
             with _writing():
                 self._run, self._state = self._folders(leaving)
                 self._give_secrets()
-            self._start(program, code, leaving)
+            self._start(program, leaving)
             self._leaving = leaving.pop_all()
         return self
 
@@ -155,18 +163,17 @@ class EmbeddedService:
                 (folder / name).write_bytes(path.read_bytes())
         self._environment["IMAGEMILL_BUILD_SECRETS_DIR"] = str(folder)
 
-    def _start(self, valkey: Path, code: Path, leaving: ExitStack) -> None:
+    def _start(self, valkey: Path, leaving: ExitStack) -> None:
         variables = {
             "IMAGEMILL_BROKER": self.broker,
             "IMAGEMILL_BACKEND": self.broker,
             "IMAGEMILL_KEY_PREFIX": "",
             "IMAGEMILL_STATE_DIR": str(self._state),
+            "IMAGEMILL_CACHE_DIR": str(self._cache),
             "IMAGEMILL_SOURCE_ROOTS": "/",
             **self._environment,
         }
-        # -P: the folder that we are called in, most often the source, is nowhere to import from.
-        command = [sys.executable, "-P", "-c", _START]
-        command += map(str, (code, valkey, self._run, self._state))
+        command = worker_command("worker.embedded", str(valkey), str(self._run), str(self._state))
         with (self._run / LOG).open("wb") as log:
             self._worker = subprocess.Popen(
                 command,
@@ -233,16 +240,24 @@ def valkey_program() -> Path:
 
 
 def worker_code() -> Path:
-    """The folder that the worker's code is imported from; `OperatorError` if it is not
-    installed.
+    """Return the folder that `worker` and `tasks` are imported from: the wheel's, or a checkout.
+
+    `OperatorError` if there is neither.
     """
-    code = find_spec("worker.embedded") if find_spec("worker") else None
-    if code is None or code.origin is None:
-        raise OperatorError(
-            "No broker is configured, and the worker's code for an embedded service is not installed",
-            f"{_USE_A_BROKER}, or use Imagemill's container image or a checkout (pip install -e .)",
-        )
-    return Path(code.origin).parents[1]
+    package = Path(__file__).parent
+    for folder in (package / "service", package.parent):
+        if (folder / "worker" / "embedded.py").is_file():
+            return folder
+    raise OperatorError(
+        f"The worker's code is not installed beside {package}",
+        f"install Imagemill's whole wheel, or {_USE_A_BROKER}",
+    )
+
+
+def worker_command(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs `main` of one of the worker's modules."""
+    # -P: the folder that we are called in, most often the source, is nowhere to import from.
+    return [sys.executable, "-P", "-c", _RUN, str(worker_code()), module, *arguments]
 
 
 def await_socket(path: Path, alive: Callable[[], bool]) -> bool:

@@ -8,7 +8,7 @@ rolling deploy of the workers.
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
@@ -28,7 +28,8 @@ from imagemill.config import LaunchConfig
 from imagemill.config.faults import shown
 from imagemill.config.model import Builder
 from imagemill.errors import ImagemillError, UserError
-from imagemill.reference import ImageReference, is_tag
+from imagemill.grammar import BUILD_ID, CONFIG, SECRET_ID, TAG, Grammar
+from imagemill.reference import ImageReference
 
 
 class State(StrEnum):
@@ -81,8 +82,10 @@ _OTHER_NAMES = {
 }
 """What architectures are called elsewhere (`uname -m`, Debian)."""
 
-_SECRET_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
+
+_NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
+_MAX_NAME = 255
+"""Bytes of the name of a file: Linux' NAME_MAX."""
 
 
 def _refused(message: str, hint: str = "") -> PydanticCustomError:
@@ -90,13 +93,37 @@ def _refused(message: str, hint: str = "") -> PydanticCustomError:
     return PydanticCustomError("build_request", "{message}", {"message": message, "hint": hint})
 
 
-def _checked(fits: Callable[[str], object], what: str, hint: str) -> AfterValidator:
+def _checked(grammar: Grammar) -> AfterValidator:
     def check(value: str) -> str:
-        if not fits(value):
-            raise _refused(f"{shown(value)} is not {what}", hint)
+        if not grammar.fits(value):
+            raise _refused(f"{shown(value)} is not {grammar.article}", grammar.form)
         return value
 
     return AfterValidator(check)
+
+
+def _text(most: int, *, line: bool) -> AfterValidator:
+    """Refuse what no operating system takes as a name or a variable, or, for a `line`, more lines
+    than one.
+    """
+
+    def check(value: str) -> str:
+        if len(value) > most:
+            raise _refused(f"found {len(value):,} characters, expected {most:,} at most")
+        if _NO_TEXT.search(value) or (line and not value.isprintable()):
+            raise _refused(
+                "found control characters, or what is no Unicode, expected text",
+                "write it without them",
+            )
+        return value
+
+    return AfterValidator(check)
+
+
+def _dockerfile_path(value: str) -> str:
+    if any(len(os.fsencode(name)) > _MAX_NAME for name in value.split("/")):
+        raise _refused(f"found a name of more than {_MAX_NAME} bytes, expected the path of a file")
+    return value
 
 
 def _platform(value: str) -> str:
@@ -131,17 +158,16 @@ Platform = Annotated[
     WithJsonSchema({"type": "string", "enum": list(PLATFORMS)}, mode="validation"),
 ]
 Destination = Annotated[str, AfterValidator(_destination)]
-_WORD = "letters, digits, '_', '.' and '-', and begins with neither '.' nor '-'"
-Tag = Annotated[str, _checked(is_tag, "a tag", f"a tag is up to 128 {_WORD}")]
-SecretId = Annotated[
-    str,
-    _checked(
-        _SECRET_ID.match,
-        "an id of a build secret",
-        f"an id, not the secret itself: up to 128 {_WORD}",
-    ),
+Tag = Annotated[str, _checked(TAG)]
+SecretId = Annotated[str, _checked(SECRET_ID)]
+ConfigName = Annotated[str, _checked(CONFIG)]
+BuildId = Annotated[str, _checked(BUILD_ID)]
+Line = Annotated[str, _text(8192, line=True)]
+Value = Annotated[str, _text(65536, line=False)]
+"""What may have lines, as the value of a build argument has."""
+DockerfilePath = Annotated[
+    str, _text(4096, line=True), AfterValidator(_dockerfile_path), Field(min_length=1)
 ]
-ConfigName = Annotated[str, _checked(_NAME.match, "the name of a config", f"a name is {_WORD}")]
 
 
 class Message(BaseModel):
@@ -162,38 +188,38 @@ class Message(BaseModel):
 class BuildRequest(Message):
     """What to build, from what, and how it is to be named."""
 
-    source: Annotated[str, BeforeValidator(_path)] = Field(
+    source: Annotated[Line, BeforeValidator(_path)] = Field(
         min_length=1,
         description="a folder, an archive (.tar, .tar.gz, .tar.zst, .zip) here, at https://, s3://, gs:// or in Azure"
         " Blob, git+https://HOST/PATH@REF or docker-image://REFERENCE",
     )
-    dockerfile: str | None = Field(
+    dockerfile: DockerfilePath | None = Field(
         None,
         description="path of the Dockerfile within the source; default: Dockerfile, or a generated one",
     )
-    python: str | None = Field(
+    python: Line | None = Field(
         None,
         min_length=1,
         description="without a Dockerfile: version of Python, such as 3.12; default: the project's",
     )
-    base_image: str | None = Field(
+    base_image: Line | None = Field(
         None, min_length=1, description="without a Dockerfile: the base image"
     )
-    accelerator: str | None = Field(
+    accelerator: Line | None = Field(
         None,
         min_length=1,
         description="without a Dockerfile: cuda, cuda12.4 …, or a base image for it",
     )
-    entrypoint: tuple[str, ...] | None = Field(
+    entrypoint: tuple[Value, ...] | None = Field(
         None,
         min_length=1,
         description="without a Dockerfile: what the image runs, word by word; default: found",
     )
-    target: str | None = Field(None, description="stage to build, of a Dockerfile with several")
-    build_args: dict[str, str] = Field(
+    target: Line | None = Field(None, description="stage to build, of a Dockerfile with several")
+    build_args: dict[Line, Value] = Field(
         {}, description="values of the Dockerfile's ARGs; not for secrets"
     )
-    labels: dict[str, str] = Field({}, description="labels of the image")
+    labels: dict[Line, Value] = Field({}, description="labels of the image")
     platform: Platform | None = Field(
         None, description="for example linux/amd64; default: the config's, else the builder's own"
     )
@@ -214,8 +240,8 @@ class BuildRequest(Message):
         allow_inf_nan=False,
         description="seconds that the build may take once it has started",
     )
-    revision: str | None = Field(None, description="revision of the source, for the image's label")
-    source_url: str | None = Field(
+    revision: Line | None = Field(None, description="revision of the source, for the image's label")
+    source_url: Line | None = Field(
         None, description="where the source is published, for the image's label"
     )
 
@@ -319,7 +345,7 @@ class Failure(Message):
 class Build(Message):
     """The message that goes down the chain: the request and all facts found so far."""
 
-    id: str
+    id: BuildId
     request: BuildRequest
     started: float
     deadline: float | None = None

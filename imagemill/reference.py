@@ -11,6 +11,7 @@ from ipaddress import IPv6Address
 from typing import Self
 
 from imagemill.errors import UserError
+from imagemill.grammar import TAG
 
 DOCKER_HUB = "docker.io"
 
@@ -21,7 +22,6 @@ _REGISTRY = re.compile(
 _COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _PATH_LENGTH = 255
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha384:[a-f0-9]{96}|sha512:[a-f0-9]{128}")
 _IMAGE_ID = re.compile(r"[a-f0-9]{64}")
 _FORM = "a reference is [HOST[:PORT]/]PATH[:TAG][@sha256:DIGEST], without credentials"
@@ -54,7 +54,7 @@ class ImageReference:
         if self.tag is not None and not is_tag(self.tag):
             raise UserError(
                 f"{self.tag!r} is not a tag",
-                "a tag is up to 128 letters, digits, '_', '.' and '-', and begins with neither '.' nor '-'",
+                TAG.form,
             )
         if self.digest is not None and not is_digest(self.digest):
             raise UserError(
@@ -124,7 +124,7 @@ class ImageReference:
 
 def is_tag(text: str) -> bool:
     """Whether the text can be the tag of an image."""
-    return _TAG.fullmatch(text) is not None
+    return TAG.fits(text)
 
 
 def is_digest(text: str) -> bool:

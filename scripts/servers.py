@@ -425,6 +425,17 @@ def rabbitmq(folder: Path) -> Server:
 # --- The Docker engine ---
 
 
+class _Engine(Server):
+    """An engine that starts again after it was killed, as a host's does after its /run was cleared:
+    dockerd waits in vain for its containerd where the socket of a dead one lies.
+    """
+
+    def start(self) -> None:
+        exec_root = Path(self.url.removeprefix("unix://")).parent / "exec"
+        shutil.rmtree(exec_root / "containerd", ignore_errors=True)
+        super().start()
+
+
 @contextlib.contextmanager
 def engine(folder: Path, *, storage_driver: str | None = None) -> Iterator[Server]:
     """A Docker engine of its own, with its own socket, data and bridge; it changes no firewall
@@ -463,7 +474,7 @@ def engine(folder: Path, *, storage_driver: str | None = None) -> Iterator[Serve
         ]
         command += ["--ip-masq=false", "--ip-forward=false", "--shutdown-timeout", "3"]
         command += ["--storage-driver", storage_driver] if storage_driver else []
-        with Server(
+        with _Engine(
             "dockerd", f"unix://{run}/sock", command, folder, lambda: _ping(f"{run}/sock")
         ) as server:
             try:

@@ -8,6 +8,7 @@ docs/adr/0003-the-builder-pushes.md.
 from celery.canvas import Signature
 
 from imagemill.errors import OperatorError
+from imagemill.masking import masking
 from imagemill.messages import Build, State
 from imagemill.reference import ImageReference
 from tasks import pipeline, workspace
@@ -43,7 +44,9 @@ def _build(run: Run, build: Build) -> Build | Signature:
         return _upload_again(run, build)
     registry.prepare(image)
     builder, inputs = workspace.builder(run.setup, build), workspace.inputs(run.setup, build)
-    digest = builder.build(inputs, workspace.stored_context(run.setup, build), registry, run)
+    context = workspace.stored_context(run.setup, build)
+    with masking(run, inputs.secrets.values()) as progress:
+        digest = builder.build(inputs, context, registry, progress)
     return build.knowing(digest=digest, warnings=(*build.warnings, *run.warnings))
 
 

@@ -8,7 +8,9 @@ from typing import Any
 from celery import shared_task
 
 from imagemill.errors import ImagemillError, UserError
+from imagemill.grammar import BUILD_ID
 from imagemill.messages import Build, BuildRequest
+from imagemill.names import BUILD_IMAGE
 from tasks import pipeline
 from tasks.replaceable import Replaceable
 from tasks.report_failure import fail
@@ -28,7 +30,7 @@ class _Entry(Replaceable):
 @shared_task(
     bind=True,
     base=_Entry,
-    name=pipeline.ENTRY,
+    name=BUILD_IMAGE,
     throws=(ImagemillError,),
     ignore_result=True,
     Request="tasks.events:EntryRequest",
@@ -39,6 +41,7 @@ def build_image(self: _Entry, request: dict[str, Any]) -> None:
     The result is a `BuildReport` as JSON (docs/schema/build-report.json); a build that fails raises
     its error.
     """
+    BUILD_ID.checked(str(self.request.id))
     try:
         parsed = BuildRequest.parse(request)
     except UserError as error:

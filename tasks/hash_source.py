@@ -17,13 +17,17 @@ def hash_source(run: Run, build: Build) -> Build:
         return build.knowing(image=str(source.image))
     destination = workspace.destination(build)
     build = build.knowing(source=source.pinned(run))
-    source_hash = _source_hash(run, build)
-    return build.knowing(source_hash=source_hash, image=str(destination.with_tag(source_hash)))
+    source_hash, warnings = _source_hash(run, build)
+    return build.knowing(
+        source_hash=source_hash,
+        image=str(destination.with_tag(source_hash)),
+        warnings=(*build.warnings, *warnings),
+    )
 
 
-def _source_hash(run: Run, build: Build) -> str:
+def _source_hash(run: Run, build: Build) -> tuple[str, tuple[str, ...]]:
     """The hash, from memory if the source cannot have changed since it was hashed, on whichever
-    worker.
+    worker; and, where it was read, what its author should know.
     """
     if build.source is None:
         return _hashed(run, build)
@@ -31,19 +35,18 @@ def _source_hash(run: Run, build: Build) -> str:
     if source_hash := known.find(key):
         run.log(f"{build.source} was hashed before")
         use_inputs(run.setup, source_hash)
-        return source_hash
-    source_hash = _hashed(run, build)
+        return source_hash, ()
+    source_hash, warnings = _hashed(run, build)
     known.keep(key, source_hash)
-    return source_hash
+    return source_hash, warnings
 
 
-def _hashed(run: Run, build: Build) -> str:
+def _hashed(run: Run, build: Build) -> tuple[str, tuple[str, ...]]:
     with workspace.fetched(run.setup, build, run) as folder:
-        manifest = context.manifest(folder, workspace.dockerfile(build), run)
-    if manifest.dockerfile.generated:
-        run.log(
-            "The source has no Dockerfile: it is built by a generated one (`imagemill dockerfile SRC` shows it)"
-        )
+        memory = workspace.memory(run.setup, folder)
+        manifest = context.manifest(folder, workspace.dockerfile(build), run, memory)
+    for note in context.notes(manifest):
+        run.log(note)
     source_hash = workspace.source_hash(build, manifest)
     note_inputs(run.setup, build, manifest, source_hash)
-    return source_hash
+    return source_hash, context.costs(manifest)

@@ -12,7 +12,7 @@ from tasks.settings import Setup
 
 _TRUSTED_SECONDS = 3600
 """How long a record that was there is taken to be there still: far less than
-`journal.KEEP_SECONDS`.
+`names.BUILD_KEEP_SECONDS`.
 """
 
 _used: deque[tuple[str, int]] = deque(maxlen=1000)

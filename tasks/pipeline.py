@@ -16,24 +16,14 @@ from celery import chain, current_app
 from celery.canvas import Signature
 
 from imagemill.messages import Build
-
-ENTRY = "imagemill.build_image"
-"""The task that other services call."""
-
-LIGHT = "imagemill"
-"""Queue of all steps but `build`."""
-
-
-def build_queue(builder: str) -> str:
-    """The queue of the worker pool for a type of builder (`docker`, `kaniko`, `noop`)."""
-    return f"{LIGHT}.{builder}"
+from imagemill.names import BUILD_IMAGE, LIGHT, build_queue, task_name
 
 
 def start(build: Build) -> Signature:
     """The whole chain where nothing has to be built; whatever fails in it is reported once."""
     steps = [_step(name, build) for name in ("hash_source", "check_registry")]
     # With the entry's id it also has the entry's name in logs and in Flower.
-    report = _step("report", build).set(shadow=ENTRY)
+    report = _step("report", build).set(shadow=BUILD_IMAGE)
     return chain(_first("load_config", build), *steps, report).on_error(
         _step("report_failure", build)
     )
@@ -73,4 +63,4 @@ def _step(name: str, build: Build, queue: str = LIGHT) -> Signature:
     itself.
     """
     options: dict[str, Any] = {"queue": queue, "argsrepr": f"({build.id})", "kwargsrepr": "{}"}
-    return current_app.signature(f"imagemill.{name}", **options)
+    return current_app.signature(task_name(name), **options)

@@ -2,18 +2,23 @@
 
 from typing import Any
 
-from celery import shared_task
+from celery import Task, shared_task
 
 from imagemill.config.model import KanikoBuilder
 from imagemill.errors import ImagemillError
 from imagemill.messages import BuildRequest, UploadPlan
+from imagemill.names import PLAN_UPLOAD
 from tasks import workspace
 from tasks.settings import setup
 
 
 @shared_task(
-    name="imagemill.plan_upload", throws=(ImagemillError,), acks_late=False
-)  # nobody waits for long
+    name=PLAN_UPLOAD,
+    base=Task,
+    throws=(ImagemillError,),
+    acks_late=False,  # nobody waits for long
+    Request="tasks.events:DiscreetRequest",
+)
 def plan_upload(request: dict[str, Any]) -> dict[str, Any]:
     """What the config of the request says."""
     config = workspace.launch_config(setup(), BuildRequest.parse(request)).config

@@ -8,6 +8,7 @@ from celery import shared_task
 
 from imagemill.errors import BuildCancelled, ImagemillError
 from imagemill.messages import Build, BuildReport, Failure
+from imagemill.names import BUILD, REPORT_FAILURE, step_name
 from tasks import events
 from tasks.cleanup import clean_up, discard
 from tasks.log_context import bound
@@ -25,13 +26,13 @@ class FailedTask(Protocol):
     hostname: str | None
 
 
-@shared_task(name="imagemill.report_failure", ignore_result=True)
+@shared_task(name=REPORT_FAILURE, ignore_result=True)
 def report_failure(request: FailedTask, error: Exception, traceback: object) -> None:
     """Called by Celery, once, in the worker whose step failed or died."""
     build = Build.load(request.args[0])
-    with bound(build=build.id, step=request.task.removeprefix("imagemill.")):
+    with bound(build=build.id, step=step_name(request.task)):
         fail(build, error, request.hostname)
-        if request.task == "imagemill.build":
+        if request.task == BUILD:
             discard(setup(), build)
         clean_up(setup(), build)
 

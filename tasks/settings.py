@@ -10,6 +10,7 @@ from celery import current_app
 from pydantic import BaseModel, ConfigDict, Field
 
 from imagemill.client import open_journal
+from imagemill.names import BUILD_TIMEOUT
 from imagemill.sources.options import SourceOptions
 from imagemill.state.journal import Journal
 
@@ -38,6 +39,14 @@ class Setup(BaseModel):
         default_factory=lambda: Path.home() / ".cache/imagemill",
         description="scratch space, and packed contexts where the config names no context store",
     )
+    cache_dir: Path | None = Field(
+        None,
+        description="contexts and what is known of sources' files, kept from build to build;"
+        " default: the state_dir",
+    )
+    context_cache_bytes: int = Field(
+        20 << 30, ge=0, description="bytes of contexts that are kept on the node"
+    )
     source_cache_bytes: int = Field(
         10 << 30, ge=0, description="bytes of fetched sources that are kept on the node"
     )
@@ -62,7 +71,7 @@ class Setup(BaseModel):
         {}, repr=False, description="what docker and credential helpers are started with"
     )
     build_timeout: float = Field(
-        1800, gt=0, description="the most that a build may take, once started"
+        BUILD_TIMEOUT, gt=0, description="the most that a build may take, once started"
     )
     hash_timeout: float = Field(
         600, gt=0, description="the most that fetching and hashing a source may take"
@@ -87,6 +96,11 @@ class Setup(BaseModel):
     wait_interval: float = Field(
         2, gt=0, description="how often a build looks whether another one of its image is done"
     )
+
+    @property
+    def kept(self) -> Path:
+        """Folder of what makes the next build quick."""
+        return self.cache_dir or self.state_dir
 
 
 def setup() -> Setup:

@@ -27,8 +27,10 @@ from imagemill.errors import (
     UserError,
 )
 from imagemill.messages import Build, Message, State
+from imagemill.names import BUILD
 from imagemill.state.journal import LOST, Entered
 from imagemill.state.lock import ImageLock
+from imagemill.time_limits import time_limit
 from tasks.cleanup import clean_up, discard
 from tasks.log_context import bound
 from tasks.replaceable import Replaceable
@@ -200,7 +202,8 @@ def _run(
 ) -> Message | Signature:
     try:
         run.enter(run.state)
-        return function(run, build)
+        with time_limit(run.remaining()):
+            return function(run, build)
     except TransientError as error:
         raise _retry(task, run, error) from error
     except LOST as error:
@@ -230,7 +233,7 @@ def _redelivered(task: Task[Any, Any], build: Build) -> Build:
         log.info(
             "Redelivered, but the build has ended already: its worker may have died before it had cleaned up"
         )
-        if task.name == "imagemill.build":
+        if task.name == BUILD:
             discard(limits, build)
         clean_up(limits, build)
         raise Ignore("The build has ended already")

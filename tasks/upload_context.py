@@ -14,15 +14,13 @@ def upload_context(run: Run, build: Build) -> Build:
     """Learn `context`. What is stored already is not stored again."""
     contexts = workspace.contexts(run.setup, build)
     assert build.source_hash is not None
-    name = contexts.name(build.source_hash, build.id)
-    if not contexts.exists(name):
-        store(contexts, name, run, build)
+    name = contexts.find(build.source_hash, build.id) or store(contexts, run, build)
     return build.knowing(context=name, uploads=build.uploads + 1)
 
 
-def store(contexts: Contexts, name: str, run: Run, build: Build) -> None:
-    """Store what was hashed; a source that has another hash by now is a `UserError`, and not
-    stored.
+def store(contexts: Contexts, run: Run, build: Build) -> str:
+    """Store what was hashed, and return its name; a source that has another hash by now is a
+    `UserError`, and not stored.
     """
 
     def accept(manifest: Manifest) -> None:
@@ -35,5 +33,4 @@ def store(contexts: Contexts, name: str, run: Run, build: Build) -> None:
             )
         note_inputs(run.setup, build, manifest, found)
 
-    with workspace.fetched(run.setup, build, run) as folder:
-        contexts.add(name, folder, workspace.dockerfile(build), accept, run)
+    return contexts.add(workspace.origin_of(run.setup, build, run), accept, run)

@@ -1,5 +1,6 @@
 """Which adapters a build needs, from its message and its worker's setup."""
 
+import json
 import time
 import uuid
 from collections.abc import Iterator
@@ -15,7 +16,9 @@ from imagemill.builders import builder_for, detect
 from imagemill.builders.labels import labels
 from imagemill.config import LaunchConfig, Loaded
 from imagemill.context import Manifest, hashing
-from imagemill.context.handover import Contexts, CopiedContexts, Packed, PackedContexts
+from imagemill.context.handover import Contexts, KeptContexts, Origin, Packed, PackedContexts
+from imagemill.context.index import Memory
+from imagemill.context.mirrors import Mirrors
 from imagemill.dockerfile.generate import Wishes, chosen
 from imagemill.errors import OperatorError, UserError
 from imagemill.files import folders
@@ -25,7 +28,7 @@ from imagemill.ports import Builder, BuildInputs, Progress, Quiet, Registry, Sou
 from imagemill.reference import ImageReference
 from imagemill.registries import registry_for
 from imagemill.registries.docker_config import DockerConfig
-from imagemill.sources import open_source, origin
+from imagemill.sources import open_source, origin, unversioned
 from imagemill.sources.cache import SourceCache
 from imagemill.state.input_records import InputRecords
 from imagemill.state.lock import ImageLock
@@ -165,8 +168,36 @@ def contexts(setup: Setup, build: Build) -> Contexts:
     assert build.config is not None
     uri = build.config.builder.build_context_store
     if uri is None:
-        return CopiedContexts(setup.state_dir / "contexts")
+        return KeptContexts(mirrors(setup), setup.state_dir)
     return PackedContexts(store_for(uri, region=build.config.environment.region))
+
+
+def mirrors(setup: Setup) -> Mirrors:
+    """The context folders of this node."""
+    return Mirrors(setup.kept / "contexts", setup.context_cache_bytes)
+
+
+def memory(setup: Setup, root: Path) -> Memory | None:
+    """What is known of the files of a source; None where they are somewhere else each time."""
+    return None if root.is_relative_to(scratch_folder(setup)) else Memory(indexes(setup), root)
+
+
+def indexes(setup: Setup) -> Path:
+    """Folder of what is known of the files of sources."""
+    return setup.kept / "indexes"
+
+
+def origin_of(setup: Setup, build: Build, progress: Progress) -> Origin:
+    """Where the context of a build comes from."""
+    assert build.source_hash is not None
+    return Origin(
+        name=json.dumps([unversioned(build.request.source), build.request.dockerfile]),
+        source_hash=build.source_hash,
+        build=build.id,
+        dockerfile=dockerfile(build),
+        fetched=lambda: fetched(setup, build, progress),
+        memory=lambda root: memory(setup, root),
+    )
 
 
 def context_is_there(setup: Setup, build: Build) -> bool:

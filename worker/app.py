@@ -4,6 +4,7 @@ from typing import Any
 
 from celery import Celery
 
+from worker import health
 from worker.celeryconfig import configuration, is_redis
 from worker.logging import install
 from worker.redelivery import KeepMessages
@@ -16,6 +17,8 @@ def create(settings: Settings) -> Celery:
     app.conf.update(configuration(settings))
     if is_redis(settings.broker):
         app.steps["consumer"].add(KeepMessages)
+    if settings.metrics_port is not None:
+        health.install(app, settings, settings.metrics_port)
     return app
 
 

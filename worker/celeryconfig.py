@@ -3,11 +3,8 @@
 import os
 from typing import Any
 
-from tasks.pipeline import LIGHT
+from imagemill.names import BUILD_KEEP_SECONDS, LIGHT, SWEEP
 from worker.settings import Settings
-
-RESULT_SECONDS = 24 * 3600
-"""How long results are kept; the journals' `KEEP_SECONDS`, too."""
 
 
 def configuration(settings: Settings) -> dict[str, Any]:
@@ -95,7 +92,7 @@ def _redis_transport(settings: Settings) -> dict[str, Any]:
 
 def _results(settings: Settings) -> dict[str, Any]:
     return {
-        "result_expires": RESULT_SECONDS,
+        "result_expires": BUILD_KEEP_SECONDS,
         "result_backend_transport_options": {"global_keyprefix": settings.key_prefix},
         # The intermediate steps ignore their results, but a failure in one must reach the build's
         # id: without this the caller waits for ever.
@@ -121,7 +118,7 @@ def _processes(settings: Settings) -> dict[str, Any]:
         "worker_redirect_stdouts": False,
         "beat_schedule": {
             "sweep": {
-                "task": "imagemill.sweep",
+                "task": SWEEP,
                 "schedule": 3600,
                 "options": {"queue": LIGHT, "expires": 3600},
             }

@@ -25,9 +25,6 @@ from imagemill.embedded import (
     remove,
 )
 
-CONCURRENCY = 4
-"""One build needs one thread at a time; the others are for steps that end while the next begins."""
-
 _POLL_SECONDS = 0.02
 
 
@@ -143,7 +140,7 @@ def _work(builds: Builds, premises: Premises) -> None:
     """Run the Celery worker; returns if somebody else has ended it with a signal."""
     from celery.signals import task_postrun, task_prerun
 
-    from tasks.pipeline import LIGHT, build_queue
+    from imagemill.names import POOLS
     from worker.app import create
     from worker.logging import install
     from worker.settings import from_environment
@@ -155,11 +152,12 @@ def _work(builds: Builds, premises: Premises) -> None:
     task_postrun.connect(builds.end, weak=False)
     if not await_socket(premises.run / SOCKET, lambda: True):
         return
+    pool = POOLS["all"]
     app.Worker(
         hostname="embedded",
-        pool="threads",
-        concurrency=CONCURRENCY,
-        queues=[LIGHT, *map(build_queue, ("docker", "kaniko", "noop"))],
+        pool=pool.celery_pool,
+        concurrency=pool.concurrency,
+        queues=list(pool.queues),
         task_events=False,
         quiet=True,
         # There are no other workers to know of.

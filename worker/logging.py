@@ -4,11 +4,16 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from typing import Any
 
 from celery.signals import setup_logging
 
+from imagemill.text import one_line, printable
 from tasks.log_context import current
 from worker.settings import Settings
+
+MOST = 8192
+"""Characters of a message that are logged; the rest is cut."""
 
 
 class WithContext(logging.Filter):
@@ -22,6 +27,24 @@ class WithContext(logging.Filter):
         return True
 
 
+class LineFormatter(logging.Formatter):
+    """One line per record, and what belongs to it (a traceback) indented below: whatever is in a
+    message, no line of the log that begins with a time is anybody's but ours.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(line)s%(suffix)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.line = one_line(record.getMessage(), MOST)
+        return super().format(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 (logging's)
+        return "\n".join(
+            f"    {line}" for line in printable(super().formatException(ei)).split("\n")
+        )
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object per line."""
 
@@ -30,7 +53,7 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": one_line(record.getMessage(), MOST),
             **getattr(record, "context", {}),
         }
         if record.exc_info:
@@ -44,8 +67,7 @@ def install(settings: Settings) -> None:
     def configure(**_: object) -> None:
         handler = logging.StreamHandler(sys.stderr)
         handler.addFilter(WithContext())
-        text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s%(suffix)s")
-        handler.setFormatter(JsonFormatter() if settings.log_format == "json" else text)
+        handler.setFormatter(JsonFormatter() if settings.log_format == "json" else LineFormatter())
         logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
 
     setup_logging.connect(configure, weak=False)

@@ -33,6 +33,12 @@ class Settings(BaseSettings, Setup):
     log_format: str = Field(
         "text", pattern="^(text|json)$", description="text, or json: one object per line"
     )
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="where a worker answers /healthz, /readyz and /metrics; default: nowhere",
+    )
     insecure_registries: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(), description="separated by ','"
     )

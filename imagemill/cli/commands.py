@@ -18,6 +18,7 @@ from imagemill.cli.options import INTERRUPTED, UNREACHABLE, USAGE, connection_op
 from imagemill.cli.permissions import permissions
 from imagemill.cli.service_commands import cancel, logs, status, wait
 from imagemill.cli.why import why
+from imagemill.cli.worker import worker
 from imagemill.errors import ImagemillError, UserError
 
 
@@ -57,6 +58,7 @@ for command in (
     permissions,
     kaniko,
     doctor,
+    worker,
 ):
     cli.add_command(command)
 

@@ -12,10 +12,11 @@ from imagemill.cli import interrupts, render, terminal
 from imagemill.cli.options import FAILED, INTERRUPTED, UNREACHABLE, USAGE
 from imagemill.cli.progress import View, view_for
 from imagemill.cli.services import LocalService, Service
-from imagemill.client import QUEUE, Client
+from imagemill.client import Client
 from imagemill.embedded import EmbeddedFailed
 from imagemill.errors import ConfigError, ImagemillError, ServiceUnreachable
 from imagemill.messages import BuildReport, BuildRequest, Failure, State
+from imagemill.names import LIGHT
 
 CANCEL_SECONDS = 15.0
 """How long a cancelled build is waited for."""
@@ -115,8 +116,8 @@ def _tell_if_nobody_works(client: Client, note: Callable[[str], None]) -> None:
         workers = client.workers()
     except ImagemillError:
         return  # whoever follows the build finds out too
-    if not any(QUEUE in queues for queues in workers.values()):
-        note(f"no worker answers that serves the queue {QUEUE}; see `imagemill doctor`")
+    if not any(LIGHT in queues for queues in workers.values()):
+        note(f"no worker answers that serves the queue {LIGHT}; see `imagemill doctor`")
 
 
 @contextmanager

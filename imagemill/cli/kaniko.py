@@ -8,13 +8,11 @@ import click
 
 from imagemill.cli.environment import variable
 from imagemill.cli.options import generation_options, image_options, launch_config_options
+from imagemill.names import BUILD_TIMEOUT
 
 if TYPE_CHECKING:
     from imagemill.config import KanikoBuilder, Loaded
     from imagemill.ports import BuildInputs
-
-_BUILD_TIMEOUT = 1800.0
-"""Seconds that a build may take on a worker where nothing else is set."""
 
 
 @click.group(short_help="Show what Kaniko would be told.")
@@ -34,7 +32,7 @@ def kaniko() -> None:
     "--timeout",
     type=float,
     metavar="SECONDS",
-    default=_BUILD_TIMEOUT,
+    default=BUILD_TIMEOUT,
     help="How long the build may take.",
 )
 @click.option(

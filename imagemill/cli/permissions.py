@@ -48,7 +48,8 @@ def _show(found: "Permissions") -> None:
     """Each block as it can be pasted, below comments that say what it is."""
     from rich.text import Text
 
-    from imagemill.cli.terminal import console, printable
+    from imagemill.cli.terminal import console
+    from imagemill.text import printable
 
     out = console()
     sections = [section for policy in found.policies() for section in _sections(policy)]

@@ -15,9 +15,10 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from imagemill.cli.render import STEPS, seconds
-from imagemill.cli.terminal import console, printable
+from imagemill.cli.terminal import console
 from imagemill.messages import State
 from imagemill.state.journal import Event
+from imagemill.text import printable
 
 _LOG_LINES = 10
 

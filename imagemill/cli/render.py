@@ -8,9 +8,10 @@ from typing import Any
 
 from rich.text import Text
 
-from imagemill.cli.terminal import console, error, printable, warn
+from imagemill.cli.terminal import console, error, warn
 from imagemill.client import BuildStatus
 from imagemill.messages import BuildReport, State
+from imagemill.text import printable
 
 STEPS = {
     State.QUEUED: "queue",

@@ -6,8 +6,9 @@ from dataclasses import asdict
 from rich.text import Text
 
 from imagemill.cli.render import json_
-from imagemill.cli.terminal import console, printable
+from imagemill.cli.terminal import console
 from imagemill.doctor import Finding, Verdict
+from imagemill.text import printable
 
 _INDENT = 9
 

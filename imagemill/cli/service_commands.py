@@ -52,7 +52,7 @@ def wait(connection: Connection, /, build: str, *, as_json: bool, verbose: bool)
 def logs(connection: Connection, /, build: str, *, follow: bool) -> None:
     """Print the lines of the build's log."""
     client = client_of(connection)
-    from imagemill.cli.terminal import printable
+    from imagemill.text import printable
 
     for line in client.logs(build, follow=follow):
         print(printable(line), flush=follow)

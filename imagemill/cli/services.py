@@ -70,16 +70,22 @@ class LocalService(EmbeddedService):
 Service = RemoteService | LocalService
 
 
-def client_of(connection: Connection) -> "Client":
-    """A client of the service behind the broker; without one, a usage error."""
+def require_broker(connection: Connection) -> str:
+    """Return the broker's URL; without one, a usage error."""
     if not connection.broker:
         raise Misuse(
             "No broker is given, and builds without one end with their command",
             "give --broker, or set IMAGEMILL_BROKER",
         )
+    return connection.broker
+
+
+def client_of(connection: Connection) -> "Client":
+    """A client of the service behind the broker; without one, a usage error."""
+    broker = require_broker(connection)
     from imagemill.client import Client
 
-    return Client(connection.broker, connection.backend, key_prefix=connection.key_prefix)
+    return Client(broker, connection.backend, key_prefix=connection.key_prefix)
 
 
 def service_for(

@@ -5,27 +5,12 @@ that would change the terminal: it passes `printable` before it is shown, and is
 rich's markup.
 """
 
-import re
 from collections.abc import Iterable
 
 from rich.console import Console
 from rich.text import Text
 
-_ESCAPE_SEQUENCES = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
-    r"|\x1b[]PX^_].*?(?:\x07|\x1b\\|\Z)"  # OSC and other strings: titles, links, the clipboard
-    r"|\x1b[ -/]*[0-~]?",
-    re.DOTALL,
-)
-_CONTROL_CHARACTERS = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
-)
-"""C0 but tab and newline, C1, and what changes the direction of text."""
-
-
-def printable(text: str) -> str:
-    """The text without what a terminal would obey, rather than show."""
-    return _CONTROL_CHARACTERS.sub("", _ESCAPE_SEQUENCES.sub("", text))
+from imagemill.text import printable
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -4,7 +4,6 @@ and where.
 Nothing here reads the environment: whoever calls says where to look.
 """
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -21,15 +20,15 @@ from imagemill.config.legacy import DESTINATION, rewrite
 from imagemill.config.model import KanikoBuilder, LaunchConfig
 from imagemill.config.regions import mismatch
 from imagemill.config.yaml_document import Document, DocumentError, parse
-from imagemill.errors import ConfigError
+from imagemill.encoding import decoded
+from imagemill.errors import ConfigError, UserError
+from imagemill.grammar import CONFIG
 
 MAX_BYTES = 256 * 1024
 """The size of a config file; PyYAML takes seconds for more."""
 
 IN_HOME = Path(".config/wandb/launch-config.yaml")
 """Where the W&B agent looks, within the home folder."""
-
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def find(
 
 
 def _named(name: str, folder: Path | None) -> Path:
-    if not _NAME.fullmatch(name):
+    if not CONFIG.fits(name):
         raise ConfigError(
             "The name of a config that the request gives is none",
             "a name is letters, digits, '_', '.' and '-'; NAME.yaml is looked for in the workers' config folder",
@@ -222,12 +221,9 @@ def _text(path: Path) -> str:
             f"{path}:1: found more than {MAX_BYTES // 1024} KiB, expected a launch config"
         )
     try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigError(
-            f"{path}:{line}: found bytes that are not UTF-8", "save the file as UTF-8"
-        ) from None
+        return decoded(content, str(path))
+    except UserError as error:
+        raise ConfigError(error.message, error.hint) from None
 
 
 def _unreadable(path: Path, error: OSError) -> ConfigError:

@@ -17,13 +17,18 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from imagemill.context.dockerignore import DockerIgnore
-from imagemill.context.walk import Walk, reading_failed
+from imagemill.context.walk import GIT, Walk, reading_failed
+from imagemill.dockerfile.reads import reads_git
+from imagemill.encoding import decoded, is_marked
 from imagemill.errors import ImagemillError, UserError
 from imagemill.files.tree import open_below, shown
 from imagemill.ports import Quiet
 
 _DEFAULT = "Dockerfile"
 _MAX_SIZE = 4 << 20
+_DESCRIBING = (b"pyproject.toml", b"setup.py", b"setup.cfg")
+"""What says how a project gets its version."""
+
 _MAX_LOOKED_AT, _MAX_CANDIDATES = 20_000, 5
 
 
@@ -41,6 +46,10 @@ class Recipe(NamedTuple):
     """What was read of the source for it, by its real path, and so has to be there to find the same
     again.
     """
+    git: bool = False
+    """Whether the build reads `.git`, which is no part of a source otherwise."""
+    without_git: bool = False
+    """Whether there is one that is left out though no ignore file says so."""
 
 
 class Generated(NamedTuple):
@@ -86,14 +95,51 @@ def find(root: bytes, top: int, dockerfile: Choice) -> Recipe:
     if content is not None:
         if generator and generator.named:
             raise _for_nothing(path, generator.named)
-        return Recipe(path, content, _ignore(read, path), files=read.found)
+        text = decoded(content, path) if is_marked(content) else content.decode(errors="replace")
+        if "\0" in text:
+            decoded(content, path)  # says what is wrong
+        ignore, there = _ignore(read, path), _has_git(top)
+        git = ignore.asks_for_git or (there and _reads_git(top, text))
+        return Recipe(
+            path,
+            text.encode() if is_marked(content) else content,
+            ignore,
+            files=read.found,
+            git=git,
+            without_git=there and not git and not ignore.match(GIT, ignore.at_top)[0],
+        )
     candidates = _candidates(top, path)
     if generator is None or candidates:
         raise _missing(path, candidates)
     made = generator.generated(Path(os.fsdecode(root)))
+    ignore = _ignore(read, path, made.ignore)
     return Recipe(
-        path, made.dockerfile, _ignore(read, path, made.ignore), generated=True, files=read.found
+        path,
+        made.dockerfile,
+        ignore,
+        generated=True,
+        files=read.found,
+        git=ignore.asks_for_git,
     )
+
+
+def _has_git(top: int) -> bool:
+    try:
+        os.stat(GIT, dir_fd=top, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
+
+
+def _reads_git(top: int, dockerfile: str) -> bool:
+    """Whether a build by the Dockerfile reads `.git`, by itself or to find the project's
+    version.
+    """
+    described = b""
+    for name in _DESCRIBING:
+        with suppress(OSError), open_below(top, name) as file:
+            described += file.read(_MAX_SIZE)
+    return reads_git(dockerfile, described.decode(errors="replace"))
 
 
 def _ignore(read: "_Reader", path: str, default: bytes = b"") -> DockerIgnore:

@@ -17,12 +17,12 @@ from typing import Any, Self
 
 import re2  # type: ignore[import-untyped]
 
+from imagemill.encoding import decoded
 from imagemill.errors import UserError
 
 Matches = tuple[bool, ...]
 """Which patterns match a folder or one above it: what its entries inherit."""
 
-_BOM = b"\xef\xbb\xbf"
 _SPACE = (
     "\t\n\v\f\r \x85\xa0\u1680"
     + "".join(map(chr, range(0x2000, 0x200B)))
@@ -83,9 +83,20 @@ class DockerIgnore:
     @classmethod
     def parse(cls, content: bytes, name: str) -> Self:
         """Read the file; `name` is its name in errors. A pattern that BuildKit refuses is a
-        `UserError`.
+        `UserError`, as is a file that is no text: it never ignores nothing.
         """
-        return cls(tuple(_pattern(line, f"{name}:{number}") for number, line in _lines(content)))
+        lines = _lines(decoded(content, name))
+        return cls(tuple(_pattern(line, f"{name}:{number}") for number, line in lines))
+
+    @property
+    def asks_for_git(self) -> bool:
+        """Whether an exception names `.git`, which is left out of sources otherwise."""
+        return any(".git" in pattern.text.split("/") for pattern in self._exceptions)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The patterns as texts: the same ones ignore the same."""
+        return tuple(f"{'!' * pattern.exception}{pattern.text}" for pattern in self._patterns)
 
     def match(self, path: bytes, inherited: Matches) -> tuple[bool, Matches]:
         """Whether `path` is ignored, and what its entries inherit, if it is a folder.
@@ -125,10 +136,10 @@ class DockerIgnore:
         return any(pattern.may_match_below(path) for pattern in self._exceptions)
 
 
-def _lines(content: bytes) -> Iterator[tuple[int, str]]:
+def _lines(text: str) -> Iterator[tuple[int, str]]:
     """The patterns as `ignorefile.ReadAll` gives them, each with the number of its line."""
-    for number, raw in enumerate(content.removeprefix(_BOM).split(b"\n"), start=1):
-        if raw.startswith(b"#") or not (line := _text(raw).strip(_SPACE)):
+    for number, raw in enumerate(text.split("\n"), start=1):
+        if raw.startswith("#") or not (line := raw.strip(_SPACE)):
             continue
         exception = line.startswith("!")
         path = line.removeprefix("!").strip(_SPACE)

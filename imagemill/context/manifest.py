@@ -8,11 +8,11 @@ executable bit.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple
 
-FORMAT = 1
+FORMAT = 2
 """Part of every source hash. Raise it when the manifest, or what is packed for one, changes."""
 
 
@@ -65,6 +65,8 @@ class Manifest:
 
     dockerfile: Dockerfile
     entries: tuple[Entry, ...]
+    without_git: bool = field(default=False, compare=False)
+    """Whether the source has a `.git` that is left out though no ignore file says so."""
 
     def lines(self) -> Iterator[str]:
         """The manifest, line by line: ASCII, and never the same for two different contexts.

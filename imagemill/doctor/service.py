@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
-from imagemill.client import QUEUE, Client
+from imagemill.client import Client
 from imagemill.doctor.examination import Case
 from imagemill.doctor.findings import Finding, Verdict, checked, failure
 from imagemill.embedded import valkey_program, worker_code
 from imagemill.errors import ImagemillError, UserError
+from imagemill.names import LIGHT, POOLS, build_queue
 
 
 def examine(case: Case) -> Iterator[Finding]:
@@ -26,19 +27,19 @@ def _service(client: Client, builder: str) -> Iterator[Finding]:
         yield failure("broker", error)
         return
     yield Finding("broker", Verdict.OK, "answers")
-    yield _queue(workers, QUEUE)
+    yield _queue(workers, LIGHT)
     if builder == "auto":
         # What builds is up to the workers' config: one pool for builds is enough.
         queues = {
             queue
             for served in workers.values()
             for queue in served
-            if queue.startswith(f"{QUEUE}.")
+            if queue.startswith(build_queue(""))
         }
-        for queue in sorted(queues) or [f"{QUEUE}.docker"]:
+        for queue in sorted(queues) or [build_queue("docker")]:
             yield _queue(workers, queue)
     else:
-        yield _queue(workers, f"{QUEUE}.{builder}")
+        yield _queue(workers, build_queue(builder))
 
 
 def _backend(client: Client) -> Finding:
@@ -51,11 +52,12 @@ def _queue(workers: Mapping[str, list[str]], queue: str) -> Finding:
     serving = sorted(worker for worker, queues in workers.items() if queue in queues)
     if serving:
         return Finding(f"queue {queue}", Verdict.OK, f"served by {', '.join(serving)}")
+    pool = next((name for name, pool in POOLS.items() if queue in pool.queues), "all")
     return Finding(
         f"queue {queue}",
         Verdict.FAILED,
         "no worker answers that serves it, so builds wait",
-        f"start one: celery -A worker.app worker -Q {queue}",
+        f"start one: imagemill worker --pool {pool}",
     )
 
 

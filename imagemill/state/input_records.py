@@ -2,14 +2,14 @@
 
 from redis import Redis
 
-from imagemill.state.journal import KEEP_SECONDS
+from imagemill.names import BUILD_KEEP_SECONDS
 from imagemill.why.record import InputRecord
 
 
 class InputRecords:
     """Source hash → the record of the inputs that it stands for.
 
-    A record is kept for `journal.KEEP_SECONDS` after it was last used, as the journal of a build
+    A record is kept for `names.BUILD_KEEP_SECONDS` after it was last used, as the journal of a build
     is.
     """
 
@@ -19,18 +19,18 @@ class InputRecords:
 
     def keep(self, source_hash: str, record: InputRecord) -> None:
         """Keep the record."""
-        self._redis.set(self._record(source_hash), record.dump(), ex=KEEP_SECONDS)
+        self._redis.set(self._record(source_hash), record.dump(), ex=BUILD_KEEP_SECONDS)
 
     def find(self, source_hash: str) -> InputRecord | None:
         """The record; None if nobody has kept it, or nobody has used it for too long. Errors are
         `load`'s.
         """
-        found = self._redis.getex(self._record(source_hash), ex=KEEP_SECONDS)
+        found = self._redis.getex(self._record(source_hash), ex=BUILD_KEEP_SECONDS)
         return InputRecord.load(found) if isinstance(found, bytes) else None
 
     def use(self, source_hash: str) -> bool:
         """Note that the record is used; False if there is none (any more)."""
-        return bool(self._redis.expire(self._record(source_hash), KEEP_SECONDS))
+        return bool(self._redis.expire(self._record(source_hash), BUILD_KEEP_SECONDS))
 
     def _record(self, source_hash: str) -> str:
         return f"{self._prefix}inputs:{source_hash}"

@@ -20,9 +20,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from imagemill.messages import BuildReport, State, StepTime
-
-KEEP_SECONDS = 24 * 3600
-"""How long a build's events are kept after it has begun, and after it has ended."""
+from imagemill.names import BUILD_KEEP_SECONDS
+from imagemill.text import one_line
 
 MAX_EVENTS = 20_000
 """About how many events of one build are kept; older ones make room."""
@@ -118,12 +117,16 @@ class Journal:
             self._result_key(build),
         ]
         noted: list[Any] = [state.value, f"{state.value} {at}", _result(build, state, at, more)]
-        times, cancelled = cast("list[Any]", self._enter(keys, [*noted, KEEP_SECONDS, MAX_EVENTS]))
+        times, cancelled = cast(
+            "list[Any]", self._enter(keys, [*noted, BUILD_KEEP_SECONDS, MAX_EVENTS])
+        )
         return Entered(times, bool(cancelled))
 
     def show(self, build: str, state: State, at: float, **more: Any) -> None:
         """Show `state`, with `more`, in the build's result alone."""
-        self.redis.set(self._result_key(build), _result(build, state, at, more), ex=KEEP_SECONDS)
+        self.redis.set(
+            self._result_key(build), _result(build, state, at, more), ex=BUILD_KEEP_SECONDS
+        )
 
     def steps(self, build: str) -> tuple[StepTime, ...]:
         """The times of all states of the build so far; the last one has not ended. Empty if it is
@@ -137,7 +140,7 @@ class Journal:
         for line in lines:
             pipeline.xadd(
                 self._key(build, "events"),
-                {"line": line[:MAX_LINE]},
+                {"line": one_line(line, MAX_LINE)},
                 maxlen=MAX_EVENTS,
                 approximate=True,
             )
@@ -149,8 +152,8 @@ class Journal:
         pipeline.xadd(
             self._key(build, "events"), {"report": report.model_dump_json(exclude_none=True)}
         )
-        pipeline.expire(self._key(build, "events"), KEEP_SECONDS)
-        pipeline.expire(self._key(build, "states"), KEEP_SECONDS)
+        pipeline.expire(self._key(build, "events"), BUILD_KEEP_SECONDS)
+        pipeline.expire(self._key(build, "states"), BUILD_KEEP_SECONDS)
         pipeline.execute()
 
     def events(self, build: str, after: str = "0", wait: float = 0) -> list[Event]:
@@ -174,7 +177,7 @@ class Journal:
 
     def ask_to_cancel(self, build: str) -> None:
         """Leave word for the worker that the build is to stop."""
-        self.redis.set(self._key(build, "cancel"), int(time.time()), ex=KEEP_SECONDS)
+        self.redis.set(self._key(build, "cancel"), int(time.time()), ex=BUILD_KEEP_SECONDS)
 
     def is_cancelled(self, build: str) -> bool:
         """Whether somebody wants the build to stop."""
@@ -185,7 +188,7 @@ class Journal:
         key = self._key(task, "deliveries")
         pipeline = self.redis.pipeline(transaction=False)
         pipeline.incr(key)
-        pipeline.expire(key, KEEP_SECONDS)
+        pipeline.expire(key, BUILD_KEEP_SECONDS)
         return int(pipeline.execute()[0])
 
     def _key(self, build: str, what: str) -> str:

@@ -6,8 +6,7 @@ import hashlib
 
 from redis import Redis
 
-KEEP_SECONDS = 30 * 24 * 3600
-"""How long a hash is kept after it was last asked for."""
+from imagemill.names import HASH_KEEP_SECONDS
 
 
 class KnownHashes:
@@ -19,12 +18,12 @@ class KnownHashes:
 
     def find(self, inputs: str) -> str | None:
         """The source hash of these inputs; None if nobody has found it, or not for long."""
-        found = self._redis.getex(self._key(inputs), ex=KEEP_SECONDS)
+        found = self._redis.getex(self._key(inputs), ex=HASH_KEEP_SECONDS)
         return found.decode() if isinstance(found, bytes) else None
 
     def keep(self, inputs: str, source_hash: str) -> None:
         """Remember what was found."""
-        self._redis.set(self._key(inputs), source_hash, ex=KEEP_SECONDS)
+        self._redis.set(self._key(inputs), source_hash, ex=HASH_KEEP_SECONDS)
 
     def forget(self, inputs: str) -> None:
         """Forget a hash that turned out to be wrong."""

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from imagemill.names import POOLS
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -24,18 +26,22 @@ def procfile() -> dict[str, str]:
     return dict(line.split(": ", 1) for line in lines if line and not line.startswith("#"))
 
 
-def celery_command(command: str) -> list[str]:
-    """The words from `celery` on, without where each keeps its files."""
-    words = shlex.split(command)[shlex.split(command).index("celery") :]
-    return words[: words.index("--schedule")] if "--schedule" in words else words
+def service_command(command: str) -> list[str]:
+    """The words from the program on, without where each keeps its files."""
+    words = shlex.split(command)
+    begin = next(at for at, word in enumerate(words) if word in ("celery", "imagemill"))
+    end = words.index("--schedule") if "--schedule" in words else len(words)
+    return words[begin:end]
 
 
-def worker_queues() -> dict[str, list[str]]:
-    commands = {name: shlex.split(command) for name, command in procfile().items()}
+def worker_queues() -> dict[str, tuple[str, ...]]:
+    commands = {
+        name: service_command(text) for name, text in procfile().items() if "--pool" in text
+    }
     return {
-        name: words[words.index("-Q") + 1].split(",")
+        name: POOLS[words[words.index("--pool") + 1]].queues
         for name, words in commands.items()
-        if "-Q" in words
+        if "--pool" in words
     }
 
 
@@ -45,7 +51,7 @@ def test_compose_and_procfile_have_the_same_processes() -> None:
 
 @pytest.mark.parametrize("name", ["light", "docker", "kaniko", "beat", "flower"])
 def test_compose_runs_the_command_of_the_procfile(name: str) -> None:
-    assert celery_command(compose()["services"][name]["command"]) == celery_command(
+    assert service_command(compose()["services"][name]["command"]) == service_command(
         procfile()[name]
     )
 
@@ -82,7 +88,7 @@ def test_images_from_elsewhere_are_pinned_to_a_version() -> None:
 
 def test_the_config_that_compose_names_is_in_the_image() -> None:
     config = Path(compose()["x-service"]["environment"]["IMAGEMILL_CONFIG"])
-    assert (ROOT / config.relative_to("/opt/imagemill/service")).is_file()
+    assert (ROOT / config.relative_to("/opt/imagemill")).is_file()
 
 
 def test_the_image_copies_only_what_dockerignore_lets_through() -> None:

@@ -21,9 +21,10 @@ from imagemill.config import LaunchConfig
 from imagemill.context import hashing
 from imagemill.errors import UserError
 from imagemill.messages import BuildReport, BuildRequest, State
+from imagemill.names import BUILD_KEEP_SECONDS
 from imagemill.ports import Quiet
 from imagemill.state.input_records import InputRecords
-from imagemill.state.journal import KEEP_SECONDS, Journal, connect
+from imagemill.state.journal import Journal, connect
 from imagemill.why.record import InputRecord, Recipe, record
 
 RECORD = InputRecord(Recipe("Dockerfile", "d" * 16))
@@ -313,7 +314,7 @@ def test_a_record_is_kept_as_long_as_it_is_used(
     for use in (lambda: records.find("h"), lambda: records.use("h")):
         redis.expire(key, 60)
         use()
-        assert KEEP_SECONDS - 60 < redis.ttl(key) <= KEEP_SECONDS
+        assert BUILD_KEEP_SECONDS - 60 < redis.ttl(key) <= BUILD_KEEP_SECONDS
     assert records.find("h") == RECORD
 
 

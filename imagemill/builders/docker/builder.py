@@ -5,8 +5,10 @@ connection to an engine, and a thread that waits for docker-py cannot. Credentia
 folder of the build's own, so nobody is logged in on the host.
 """
 
+import hashlib
 import json
 import math
+import socket
 import tempfile
 import time
 import uuid
@@ -39,6 +41,9 @@ PUSH_TRIES = 5
 """How often a push is begun whose tag another build of the same image took away, or whose
 credentials ended.
 """
+
+_NODE = hashlib.sha256(f"imagemill {socket.gethostname()}".encode()).hexdigest()
+"""What BuildKit is told of this node; 64 hex digits, as the docker command makes them up."""
 
 _CLOCKS = 60.0
 """Seconds by which the clocks of a worker and of a registry may differ."""
@@ -95,10 +100,11 @@ class _Job:
     endpoint: Endpoint
     folder: Path
     source: Path
-    """Where the context lies; a path that never comes again.
+    """Where the context lies: at a path that never comes again, or where no file is changed without
+    getting a time that it has not had (`imagemill.context.mirrors`).
 
     BuildKit keeps what it has read of a folder, and takes a file of the same size and time for
-    unchanged when it reads the folder again: in our contexts, all files have the same time.
+    unchanged when it reads the folder again.
     """
     held: str = field(default_factory=lambda: f"{_HELD}:{uuid.uuid4().hex}")
 
@@ -203,6 +209,10 @@ class _Job:
         credentials = self.registry.credentials(image)
         copy = self.place.docker_config.private_copy(image.registry, credentials)
         (folder / "config.json").write_text(json.dumps(copy))
+        # BuildKit knows a folder again by its path and by the node that this file names.
+        for place in (folder, folder / "buildx"):
+            place.mkdir(mode=0o700, exist_ok=True)
+            (place / ".buildNodeID").write_text(_NODE)
         return (
             math.inf if credentials is None or credentials.expires is None else credentials.expires
         )

@@ -18,6 +18,7 @@ import yaml
 
 from imagemill.context.dockerignore import DockerIgnore
 from imagemill.context.walk import Walk, reading_failed
+from imagemill.encoding import decoded, is_marked
 from imagemill.errors import UserError
 from imagemill.files.tree import open_below, open_folder
 from imagemill.ports import Quiet
@@ -54,7 +55,6 @@ which holds secrets."""
 _IGNORE_FILES = ("Dockerfile.dockerignore", ".dockerignore")
 _MAX_SIZE = 16 << 20
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Project:
@@ -104,19 +104,7 @@ class Project:
         """The content of a file, without a byte-order mark and with `\\n` alone at the ends of
         lines.
         """
-        content = self._read(path)
-        try:
-            return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-        except UnicodeDecodeError as error:
-            line = content.count(b"\n", 0, error.start) + 1
-            hint = (
-                "PowerShell's `>` writes UTF-16; use `| Out-File -Encoding utf8`"
-                if content[:2] in _UTF16
-                else ""
-            )
-            raise UserError(
-                f"{path}:{line}: this is not UTF-8", hint or "save the file as UTF-8"
-            ) from None
+        return decoded(self._read(path), path).replace("\r\n", "\n").replace("\r", "\n")
 
     def toml(self, path: str) -> dict[str, Any]:
         """A TOML file's content; `UserError` names the line where it is not TOML. Nothing if there
@@ -125,6 +113,11 @@ class Project:
         if not self.has(path):
             return {}
         try:
+            content = self._read(path)
+            if is_marked(
+                content
+            ):  # TOML is UTF-8, and so installers in the image take nothing else
+                raise UserError(f"{path}:1: this is not UTF-8", "save the file as UTF-8")
             return tomllib.loads(self.text(path))
         except ValueError as error:  # TOMLDecodeError, or a number that is too long to read
             place = re.search(r"(.*) \(at line (\d+)", str(error))

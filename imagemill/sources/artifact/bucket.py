@@ -16,9 +16,9 @@ CHUNK = 1 << 20
 
 BUCKETS: Mapping[str, Adapter] = MappingProxyType(
     {
-        "s3": Adapter("imagemill.sources.artifact.source.s3", "S3Bucket", "aws"),
-        "gs": Adapter("imagemill.sources.artifact.source.gcs", "GcsBucket", "gcp"),
-        "azure": Adapter("imagemill.sources.artifact.source.azure", "AzureContainer", "azure"),
+        "s3": Adapter("imagemill.sources.artifact.s3", "S3Bucket", "aws"),
+        "gs": Adapter("imagemill.sources.artifact.gcs", "GcsBucket", "gcp"),
+        "azure": Adapter("imagemill.sources.artifact.azure", "AzureContainer", "azure"),
     }
 )
 

@@ -21,9 +21,9 @@ from imagemill.cli.git_info import Checkout, checkout, published
 from imagemill.cli.progress import LiveView, PlainView
 from imagemill.cli.render import seconds
 from imagemill.cli.requests import NAMES, located
-from imagemill.cli.terminal import printable
 from imagemill.messages import BuildReport, BuildRequest, Failure, State
 from imagemill.state.journal import Event
+from imagemill.text import printable
 
 
 class Outcome:

@@ -727,7 +727,7 @@ def test_destinations_that_are_no_text_are_refused(refuse: Refuse) -> None:
         ("? [a]\n: b\n", "1: ?: found a key that is not text, expected text", ""),
         ("builder:\n  ? \n  : b\n", "2: builder.?: found a key that is not text, expected text", ""),
         ("builder:\n  <<: docker\n", '1: builder: found "docker" to merge, expected a mapping', ""),
-        ("a: b\nc: \x00\n", "2: found the character 0x0, expected text", ""),
+        ("a: b\nc: \x00\n", "2: there is a NUL character in it, as in UTF-16 without a mark", "save the file as UTF-8"),
         ('"a\\e[31m": b\n', "1: a\\x1b[31m…: found an unknown key, expected a known one",
          "known keys: environment, builder, registry, entity, max-jobs, max-schedulers, queues, secure-mode, "
          "stopped-run-timeout, verbosity"),
@@ -764,13 +764,18 @@ def test_expansion_of_aliases_is_bounded(refuse: Refuse, form: str) -> None:
     assert hint == "aliases count as what they repeat"
 
 
+def test_file_in_utf16_is_read_by_its_mark(file: Path) -> None:
+    file.write_bytes("builder:\r\n  type: noop\r\n".encode("utf-16"))
+    assert load(file).config.builder.type == "noop"
+
+
 def test_file_that_is_not_utf8_is_refused(file: Path) -> None:
     file.write_bytes(b"entity: a\nqueues: [\xe9]\n")
 
     with pytest.raises(ConfigError) as error:
         load(file)
 
-    assert error.value.message == f"{file}:2: found bytes that are not UTF-8"
+    assert error.value.message == f"{file}:2: this is not UTF-8"
     assert error.value.hint == "save the file as UTF-8"
 
 

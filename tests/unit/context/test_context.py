@@ -2,6 +2,7 @@
 for a build.
 """
 
+import io
 import os
 import socket
 import stat
@@ -109,22 +110,67 @@ def test_hard_linked_files_are_files(tmp_path: Path) -> None:
     assert lines(tmp_path)[-1] == lines(tmp_path)[-2].replace('"a"', '"b"')
 
 
-@pytest.mark.parametrize("target", ["..", "../outside", "a/../../outside", "../../etc/passwd"])
-@pytest.mark.parametrize("link", ["link@", "a/../link@"])
-def test_link_that_leads_out_of_the_source_is_refused(
-    tmp_path: Path, link: str, target: str
-) -> None:
-    source = trees.make(tmp_path, {"Dockerfile": "", "a/": None, link: target})
-    error = refused(source)
-    assert error.message == f"The link link leads out of the source, to {target}"
-    assert error.hint == "put what it leads to into the source, or list the link in .dockerignore"
+@pytest.mark.parametrize("target", ["..", "../outside", "a/../../outside", "/etc/passwd"])
+def test_link_that_leads_out_of_the_source_goes_along_as_it_is(tmp_path: Path, target: str) -> None:
+    """As docker has it; what it leads to is never read."""
+    source = trees.make(tmp_path / "source", {"Dockerfile": "", "a/": None, "link@": target})
+    before = lines(source)
+    assert before[-1] == f'link "link" "{target}"'
+    (tmp_path / "outside").write_text("changed")
+    assert lines(source) == before
+    packed = io.BytesIO()
+    context.pack(source, None, packed, Quiet())
+    packed.seek(0)
+    context.unpack(packed, tmp_path / "unpacked", Quiet())
+    assert (tmp_path / "unpacked" / context.CONTEXT / "link").readlink() == Path(target)
 
 
-def test_link_that_leads_out_may_be_ignored(tmp_path: Path) -> None:
-    source = trees.make(
-        tmp_path, {"Dockerfile": "", ".dockerignore": "link", "link@": "../outside"}
-    )
-    assert not any("link" in line for line in lines(source))
+GIT = {".git/HEAD": "ref: refs/heads/main\n", ".git/index": "1", "part/.git": "gitdir: ../.git\n"}
+CHECKOUT = {"a": "1", "part/b": "2", **GIT}
+
+
+@pytest.mark.parametrize(
+    "dockerfile",
+    [
+        "FROM scratch\nCOPY . /app\n",
+        "FROM scratch\nCOPY .gitignore .gitattributes* /app/\n",
+        "FROM scratch\nADD https://example.com/repository.git /app\n",
+        "FROM scratch\nCOPY --from=other .git /app\n",
+        "FROM scratch\nCOPY . .\nRUN rm -rf .git && pip install git+https://example.com/a.git@v1\n",
+        "FROM scratch\nRUN git clone https://example.com/a && cd a && git describe\n",
+    ],
+)
+def test_git_is_no_part_of_a_checkout(tmp_path: Path, dockerfile: str) -> None:
+    source = trees.make(tmp_path, {"Dockerfile": dockerfile, **CHECKOUT})
+    with_it = lines(source)
+    for path in GIT:
+        (source / path).unlink()
+    (source / ".git").rmdir()
+    assert lines(source) == with_it
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"Dockerfile": "FROM scratch\nCOPY .git /git\n"},
+        {"Dockerfile": 'FROM scratch\nCOPY ["./.git/HEAD", "/x"]\n'},
+        {"Dockerfile": "FROM scratch\nADD .gi* /x/\n"},
+        {"Dockerfile": "FROM scratch\nRUN --mount=type=bind,source=.git,target=/g cat /g/HEAD\n"},
+        {"Dockerfile": "FROM scratch\nCOPY . .\nRUN test -d /app/.git\n"},
+        {"Dockerfile": "FROM scratch\nCOPY . .\nRUN git -C /app rev-parse HEAD > /revision\n"},
+        {
+            "Dockerfile": "FROM scratch\nCOPY . .\nRUN pip install .\n",
+            "pyproject.toml": '[build-system]\nrequires = ["setuptools-scm"]\n',
+        },
+        {"Dockerfile": "FROM scratch\nCOPY . .\n", ".dockerignore": "!.git\n"},
+    ],
+)
+def test_git_counts_where_the_build_reads_it(tmp_path: Path, files: dict[str, str]) -> None:
+    source = trees.make(tmp_path, {**files, **CHECKOUT})
+    before = lines(source)
+    assert any('".git/index"' in line for line in before)
+    (source / ".git" / "index").write_text("2")
+    assert lines(source) != before
 
 
 @pytest.mark.parametrize("target", ["b", "../c", "../a/../c", "../../x", "/"])

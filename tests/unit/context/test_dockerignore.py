@@ -24,7 +24,9 @@ from imagemill.ports import Quiet
 RECORDED: dict[str, Any] = json.loads(
     (Path(__file__).parent / "dockerignore_cases.json").read_text()
 )
-VALID = [case for case in RECORDED["cases"] if "ignored" in case]
+TEXT = [case for case in RECORDED["cases"] if "\udcff" not in case["dockerignore"]]
+"""BuildKit also takes bytes that are not UTF-8, each for any such byte: we refuse them."""
+VALID = [case for case in TEXT if "ignored" in case]
 INVALID = [case for case in RECORDED["cases"] if "invalid" in case]
 
 
@@ -39,8 +41,10 @@ def seen(source: Path, dockerfile: str | None = None) -> set[bytes]:
 
 @pytest.fixture(scope="module")
 def recorded_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a Dockerfile that reads `.git`, which a source is without otherwise."""
+    files = {encoded(path): b"" for path in RECORDED["tree"]}
     return trees.make(
-        tmp_path_factory.mktemp("tree"), {encoded(path): b"" for path in RECORDED["tree"]}
+        tmp_path_factory.mktemp("tree"), {**files, b"Dockerfile": b"FROM scratch\nCOPY .git /\n"}
     )
 
 
@@ -153,7 +157,7 @@ def test_pattern_that_would_take_too_much_memory_is_refused(tmp_path: Path) -> N
         seen(source)
 
 
-NAMES = st.sampled_from(["a", "b", "ab", ".a", "a.b", "[a]", "\udcff", "é", "a|b", "a b", "!a"])
+NAMES = st.sampled_from(["a", "b", "ab", ".a", "a.b", "[a]", "\ufffd", "é", "a|b", "a b", "!a"])
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
 PATTERNS = st.lists(
     st.one_of(NAMES, st.sampled_from(["*", "**", "?", "a*", "[a-b]", "*b", "\\a", "[^a]"])),
@@ -199,3 +203,34 @@ def test_folders_that_are_not_entered_hold_nothing_that_is_kept(
     assert kept(DockerIgnore.parse(content, "x"), paths) == kept(
         EntersEverything.parse(content, "x"), paths
     )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+def test_patterns_hold_in_every_encoding_that_says_what_it_is(
+    tmp_path: Path, encoding: str
+) -> None:
+    mark = "\ufeff" if encoding.endswith("-be") else ""
+    content = f"{mark}.env\r\ndonnées/\r\n".encode(encoding)
+    source = trees.make(
+        tmp_path,
+        {"Dockerfile": "", ".env": "", "données/a": "", "a": "", ".dockerignore": content},
+    )
+    assert seen(source) == {b"Dockerfile", b".dockerignore", b"a"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (".env\ndata\n".encode("utf-16-le"), ".dockerignore:1: there is a NUL character in it"),
+        ("a\ndonnées\n".encode("latin-1"), ".dockerignore:2: this is not UTF-8"),
+        (b"\xff\xfe.\x00e", ".dockerignore:1: this is not UTF-16"),
+    ],
+)
+def test_ignore_file_that_is_no_text_never_ignores_nothing(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    source = trees.make(tmp_path, {"Dockerfile": "", ".env": "", ".dockerignore": content})
+    with pytest.raises(UserError) as raised:
+        seen(source)
+    assert raised.value.message.startswith(message)
+    assert raised.value.hint == "save the file as UTF-8"

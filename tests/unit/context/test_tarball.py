@@ -284,7 +284,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfil
         [member("/tmp/outside")],
         [member("context", tarfile.SYMTYPE, "/"), member("context/outside")],
         [member("context", tarfile.SYMTYPE, "../")],
-        [member("context/link", tarfile.SYMTYPE, "../../outside")],
+        [member("context/link", tarfile.SYMTYPE, "../../outside"), member("context/link/a")],
         [member("context/a"), member("context/a/b")],
         [member("context/a", tarfile.DIRTYPE), member("context/a")],
         [member("context/link", tarfile.LNKTYPE, "/etc/passwd")],

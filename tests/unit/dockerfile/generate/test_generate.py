@@ -546,12 +546,20 @@ def test_a_file_that_cannot_be_read_is_an_error_with_its_line(
     assert fault(tmp_path, ENTRY | files).message.startswith(begins)
 
 
-def test_utf16_is_an_error_that_says_where_it_comes_from(tmp_path: Path) -> None:
+def test_requirements_in_utf16_are_read_as_pip_and_uv_read_them(tmp_path: Path) -> None:
+    """PowerShell's `>` writes them."""
     made(tmp_path / "source", ENTRY)
-    (tmp_path / "source/requirements.txt").write_bytes("numpy\r\n".encode("utf-16"))
-    error = fault(tmp_path, {})
-    assert error.message == "requirements.txt:1: this is not UTF-8"
-    assert "PowerShell" in error.hint
+    (tmp_path / "source/requirements.txt").write_bytes("-r more.txt\r\n".encode("utf-16"))
+    (tmp_path / "source/more.txt").write_bytes("numpy\r\n".encode("utf-16-be"))
+    assert "more.txt:1: there is a NUL" in fault(tmp_path, {}).message
+    (tmp_path / "source/more.txt").write_bytes("numpy\r\n".encode("utf-16"))
+    assert "COPY requirements.txt more.txt ./" in text(tmp_path, {})
+
+
+def test_toml_in_utf16_is_refused_since_installers_refuse_it(tmp_path: Path) -> None:
+    made(tmp_path / "source", ENTRY)
+    (tmp_path / "source/pyproject.toml").write_bytes("[project]\n".encode("utf-16"))
+    assert fault(tmp_path, {}).message == "pyproject.toml:1: this is not UTF-8"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,206 @@
+"""What was seen of a run, and what must hold of it, whatever was done to the service meanwhile.
+
+In the manner of Jepsen: the run is recorded first and judged afterwards, by a checker that knows
+nothing of how the service works. A history is a list of events that can be kept as lines of JSON.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A build was asked for.
+
+    `image` is what one build at a time may make: its reference, or its source; `expected` is the
+    status that its report is to have.
+    """
+
+    at: float
+    build: str
+    image: str
+    expected: str = "succeeded"
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A report stands in the build's journal; a build with two reports has two of these."""
+
+    at: float
+    build: str
+    status: str
+    digest: str | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a plain Celery caller of the build is told at the end: a final state, or another one if
+    it hangs.
+    """
+
+    at: float
+    build: str
+    state: str
+
+
+@dataclass(frozen=True)
+class Building:
+    """At this moment, these builders were at work: pairs of the image and of the builder's own
+    name (the process of a docker command, a Job).
+    """
+
+    at: float
+    builders: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Something was done to the service: `fault` to `target`; `mended` says that it is over."""
+
+    at: float
+    fault: str
+    target: str = ""
+    mended: bool = False
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The registry holds a manifest with this digest at the end."""
+
+    at: float
+    digest: str
+
+
+@dataclass(frozen=True)
+class Left:
+    """Something of the service's was still there when all builds had ended and their time to be
+    cleaned up was over.
+    """
+
+    at: float
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Died:
+    """A worker ended that nobody had touched."""
+
+    at: float
+    worker: str
+    status: int
+
+
+Event = Submitted | Reported | Answered | Building | Broken | Stored | Left | Died
+
+_KINDS: dict[str, type[Event]] = {
+    kind.__name__: kind
+    for kind in (Submitted, Reported, Answered, Building, Broken, Stored, Left, Died)
+}
+_FINAL = {"SUCCESS", "FAILURE", "REVOKED"}
+
+
+def save(history: Iterable[Event], path: Path) -> None:
+    """Write the history as one JSON object a line."""
+    lines = (json.dumps({"kind": type(event).__name__, **asdict(event)}) for event in history)
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+def load(path: Path) -> list[Event]:
+    """Read a history that `save` wrote."""
+    return [_event(json.loads(line)) for line in path.read_text().splitlines()]
+
+
+def _event(fields: dict[str, Any]) -> Event:
+    kind = _KINDS[fields.pop("kind")]
+    if kind is Building:
+        fields["builders"] = tuple(tuple(pair) for pair in fields["builders"])
+    return kind(**fields)
+
+
+def violations(history: Sequence[Event], *, late: float | None = None) -> list[str]:
+    """Return what is wrong with the history, a line each; nothing if all promises were kept.
+
+    `late` is how many seconds after the last fault was over the last report may come at the most;
+    None: this is not looked at.
+    """
+    return [
+        *_reports(history),
+        *_callers(history),
+        *_digests(history),
+        *_doubles(history),
+        *(f"left over: {event.kind} {event.name}" for event in history if isinstance(event, Left)),
+        *(
+            f"the worker {event.worker}, which nobody had touched, ended with {event.status}"
+            for event in history
+            if isinstance(event, Died)
+        ),
+        *(_lateness(history, late) if late is not None else ()),
+    ]
+
+
+def _reports(history: Sequence[Event]) -> Iterator[str]:
+    """Every build that was submitted has exactly one report, of the status that was expected."""
+    reports: dict[str, list[Reported]] = defaultdict(list)
+    submitted = {event.build: event for event in history if isinstance(event, Submitted)}
+    for event in history:
+        if isinstance(event, Reported):
+            reports[event.build].append(event)
+    for build, asked in submitted.items():
+        found = reports.pop(build, [])
+        if not found:
+            yield f"lost: {build} has no report"
+        elif len(found) > 1:
+            yield f"{build} has {len(found)} reports: {', '.join(each.status for each in found)}"
+        elif found[0].status != asked.expected:
+            yield f"{build} {found[0].status} in place of {asked.expected}: {found[0].error}"
+    yield from (f"{build} was reported, and nobody had asked for it" for build in reports)
+
+
+def _callers(history: Sequence[Event]) -> Iterator[str]:
+    """A plain Celery caller of a build that has been reported is answered, and the same."""
+    statuses = {event.build: event.status for event in history if isinstance(event, Reported)}
+    for event in history:
+        if not isinstance(event, Answered) or event.build not in statuses:
+            continue
+        if event.state not in _FINAL:
+            yield f"the Celery result of {event.build} stays {event.state}: its caller hangs"
+        elif (event.state == "SUCCESS") != (statuses[event.build] == "succeeded"):
+            yield f"{event.build} {statuses[event.build]}, and its Celery result is {event.state}"
+
+
+def _digests(history: Sequence[Event]) -> Iterator[str]:
+    """What a report says was pushed is in the registry."""
+    stored = {event.digest for event in history if isinstance(event, Stored)}
+    reports = [event for event in history if isinstance(event, Reported)]
+    for event in reports:
+        if event.status == "succeeded" and event.digest not in stored:
+            yield f"{event.build} reports {event.digest}, which the registry does not have"
+
+
+def _doubles(history: Sequence[Event]) -> Iterator[str]:
+    """One image is made by one builder at a time."""
+    seen: set[tuple[str, ...]] = set()
+    for event in history:
+        if not isinstance(event, Building):
+            continue
+        at_work: dict[str, set[str]] = defaultdict(set)
+        for image, builder in event.builders:
+            at_work[image].add(builder)
+        for image, builders in at_work.items():
+            if len(builders) > 1 and (image, *sorted(builders)) not in seen:
+                seen.add((image, *sorted(builders)))
+                yield f"{image} was built by {' and '.join(sorted(builders))} at the same time"
+
+
+def _lateness(history: Sequence[Event], late: float) -> Iterator[str]:
+    """The last report comes soon after the last fault, or after the last request if that is later."""
+    begun = [event.at for event in history if isinstance(event, Broken | Submitted)]
+    reported = [event.at for event in history if isinstance(event, Reported)]
+    if begun and reported and (waited := max(reported) - max(begun)) > late:
+        yield f"the last report came {waited:.1f} s after the last fault: {late:.0f} s are promised"

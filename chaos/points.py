@@ -1,0 +1,87 @@
+"""Lets a worker stand still at a named point of a step; loaded into it by `celery -I chaos.points`.
+
+The product's code is as it is: Celery's signals say where a task is. Whoever wants a step to stand
+still writes STEP/POINT into `armed` in the folder CHAOS_POINTS; the first process that comes there
+takes the file away, writes its id into `reached`, and waits until `go` is there.
+
+The points: `before` the step's function; `mid`, when its first state is noted; `after`, when what
+comes next is about to be sent; `published`, when it was sent, and the step's own message is not
+acknowledged yet.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from celery import current_task
+from celery.signals import (
+    after_task_publish,
+    before_task_publish,
+    task_postrun,
+    task_prerun,
+    worker_init,
+)
+
+POLL = 0.02
+"""Seconds between two looks for `go`."""
+
+_LAST = {"imagemill.report", "imagemill.report_failure"}
+"""Steps after which nothing is sent: they are `published` when Celery has stored their result."""
+
+
+def _stand(task: str | None, point: str) -> None:
+    folder = Path(os.environ["CHAOS_POINTS"])
+    armed = folder / "armed"
+    here = f"{(task or '').removeprefix('imagemill.')}/{point}"
+    if not armed.exists() or armed.read_text() != here:
+        return
+    try:
+        armed.rename(folder / "taken")
+    except FileNotFoundError:  # another process was here first
+        return
+    ours = {"child": os.getpid(), "main": os.getppid()}
+    (folder / "reached.new").write_text(json.dumps(ours))
+    (folder / "reached.new").rename(folder / "reached")
+    while not (folder / "go").exists():
+        time.sleep(POLL)
+
+
+def _name() -> str | None:
+    return current_task.name if current_task else None
+
+
+@task_prerun.connect(weak=False)
+def _before(task: Any, **_: Any) -> None:
+    _stand(task.name, "before")
+
+
+@before_task_publish.connect(weak=False)
+def _after(**_: Any) -> None:
+    _stand(_name(), "after")
+
+
+@worker_init.connect(weak=False)
+def _watch_states(**_: Any) -> None:
+    """Stand still where a step has noted its first state: in the middle of it."""
+    from tasks.step import Run
+
+    enter = Run.enter
+
+    def entered(run: Run, *arguments: Any) -> None:
+        enter(run, *arguments)
+        _stand(_name(), "mid")
+
+    setattr(Run, "enter", entered)  # noqa: B010 (a method is not to be assigned)
+
+
+@after_task_publish.connect(weak=False)
+def _published(**_: Any) -> None:
+    _stand(_name(), "published")
+
+
+@task_postrun.connect(weak=False)
+def _ended(task: Any, **_: Any) -> None:
+    if task.name in _LAST:
+        _stand(task.name, "published")

@@ -1,0 +1,113 @@
+"""What a requester cannot do, on real servers: docs/security.md names these tests."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from imagemill.errors import ImagemillError
+from imagemill.masking import HIDDEN
+from service import Service, service, until
+
+SECRET = "s3cret-value-4711"
+ARGUMENT = "argument-value-4711"
+
+
+@pytest.fixture(scope="module")
+def running(
+    tmp_path_factory: pytest.TempPathFactory, engine: str, docker_cli: str, redis_url: str
+) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("trust")
+    (folder / "secrets").mkdir()
+    (folder / "secrets/npm").write_text(SECRET + "\n")
+    settings = {
+        "IMAGEMILL_DOCKER_HOST": engine,
+        "IMAGEMILL_DOCKER_CLI": docker_cli,
+        "IMAGEMILL_BUILD_SECRETS_DIR": str(folder / "secrets"),
+    }
+    with service(redis_url, redis_url, f"trust-{uuid.uuid4().hex}:", folder, **settings) as started:
+        started.start()
+        yield started
+
+
+@pytest.fixture
+def project(running: Service, busybox: Path) -> Path:
+    folder = running.folder / uuid.uuid4().hex
+    folder.mkdir()
+    (folder / "busybox").write_bytes(busybox.read_bytes())
+    (folder / "busybox").chmod(0o755)
+    (folder / "Dockerfile").write_text(
+        f"FROM scratch\nLABEL id={folder.name}\nCOPY busybox /bin/busybox\n"
+    )
+    return folder
+
+
+@pytest.fixture
+def request_of(project: Path, registry: str) -> dict[str, Any]:
+    return {"source": str(project), "destination": f"{registry}/trust-{project.name}"}
+
+
+def asked(running: Service, request: dict[str, Any], build: str) -> Any:
+    """The result of a request that any Celery client may send, with an id of its own choice."""
+    app: Celery = running.client.app
+    options: dict[str, Any] = {"task_id": build, "queue": "imagemill"}
+    return app.send_task("imagemill.build_image", kwargs={"request": request}, **options).get(60)
+
+
+@pytest.mark.parametrize(
+    "build",
+    ["x/../../../victim", "x/../../victim", "..", "a.b", "x" * 65, "a\n2026-11-27 INFO forged"],
+)
+def test_an_id_is_never_a_path_or_a_line_of_the_log(
+    running: Service, request_of: dict[str, Any], build: str
+) -> None:
+    victim = running.folder / "victim/data"
+    victim.parent.mkdir(exist_ok=True)
+    victim.touch()
+    with pytest.raises(ImagemillError, match="is not the id of a build"):
+        asked(running, request_of, build)
+
+    assert victim.exists()
+    assert not [line for line in running.log.splitlines() if line.startswith("2026-11-27 INFO f")]
+
+
+def test_the_value_of_a_build_secret_is_in_no_log(
+    running: Service, project: Path, request_of: dict[str, Any]
+) -> None:
+    with (project / "Dockerfile").open("a") as file:
+        file.write(
+            'RUN --mount=type=secret,id=npm ["/bin/busybox", "cat", "/run/secrets/npm"]\n'
+            'RUN --mount=type=secret,id=npm ["/bin/busybox", "cat", "/run/secrets/npm", "no-file"]\n'
+        )
+    build = running.client.submit(**request_of, secrets=["npm"])
+    report = running.client.wait(build, timeout=60)
+
+    said = [*running.client.logs(build), running.log, report.model_dump_json()]
+    assert report.status == "failed"
+    assert any(HIDDEN in line for line in said)
+    assert not [line for line in said if SECRET in line]
+
+
+def test_build_arguments_are_in_no_event_and_no_answer_of_a_worker(
+    running: Service, project: Path, request_of: dict[str, Any]
+) -> None:
+    with (project / "Dockerfile").open("a") as file:
+        file.write('ARG TOKEN\nRUN ["/bin/busybox", "sleep", "2"]\n')
+    request = {**request_of, "build_args": {"TOKEN": ARGUMENT}}
+    build = uuid.uuid4().hex
+    with running.monitored() as events:
+        running.client.app.send_task(
+            "imagemill.build_image", kwargs={"request": request}, task_id=build, queue="imagemill"
+        )
+        until(lambda: any("building" in event["type"] for event in events), "the build", str)
+        active = running.client.app.control.inspect(timeout=0.5).active()
+        until(lambda: any(e["type"] == "task-succeeded" for e in events), "the end", lambda: events)
+
+    assert build in json.dumps(active)
+    assert ARGUMENT not in json.dumps([active, events], default=str)
+    received = next(event for event in events if event.get("uuid") == build)
+    assert request_of["destination"] in received["kwargs"]

@@ -1,0 +1,26 @@
+"""A worker of one pool, as `imagemill worker` starts it; its arguments are the pool's name, and then
+what Celery is told besides.
+"""
+
+import sys
+
+from imagemill.names import POOLS
+
+
+def arguments(pool: str, *given: str) -> list[str]:
+    """Return what Celery is told of a pool; what is `given` comes last, and so wins."""
+    queues, celery_pool, concurrency = POOLS[pool]
+    told = ["worker", "--queues", ",".join(queues), "--hostname", f"{pool}@%h"]
+    told += ["--pool", celery_pool]
+    if concurrency is not None:
+        told += ["--concurrency", str(concurrency)]
+    return [*told, *given]
+
+
+def main() -> None:
+    """Run the worker to its end."""
+    # Celery would import what it is to run from the working folder first: it is here before that.
+    import tasks.all  # noqa: F401
+    from worker.app import app
+
+    app.worker_main(arguments(*sys.argv[1:]))

@@ -1,0 +1,145 @@
+"""What a worker counts and measures, for Prometheus: told by signals of the chain, served by
+`worker.health`.
+
+A pool of processes counts in files that they share, in a folder of the worker's; so
+`prometheus_client` is imported only when that folder is known.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from celery.signals import before_task_publish, task_prerun, worker_process_shutdown
+
+from imagemill.messages import Build, BuildReport
+from tasks.signals import (
+    build_began,
+    build_ended,
+    context_stored,
+    step_ended,
+    step_redelivered,
+    step_retried,
+)
+
+SENT = "imagemill_sent"
+"""The header of a message that says when it was sent, in seconds since 1970."""
+
+_SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)
+"""Upper bounds of the buckets of times: from a registry's answer to the longest build."""
+
+
+class Metrics:
+    """The worker's metrics. Made once, before its processes are started."""
+
+    def __init__(self, folder: Path) -> None:
+        """Count in the folder, which is made empty."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700, parents=True)
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+        from prometheus_client import Counter, Histogram
+
+        self._began = Counter("imagemill_builds_begun", "Builds whose request was taken.")
+        self._ended = Counter(
+            "imagemill_builds",
+            "Builds that have ended: how, and whether an image was built, was there already, or was"
+            " made by another build that this one waited for.",
+            ("status", "why", "builder"),
+        )
+        self._build_seconds = Histogram(
+            "imagemill_build_seconds",
+            "Time from a request's being taken to its report.",
+            ("status",),
+            buckets=_SECONDS,
+        )
+        self._step_seconds = Histogram(
+            "imagemill_step_seconds", "Time that a step took.", ("step",), buckets=_SECONDS
+        )
+        self._wait_seconds = Histogram(
+            "imagemill_queue_wait_seconds",
+            "Time that a message lay in its queue.",
+            ("queue",),
+            buckets=_SECONDS,
+        )
+        self._retries = Counter(
+            "imagemill_step_retries", "Steps that are tried again after an error.", ("step",)
+        )
+        self._redeliveries = Counter(
+            "imagemill_step_redeliveries", "Steps of workers that died.", ("step",)
+        )
+        self._context_bytes = Counter("imagemill_context_bytes", "Bytes of contexts stored.")
+        self._listen()
+
+    def _listen(self) -> None:
+        build_began.connect(self._count_begun, weak=False)
+        build_ended.connect(self._count_ended, weak=False)
+        step_ended.connect(self._measure_step, weak=False)
+        step_retried.connect(self._count_retry, weak=False)
+        step_redelivered.connect(self._count_redelivery, weak=False)
+        context_stored.connect(self._count_context, weak=False)
+        before_task_publish.connect(_note_sent, weak=False)
+        task_prerun.connect(self._measure_wait, weak=False)
+        worker_process_shutdown.connect(_forget_process, weak=False)
+
+    def _count_begun(self, build: Build, **_: Any) -> None:
+        self._began.inc()
+
+    def _count_ended(self, report: BuildReport, **_: Any) -> None:
+        self._ended.labels(report.status, why(report), report.builder or "none").inc()
+        if report.seconds is not None:
+            self._build_seconds.labels(report.status).observe(report.seconds)
+
+    def _measure_step(self, step: str, seconds: float, **_: Any) -> None:
+        self._step_seconds.labels(step).observe(seconds)
+
+    def _count_retry(self, step: str, **_: Any) -> None:
+        self._retries.labels(step).inc()
+
+    def _count_redelivery(self, step: str, **_: Any) -> None:
+        self._redeliveries.labels(step).inc()
+
+    def _count_context(self, size: int, **_: Any) -> None:
+        self._context_bytes.inc(size)
+
+    def _measure_wait(self, task: Any, **_: Any) -> None:
+        sent = (task.request.headers or {}).get(SENT)
+        queue = (task.request.delivery_info or {}).get("routing_key")
+        # A message that waits for its countdown does so on purpose.
+        if isinstance(sent, int | float) and queue and not task.request.eta:
+            self._wait_seconds.labels(queue).observe(max(0.0, time.time() - sent))
+
+
+def why(report: BuildReport) -> str:
+    """Return in a word how a build came by its image: `built`, `existed`, or `none`."""
+    if report.status != "succeeded":
+        return "none"
+    return "built" if report.built else "existed"
+
+
+def exposition(queue_lengths: Mapping[str, int]) -> bytes:
+    """Return what all processes of the worker have counted, and how many messages lie in its
+    queues, as Prometheus' text.
+    """
+    from prometheus_client import CollectorRegistry, Gauge, generate_latest
+    from prometheus_client.multiprocess import MultiProcessCollector
+
+    counted: Any = CollectorRegistry()
+    MultiProcessCollector(counted)  # type: ignore[no-untyped-call]
+    # Not of the worker but of the broker: asked anew for each scrape, so in a registry of its own.
+    asked = CollectorRegistry()
+    length = Gauge("imagemill_queue_length", "Messages in a queue.", ("queue",), registry=asked)
+    for queue, messages in queue_lengths.items():
+        length.labels(queue).set(messages)
+    return generate_latest(counted) + generate_latest(asked)
+
+
+def _note_sent(headers: dict[str, Any], **_: Any) -> None:
+    headers[SENT] = time.time()
+
+
+def _forget_process(pid: int | None = None, **_: Any) -> None:
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(pid or os.getpid())  # type: ignore[no-untyped-call]
