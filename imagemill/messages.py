@@ -234,6 +234,10 @@ class BuildRequest(Message):
     )
     tags: tuple[Tag, ...] = Field((), description="tags to add beside the source hash")
     force: bool = Field(False, description="build even if the image exists")
+    graft: bool = Field(
+        True,
+        description="where code alone has changed, make its layers anew on the earlier image, without a builder",
+    )
     timeout: float | None = Field(
         None,
         gt=0,
@@ -358,6 +362,11 @@ class Build(Message):
     existing_digest: str | None = None
     context: str | None = Field(None, description="name of the packed context in the context store")
     locked: bool = Field(False, description="whether the build has taken the lock on its image")
+    graft_key: str | None = Field(
+        None, description="what the image will be known by to builds that change its code alone"
+    )
+    grafted: bool = Field(False, description="whether the image was made without a builder")
+    not_grafted: str | None = Field(None, description="why it was not")
     uploads: int = Field(0, description="how often the context has been brought to the store")
     digest: str | None = None
     warnings: tuple[str, ...] = ()
@@ -383,6 +392,10 @@ class BuildReport(Message):
     source_hash: str | None = None
     built: bool = Field(False, description="false where the image was there already")
     builder: str | None = None
+    grafted: bool = Field(
+        False, description="true where layers of code were made anew on an earlier image"
+    )
+    not_grafted: str | None = Field(None, description="why the builder has built instead")
     steps: tuple[StepTime, ...] = ()
     seconds: float = Field(0, description="from the first step's start to the report")
     warnings: tuple[str, ...] = ()
@@ -393,6 +406,26 @@ class BuildReport(Message):
         if self.error is not None:
             raise BuildFailed(self)
         return self
+
+
+class BuildStatus(Message):
+    """Where a build is now."""
+
+    id: str
+    state: State | Literal["SUCCEEDED", "FAILED", "CANCELLED"]
+    steps: tuple[StepTime, ...] = ()
+    cancelling: bool = False
+    report: BuildReport | None = None
+
+    @classmethod
+    def ended(cls, report: BuildReport) -> Self:
+        """Return the status of a build with this report."""
+        names: dict[str, Literal["SUCCEEDED", "FAILED", "CANCELLED"]] = {
+            "succeeded": "SUCCEEDED",
+            "failed": "FAILED",
+            "cancelled": "CANCELLED",
+        }
+        return cls(id=report.id, state=names[report.status], steps=report.steps, report=report)
 
 
 class UploadPlan(Message):

@@ -20,6 +20,13 @@ class CannotRunError(Exception):
     """A command could not even be begun; the text says which, and why."""
 
 
+def others_environment() -> dict[str, str]:
+    """Return this process's environment for a program that is not ours: without our own variables,
+    among which are the broker's password and tokens.
+    """
+    return {name: value for name, value in os.environ.items() if not name.startswith("IMAGEMILL_")}
+
+
 def run(
     command: Sequence[str],
     environment: Mapping[str, str],

@@ -6,6 +6,7 @@ import time
 from collections import deque
 
 from imagemill.context import Manifest
+from imagemill.errors import UserError
 from imagemill.messages import Build
 from tasks import workspace
 from tasks.settings import Setup
@@ -19,6 +20,18 @@ _used: deque[tuple[str, int]] = deque(maxlen=1000)
 """Source hash and hour of records that this process has used; most builds find their image, and
 need not ask Redis for its record each time.
 """
+
+
+def accept(setup: Setup, build: Build, manifest: Manifest) -> None:
+    """Note the inputs; `UserError` if the source has another hash by now."""
+    found = workspace.source_hash(build, manifest)
+    if found != build.source_hash:
+        workspace.forget_hash(setup, build)
+        raise UserError(
+            f"The source {build.request.source} changed between being hashed and being packed",
+            "build from a source that is at rest, or build again",
+        )
+    note_inputs(setup, build, manifest, found)
 
 
 def note_inputs(setup: Setup, build: Build, manifest: Manifest, source_hash: str) -> None:

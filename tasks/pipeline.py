@@ -2,7 +2,8 @@
 
     build_image ⇒ load_config | hash_source | check_registry | report
                                               ⇒ push                            where further tags are asked for
-                                              ⇒ upload_context | build | push   where the image has to be built
+                                              ⇒ graft | push                    where the image has to be made
+                    graft                     ⇒ upload_context | build          unless it could make it itself
                                               ⇒ check_registry, a bit later     where another build is making it
 
 `⇒` is `Task.replace`: a step gives way to others, and what was to follow it follows them. So
@@ -33,7 +34,16 @@ def make(build: Build, builder: str) -> Signature:
     """What makes the image; no context is packed for a builder that never builds."""
     if builder == "noop":
         return _first("build", build, build_queue(builder))
+    assert build.config is not None
+    graft = build.config.builder.graft is not False and build.request.graft
+    if graft and not build.request.force:
+        return _first("graft", build) | _step("push", build)
     return pack_and_build(build, builder) | _step("push", build)
+
+
+def learn(build: Build) -> None:
+    """Have what is in the layers of an image read, by whoever has time; nobody waits for it."""
+    _first("read_layers", build).apply_async()
 
 
 def pack_and_build(build: Build, builder: str) -> Signature:

@@ -3,7 +3,7 @@
 from imagemill.errors import TransientError
 from imagemill.messages import Build, State
 from imagemill.reference import ImageReference
-from tasks import workspace
+from tasks import pipeline, workspace
 from tasks.step import Run, step
 
 
@@ -21,4 +21,6 @@ def push(run: Run, build: Build) -> Build:
         )
     if build.request.tags:
         registry.tag(image.with_digest(build.digest), build.request.tags)
+    if build.graft_key is not None:
+        pipeline.learn(build)
     return build

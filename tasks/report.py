@@ -40,6 +40,8 @@ def _report(build: Build, steps: tuple[StepTime, ...]) -> BuildReport:
         source_hash=build.source_hash,
         built=bool(build.source_hash) and build.existing_digest is None,
         builder=build.config.builder.type if build.config else None,
+        grafted=build.grafted,
+        not_grafted=build.not_grafted,
         steps=ended(steps, now),
         seconds=now - build.started,
         warnings=build.warnings,

@@ -7,7 +7,6 @@ the report.
 """
 
 import logging
-import random
 import time
 from collections import deque
 from collections.abc import Callable
@@ -34,6 +33,7 @@ from imagemill.time_limits import time_limit
 from tasks.cleanup import clean_up, discard
 from tasks.log_context import bound
 from tasks.replaceable import Replaceable
+from tasks.retries import pause
 from tasks.settings import Setup, journal, setup
 
 log = logging.getLogger(__name__)
@@ -65,6 +65,7 @@ class Run:
         self._build_deadline = build.deadline or time.time() + self.setup.build_timeout
         self._deadline = min(time.time() + timeout, self._build_deadline)
         self.state = state
+        self.begun = time.monotonic()
         self.warnings: list[str] = []
         self._lock: ImageLock | None = None
         self._unsent: deque[str] = deque(maxlen=_UNSENT_LINES)
@@ -108,6 +109,10 @@ class Run:
     def remaining(self) -> float:
         return max(0.0, self._deadline - time.time())
 
+    def remaining_of_build(self) -> float:
+        """Seconds until the build's own deadline, to which a step may be tried again."""
+        return max(0.0, self._build_deadline - time.time())
+
     def flush(self) -> None:
         """Send the log lines that have gathered; they wait where Redis is away, since a build
         outlives that.
@@ -129,10 +134,8 @@ class Run:
 
     def retrying(self, error: TransientError, attempt: int, wait: float) -> None:
         """Say in the log and in the state that the step will be tried again."""
-        log.warning("%s; try %d of %d in %.1f s", error, attempt, self.setup.max_retries, wait)
-        self.log(
-            f"{error.message}; trying again in {wait:.1f} s ({attempt} of {self.setup.max_retries})"
-        )
+        log.warning("%s; trying again in %.1f s, for the %d. time", error, wait, attempt)
+        self.log(f"{error.message}; trying again in {wait:.1f} s")
         self.flush()
         retry = {"error": error.message, "attempt": attempt, "seconds": wait}
         with suppress(*LOST):
@@ -250,13 +253,15 @@ def _retry(task: Task[Any, Any], run: Run, error: TransientError) -> Exception:
     """The exception that makes Celery try again later; the error itself once the tries or the time
     are used up.
     """
-    tried, limit = task.request.retries, run.setup.max_retries
-    wait = error.retry_after
+    tried = task.request.retries
+    wait = pause(
+        error,
+        tried,
+        run.setup,
+        took=time.monotonic() - run.begun,
+        remaining=run.remaining_of_build(),
+    )
     if wait is None:
-        wait = random.uniform(
-            0, min(run.setup.retry_backoff_max, run.setup.retry_backoff * 2**tried)
-        )
-    if error.exhausted or tried >= limit or wait >= run.remaining():
         return error
     run.retrying(error, tried + 1, wait)
     hidden: dict[str, Any] = {"argsrepr": f"({run.build_id})", "kwargsrepr": "{}"}

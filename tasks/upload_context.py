@@ -1,11 +1,9 @@
 """Fourth step: pack the context and put it where the builder finds it."""
 
-from imagemill.context import Manifest
 from imagemill.context.handover import Contexts
-from imagemill.errors import UserError
 from imagemill.messages import Build, State
 from tasks import workspace
-from tasks.input_records import note_inputs
+from tasks.input_records import accept
 from tasks.step import Run, step
 
 
@@ -22,15 +20,8 @@ def store(contexts: Contexts, run: Run, build: Build) -> str:
     """Store what was hashed, and return its name; a source that has another hash by now is a
     `UserError`, and not stored.
     """
-
-    def accept(manifest: Manifest) -> None:
-        found = workspace.source_hash(build, manifest)
-        if found != build.source_hash:
-            workspace.forget_hash(run.setup, build)
-            raise UserError(
-                f"The source {build.request.source} changed between being hashed and being packed",
-                "build from a source that is at rest, or build again",
-            )
-        note_inputs(run.setup, build, manifest, found)
-
-    return contexts.add(workspace.origin_of(run.setup, build, run), accept, run)
+    return contexts.add(
+        workspace.origin_of(run.setup, build, run),
+        lambda manifest: accept(run.setup, build, manifest),
+        run,
+    )

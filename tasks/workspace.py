@@ -13,6 +13,7 @@ from typing import Literal
 
 from imagemill import config as launch
 from imagemill.builders import builder_for, detect
+from imagemill.builders.graft import grafting
 from imagemill.builders.labels import labels
 from imagemill.config import LaunchConfig, Loaded
 from imagemill.context import Manifest, hashing
@@ -26,10 +27,12 @@ from imagemill.messages import Build, BuildRequest
 from imagemill.objects import store_for
 from imagemill.ports import Builder, BuildInputs, Progress, Quiet, Registry, Source, StoredContext
 from imagemill.reference import ImageReference
-from imagemill.registries import registry_for
+from imagemill.registries import blobs_for, registry_for
+from imagemill.registries.blobs import Blobs
 from imagemill.registries.docker_config import DockerConfig
 from imagemill.sources import open_source, origin, unversioned
 from imagemill.sources.cache import SourceCache
+from imagemill.state.grafts import Grafts
 from imagemill.state.input_records import InputRecords
 from imagemill.state.lock import ImageLock
 from imagemill.state.source_hashes import KnownHashes
@@ -163,6 +166,18 @@ def registry(setup: Setup, image: ImageReference) -> Registry:
     )
 
 
+def graft_place(setup: Setup) -> grafting.Place:
+    """Where images of code alone are looked for and made."""
+
+    def blobs(image: ImageReference) -> Blobs:
+        return blobs_for(
+            image.registry, DockerConfig(setup.docker_config), setup.insecure_registries
+        )
+
+    known = Grafts(journal().redis, setup.key_prefix)
+    return grafting.Place(blobs, known, scratch_folder(setup))
+
+
 def contexts(setup: Setup, build: Build) -> Contexts:
     """Where contexts are kept: in the config's store, else in a folder of this worker."""
     assert build.config is not None
@@ -235,6 +250,12 @@ def builder_type(build: Build) -> str:
 
 def inputs(setup: Setup, build: Build) -> BuildInputs:
     """What the builder is told."""
+    secrets = {name: _secret(setup, name) for name in build.request.secrets}
+    return replace(open_inputs(build), secrets=secrets)
+
+
+def open_inputs(build: Build) -> BuildInputs:
+    """What the builder is told, but for the secrets, which are on its own workers."""
     assert build.image is not None
     assert build.source_hash is not None
     assert build.config is not None
@@ -251,7 +272,6 @@ def inputs(setup: Setup, build: Build) -> BuildInputs:
             request.source_url or url,
             request.labels,
         ),
-        secrets={name: _secret(setup, name) for name in request.secrets},
         source_hash=build.source_hash,
         build_id=build.id,
     )

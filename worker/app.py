@@ -1,9 +1,11 @@
 """The Celery application: `celery -A worker.app worker -Q imagemill`."""
 
+import sys
 from typing import Any
 
 from celery import Celery
 
+from imagemill.errors import ImagemillError
 from worker import health
 from worker.celeryconfig import configuration, is_redis
 from worker.logging import install
@@ -22,13 +24,22 @@ def create(settings: Settings) -> Celery:
     return app
 
 
+def _settings() -> Settings:
+    """Read the environment and set up the log; what is wrong ends the process, in a sentence."""
+    try:
+        settings = from_environment()
+    except ImagemillError as error:
+        sys.exit(f"error: {error.message}\nhint: {error.hint}")
+    install(settings)
+    return settings
+
+
 def __getattr__(name: str) -> Any:
     """`app`, made when Celery first asks for it, so that importing this module reads no
     environment.
     """
     if name not in ("app", "celery"):
         raise AttributeError(name)
-    settings = from_environment()
-    install(settings)
+    settings = _settings()
     globals()["app"] = globals()["celery"] = create(settings)
     return globals()["app"]

@@ -10,7 +10,7 @@ from celery.signals import setup_logging
 
 from imagemill.text import one_line, printable
 from tasks.log_context import current
-from worker.settings import Settings
+from worker.settings import Settings, doubts
 
 MOST = 8192
 """Characters of a message that are logged; the rest is cut."""
@@ -69,5 +69,7 @@ def install(settings: Settings) -> None:
         handler.addFilter(WithContext())
         handler.setFormatter(JsonFormatter() if settings.log_format == "json" else LineFormatter())
         logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
+        for doubt in doubts(settings):
+            logging.getLogger(__name__).warning("%s", doubt)
 
     setup_logging.connect(configure, weak=False)

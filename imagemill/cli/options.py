@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from imagemill.cli.environment import variable
+from imagemill.environment import variable
 
 FAILED, USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
 """Exit codes: the build failed; usage or config is wrong; the service could not be reached;

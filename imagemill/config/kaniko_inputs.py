@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from imagemill.config.kaniko_job import executor_of
 from imagemill.config.model import Builder, KanikoBuilder
 
 HARMLESS = frozenset(
@@ -78,7 +79,7 @@ def kaniko_inputs(builder: Builder) -> KanikoInputs:
     """Return what the builder's `kaniko-config` gives; nothing for other builders."""
     if not isinstance(builder, KanikoBuilder):
         return KanikoInputs()
-    container = _executor(builder.kaniko_config)
+    container = executor_of(builder.kaniko_config)
     variables = {
         variable["name"]: variable.get("value", json.dumps(variable.get("valueFrom")))
         for variable in container.get("env") or ()
@@ -96,27 +97,19 @@ def kaniko_inputs(builder: Builder) -> KanikoInputs:
             build_args[name] = given if equals else variables.get(name, "")
         elif flag == "label":
             labels[name] = given
-        elif flag in ("target", "custom-platform"):
-            single[flag] = value
+        elif flag in ("target", "custom-platform", "customPlatform"):
+            single[flag.lower().replace("-", "")] = value
         elif flag not in HARMLESS:
             options.setdefault(f"--{flag}", []).append(value)
     features = {name: value for name, value in variables.items() if name.startswith(FEATURES)}
     joined = {name: "\n".join(values) for name, values in options.items()}
     return KanikoInputs(
         single.get("target"),
-        single.get("custom-platform"),
+        single.get("customplatform"),
         build_args,
         labels,
         joined | features,
     )
-
-
-def _executor(job: dict[str, Any]) -> dict[str, Any]:
-    part: Any = job
-    for key in ("spec", "template", "spec"):
-        part = part.get(key) or {}
-    first: dict[str, Any] = (part.get("containers") or [{}])[0]
-    return first
 
 
 def _flags(container: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -122,3 +122,34 @@ def without_secrets(value: Any) -> Any:
         return value
     hidden = {"value": "(not shown)"} if {"name", "value"} <= value.keys() else {}
     return {key: without_secrets(item) for key, item in value.items()} | hidden
+
+
+def executor_of(job: dict[str, Any]) -> dict[str, Any]:
+    """Return the container of a document without faults that runs Kaniko; empty if it has none."""
+    for key in _POD:
+        job = job.get(key) or {}
+    containers = job.get("containers") or [{}]
+    return containers[0] or {}
+
+
+_OVERRULED = {
+    ("spec", "backoffLimit"): 0,
+    ("spec", "completions"): 1,
+    ("spec", "parallelism"): 1,
+    (*_POD, "restartPolicy"): "Never",
+}
+"""What a Job of ours has, whatever the document says: we know what can be tried again, and try
+it.
+"""
+
+
+def overruled(job: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """Yield what the document says and a Job of ours has otherwise: paths from the top of the
+    config, and what it has.
+    """
+    for path, ours in _OVERRULED.items():
+        value: Any = job
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        if value not in (None, ours):
+            yield (*FREE, *path), f"{path[-1]} is {ours}"

@@ -112,7 +112,7 @@ def source_hash(
     `secrets` are the ids of build secrets: what they hold is never hashed. `options` are those of
     the builder that change the image. Mappings have no order.
     """
-    inputs = {
+    inputs: dict[str, object] = {
         "format": FORMAT,
         "manifest": manifest.sha256,
         "target": target,

@@ -12,8 +12,8 @@ import socket
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from imagemill.builders.docker.cli import (
     ask,
     choose,
     find_endpoint,
+    needed,
     no_cli,
     path_of,
     run,
@@ -33,9 +34,11 @@ from imagemill.builders.docker.failures import Evidence, bare, explain, is_solvi
 from imagemill.builders.docker.progress import BuildLog, ClassicLog
 from imagemill.builders.docker.push import PushLog, push_failure
 from imagemill.context import CONTEXT, DOCKERFILE
-from imagemill.errors import ImagemillError, OperatorError, PermissionDenied
+from imagemill.dockerfile.images import images as named_images
+from imagemill.errors import ImagemillError, OperatorError, PermissionDenied, UserError
 from imagemill.messages import State
 from imagemill.ports import BuildInputs, Progress, Registry, StoredContext
+from imagemill.reference import ImageReference
 
 PUSH_TRIES = 5
 """How often a push is begun whose tag another build of the same image took away, or whose
@@ -112,16 +115,10 @@ class _Job:
     def environment(self) -> dict[str, str]:
         """The variables that docker gets; it takes its settings from nowhere else."""
         config = self.folder / "config"
-        inherited = {
-            name: value
-            for name, value in self.place.environment.items()
-            if not name.startswith(("DOCKER_", "BUILDKIT_", "BUILDX_"))
-        }
         return {
             "HOME": str(self.folder),
-            **inherited,
+            **needed(self.place.environment),
             **self.endpoint.environment,
-            "PATH": path_of(self.place.environment),
             "DOCKER_CONFIG": str(config),
             "DOCKER_BUILDKIT": "1" if self.cli.buildkit else "0",
             "DOCKER_CLI_HINTS": "false",
@@ -130,7 +127,7 @@ class _Job:
 
     def build(self) -> None:
         """Make the image, under its own name and under `held`."""
-        self._write_config()
+        self._write_config(_images(self._dockerfile, self.inputs.build_args))
         arguments, variables = build_arguments(self.inputs, self.environment)
         command = [
             self.cli.path,
@@ -199,15 +196,19 @@ class _Job:
                 if "No such image" not in line:  # a build that has failed has left none
                     self.progress.log(f"Could not clear up in the Docker engine: {line}")
 
-    def _write_config(self) -> float:
+    @property
+    def _dockerfile(self) -> str:
+        return (self.source / DOCKERFILE).read_text(errors="replace")
+
+    def _write_config(self, images: Iterable[ImageReference] = ()) -> float:
         """Write docker's config anew, since credentials may end during a long build; when they do,
-        since 1970.
+        since 1970. It has logins for the image that is made, and for `images`.
         """
         folder = self.folder / "config"
         folder.mkdir(mode=0o700, exist_ok=True)
         image = self.inputs.image
         credentials = self.registry.credentials(image)
-        copy = self.place.docker_config.private_copy(image.registry, credentials)
+        copy = self.place.docker_config.private_copy(image.registry, credentials, images)
         (folder / "config.json").write_text(json.dumps(copy))
         # BuildKit knows a folder again by its path and by the node that this file names.
         for place in (folder, folder / "buildx"):
@@ -230,7 +231,7 @@ class _Job:
 
     def _why(self, log: BuildLog) -> ImagemillError:
         """The error for a build that has failed."""
-        text = (self.source / DOCKERFILE).read_text(errors="replace")
+        text = self._dockerfile
         return explain(
             Evidence(
                 text=bare(log.fault or log.error),
@@ -243,3 +244,10 @@ class _Job:
                 host=self.endpoint.host,
             )
         )
+
+
+def _images(dockerfile: str, build_args: Mapping[str, str]) -> Iterator[ImageReference]:
+    """The images that the Dockerfile names; what is none fails in the build, with its line."""
+    for name in named_images(dockerfile, build_args):
+        with suppress(UserError):
+            yield ImageReference.parse(name)
