@@ -8,7 +8,7 @@ rolling deploy of the workers.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
@@ -215,6 +215,9 @@ class BuildRequest(Message):
         min_length=1,
         description="without a Dockerfile: what the image runs, word by word; default: found",
     )
+    system_packages: tuple[Line, ...] = Field(
+        (), description="without a Dockerfile: packages that apt installs, such as libgl1"
+    )
     target: Line | None = Field(None, description="stage to build, of a Dockerfile with several")
     build_args: dict[Line, Value] = Field(
         {}, description="values of the Dockerfile's ARGs; not for secrets"
@@ -345,6 +348,18 @@ class Failure(Message):
     ) -> Self:
         return cls(kind=error.kind, message=error.message, hint=error.hint, state=state, log=log)
 
+    def exception(self) -> ImagemillError:
+        """Return the error as it was raised."""
+        known = {error.__name__: error for error in _all_errors(ImagemillError)}
+        return known.get(self.kind, ImagemillError)(self.message, self.hint)
+
+
+def _all_errors(error: type[ImagemillError]) -> Iterator[type[ImagemillError]]:
+    yield error
+    for narrower in error.__subclasses__():
+        if narrower is not BuildFailed:
+            yield from _all_errors(narrower)
+
 
 class Build(Message):
     """The message that goes down the chain: the request and all facts found so far."""
@@ -370,6 +385,7 @@ class Build(Message):
     uploads: int = Field(0, description="how often the context has been brought to the store")
     digest: str | None = None
     warnings: tuple[str, ...] = ()
+    failure: Failure | None = None
 
     def knowing(self, **facts: Any) -> Self:
         """A copy that knows more."""

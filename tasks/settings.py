@@ -2,6 +2,7 @@
 by `worker.app`.
 """
 
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import cast
@@ -13,6 +14,7 @@ from imagemill.client import open_journal
 from imagemill.names import BUILD_TIMEOUT
 from imagemill.settings import NodeSettings
 from imagemill.state.journal import Journal
+from imagemill.state.records import Leases, Records
 
 
 class Setup(NodeSettings):
@@ -69,6 +71,11 @@ class Setup(NodeSettings):
     max_deliveries: int = Field(
         3, ge=1, description="how often a step is started whose worker died in it"
     )
+    redelivery_seconds: float = Field(
+        60,
+        gt=0,
+        description="how long a step lies still whose worker died, or whose message was lost",
+    )
     lock_lease: float = Field(
         30, gt=0, description="how long an image stays locked after its builder's worker died"
     )
@@ -90,6 +97,27 @@ def setup() -> Setup:
 @lru_cache(maxsize=4)
 def _journal(backend: str, prefix: str) -> Journal:
     return open_journal(current_app, backend, prefix)
+
+
+@lru_cache(maxsize=4)
+def _records(backend: str, prefix: str, grace: float) -> Records:
+    return Records(_journal(backend, prefix), grace)
+
+
+@lru_cache(maxsize=4)
+def _leases(records: Records, grace: float, process: int) -> Leases:
+    return Leases(records, grace)
+
+
+def records() -> Records:
+    """Return the records of all builds."""
+    place = setup()
+    return _records(place.backend, place.key_prefix, place.redelivery_seconds)
+
+
+def leases() -> Leases:
+    """Return what renews the leases of the steps in this process."""
+    return _leases(records(), setup().redelivery_seconds, os.getpid())
 
 
 def journal() -> Journal:

@@ -9,7 +9,6 @@ import hashlib
 import json
 import math
 import socket
-import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,6 +30,7 @@ from imagemill.builders.docker.cli import (
     run,
 )
 from imagemill.builders.docker.failures import Evidence, bare, explain, is_solving, locate
+from imagemill.builders.docker.job_folder import job_folder, note_tags, remove_dead
 from imagemill.builders.docker.progress import BuildLog, ClassicLog
 from imagemill.builders.docker.push import PushLog, push_failure
 from imagemill.context import CONTEXT, DOCKERFILE
@@ -73,22 +73,40 @@ class DockerBuilder:
     ) -> str:
         """See `Builder.build`. No tag is left in the engine; BuildKit's cache keeps the layers."""
         place = self._place
-        cli = choose(place.docker_cli, path_of(place.environment), place.docker_config.folder)
-        if cli is None:
-            raise no_cli("There is no docker command on the worker")
-        endpoint = find_endpoint(
-            cli.path, place.docker_host, place.environment, place.docker_config.folder
-        )
-        with tempfile.TemporaryDirectory(prefix="docker-", dir=place.scratch) as folder:
-            source = context.folder(Path(folder) / "source", progress)
-            job = _Job(inputs, registry, progress, place, cli, endpoint, Path(folder), source)
+        cli, endpoint = self._reach()
+        self._clear_dead(cli, endpoint)
+        with job_folder(place.scratch) as folder:
+            source = context.folder(folder / "source", progress)
+            job = _Job(inputs, registry, progress, place, cli, endpoint, folder, source)
+            note_tags(folder, (job.held,))
             with job.cleared():
                 job.build()
                 progress.enter(State.PUSHING)
                 return job.push()
 
     def discard(self, build: str) -> None:
-        """See `Builder.discard`: a build ends with the docker command, and that with its worker."""
+        """See `Builder.discard`: a build ends with the docker command, and that with its worker;
+        what is left are credentials, and the tag that held the image.
+        """
+        if any(self._place.scratch.glob("docker-*")):
+            self._clear_dead(*self._reach())
+
+    def _reach(self) -> tuple[Cli, Endpoint]:
+        """The docker command, and the engine that it reaches."""
+        place = self._place
+        cli = choose(place.docker_cli, path_of(place.environment), place.docker_config.folder)
+        if cli is None:
+            raise no_cli("There is no docker command on the worker")
+        endpoint = find_endpoint(
+            cli.path, place.docker_host, place.environment, place.docker_config.folder
+        )
+        return cli, endpoint
+
+    def _clear_dead(self, cli: Cli, endpoint: Endpoint) -> None:
+        """Remove what builds have left whose worker has died, of all builds on this node."""
+        if tags := remove_dead(self._place.scratch):
+            variables = {**self._place.environment, **endpoint.environment}
+            ask([cli.path, "rmi", *tags], variables)
 
 
 @dataclass(frozen=True)
