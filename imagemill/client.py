@@ -115,6 +115,7 @@ class Client:
         entrypoint: Sequence[str] | None = None,
         config: str | None = None,
         force: bool = False,
+        graft: bool = True,
         timeout: float | None = None,
         revision: str | None = None,
         source_url: str | None = None,
@@ -137,6 +138,7 @@ class Client:
                      base image, cuda or cuda12.4 …, what the image runs, word by word
         config       name of a launch config in the workers' config folder
         force        build even if the image exists
+        graft        where code alone has changed, make its layers anew on the earlier image
         timeout      seconds that the build may take once it has started
         revision, source_url
                      for the image's labels: revision of the source, and where it is published
@@ -363,7 +365,7 @@ def _request(source: str | os.PathLike[str] | BuildRequest, **fields: Any) -> Bu
     given = {
         name: value
         for name, value in fields.items()
-        if value is not None and value is not False and value != ()
+        if value is not None and value != BuildRequest.model_fields[name].default
     }
     if not isinstance(source, BuildRequest):
         return BuildRequest.parse({"source": source, **given})

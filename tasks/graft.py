@@ -46,7 +46,8 @@ def _graft(run: Run, build: Build) -> Build:
         manifest = context.manifest(folder, workspace.dockerfile(build), run, memory)
         accept(run.setup, build, manifest)
         try:
-            return _made(run, build, place, manifest, SourceFiles(folder, manifest, run))
+            with SourceFiles(folder, manifest, run) as files:
+                return _made(run, build, place, manifest, files)
         except Refusal as refusal:
             return build.knowing(not_grafted=refusal.reason)
 
@@ -64,7 +65,7 @@ def _made(
         digest = Graft(place, inputs, asked, run).make(
             earlier,
             manifest,
-            files.open,
+            files.chunks,
             build.started,
             lambda: run.enter(State.PUSHING),
         )

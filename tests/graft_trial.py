@@ -93,13 +93,9 @@ class Trials:
         place = self._place()
         try:
             pinned = self._noted(name, *old)
-            made = Graft(place, inputs, asked, Quiet()).make(
-                pinned,
-                manifest,
-                SourceFiles(folder, manifest, Quiet()).open,
-                1e9,
-                lambda: None,
-            )
+            with SourceFiles(folder, manifest, Quiet()) as files:
+                graft = Graft(place, inputs, asked, Quiet())
+                made = graft.make(pinned, manifest, files.chunks, 1e9, lambda: None)
         except Refusal as refusal:
             return refusal.reason, None
         mine = PushedImage(ImageReference.parse(f"{self.registry}/{name}@{made}"))

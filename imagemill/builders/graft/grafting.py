@@ -13,8 +13,7 @@ from imagemill.builders.graft.bases import Base, Open
 from imagemill.builders.graft.copying import Context, Placed
 from imagemill.builders.graft.image import Blob, Image
 from imagemill.builders.graft.layers import Layer, View, read_layer
-from imagemill.builders.graft.packing import Open as OpenFile
-from imagemill.builders.graft.packing import pack
+from imagemill.builders.graft.packing import Read, pack
 from imagemill.builders.graft.proof import Suffix, remade
 from imagemill.builders.graft.recipe import Recipe, Setting, folder_after
 from imagemill.context import Manifest
@@ -91,7 +90,7 @@ class Graft:
         self,
         earlier: Earlier,
         new: Manifest,
-        source: OpenFile,
+        source: Read,
         at: float,
         pushing: Callable[[], None],
     ) -> str:
@@ -171,7 +170,7 @@ class Graft:
         image: Image,
         reference: ImageReference,
         layers: Mapping[int, Mapping[str, Placed]],
-        source: OpenFile,
+        source: Read,
         blobs: Blobs,
     ) -> dict[int, Blob]:
         target = self.inputs.image
@@ -185,7 +184,7 @@ class Graft:
             number: self._push_layer(changes, source, blobs) for number, changes in layers.items()
         }
 
-    def _push_layer(self, changes: Mapping[str, Placed], source: OpenFile, blobs: Blobs) -> Blob:
+    def _push_layer(self, changes: Mapping[str, Placed], source: Read, blobs: Blobs) -> Blob:
         target = self.inputs.image
         with tempfile.TemporaryFile(dir=self.place.scratch) as file:
             packed = pack(changes, source, file)
