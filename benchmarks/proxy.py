@@ -4,7 +4,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 
 _CHUNK = 1 << 16
@@ -42,13 +42,19 @@ def counting(registry: str) -> Iterator[tuple[str, Counts]]:
                     client = server.accept()[0]
                 except OSError:  # closed
                     return
-                upstream = socket.create_connection((host, int(port)))
-                for work in (_requests, _answers):
-                    arguments = (client, upstream, counts)
-                    threading.Thread(target=work, args=arguments, daemon=True).start()
+                arguments = (client, (host, int(port)), counts)
+                threading.Thread(target=_connection, args=arguments, daemon=True).start()
 
         threading.Thread(target=serve, daemon=True).start()
         yield f"localhost:{server.getsockname()[1]}", counts
+
+
+def _connection(client: socket.socket, registry: tuple[str, int], counts: Counts) -> None:
+    with client, socket.create_connection(registry) as upstream:
+        answers = threading.Thread(target=_answers, args=(client, upstream, counts), daemon=True)
+        answers.start()
+        _requests(client, upstream, counts)
+        answers.join()
 
 
 def _requests(client: socket.socket, upstream: socket.socket, counts: Counts) -> None:
@@ -90,7 +96,5 @@ def _send(end: socket.socket, data: bytes) -> bool:
 
 
 def _end(end: socket.socket) -> None:
-    try:
+    with suppress(OSError):
         end.shutdown(socket.SHUT_WR)
-    except OSError:
-        end.close()

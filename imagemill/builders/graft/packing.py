@@ -3,29 +3,21 @@
 import hashlib
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, Protocol
 
-from isal import igzip_threaded
+from isal import igzip_threaded, isal_zlib
 
 from imagemill.builders.graft.copying import Placed
+from imagemill.builders.graft.image import Blob
 from imagemill.builders.graft.layers import Node
 from imagemill.context.tarball import MTIME
 
 _BLOCK = 1 << 20
+_WORTH = 0.9
 _ENCODING = "utf-8", "surrogateescape"
 
 Read = Callable[[bytes], Iterator[bytes]]
 """Yields the content of a file of the source, by its path."""
-
-
-class Packed(NamedTuple):
-    """A layer that was written."""
-
-    digest: str
-    """Of the blob, as it was written."""
-    diff_id: str
-    """Of the tar in it."""
-    size: int
 
 
 class _Writer(Protocol):
@@ -52,7 +44,7 @@ class _Counted:
         return f"sha256:{self.sha256.hexdigest()}"
 
 
-def pack(changes: Mapping[str, Placed], source: Read, out: BinaryIO) -> Packed:
+def pack(changes: Mapping[str, Placed], source: Read, out: BinaryIO) -> Blob:
     """Write the layer, gzipped, to `out`; paths are sorted, times are those of packed contexts."""
     blob = _Counted(out)
     with igzip_threaded.open(  # type: ignore[no-untyped-call]
@@ -60,11 +52,28 @@ def pack(changes: Mapping[str, Placed], source: Read, out: BinaryIO) -> Packed:
     ) as compressed:
         blocks = _Blocks(compressed)
         tar = _Counted(blocks)
-        for path in sorted(changes, key=lambda path: path.split("/")):
-            _add(tar, path, changes[path], source)
-        tar.write(bytes(2 * tarfile.BLOCKSIZE))
+        _write(tar, changes, source)
         blocks.end()
-    return Packed(blob.digest, tar.digest, blob.size)
+    return Blob(blob.digest, blob.size, tar.digest)
+
+
+def store(changes: Mapping[str, Placed], source: Read, out: BinaryIO) -> Blob:
+    """Write the layer, not compressed, to `out`."""
+    tar = _Counted(out)
+    _write(tar, changes, source)
+    return Blob(tar.digest, tar.size, tar.digest, gzipped=False)
+
+
+def pays(content: Iterator[bytes]) -> bool:
+    """Whether compressing saves enough of a file to be worth its time, by its beginning."""
+    head = next(content, b"")
+    return len(isal_zlib.compress(head, 1)) < _WORTH * len(head)
+
+
+def _write(tar: _Counted, changes: Mapping[str, Placed], source: Read) -> None:
+    for path in sorted(changes, key=lambda path: path.split("/")):
+        _add(tar, path, changes[path], source)
+    tar.write(bytes(2 * tarfile.BLOCKSIZE))
 
 
 class _Blocks:
