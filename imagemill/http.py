@@ -377,18 +377,23 @@ class _Exchange:
             return ServiceUnreachable(
                 f"The name of {host} cannot be resolved: {_strerror(error)}",
                 "check its spelling, and the DNS",
+                refused=True,
             )
         if isinstance(error, NewConnectionError):
             return ServiceUnreachable(
                 f"{host} cannot be reached: {str(error).rpartition(': ')[2]}",
                 "check that it runs, and the network to it",
+                refused=True,
             )
         if isinstance(error, TimeoutError):
             hint = "check that it is healthy, and the network to it"
             if time.monotonic() < self.end:
                 return ServiceUnreachable(f"{host} does not answer in time", hint)
-            within = self.end - self.begun
-            return ServiceUnreachable(f"{host} did not answer within {within:.0f} s", hint)
+            # It was heard of until then, and would only take as long again.
+            within = f"{self.end - self.begun:.0f} s"
+            return ServiceUnreachable(
+                f"{host} did not answer within {within}", hint, exhausted=True
+            )
         return ServiceUnreachable(
             f"{host} breaks off its answer", "check that it is healthy, and that it speaks HTTP"
         )

@@ -8,11 +8,10 @@ from tasks import (
     hash_source,
     load_config,
     plan_upload,
-    push,
     report,
-    report_failure,
     sweep,
     upload_context,
+    verify,
 )
 
 __all__ = [
@@ -23,9 +22,8 @@ __all__ = [
     "hash_source",
     "load_config",
     "plan_upload",
-    "push",
     "report",
-    "report_failure",
     "sweep",
     "upload_context",
+    "verify",
 ]

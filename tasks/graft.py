@@ -5,7 +5,6 @@ builder (`imagemill.builders.graft`).
 import logging
 
 from celery import shared_task
-from celery.canvas import Signature
 
 from imagemill import context
 from imagemill.builders.graft import Refusal, grafting
@@ -14,48 +13,48 @@ from imagemill.builders.graft.source import SourceFiles
 from imagemill.errors import ImagemillError, OperatorError
 from imagemill.messages import Build, State
 from imagemill.ports import Quiet
-from imagemill.reference import ImageReference
-from tasks import pipeline, workspace
 from tasks.input_records import accept
+from tasks.pipeline import Next
+from tasks.run import Run
 from tasks.settings import setup
-from tasks.step import Run, step
+from tasks.step import step
+from tasks.workspace import Workspace, graft_place
 
 log = logging.getLogger(__name__)
 
 
 @step(State.CHECKING, timeout="upload_timeout")
-def graft(run: Run, build: Build) -> Build | Signature:
-    """Learn `digest` and `grafted`; or give way to the builder's steps, with `not_grafted`."""
-    if build.digest is not None:
-        return build
-    lock = workspace.lock(run.setup, build)
+def graft(run: Run, work: Workspace) -> Build | Next:
+    """Learn `digest` and `grafted`; or go on with the builder's steps, with `not_grafted`."""
+    if work.build.digest is not None:
+        return work.build
+    lock = work.lock
     if not lock.acquire():
-        return pipeline.wait(build, run.setup.wait_interval)
+        return Next("check_registry", work.build, run.setup.wait_interval)
     with run.holding(lock):
-        done = _graft(run, build)
+        done = _graft(run, work)
     if done.grafted:
         return done
     run.log(f"The builder builds: {done.not_grafted}")
-    return pipeline.pack_and_build(done, workspace.builder_type(build))
+    return Next("upload_context", done)
 
 
-def _graft(run: Run, build: Build) -> Build:
-    place = workspace.graft_place(run.setup)
-    with workspace.fetched(run.setup, build, run) as folder:
-        memory = workspace.memory(run.setup, folder)
-        manifest = context.manifest(folder, workspace.dockerfile(build), run, memory)
-        accept(run.setup, build, manifest)
+def _graft(run: Run, work: Workspace) -> Build:
+    place = graft_place(run.setup)
+    with work.fetched(run) as folder:
+        manifest = context.manifest(folder, work.dockerfile, run, work.memory(folder))
+        accept(work, manifest)
         try:
             with SourceFiles(folder, manifest, run) as files:
-                return _made(run, build, place, manifest, files)
+                return _made(run, work, place, manifest, files)
         except Refusal as refusal:
-            return build.knowing(not_grafted=refusal.reason)
+            return work.build.knowing(not_grafted=refusal.reason)
 
 
 def _made(
-    run: Run, build: Build, place: Place, manifest: context.Manifest, files: SourceFiles
+    run: Run, work: Workspace, place: Place, manifest: context.Manifest, files: SourceFiles
 ) -> Build:
-    inputs, builder = workspace.open_inputs(build), workspace.builder_type(build)
+    build, inputs, builder = work.build, work.open_inputs, work.builder_type
     asked = grafting.question(manifest, inputs, build.request.secrets, builder, place)
     build = build.knowing(graft_key=asked.key)
     try:
@@ -82,15 +81,12 @@ def read_layers(message: dict[str, object]) -> None:
     """Read what is in the layers of an image that a builder has made, and keep the image in mind
     for builds that change its code.
     """
-    build, place = Build.load(message), workspace.graft_place(setup())
-    assert build.image is not None
-    assert build.source_hash is not None
-    assert build.graft_key is not None
-    image = ImageReference.parse(build.image).with_digest(build.digest)
-    labels = workspace.open_inputs(build).labels
-    record = workspace.input_records(setup()).find(build.source_hash)
-    if record is None:
+    build, place = Build.load(message), graft_place(setup())
+    work = Workspace(setup(), build)
+    record = work.input_records.find(work.source_hash)
+    if record is None or build.graft_key is None:
         return
+    image, labels = work.image.with_digest(build.digest), work.open_inputs.labels
     try:
         grafting.note(image, record, labels, build.graft_key, place, Quiet())
     except Refusal as refusal:

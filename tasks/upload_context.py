@@ -2,26 +2,22 @@
 
 from imagemill.context.handover import Contexts
 from imagemill.messages import Build, State
-from tasks import workspace
 from tasks.input_records import accept
-from tasks.step import Run, step
+from tasks.run import Run
+from tasks.step import step
+from tasks.workspace import Workspace
 
 
 @step(State.UPLOADING, timeout="upload_timeout", announced=True)
-def upload_context(run: Run, build: Build) -> Build:
+def upload_context(run: Run, work: Workspace) -> Build:
     """Learn `context`. What is stored already is not stored again."""
-    contexts = workspace.contexts(run.setup, build)
-    assert build.source_hash is not None
-    name = contexts.find(build.source_hash) or store(contexts, run, build)
-    return build.knowing(context=name, uploads=build.uploads + 1)
+    contexts = work.contexts
+    name = contexts.find(work.source_hash) or store(contexts, run, work)
+    return work.build.knowing(context=name, uploads=work.build.uploads + 1)
 
 
-def store(contexts: Contexts, run: Run, build: Build) -> str:
+def store(contexts: Contexts, run: Run, work: Workspace) -> str:
     """Store what was hashed, and return its name; a source that has another hash by now is a
     `UserError`, and not stored.
     """
-    return contexts.add(
-        workspace.origin_of(run.setup, build, run),
-        lambda manifest: accept(run.setup, build, manifest),
-        run,
-    )
+    return contexts.add(work.origin(run), lambda manifest: accept(work, manifest), run)

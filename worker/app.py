@@ -7,9 +7,9 @@ from celery import Celery
 
 from imagemill.errors import ImagemillError
 from worker import health
-from worker.celeryconfig import configuration, is_redis
+from worker.celeryconfig import configuration
 from worker.logging import install
-from worker.redelivery import KeepMessages
+from worker.reaper import Reap, ServeSteps
 from worker.settings import Settings, from_environment
 
 
@@ -17,8 +17,7 @@ def create(settings: Settings) -> Celery:
     """An application with these settings; connects to nothing yet."""
     app = Celery("imagemill")
     app.conf.update(configuration(settings))
-    if is_redis(settings.broker):
-        app.steps["consumer"].add(KeepMessages)
+    app.steps["worker"].update((ServeSteps, Reap))
     if settings.metrics_port is not None:
         health.install(app, settings, settings.metrics_port)
     return app

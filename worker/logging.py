@@ -69,6 +69,9 @@ def install(settings: Settings) -> None:
         handler.addFilter(WithContext())
         handler.setFormatter(JsonFormatter() if settings.log_format == "json" else LineFormatter())
         logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
+        # Celery's lines are of its tasks: that the task which began a build "succeeded" says nothing
+        # of the build, and steps that failed are told by the report, in our words.
+        logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
         for doubt in doubts(settings):
             logging.getLogger(__name__).warning("%s", doubt)
 

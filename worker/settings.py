@@ -22,9 +22,6 @@ class Settings(Setup):
         description="URL of the broker: `redis://`, `rediss://`, `redis+socket://`, `amqp://`,"
         " `amqps://`",
     )
-    redelivery_seconds: float = Field(
-        60, gt=0, description="how long the messages of a worker that died lie still on Redis"
-    )
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = (
         Field("INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`")
     )

@@ -149,6 +149,13 @@ def generation_options(function: Function) -> Function:
                 help="cuda, cuda12.4 …, or a base image for it.",
             ),
             click.option(
+                "--apt",
+                "system_packages",
+                metavar="PACKAGE",
+                multiple=True,
+                help="Package of the system, such as libgl1; may be given many times.",
+            ),
+            click.option(
                 "--entrypoint",
                 metavar="COMMAND",
                 callback=_words,

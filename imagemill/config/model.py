@@ -127,6 +127,12 @@ SecretName = Annotated[
 SecretKey = Annotated[
     str, _text(r"[\w.-]{1,253}", "a key of a Kubernetes Secret: letters, digits, '-', '_' and '.'")
 ]
+PackageIndex = Annotated[
+    str,
+    _text(
+        r"https?://[A-Za-z0-9.:\[\]-]+/[A-Za-z0-9._~/%+-]*", "an index, https://HOST/PATH/simple"
+    ),
+]
 KanikoConfig = Annotated[dict[str, JsonValue], AfterValidator(_kaniko_config)]
 ClaimName = Annotated[
     str,
@@ -184,6 +190,15 @@ class _Builder(Section):
     )
     platform: Literal["linux/amd64", "linux/arm64"] | None = Field(
         None, description="the target platform; absent: the builder's own"
+    )
+    cache_mounts: bool | None = Field(
+        None,
+        description="false: generated Dockerfiles mount no caches, which builds for one destination share",
+    )
+    package_index: PackageIndex | None = Field(
+        None,
+        description="the Python package index that generated Dockerfiles ask in place of PyPI,"
+        " https://HOST/PATH",
     )
     graft: bool | None = Field(
         None,

@@ -299,6 +299,7 @@ def _read_all(
             entry if isinstance(entry, Entry) else Entry(*entry, next(sha256s)) for entry in entries
         ),
         recipe.without_git,
+        recipe.warnings,
     )
     return manifest, recipe
 

@@ -67,6 +67,8 @@ class Manifest:
     entries: tuple[Entry, ...]
     without_git: bool = field(default=False, compare=False)
     """Whether the source has a `.git` that is left out though no ignore file says so."""
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+    """What whoever builds it should know of its Dockerfile."""
 
     def lines(self) -> Iterator[str]:
         """The manifest, line by line: ASCII, and never the same for two different contexts.

@@ -14,9 +14,10 @@ from imagemill.messages import Build, BuildRequest
 from imagemill.objects.file import FileStore
 from imagemill.ports import Quiet
 from imagemill.sources.options import SourceOptions
+from tasks.run import Run
 from tasks.settings import Setup
-from tasks.step import Run
 from tasks.upload_context import store
+from tasks.workspace import Workspace
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -37,7 +38,7 @@ def test_a_source_that_changed_since_it_was_hashed_is_refused(tmp_path: Path, pa
     )
 
     with pytest.raises(UserError, match="changed between being hashed and being packed") as raised:
-        store(contexts, run, build)
+        store(contexts, run, Workspace(setup, build))
 
     assert "at rest" in raised.value.hint
     assert [path for path in folder.iterdir() if path.suffix != ".lock"] == []

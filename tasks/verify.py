@@ -2,17 +2,16 @@
 
 from imagemill.errors import TransientError
 from imagemill.messages import Build, State
-from imagemill.reference import ImageReference
-from tasks import pipeline, workspace
-from tasks.step import Run, step
+from tasks import pipeline
+from tasks.run import Run
+from tasks.step import step
+from tasks.workspace import Workspace
 
 
 @step(State.PUSHING)
-def push(run: Run, build: Build) -> Build:
+def verify(run: Run, work: Workspace) -> Build:
     """Learn nothing more: make sure that `digest` is true, and tag it."""
-    assert build.image is not None
-    image = ImageReference.parse(build.image)
-    registry = workspace.registry(run.setup, image)
+    build, image, registry = work.build, work.image, work.registry
     found = registry.digest(image)
     if found != build.digest:
         raise TransientError(
