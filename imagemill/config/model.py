@@ -114,8 +114,8 @@ Image = Annotated[str, _reference(ImageReference.parse, "an image")]
 ContextStoreUri = Annotated[str, AfterValidator(_context_store)]
 JobName = Annotated[
     str,
-    # 63 characters are a Kubernetes name's limit, of which "-" and 20 digits of the source hash
-    # take 21.
+    # 63 characters are a Kubernetes name's limit, of which two "-", 12 digits of the source hash
+    # and 7 of the image's take 21.
     _text(
         r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?",
         "up to 42 lower-case letters, digits and '-' (a Kubernetes name)",
@@ -251,6 +251,10 @@ class KanikoBuilder(_Builder):
     # Google archived its own executor in June 2025; this is the maintained fork.
     kaniko_image: Image = Field(
         "ghcr.io/osscontainertools/kaniko:v1.28.3", description="the Kaniko executor's image"
+    )
+    kaniko_features: Literal["recommended", "none"] = Field(
+        "recommended",
+        description="whether the executor's switches are on that make its images as BuildKit's and its caches right",
     )
     secret_name: SecretName | None = Field(
         None,

@@ -872,6 +872,7 @@ def test_description_has_all_values_but_those_that_may_be_secret(
                 "build-context-store": "s3://example/contexts",
                 "build-job-name": "imagemill-build",
                 "kaniko-image": "ghcr.io/osscontainertools/kaniko:v1.28.3",
+                "kaniko-features": "recommended",
                 "kaniko-config": {
                     "spec": {
                         "template": {
