@@ -164,6 +164,10 @@ class BuildInputs:
     source_hash: str = ""
     """The hash over all inputs of the image: equal ones make equal images."""
     build_id: str = ""
+    no_cache: bool = False
+    """Whether nothing is to be taken from the builder's cache of layers."""
+    pull: bool = False
+    """Whether base images are to be asked for anew."""
     tenant: str = ""
     """Who has asked for the build, if tenants are told apart."""
 
