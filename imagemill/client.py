@@ -144,8 +144,9 @@ class Client:
                      base image, cuda or cuda12.4 …, what the image runs, word by word, what apt
                      installs
         config       name of a launch config in the workers' config folder
-        force        build even if the image exists; no_cache, pull: so, and without the builder's cache
-                     of layers, or with base images that are asked for anew
+        force        build even if the image exists
+        no_cache     build, and take nothing from the builder's cache of layers
+        pull         build, and have the builder ask for base images anew
         graft        whether an image of which only code has changed may be made without a builder
         timeout      seconds that the build may take once it has started
         revision, source_url
