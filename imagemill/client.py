@@ -224,7 +224,7 @@ class Client:
                         return
 
     def plan_upload(self, request: BuildRequest, timeout: float | None = None) -> UploadPlan:
-        """Where a source is to go that the workers cannot read; see `imagemill.uploads`.
+        """Where a source is to go that the workers cannot read; see `imagemill.context.uploads`.
 
         Like a build, the question waits until a worker takes it; `ServiceUnreachable` if none has
         for `timeout` seconds. The error of a worker that cannot say it is raised here.

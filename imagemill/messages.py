@@ -477,7 +477,7 @@ class BuildStatus(Message):
 
 
 class UploadPlan(Message):
-    """What a service says to whoever is about to upload a source; see `imagemill.uploads`."""
+    """What a service says to whoever is about to upload a source; see `imagemill.context.uploads`."""
 
     builder: Annotated[Builder, Field(discriminator="type")]
     """The config's, without what may hold secrets."""
