@@ -142,7 +142,7 @@ class Graft:
             below.apply(layer)
         of_operations = tuple(None if n is None else layers[n] for n in places)
         folder = folder_after(self.question.recipe.working_folders, base.working_folder)
-        return Suffix(operations, of_operations, folder), places, below
+        return Suffix(operations, of_operations, folder, image.is_buildkits), places, below
 
     def _base(self, image: Image) -> Base:
         name, digest = self.question.recipe.base, self.question.base_digest

@@ -31,6 +31,8 @@ class Suffix:
     """Of each instruction; None where it made none."""
     working_folder: str
     """The one that holds where they begin."""
+    by_buildkit: bool = True
+    """Whether the builder is the one whose rules ours are."""
 
 
 def remade(
@@ -38,7 +40,8 @@ def remade(
 ) -> tuple[Mapping[str, Placed] | None, ...]:
     """What each instruction makes of the new context; None where that is what it has made before.
 
-    `below` are the layers under the suffix; `Refusal` where the proof fails.
+    `below` are the layers under the suffix; `Refusal` where the proof fails. Of another builder
+    than BuildKit a rule is used only where the earlier image shows that it holds.
     """
     before, after = Files(below.copy()), Files(below.copy())
     folder = suffix.working_folder
@@ -55,6 +58,12 @@ def remade(
             files.begin()
             _perform(files, context, operation, folder, owner)
         _compare(before.changes, theirs, operation)
+        if not suffix.by_buildkit and (new_ones := after.met - before.met):
+            what, onto = min(new_ones)
+            raise Refusal(
+                f"line {operation.line} puts a {what} onto {onto or 'nothing'}, and what this"
+                " builder makes of that has not been seen in the earlier image"
+            )
         found.append(_difference(after.changes, theirs, operation))
     return tuple(found)
 

@@ -115,8 +115,11 @@ def test_what_an_instruction_may_read_is_rather_too_much() -> None:
     everything = {entry.path for entry in CONTEXT.seen(".")}
     assert len(everything) == 5
     assert {entry.path for entry in CONTEXT.seen("d")} == {b"d", b"d/b.py", b"d/e"}
-    assert {entry.path for entry in CONTEXT.seen("d/*.x")} == {b"d", b"d/b.py", b"d/e"}
-    assert {entry.path for entry in CONTEXT.seen("*.x")} == everything
+    assert {entry.path for entry in CONTEXT.seen("d/*.p?")} == {b"d/b.py"}
+    assert {entry.path for entry in CONTEXT.seen("d/[b].py")} == {b"d", b"d/b.py", b"d/e"}
+    assert {entry.path for entry in CONTEXT.seen("*.py")} == {b"a.py"}
+    assert {entry.path for entry in CONTEXT.seen("?")} == everything
+    assert {entry.path for entry in CONTEXT.seen("[a].py")} == everything
     assert {entry.path for entry in CONTEXT.seen("l")} == everything
     assert {entry.path for entry in CONTEXT.seen("l/x")} == everything
     assert set(CONTEXT.seen("nothing")) == set()
