@@ -65,7 +65,7 @@ def job(
         terminal.warn(warning)
     section, environment = _section(loaded), loaded.config.environment
     inputs = _inputs(source, section, **given)
-    uri = f"{section.build_context_store}/{inputs.source_hash}.tar.gz"
+    uri = f"{section.build_context_store}/{inputs.source_hash}-{inputs.build_id}.tar.gz"
     facts = circumstances_of(
         section,
         environment,
