@@ -7,7 +7,7 @@ to say it.
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,6 +18,9 @@ from imagemill.context import Entry
 
 _WILD = re.compile(r"[*?\[\\]")
 _ODD = re.compile(r"[\\\[\]]")
+
+
+IsArchive = Callable[[Entry], bool]
 
 
 class Owner(NamedTuple):
@@ -128,6 +131,8 @@ class Files:
     """The files of an image while instructions change them."""
 
     nodes: dict[str, Node]
+    is_archive: IsArchive
+    """Whether ADD would unpack a file."""
     changes: dict[str, Placed] = field(default_factory=dict)
     """What the current instruction has put there."""
     met: set[tuple[str, str]] = field(default_factory=set)
@@ -164,8 +169,8 @@ class Files:
         self.make_folders(resolved(self.nodes, folder), owner)
         target = resolved(self.nodes, destination)
         if entry.kind != "dir":
-            if how.keyword == "ADD":
-                raise Refusal(f"line {how.line} (ADD) may unpack {source}")
+            if how.keyword == "ADD" and entry.kind != "link" and self.is_archive(entry):
+                raise Refusal(f"line {how.line} (ADD) unpacks {source}")
             if self._is_folder(target):
                 target = posixpath.join(target, posixpath.basename(source)).lstrip("/")
             self.make_folders(posixpath.dirname(target), owner)

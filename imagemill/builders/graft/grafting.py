@@ -14,7 +14,7 @@ from imagemill.builders.graft.copying import Context, Placed
 from imagemill.builders.graft.image import Blob, Image
 from imagemill.builders.graft.large_files import MOST_LAYERS, LargeFiles
 from imagemill.builders.graft.layers import Layer, View, read_layer
-from imagemill.builders.graft.packing import Read, pack
+from imagemill.builders.graft.packing import Read, is_archive, pack
 from imagemill.builders.graft.proof import Suffix, remade
 from imagemill.builders.graft.recipe import Recipe, Setting, folder_after
 from imagemill.context import Manifest
@@ -107,13 +107,21 @@ class Graft:
             self.place.known.forget_image(self.question.key)
             raise
         suffix, places, below = self._suffix(image, reference, blobs)
-        made = remade(below, suffix, Context(earlier.record.entries), Context(new.entries))
+        made = remade(
+            below,
+            suffix,
+            Context(earlier.record.entries),
+            Context(new.entries),
+            lambda entry: is_archive(next(source(entry.path), b"")),
+        )
         layers = {
             number: changes
             for number, changes in zip(places, made, strict=True)
             if changes is not None and number is not None
         }
-        if missing := [n for n, changes in zip(places, made, strict=True) if changes and n is None]:
+        if missing := [
+            n for n, changes in zip(places, made, strict=True) if changes is not None and n is None
+        ]:
             raise Refusal(f"{len(missing)} instructions have made no layer before")
         self._check_labels(earlier)
         pushing()
@@ -187,7 +195,9 @@ class Graft:
         for number, changes in layers.items():
             together, alone = large.split(changes, room)
             room -= len(alone)
-            sent[number] = [self._push_layer(together, source, blobs)] if together else []
+            sent[number] = (
+                [self._push_layer(together, source, blobs)] if together or not alone else []
+            )
             sent[number] += [large.layer(path, changes[path], source) for path in alone]
         return sent
 

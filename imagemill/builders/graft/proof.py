@@ -10,6 +10,7 @@ from imagemill.builders.graft.copying import (
     ROOT,
     Context,
     Files,
+    IsArchive,
     Owner,
     Placed,
     destination_of,
@@ -36,14 +37,16 @@ class Suffix:
 
 
 def remade(
-    below: View, suffix: Suffix, old: Context, new: Context
+    below: View, suffix: Suffix, old: Context, new: Context, is_archive: IsArchive
 ) -> tuple[Mapping[str, Placed] | None, ...]:
     """What each instruction makes of the new context; None where that is what it has made before.
 
-    `below` are the layers under the suffix; `Refusal` where the proof fails. Of another builder
+    `below` are the layers under the suffix; `is_archive` tells of files of the new context, and the
+    proof of those of the old one. `Refusal` where the proof fails. Of another builder
     than BuildKit a rule is used only where the earlier image shows that it holds.
     """
-    before, after = Files(below.copy()), Files(below.copy())
+    before = Files(below.copy(), is_archive=lambda entry: False)
+    after = Files(below.copy(), is_archive=is_archive)
     folder = suffix.working_folder
     found: list[Mapping[str, Placed] | None] = []
     for operation, layer in zip(suffix.operations, suffix.layers, strict=True):
@@ -123,8 +126,6 @@ def _difference(
 ) -> Mapping[str, Placed] | None:
     if {path: placed.node for path, placed in ours.items()} == dict(theirs):
         return None
-    if not ours or not theirs:
-        raise Refusal(
-            f"line {operation.line} ({operation.keyword}) has copied nothing before or now"
-        )
+    if isinstance(operation, WorkingFolder):
+        raise Refusal(f"line {operation.line} (WORKDIR) makes other folders than before")
     return ours

@@ -59,7 +59,6 @@ def find(project: Project) -> Skeleton | None:
         return None
     if project.has("setup.py") or project.has("setup.cfg") or project.has("MANIFEST.in"):
         return None
-    settings = table(document, _PYPROJECT, "project")
     if not _is_versioned(document) or any(_is_there(document, *keys) for keys in _OWN_STEPS):
         return None
     if table(document, _PYPROJECT, "tool", "setuptools").get("ext-modules"):

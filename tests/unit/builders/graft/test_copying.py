@@ -40,7 +40,7 @@ def copied(
     owner: Owner = ROOT,
 ) -> dict[str, Node]:
     """What a COPY changes in an image of these nodes, whose working folder is /w."""
-    files = Files(dict(nodes or {}))
+    files = Files(dict(nodes or {}), lambda entry: entry.path == b"a.py")
     operation = Copy(1, keyword, sources, destination, mode=mode)
     files.copy(CONTEXT, operation, destination_of(operation, "/w"), owner)
     return {path: placed.node for path, placed in files.changes.items()}
@@ -105,8 +105,8 @@ def test_what_buildkit_refuses_or_we_do_not_read_is_refused(
         copied(sources, "/x/", nodes)
 
 
-def test_an_added_file_may_be_an_archive() -> None:
-    assert copied(("d",), "/x", keyword="ADD")
+def test_an_added_archive_is_refused() -> None:
+    assert copied(("d", "d/b.py"), "/x/", keyword="ADD")
     with pytest.raises(Refusal):
         copied(("a.py",), "/x", keyword="ADD")
 
