@@ -80,6 +80,13 @@ class Context:
         top = self.find(plain)
         if top is None or top.kind != "dir":
             raise Refusal(f"the source has no folder {plain}")
+        depth = wild.count("/")
+        if depth and any(
+            entry.kind == "link" and relative.count("/") < depth
+            for relative, entry in self.below(plain)
+        ):
+            # Some versions of BuildKit read files as folders then, and fail.
+            raise Refusal(f"the pattern {pattern} goes through folders that have links in them")
         found = list(self._matches(plain, wild))
         for each in found:
             self._check_no_link(each)
@@ -95,7 +102,7 @@ class Context:
             yield from self._ordered
             return
         found = [plain] if self.find(plain) is not None else []
-        if found and wild and not _ODD.search(wild):
+        if found and wild and not _ODD.search(wild) and "/" not in wild:
             found = list(self._matches(plain, wild))
         if "" in found or any(map(self._is_link, found)):
             yield from self._ordered

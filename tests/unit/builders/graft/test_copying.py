@@ -96,6 +96,7 @@ def test_a_mode_holds_for_files_and_folders_but_not_for_those_on_the_way() -> No
         (("missing",), {}),
         (("l",), {}),
         (("d/[b].py",), {}),
+        (("*/*.py",), {}),
     ],
 )
 def test_what_buildkit_refuses_or_we_do_not_read_is_refused(
@@ -118,6 +119,7 @@ def test_what_an_instruction_may_read_is_rather_too_much() -> None:
     assert {entry.path for entry in CONTEXT.seen("d/*.p?")} == {b"d/b.py"}
     assert {entry.path for entry in CONTEXT.seen("d/[b].py")} == {b"d", b"d/b.py", b"d/e"}
     assert {entry.path for entry in CONTEXT.seen("*.py")} == {b"a.py"}
+    assert {entry.path for entry in CONTEXT.seen("*/*.py")} == everything
     assert {entry.path for entry in CONTEXT.seen("?")} == everything
     assert {entry.path for entry in CONTEXT.seen("[a].py")} == everything
     assert {entry.path for entry in CONTEXT.seen("l")} == everything
