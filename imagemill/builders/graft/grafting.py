@@ -5,7 +5,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from imagemill.builders.graft import FORMAT, Refusal, bases, recipe
@@ -18,6 +18,7 @@ from imagemill.builders.graft.packing import Read, is_archive, pack
 from imagemill.builders.graft.proof import Suffix, remade
 from imagemill.builders.graft.recipe import Recipe, Setting, folder_after
 from imagemill.context import Manifest
+from imagemill.context.hashing import Inputs
 from imagemill.ports import BuildInputs, Progress
 from imagemill.reference import ImageReference
 from imagemill.registries.blobs import Blobs, StoredManifest
@@ -49,26 +50,25 @@ class Place:
 
 
 def question(
-    manifest: Manifest, inputs: BuildInputs, secrets: Sequence[str], builder: str, place: Place
+    manifest: Manifest, inputs: BuildInputs, given: Inputs, builder: str, place: Place
 ) -> Question:
     """What is to be looked for; `Refusal` where the code cannot be told from the rest.
 
-    `secrets` are the ids of the build secrets, `builder` is the type of the builder.
+    `given` is what the image is made from besides the context, `builder` the type of the builder.
     """
     text = manifest.dockerfile.content.decode(errors="surrogateescape")
-    found = recipe.read(text, inputs.target)
+    found = recipe.read(text, given.target)
     context = Context(manifest.entries)
     seen = sorted(
         {entry.line() for pattern in found.read_before for entry in context.seen(pattern)}
     )
     digests = {name: bases.digest(name, place.registries) for name in found.images}
+    # Labels of the request are given to the new image; of others only the builder knows.
+    labels = {name: text for name, text in given.labels.items() if name not in inputs.labels}
     everything = {
+        **asdict(replace(given, labels=labels)),
         "format": FORMAT,
         "dockerfile": manifest.dockerfile.sha256,
-        "target": inputs.target,
-        "build_args": dict(inputs.build_args),
-        "platform": inputs.platform,
-        "secrets": sorted(secrets),
         "builder": builder,
         "registry": inputs.image.registry,
         "bases": digests,
