@@ -103,13 +103,18 @@ class ContextStore(Protocol):
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a registry wants to hear: user and password, or an identity token. Never printed."""
+    """What a registry wants to hear: user and password, an identity token, or a token of its own.
+
+    Never printed.
+    """
 
     username: str = field(repr=False)
     password: str = field(repr=False)
     identity_token: str = field(default="", repr=False)
     expires: float | None = None
     """When they end, in seconds since 1970; None: not known, or never."""
+    registry_token: str = field(default="", repr=False)
+    """A token that the registry itself takes, as it is."""
 
 
 class Registry(Protocol):

@@ -30,6 +30,7 @@ from imagemill.messages import Build, Message, State
 from imagemill.names import BUILD
 from imagemill.state.journal import LOST, Entered
 from imagemill.state.lock import ImageLock
+from imagemill.time_limits import time_limit
 from tasks.cleanup import clean_up, discard
 from tasks.log_context import bound
 from tasks.replaceable import Replaceable
@@ -201,7 +202,8 @@ def _run(
 ) -> Message | Signature:
     try:
         run.enter(run.state)
-        return function(run, build)
+        with time_limit(run.remaining()):
+            return function(run, build)
     except TransientError as error:
         raise _retry(task, run, error) from error
     except LOST as error:

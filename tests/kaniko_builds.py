@@ -19,6 +19,7 @@ from imagemill.context.handover import Packed
 from imagemill.errors import ImagemillError
 from imagemill.ports import BuildInputs, Credentials, Registry
 from imagemill.reference import ImageReference
+from imagemill.registries.authorization import Login
 from imagemill.registries.docker_config import DockerConfig
 from imagemill.registries.oci import OciRegistry
 from kubernetes_server import KubernetesServer
@@ -38,13 +39,13 @@ class Logins:
     def __init__(self, *answers: Credentials | ImagemillError) -> None:
         self._answers = list(answers)
 
-    def credentials(self, host: str) -> Credentials | None:
+    def login(self, repository: ImageReference) -> Login:
         if not self._answers:
-            return None
+            return Login(None)
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         if isinstance(answer, ImagemillError):
             raise answer
-        return answer
+        return Login(answer)
 
 
 def section(**settings: Any) -> Section:

@@ -9,12 +9,12 @@ https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#pushing-
 
 from urllib.parse import urljoin
 
-from imagemill.ports import Credentials, Registry
+from imagemill.http import Answer, is_loopback, origin, request, speaks_http
+from imagemill.ports import Registry
 from imagemill.reference import ImageReference
-from imagemill.registries.authorization import Authorizations
+from imagemill.registries.authorization import Authorizations, Login
 from imagemill.registries.failures import failure, says_absent
 from imagemill.registries.oci import endpoint
-from imagemill.registries.transport import Answer, is_loopback, origin, request, speaks_http
 
 _ACTIONS = "pull,push"
 
@@ -29,11 +29,11 @@ def may_push(repository: ImageReference, registry: Registry, insecure: frozenset
     host = repository.registry
     plain = host in insecure or (is_loopback(host) and speaks_http(host))
     url = f"{'http' if plain else 'https'}://{endpoint(host)}/v2/{repository.path}/blobs/uploads/"
-    answer = request("POST", url, {}, b"")
+    answer = request("POST", url, {}, b"", authorizations.reach)
     login: dict[str, str] = {}
     if answer.status == 401:
         login = authorizations.renew(answer, repository, _ACTIONS)
-        answer = request("POST", url, login, b"")
+        answer = request("POST", url, login, b"", authorizations.reach)
     if says_absent(answer):
         return False
     if answer.status != 202:
@@ -54,5 +54,5 @@ class _Source:
     def __init__(self, repository: ImageReference, registry: Registry) -> None:
         self._repository, self._registry = repository, registry
 
-    def credentials(self, host: str) -> Credentials | None:
-        return self._registry.credentials(self._repository)
+    def login(self, repository: ImageReference) -> Login:
+        return Login(self._registry.credentials(self._repository))

@@ -16,13 +16,14 @@ from urllib.parse import urlencode
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from imagemill.clouds.azure import claims, credentials
-from imagemill.errors import PermissionDenied, ServiceUnreachable
+from imagemill.errors import PermissionDenied, TransientError
+from imagemill.http import Answer, request
 from imagemill.ports import Credentials
 from imagemill.reference import ImageReference
+from imagemill.registries.authorization import Login
 from imagemill.registries.docker_config import DockerConfig
 from imagemill.registries.failures import failure
 from imagemill.registries.oci import OciRegistry
-from imagemill.registries.transport import Answer, request
 
 SCOPE = "https://containerregistry.azure.net/.default"
 """What Entra's token is asked for, in each of Azure's clouds, as Microsoft's own clients do."""
@@ -74,6 +75,10 @@ class RefreshTokens:
         self._kept: dict[str, _Kept] = {}
         self._lock = threading.Lock()
 
+    def login(self, repository: ImageReference) -> Login:
+        """See `CredentialSource.login`."""
+        return Login(self.credentials(repository.registry))
+
     def credentials(self, host: str) -> Credentials:
         """Credentials that are good for at least `LEAST` seconds, if the registry gives such."""
         with self._lock:
@@ -120,9 +125,7 @@ class RefreshTokens:
         if answer.status != 200:
             raise failure(answer, ImageReference(host, path), "pull")
         if not (said.refresh_token or said.access_token):
-            raise ServiceUnreachable(
-                f"{host} gives no token", "check that it is a registry of Azure"
-            )
+            raise TransientError(f"{host} gives no token", "check that it is a registry of Azure")
         return said
 
 

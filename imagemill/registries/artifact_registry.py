@@ -11,12 +11,13 @@ from typing import Self
 
 from imagemill.clouds.gcp import AccessTokens, permission_named
 from imagemill.errors import PermissionDenied, UserError
+from imagemill.http import Answer
 from imagemill.ports import Credentials
 from imagemill.reference import ImageReference
+from imagemill.registries.authorization import Login
 from imagemill.registries.docker_config import DockerConfig
 from imagemill.registries.failures import failure
 from imagemill.registries.oci import OciRegistry
-from imagemill.registries.transport import Answer
 
 _USER = "oauth2accesstoken"
 _HOST_END = "-docker.pkg.dev"
@@ -77,9 +78,9 @@ class _GoogleLogin:
 
     tokens: AccessTokens
 
-    def credentials(self, host: str) -> Credentials:
+    def login(self, repository: ImageReference) -> Login:
         token = self.tokens.current()
-        return Credentials(_USER, token.text, expires=token.expires)
+        return Login(Credentials(_USER, token.text, expires=token.expires))
 
 
 @dataclass(frozen=True)

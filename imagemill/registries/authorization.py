@@ -5,34 +5,58 @@ tokens https://distribution.github.io/distribution/spec/auth/oauth/.
 """
 
 import base64
-import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, NamedTuple, Protocol
 from urllib.parse import urlencode
 
+import re2  # type: ignore[import-untyped]
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from imagemill.errors import OperatorError, ServiceUnreachable
+from imagemill.addresses import Reach
+from imagemill.errors import OperatorError, TransientError
+from imagemill.http import (
+    Answer,
+    host_of,
+    is_loopback,
+    is_url,
+    origin,
+    registries,
+    request,
+)
 from imagemill.ports import Credentials
 from imagemill.reference import ImageReference
 from imagemill.registries.failures import denied, failure
-from imagemill.registries.transport import Answer, host_of, is_loopback, is_url, request
 
 _CLIENT_ID = "imagemill"
 _LIFETIME = 60.0  # seconds, of a token that does not say
+_SCOPES = 8  # that a token is asked with
 _MARGIN = 0.9  # part of its lifetime in which a token is used, so that it does not end on its way
 
 _PARAMETER = r'[\w-]+\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^\s",]+)'
-_CHALLENGE = re.compile(rf"([A-Za-z][\w-]*)\s+({_PARAMETER}(?:\s*,\s*{_PARAMETER})*)")
-_VALUE = re.compile(r'([\w-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s",]+))')
+_CHALLENGE = re2.compile(rf"([A-Za-z][\w-]*)\s+({_PARAMETER}(?:\s*,\s*{_PARAMETER})*)")
+_VALUE = re2.compile(r'([\w-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s",]+))')
+_ESCAPED = re2.compile(r"\\(.)")
+_CHALLENGES_LIMIT = 16 << 10
+"""Characters of WWW-Authenticate that are read. The patterns are tried at each of them."""
+
+
+class Login(NamedTuple):
+    """What there is to log in with."""
+
+    credentials: Credentials | None
+    """None for anonymous use."""
+    fault: str = ""
+    """What could not be asked for credentials, if something could not: told if the registry
+    refuses.
+    """
 
 
 class CredentialSource(Protocol):
     """Where credentials come from: Docker's config, or a cloud's own."""
 
-    def credentials(self, host: str) -> Credentials | None:
-        """Credentials for the registry at `host`; None for anonymous use."""
+    def login(self, repository: ImageReference) -> Login:
+        """Return what to log in with for a repository."""
 
 
 class _Token(BaseModel):
@@ -56,32 +80,39 @@ class Authorizations:
     """The `Authorization` headers that were obtained, each for one repository and its actions."""
 
     def __init__(self, source: CredentialSource, insecure: frozenset[str]) -> None:
+        self.reach = registries(insecure)
         self._source = source
         self._insecure = insecure
         self._grants: dict[tuple[str, str], _Grant] = {}
+        self._logins: dict[str, Login] = {}
 
     def headers(self, reference: ImageReference, actions: str) -> dict[str, str]:
         """The header to send, if there is one that is still valid."""
         grant = self._grants.get((reference.repository, actions))
         return {"Authorization": grant.header} if grant and grant.expires > time.monotonic() else {}
 
+    def login(self, reference: ImageReference) -> Login:
+        """Return what the repository was logged in with last."""
+        return self._logins.get(reference.repository, Login(None))
+
     def renew(self, refusal: Answer, reference: ImageReference, actions: str) -> dict[str, str]:
         """The header that the registry asks for in its answer 401; `PermissionDenied` if it is not
         to be had.
         """
         challenges = parse_challenges(refusal.headers.getlist("WWW-Authenticate"))
-        credentials = self._source.credentials(reference.registry)
-        if "bearer" in challenges:
-            plain = refusal.url.startswith("http:")
-            grant = self._token(challenges["bearer"], credentials, plain, reference, actions)
+        login = self._logins[reference.repository] = self._source.login(reference)
+        credentials, registry = login.credentials, reference.registry
+        if "bearer" in challenges and credentials and credentials.registry_token:
+            grant = _Grant(f"Bearer {credentials.registry_token}", float("inf"))
+        elif "bearer" in challenges:
+            grant = self._token(challenges["bearer"], login, refusal, reference, actions)
         elif "basic" in challenges:
             if credentials is None or not credentials.username:
-                raise denied(
-                    reference, actions, f"{reference.registry} wants a user and a password"
-                )
+                reason = f"{registry} wants a user and a password"
+                raise denied(reference, actions, reason, login.fault)
             grant = _Grant(_basic(credentials), float("inf"))
         else:
-            raise denied(reference, actions, f"{reference.registry} does not say how to log in")
+            raise denied(reference, actions, f"{registry} does not say how to log in", login.fault)
         now = time.monotonic()
         self._grants = {key: old for key, old in list(self._grants.items()) if old.expires > now}
         self._grants[reference.repository, actions] = grant
@@ -90,13 +121,13 @@ class Authorizations:
     def _token(
         self,
         challenge: Mapping[str, str],
-        credentials: Credentials | None,
-        plain: bool,
+        login: Login,
+        refusal: Answer,
         reference: ImageReference,
         actions: str,
     ) -> _Grant:
         realm = challenge.get("realm", "")
-        self._check_realm(realm, plain, reference)
+        reach = self._realm_reach(realm, refusal, reference)
         own = f"repository:{reference.path}:{actions}"
         # What the registry asks for may be less than what we are about to do, or be something
         # besides it.
@@ -105,15 +136,21 @@ class Authorizations:
             for scope in challenge.get("scope", "").split()
             if _resource(scope) != _resource(own)
         ]
-        answer = _ask_for_token(realm, challenge.get("service", ""), [own, *others], credentials)
+        scopes = [own, *others][:_SCOPES]
+        service = challenge.get("service", "")
+        answer = _ask_for_token(realm, service, scopes, login.credentials, reach)
         if answer.status != 200:
-            raise failure(answer, reference, actions)
+            raise failure(answer, reference, actions, login.fault)
         return _granted(answer, reference)
 
-    def _check_realm(self, realm: str, plain: bool, reference: ImageReference) -> None:
-        """Credentials go over plain HTTP only where the registry does, or on this machine."""
+    def _realm_reach(self, realm: str, refusal: Answer, reference: ImageReference) -> Reach:
+        """Where the token server may be: the registry itself, or what it may lead to.
+
+        Credentials go over plain HTTP only where the registry does, or on this machine.
+        """
+        plain = refusal.url.startswith("http:")
         if not is_url(realm):
-            raise ServiceUnreachable(
+            raise TransientError(
                 f"{reference.registry} asks for a token but not where to get it",
                 "check the registry's token realm",
             )
@@ -121,8 +158,10 @@ class Authorizations:
         if realm.startswith("http:") and not (plain or host in self._insecure or is_loopback(host)):
             raise OperatorError(
                 f"{reference.registry} wants credentials to be sent to {host} without TLS",
-                f"let the registry name an https realm, or add {host} to IMAGEMILL_INSECURE_REGISTRIES",
+                "let the registry name an https realm, or add"
+                f" {host} to IMAGEMILL_INSECURE_REGISTRIES",
             )
+        return self.reach if origin(realm) == origin(refusal.url) else refusal.beyond
 
 
 def parse_challenges(headers: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -131,16 +170,23 @@ def parse_challenges(headers: Iterable[str]) -> dict[str, dict[str, str]]:
     """
     return {
         scheme.lower(): {
-            name.lower(): re.sub(r"\\(.)", r"\1", quoted) or bare
+            name.lower(): _ESCAPED.sub(r"\1", quoted) or bare
             for name, quoted, bare in _VALUE.findall(parameters)
         }
-        for header in headers
+        for header in _first(headers)
         for scheme, parameters in _CHALLENGE.findall(header)
     }
 
 
+def _first(headers: Iterable[str]) -> Iterator[str]:
+    left = _CHALLENGES_LIMIT
+    for header in headers:
+        yield header[:left]
+        left -= len(header[:left])
+
+
 def _ask_for_token(
-    realm: str, service: str, scopes: list[str], credentials: Credentials | None
+    realm: str, service: str, scopes: list[str], credentials: Credentials | None, reach: Reach
 ) -> Answer:
     if credentials and credentials.identity_token:
         form = {
@@ -155,6 +201,7 @@ def _ask_for_token(
             realm,
             {"Content-Type": "application/x-www-form-urlencoded"},
             urlencode(form).encode(),
+            reach,
         )
     query = urlencode([("service", service), *(("scope", scope) for scope in scopes)])
     separator = "&" if "?" in realm else "?"
@@ -162,6 +209,7 @@ def _ask_for_token(
         "GET",
         f"{realm}{separator}{query}",
         {"Authorization": _basic(credentials)} if credentials else {},
+        reach=reach,
     )
 
 
@@ -172,7 +220,7 @@ def _granted(answer: Answer, reference: ImageReference) -> _Grant:
         token = _Token()
     text = token.token or token.access_token
     if not text:
-        raise ServiceUnreachable(
+        raise TransientError(
             f"The token server {host_of(answer.url)} of {reference.registry} gives no token",
             "check that the registry's token realm is a token server",
         )

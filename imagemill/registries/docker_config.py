@@ -8,29 +8,40 @@ https://github.com/docker/docker-credential-helpers.
 """
 
 import base64
-import binascii
 import json
+import logging
+import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from imagemill.errors import OperatorError
 from imagemill.ports import Credentials
-from imagemill.reference import DOCKER_HUB
+from imagemill.reference import DOCKER_HUB, ImageReference
+from imagemill.registries.authorization import Login
+
+log = logging.getLogger(__name__)
 
 HELPER_TIMEOUT = 30.0
 """Seconds that a credential helper has for its answer."""
 
 _HUB_KEY = "https://index.docker.io/v1/"
+_OF_HOST = frozenset({"", "v1", "v2"})
+"""Paths of keys that are of all of a host: versions of the API."""
+
 _HUB_HOSTS = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
 _IDENTITY_TOKEN = (
     "<token>"  # the user name by which a helper says that its secret is an identity token
 )
 _NOT_FOUND = b"credentials not found in native keychain"
+
+
+class HelperError(OperatorError):
+    """A credential helper cannot be asked."""
 
 
 class _Model(BaseModel):
@@ -42,17 +53,21 @@ class _Entry(_Model):
     credentials.
     """
 
-    auth: str = ""
-    username: str = ""
-    password: str = ""
-    identitytoken: str = ""
+    auth: str | None = None
+    username: str | None = None
+    password: str | None = None
+    identitytoken: str | None = None
+    registrytoken: str | None = None
 
 
 class _File(_Model):
-    """What we read of the file; Docker writes `null` for a table that is empty."""
+    """What we read of the file; Docker writes `null` for a table that is empty.
 
-    auths: dict[str, _Entry] | None = None
-    helpers: dict[str, str] | None = Field(None, alias="credHelpers")
+    Entries are looked into only where they are needed: others' faults keep nobody from building.
+    """
+
+    auths: dict[str, Any] | None = None
+    helpers: dict[str, str | None] | None = Field(None, alias="credHelpers")
     store: str | None = Field(None, alias="credsStore")
     plugins: list[str] | None = Field(None, alias="cliPluginsExtraDirs")
 
@@ -68,25 +83,30 @@ class _Answer(_Model):
 class DockerConfig:
     """The `config.json` in a folder, which need not exist.
 
-    All methods raise `OperatorError` where the file, or a helper that it names, cannot be used.
+    All methods raise `OperatorError` where the file cannot be used.
     """
 
     folder: Path
 
-    def credentials(self, host: str) -> Credentials | None:
-        """Credentials for a registry's host (with its port), of its helper, the common store or the
-        file.
+    def login(self, repository: ImageReference) -> Login:
+        """Return what there is for a repository: under the longest key that is its path or a folder
+        above it, then under its host; of each key the helper's before the file's own.
+
+        A helper that cannot be asked is passed over, as docker does, and told as the login's fault.
         """
-        config = self._parsed(self._read())
-        keys = _keys(host)
-        helpers = config.helpers or {}
-        helper = next((helpers[key] for key in keys if key in helpers), config.store)
-        if helper and (found := _ask_helper(helper, keys[0])):
-            return found
-        for key, entry in _matching(config.auths or {}, keys):
-            if found := self._decoded(key, entry):
-                return found
-        return None
+        config, faults = self._parsed(self._read()), []
+        for place in _places(repository, config):
+            try:
+                found = _ask_helper(place.helper, place.keys[0]) if place.helper else None
+            except HelperError as error:
+                log.warning("%s", error)
+                faults.append(error.message)
+                found = None
+            for key in place.keys:
+                found = found or self._decoded(key, config)
+            if found:
+                return Login(found, "; ".join(faults))
+        return Login(None, "; ".join(faults))
 
     def private_copy(self, host: str, credentials: Credentials | None) -> dict[str, Any]:
         """A `config.json` for a build's own folder: what a build needs of this one, and these
@@ -97,20 +117,21 @@ class DockerConfig:
         """
         raw = self._read()
         config = self._parsed(raw)
-        copy = {
-            key: raw[key]
-            for key in ("auths", "credHelpers", "credsStore", "proxies")
-            if raw.get(key)
-        }
+        copy = {key: raw[key] for key in ("auths", "proxies") if raw.get(key)}
+        helpers = {key: name for key, name in (config.helpers or {}).items() if _is_there(name)}
+        if _is_there(config.store):
+            copy["credsStore"] = config.store
         copy["cliPluginsExtraDirs"] = [
             *(config.plugins or ()),
             str(self.folder.absolute() / "cli-plugins"),
         ]
         if credentials:
-            key = _keys(host)[0]
-            copy["auths"] = {**copy.get("auths", {}), key: _encoded(credentials)}
+            key = _HUB_KEY if host in _HUB_HOSTS else host
+            copy["auths"] = {**(copy.get("auths") or {}), key: _encoded(credentials)}
             # An empty helper makes the CLI look into the file, whatever the common store is.
-            copy["credHelpers"] = {**copy.get("credHelpers", {}), key: ""}
+            helpers[key] = ""
+        if helpers:
+            copy["credHelpers"] = helpers
         return copy
 
     @property
@@ -119,7 +140,8 @@ class DockerConfig:
 
     def _read(self) -> Any:
         try:
-            return json.loads(self._path.read_bytes())
+            text = self._path.read_bytes()
+            return (json.loads(text) if text.strip() else None) or {}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
@@ -132,48 +154,64 @@ class DockerConfig:
         try:
             return _File.model_validate(raw)
         except ValidationError as error:
-            fault = error.errors(include_input=False)[0]
-            where = ".".join(map(str, fault["loc"])) or "the file"
-            raise OperatorError(
-                f"{self._path}: {where}: {fault['msg']}", "mend it, or log in again"
-            ) from None
+            raise self._wrong(error) from None
 
-    def _decoded(self, key: str, entry: _Entry) -> Credentials | None:
-        username, password = entry.username, entry.password
+    def _wrong(self, error: ValidationError, place: str = "") -> OperatorError:
+        fault = error.errors(include_input=False)[0]
+        where = ".".join(filter(None, (place, *map(str, fault["loc"])))) or "the file"
+        return OperatorError(f"{self._path}: {where}: {fault['msg']}", "mend it, or log in again")
+
+    def _decoded(self, key: str, config: _File) -> Credentials | None:
+        """The credentials that the file itself has under a key."""
+        try:
+            entry = _Entry.model_validate((config.auths or {}).get(key) or {})
+        except ValidationError as error:
+            raise self._wrong(error, f"auths.{key}") from None
+        username, password = entry.username or "", entry.password or ""
         if entry.auth:
-            try:
-                username, _, password = (
-                    base64.b64decode(entry.auth, validate=True).decode().partition(":")
-                )
-            except (binascii.Error, UnicodeDecodeError):
-                username = ""
-            if not username:
+            try:  # as Go does, which passes over line ends
+                auth = entry.auth.replace("\r", "").replace("\n", "")
+                pair = base64.b64decode(auth, validate=True).decode()
+            except (ValueError, UnicodeDecodeError):
+                pair = ""
+            username, colon, password = pair.partition(":")
+            if not (username and colon):
                 raise OperatorError(
                     f"{self._path}: auths.{key}.auth is not base64 of username:password",
                     f"docker login {key}",
                 )
-        if not (username or entry.identitytoken):
+        identity, registry = entry.identitytoken or "", entry.registrytoken or ""
+        if not (username or identity or registry):
             return None
-        return Credentials(username, password.strip("\0"), entry.identitytoken)
+        return Credentials(username, password.strip("\0"), identity, registry_token=registry)
 
 
-def _keys(host: str) -> tuple[str, ...]:
-    """The keys that Docker uses for a registry, its own choice first."""
-    return (_HUB_KEY, *sorted(_HUB_HOSTS)) if host in _HUB_HOSTS else (host,)
+class _Place(NamedTuple):
+    """Where there may be credentials: the keys that mean the same, and the helper to ask."""
+
+    keys: Sequence[str]
+    helper: str | None
 
 
-def _matching(auths: dict[str, _Entry], keys: tuple[str, ...]) -> Iterator[tuple[str, _Entry]]:
-    """Entries under these keys themselves, then those under URLs of the same hosts, which older
-    logins wrote.
+def _places(repository: ImageReference, config: _File) -> Iterator[_Place]:
+    """Where there may be credentials for a repository, the nearest first.
+
+    Keys may be URLs, which older logins wrote: `https://HOST/v1/` means the host.
     """
-    yield from ((key, auths[key]) for key in keys if key in auths)
-    yield from (
-        (key, entry) for key, entry in auths.items() if key not in keys and _host_of(key) in keys
-    )
-
-
-def _host_of(key: str) -> str:
-    return key.rpartition("://")[2].partition("/")[0]
+    host, auths, helpers = repository.registry, config.auths or {}, config.helpers or {}
+    names = _HUB_HOSTS if host in _HUB_HOSTS else {host}
+    hosts = [_HUB_KEY, *sorted(_HUB_HOSTS)] if host in _HUB_HOSTS else [host]
+    folders = []
+    for key in {**auths, **helpers}:
+        name, _, path = key.rpartition("://")[2].strip("/").partition("/")
+        if name in names and path in _OF_HOST:
+            hosts.append(key)
+        elif name in names and f"{repository.path}/".startswith(f"{path}/"):
+            folders.append((-len(path), key))
+    for _, key in sorted(folders):
+        yield _Place([key], helpers.get(key, config.store) or None)
+    helper = next((helpers[key] for key in hosts if key in helpers), config.store)
+    yield _Place(hosts, helper or None)
 
 
 def _encoded(credentials: Credentials) -> dict[str, str]:
@@ -181,10 +219,16 @@ def _encoded(credentials: Credentials) -> dict[str, str]:
     entry = {
         "auth": base64.b64encode(pair.encode()).decode(),
         "identitytoken": credentials.identity_token,
+        "registrytoken": credentials.registry_token,
     }
     if not credentials.username:
         del entry["auth"]
     return {key: value for key, value in entry.items() if value}
+
+
+def _is_there(helper: str | None) -> bool:
+    """Whether docker can run the helper; it would fail where it cannot."""
+    return bool(helper) and shutil.which(f"docker-credential-{helper}") is not None
 
 
 def _ask_helper(name: str, server: str) -> Credentials | None:
@@ -202,19 +246,19 @@ def _ask_helper(name: str, server: str) -> Credentials | None:
             check=False,
         )
     except OSError as error:
-        raise OperatorError(
+        raise HelperError(
             f"The credential helper {program} cannot be run: {error.strerror}",
             f"install {program}, or remove it from docker's config.json",
         ) from None
     except subprocess.TimeoutExpired:
-        raise OperatorError(
+        raise HelperError(
             f"The credential helper {program} gave no answer for {server} in {HELPER_TIMEOUT:.0f} s",
             hint,
         ) from None
     if done.returncode != 0:
         if done.stdout.strip() == _NOT_FOUND:
             return None
-        raise OperatorError(
+        raise HelperError(
             f"The credential helper {program} failed for {server}: exit code {done.returncode}",
             hint,
         )
@@ -225,7 +269,7 @@ def _read_answer(output: bytes, program: str, hint: str) -> Credentials | None:
     try:
         answer = _Answer.model_validate_json(output)
     except ValidationError:
-        raise OperatorError(f"The credential helper {program} gave no valid answer", hint) from None
+        raise HelperError(f"The credential helper {program} gave no valid answer", hint) from None
     if not (answer.username or answer.secret):  # how some say that they have nothing
         return None
     if answer.username == _IDENTITY_TOKEN:

@@ -12,12 +12,12 @@ from imagemill.errors import (
     ServiceUnreachable,
     TransientError,
 )
+from imagemill.http import Answer, host_of
 from imagemill.reference import ImageReference
-from imagemill.registries.transport import Answer, host_of
+from imagemill.text import one_line
 
 _ABSENT = frozenset({"MANIFEST_UNKNOWN", "NAME_UNKNOWN", "NOT_FOUND"})  # the last is Harbor's
 _VERBS = {"pull": "pull from", "pull,push": "push to", "pull,push,delete": "delete from"}
-_TOLD = 200
 
 
 class _Error(BaseModel):
@@ -36,10 +36,16 @@ def says_absent(answer: Answer) -> bool:
     return answer.status == 404 and any(error.code in _ABSENT for error in _errors(answer))
 
 
-def denied(reference: ImageReference, actions: str, reason: str) -> PermissionDenied:
-    """The registry does not let us do `actions` (of a token's scope) on the repository."""
+def denied(
+    reference: ImageReference, actions: str, reason: str, fault: str = ""
+) -> PermissionDenied:
+    """The registry does not let us do `actions` (of a token's scope) on the repository.
+
+    `fault` says what could not be asked for credentials.
+    """
     return PermissionDenied(
-        f"No permission to {_VERBS[actions]} {reference.repository}: {reason}",
+        f"No permission to {_VERBS[actions]} {reference.repository}: {reason}"
+        f"{'; ' if fault else ''}{fault}",
         f"give the workers credentials for {reference.registry} that may {actions} {reference.path}:"
         " docker login, or a credential helper in docker's config.json",
         action=actions,
@@ -47,14 +53,16 @@ def denied(reference: ImageReference, actions: str, reason: str) -> PermissionDe
     )
 
 
-def failure(answer: Answer, reference: ImageReference, actions: str) -> ImagemillError:
+def failure(
+    answer: Answer, reference: ImageReference, actions: str, fault: str = ""
+) -> ImagemillError:
     """The error for an answer that is not what was asked for, of the registry or of its token
     server.
     """
     server = host_of(answer.url)
     said = _said(answer)
     if answer.status in (401, 403):
-        return denied(reference, actions, f"{server} answers {said}")
+        return denied(reference, actions, f"{server} answers {said}", fault)
     if answer.status == 429:
         hint = f"it limits requests, and allows more with credentials for {reference.registry}"
         return TransientError(
@@ -69,7 +77,7 @@ def failure(answer: Answer, reference: ImageReference, actions: str) -> Imagemil
             f"{server} refuses what was asked of {reference}: {said}",
             "check the registry's settings",
         )
-    return ServiceUnreachable(
+    return TransientError(
         f"{server} does not answer as a registry does: {said}, {answer.media_type or 'no content type'}",
         f"check that {reference.registry} is the host and port of a registry, and what is between",
     )
@@ -85,5 +93,4 @@ def _errors(answer: Answer) -> list[_Error]:
 def _said(answer: Answer) -> str:
     """The status, and the server's own words if it has any."""
     words = "; ".join(f"{error.code} {error.message or ''}".strip() for error in _errors(answer))
-    told = "".join(character if character.isprintable() else " " for character in words[:_TOLD])
-    return f"{answer.status} {told}".strip()
+    return f"{answer.status} {one_line(words)}".strip()

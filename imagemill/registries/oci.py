@@ -7,12 +7,12 @@ The API: https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md
 
 import hashlib
 
-from imagemill.errors import OperatorError, ServiceUnreachable, TransientError
+from imagemill.errors import ImagemillError, OperatorError, PermissionDenied, TransientError
+from imagemill.http import Answer, is_loopback, origin, request, speaks_http
 from imagemill.ports import Credentials
 from imagemill.reference import DOCKER_HUB, ImageReference, is_digest
 from imagemill.registries.authorization import Authorizations, CredentialSource
 from imagemill.registries.failures import failure, says_absent
-from imagemill.registries.transport import Answer, is_loopback, origin, request, speaks_http
 
 MANIFEST_TYPES = (
     "application/vnd.oci.image.index.v1+json",
@@ -42,15 +42,17 @@ class OciRegistry:
     def digest(self, reference: ImageReference) -> str | None:
         """See `Registry.digest`; with neither tag nor digest it is that of the tag `latest`."""
         name = reference.digest or reference.tag or "latest"
-        head = self._ask("HEAD", reference, name, _PULL)
-        if head.status == 200 and _DIGEST in head.headers:
-            return _checked(head.headers[_DIGEST], reference)
-        if head.status == 429 or head.status >= 500:
-            raise failure(head, reference, _PULL)
-        # A HEAD has no words. Only a GET tells an absent image from a server that is no registry,
-        # or why it is denied.
-        manifest = self._get(reference, name, _PULL)
-        return _digest_of(manifest, reference) if manifest else None
+        try:
+            return self._found(reference, name, _PULL)
+        except PermissionDenied as refusal:
+            if not self._authorizations.login(reference).credentials:
+                raise
+            # Many let nobody read a repository that is not there yet: whoever may push to it is
+            # told that it is not.
+            try:
+                return self._found(reference, name, _PUSH)
+            except PermissionDenied:
+                raise refusal from None
 
     def tag(self, reference: ImageReference, tags: tuple[str, ...]) -> None:
         """See `Registry.tag`; `ValueError` if `reference` has no digest.
@@ -73,7 +75,7 @@ class OciRegistry:
 
     def credentials(self, repository: ImageReference) -> Credentials | None:
         """See `Registry.credentials`."""
-        return self._source.credentials(repository.registry)
+        return self._source.login(repository).credentials
 
     def prepare(self, repository: ImageReference) -> None:
         """See `Registry.prepare`: a repository comes into being with the first push."""
@@ -94,7 +96,19 @@ class OciRegistry:
                 "delete it with the registry's own tools, or let the registry allow it",
             )
         if answer.status != 202 and not says_absent(answer):
-            raise failure(answer, reference, _DELETE)
+            raise self._failure(answer, reference, _DELETE)
+
+    def _found(self, reference: ImageReference, name: str, actions: str) -> str | None:
+        """The digest of the manifest `name`, asked for by the right to do these actions."""
+        head = self._ask("HEAD", reference, name, actions)
+        if head.status == 200 and _DIGEST in head.headers:
+            return _checked(head.headers[_DIGEST], reference)
+        if head.status == 429 or head.status >= 500:
+            raise self._failure(head, reference, actions)
+        # A HEAD has no words. Only a GET tells an absent image from a server that is no registry,
+        # or why it is denied.
+        manifest = self._get(reference, name, actions)
+        return _digest_of(manifest, reference) if manifest else None
 
     def _get(self, reference: ImageReference, name: str, actions: str) -> Answer | None:
         """The manifest `name`; None if the registry says that it has none."""
@@ -102,17 +116,17 @@ class OciRegistry:
         if says_absent(answer):
             return None
         if answer.status != 200 or answer.media_type not in MANIFEST_TYPES:
-            raise failure(answer, reference, actions)
+            raise self._failure(answer, reference, actions)
         return answer
 
     def _put(self, target: ImageReference, manifest: Answer, digest: str) -> None:
         """Store the same bytes under the tag of `target`."""
         answer = self._ask("PUT", target, target.tag or "", _PUSH, manifest)
         if answer.status != 201:
-            raise failure(answer, target, _PUSH)
+            raise self._failure(answer, target, _PUSH)
         stored = answer.headers.get(_DIGEST) or self.digest(target)
         if stored != digest:
-            raise ServiceUnreachable(
+            raise TransientError(
                 f"{target} was given {digest}, and is {stored}",
                 "does something else push this tag?",
             )
@@ -131,14 +145,15 @@ class OciRegistry:
         url = f"{self._base(reference.registry)}/v2/{reference.path}/manifests/{name}"
         headers = {"Content-Type": manifest.media_type} if manifest else _ACCEPT
         body = manifest.body if manifest else None
-        answer = request(
-            method, url, headers | self._authorizations.headers(reference, actions), body
-        )
+        login, reach = self._authorizations.headers(reference, actions), self._authorizations.reach
+        answer = request(method, url, headers | login, body, reach)
         if answer.status == 401 and origin(answer.url) == origin(url):
-            answer = request(
-                method, url, headers | self._authorizations.renew(answer, reference, actions), body
-            )
+            login = self._authorizations.renew(answer, reference, actions)
+            answer = request(method, url, headers | login, body, reach)
         return answer
+
+    def _failure(self, answer: Answer, reference: ImageReference, actions: str) -> ImagemillError:
+        return failure(answer, reference, actions, self._authorizations.login(reference).fault)
 
     def _base(self, host: str) -> str:
         if host not in self._plain and is_loopback(host) and speaks_http(host):
@@ -162,7 +177,7 @@ def _digest_of(manifest: Answer, reference: ImageReference) -> str:
 def _checked(digest: str, reference: ImageReference) -> str:
     """The digest that a registry answers with: it must be one, and the one that was asked for."""
     if not is_digest(digest) or reference.digest not in (None, digest):
-        raise ServiceUnreachable(
+        raise TransientError(
             f"{reference.registry} answers with the digest {digest!r} when asked for {reference}",
             "the registry, or a cache in front of it, is damaged",
         )

@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 
 from imagemill.ports import Credentials
+from imagemill.reference import ImageReference
+from imagemill.registries.authorization import Login
 
 
 @dataclass(frozen=True)
 class Always:
-    """The same credentials, or none, for every host."""
+    """The same credentials, or none, for every repository."""
 
     found: Credentials | None
 
-    def credentials(self, host: str) -> Credentials | None:
-        return self.found
+    def login(self, repository: ImageReference) -> Login:
+        return Login(self.found)

@@ -289,7 +289,7 @@ def test_exchange_that_fails_for_now_is_sent_once_and_is_neither_absent_nor_deni
 @pytest.mark.parametrize("body", [b"", b"{}", b"<html>", b'{"refresh_token": "a b"}'])
 def test_exchange_that_gives_no_token_is_no_registry_of_azure(front: Acr, body: bytes) -> None:
     front.fault = Response(200, {}, body)
-    with pytest.raises(ServiceUnreachable, match="gives no token"):
+    with pytest.raises(TransientError, match="gives no token"):
         adapter(front).digest(ImageReference(front.address, "a", "v1"))
 
 

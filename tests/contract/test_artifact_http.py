@@ -18,11 +18,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from urllib3 import Timeout
 
 import web
 from certificates import write_with_key
 from http_faults import FaultyProxy
+from imagemill import http
 from imagemill.errors import (
     BuildCancelled,
     ImagemillError,
@@ -33,9 +33,8 @@ from imagemill.errors import (
     UserError,
 )
 from imagemill.ports import Quiet
-from imagemill.sources.artifact import download as artifact_http
+from imagemill.sources.artifact.download import reach
 from imagemill.sources.artifact.source import ArtifactSource
-from imagemill.sources.artifact.url import Server
 from imagemill.sources.options import SourceOptions
 from servers import free_port
 from web import Request, Response, Web
@@ -331,6 +330,10 @@ NOT_PUBLIC = [
     "::ffff:a9fe:a9fe",
     "64:ff9b::169.254.169.254",
     "64:ff9b:1::1",
+    "::127.0.0.1",
+    "fec0::1",
+    "5f00::1",
+    "3fff::1",
     "2002:7f00:1::",
     "ff02::1",
 ]
@@ -348,9 +351,7 @@ class TestPrivateAddresses:
     ) -> None:
         made = source(site.url(), Names(archives=[[*others, address]]), networks=())
         error = fails(made, scratch, PermissionDenied)
-        assert error.message.startswith(
-            f"The worker may not read sources from archives.test:{site.port}: its address "
-        )
+        assert error.message.startswith(f"archives.test:{site.port} may not be asked: its address ")
         assert error.message.endswith(" is not public")
         assert error.hint.endswith("add its network to IMAGEMILL_SOURCE_NETWORKS")
         assert site.web.requests == []
@@ -406,7 +407,7 @@ class TestPrivateAddresses:
             PermissionDenied,
         )
         assert "its address 169.254.169.254 is not public" in error.message
-        assert "by http://" in fails(source(site.url("/a")), scratch, PermissionDenied).message
+        assert "without TLS" in fails(source(site.url("/a")), scratch, PermissionDenied).message
 
     def test_connection_is_made_to_the_address_that_was_looked_at(
         self, site: Site, scratch: Path
@@ -435,10 +436,8 @@ class TestPrivateAddresses:
         assert contents(source(site.url(), names).fetch(scratch, Quiet())) == FILES
 
     def test_public_addresses_are_allowed(self) -> None:
-        download = artifact_http.Download(
-            SourceOptions(), lambda host, port: ["140.82.112.3", "2606:50c0:8000::153"]
-        )
-        assert len(download._addresses(Server("https", "github.com", 443))) == 2
+        public = ["140.82.112.3", "2606:50c0:8000::153"]
+        assert len(reach(SourceOptions(), lambda *_: public).addresses("github.com", 443)) == 2
 
 
 class TestRedirects:
@@ -462,7 +461,7 @@ class TestRedirects:
             assert contents(made.fetch(scratch, Quiet())) == FILES
         else:
             error = fails(made, scratch, UserError)
-            assert error.message == f"{site.url('/0')} redirects more than 5 times"
+            assert error.message == f"archives.test:{site.port} redirects more than 5 times"
 
     @pytest.mark.parametrize(
         "location",
@@ -473,12 +472,12 @@ class TestRedirects:
     ) -> None:
         site.redirects("/a", location)
         error = fails(source(site.url("/a")), scratch, UserError)
-        assert f"archives.test:{site.port} redirects to what cannot be read" in error.message
+        assert f"archives.test:{site.port} redirects to what is no URL" in error.message
 
     def test_redirect_that_leaves_tls_is_refused(self, site: Site, scratch: Path) -> None:
         site.redirects("/a", "http://mirror.test/a")
         error = fails(source(site.url("/a")), scratch, PermissionDenied)
-        assert error.message.startswith("The worker does not read from mirror.test by http://")
+        assert error.message.endswith(" redirects to mirror.test without TLS")
         assert error.hint.endswith("add mirror.test to IMAGEMILL_SOURCE_INSECURE_HOSTS")
 
     @pytest.mark.parametrize("status", [403, 404, 429, 500, 418])
@@ -620,7 +619,7 @@ class TestFailures:
             source(site.url(host="other.test"), Names(other=HERE)), scratch, OperatorError
         )
         assert error.message.startswith(
-            f"The worker does not trust the certificate of other.test:{site.port}: Hostname "
+            f"The certificate of other.test:{site.port} is not trusted: Hostname "
         )
         assert site.web.requests == []
 
@@ -629,36 +628,34 @@ class TestFailures:
     ) -> None:
         monkeypatch.delenv("SSL_CERT_FILE")
         error = fails(source(site.url()), scratch, OperatorError)
-        assert "The worker does not trust the certificate of archives.test" in error.message
+        assert "The certificate of archives.test" in error.message
         assert "SSL_CERT_FILE" in error.hint
 
     def test_server_without_tls_is_told(self, tls: ssl.SSLContext, scratch: Path) -> None:
         site = Site()
         with web.serve(site) as site.web:
-            error = fails(source(site.url()), scratch, ServiceUnreachable)
-        assert error.message.startswith(
-            f"There is no TLS connection to archives.test:{site.port}: "
-        )
+            error = fails(source(site.url()), scratch, OperatorError)
+        assert error.message == f"archives.test:{site.port} does not speak TLS"
 
     def test_server_that_is_down_is_told(self, tls: ssl.SSLContext, scratch: Path) -> None:
         error = fails(source(f"https://archives.test:{free_port()}/a"), scratch, ServiceUnreachable)
-        assert error.message.endswith(" cannot be reached")
+        assert " cannot be reached: " in error.message
 
     def test_host_that_is_not_known_is_told(self, scratch: Path) -> None:
         error = fails(source("https://nowhere.test/a"), scratch, ServiceUnreachable)
         assert (
             error.message
-            == "The host nowhere.test is not known to the worker: Name or service not known"
+            == "The name of nowhere.test cannot be resolved: Name or service not known"
         )
 
     def test_name_that_cannot_be_one_is_told(self, scratch: Path) -> None:
         made = ArtifactSource(f"https://{'a' * 70}.test/a", SourceOptions())
-        assert "is not known to the worker" in fails(made, scratch, ServiceUnreachable).message
+        assert "cannot be a host" in fails(made, scratch, UserError).message
 
     def test_server_that_keeps_silent_is_told(
         self, scratch: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(artifact_http, "_TIMEOUT", Timeout(connect=5, read=0.1))
+        monkeypatch.setattr(http, "SILENCE_SECONDS", 0.1)
         with silent("127.0.0.1") as server:
             error = fails(
                 source(plain(server), insecure_hosts=frozenset({"127.0.0.1"})),
@@ -678,7 +675,7 @@ class TestFailures:
             error = fails(
                 source(f"https://archives.test:{port}/random"), scratch, ServiceUnreachable
             )
-        assert error.message == f"archives.test:{port} broke off its answer"
+        assert error.message == f"archives.test:{port} breaks off its answer"
 
     @pytest.mark.parametrize(
         "head",
@@ -692,14 +689,14 @@ class TestFailures:
         with speaking(answer) as url:
             made = source(url, insecure_hosts=frozenset({"127.0.0.1"}))
             assert fails(made, scratch, ServiceUnreachable).message.endswith(
-                " broke off its answer"
+                " breaks off its answer"
             )
 
     def test_answer_that_is_no_http_is_told(self, scratch: Path) -> None:
         with speaking(lambda connection: connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")) as url:
             made = source(url, insecure_hosts=frozenset({"127.0.0.1"}))
             assert fails(made, scratch, ServiceUnreachable).message.endswith(
-                " broke off its answer"
+                " breaks off its answer"
             )
 
 

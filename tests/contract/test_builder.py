@@ -28,18 +28,19 @@ from imagemill.errors import (
 from imagemill.messages import State
 from imagemill.ports import Builder, BuildInputs, Credentials, Registry
 from imagemill.reference import ImageReference
+from imagemill.registries.authorization import Login
 from imagemill.registries.docker_config import DockerConfig
 from imagemill.registries.oci import OciRegistry
 
 
-class Login:
+class User:
     """A source of credentials that has one login for all registries."""
 
     def __init__(self, username: str, password: str) -> None:
         self._credentials = Credentials(username, password)
 
-    def credentials(self, host: str) -> Credentials | None:
-        return self._credentials
+    def login(self, repository: ImageReference) -> Login:
+        return Login(self._credentials)
 
 
 class Renewed:
@@ -48,8 +49,9 @@ class Renewed:
     def __init__(self, *credentials: Credentials) -> None:
         self._credentials = list(credentials)
 
-    def credentials(self, host: str) -> Credentials | None:
-        return self._credentials.pop(0) if len(self._credentials) > 1 else self._credentials[0]
+    def login(self, repository: ImageReference) -> Login:
+        left = self._credentials
+        return Login(left.pop(0) if len(left) > 1 else left[0])
 
 
 def docker(request: pytest.FixtureRequest, folder: Path) -> Builder:
@@ -281,13 +283,13 @@ def write_password(users: Path, password: str) -> None:
     )
 
 
-def registry_with(login: Login | Renewed, address: str) -> Registry:
+def registry_with(login: User | Renewed, address: str) -> Registry:
     return OciRegistry(login, frozenset({address}))
 
 
 def test_the_registrys_credentials_are_used(builder: Builder, private_registry: str) -> None:
     image = ImageReference.parse(f"{private_registry}/{uuid.uuid4().hex}:abc")
-    registry = registry_with(Login("ann", "right"), private_registry)
+    registry = registry_with(User("ann", "right"), private_registry)
     digest = builder.build(
         BuildInputs(image), packed("FROM scratch\nCOPY a /\n", {"a": b"1"}), registry, Watched()
     )
@@ -303,7 +305,7 @@ def test_wrong_credentials_are_no_permission_for_the_repository(
         builder.build(
             BuildInputs(image),
             packed("FROM scratch\nCOPY a /\n", {"a": b"1"}),
-            registry_with(Login("ann", "wr0ng-passw0rd"), private_registry),
+            registry_with(User("ann", "wr0ng-passw0rd"), private_registry),
             progress,
         )
     assert f"{private_registry}/team/app" in caught.value.message
@@ -330,12 +332,12 @@ def test_a_push_that_outlives_its_credentials_goes_on_with_new_ones(
     progress = Watched(on={State.PUSHING: lambda: write_password(users, "new")})
     with servers.docker_registry(tmp_path, auth=users) as address:
         image = ImageReference.parse(f"{address}/team/app:abc")
-        assert registry_with(Login("ann", "old"), address).digest(image) is None
+        assert registry_with(User("ann", "old"), address).digest(image) is None
         given = registry_with(
             Renewed(old, old, new), address
         )  # for the build, for the push, and for the next one
         digest = builder.build(BuildInputs(image), packed(SMALL, {"a": b"1"}), given, progress)
-        assert registry_with(Login("ann", "new"), address).digest(image) == digest
+        assert registry_with(User("ann", "new"), address).digest(image) == digest
     assert pushes(progress) == 2
     assert "The credentials for the push have ended: going on with new ones" in progress.lines
 
@@ -392,7 +394,7 @@ def test_a_registry_that_is_away_is_a_service_unreachable(
 def test_a_base_image_that_is_in_a_private_registry_is_pulled_with_the_credentials(
     builder: Builder, private_registry: str
 ) -> None:
-    registry = registry_with(Login("ann", "right"), private_registry)
+    registry = registry_with(User("ann", "right"), private_registry)
     base = ImageReference.parse(f"{private_registry}/{uuid.uuid4().hex}:abc")
     builder.build(
         BuildInputs(base), packed("FROM scratch\nCOPY a /\n", {"a": b"1"}), registry, Watched()

@@ -11,14 +11,14 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
-from urllib3 import Timeout
 
 from credentials import Always
+from imagemill import http
 from imagemill.errors import (
     ImagemillError,
     OperatorError,
@@ -29,7 +29,6 @@ from imagemill.errors import (
 )
 from imagemill.ports import Credentials
 from imagemill.reference import ImageReference
-from imagemill.registries import transport
 from imagemill.registries.oci import MANIFEST_TYPES, OciRegistry
 from servers import free_port
 from web import Application, Request, Response, Web, serve
@@ -126,11 +125,9 @@ class TestDigest:
             Response(418),
         ],
     )
-    def test_server_that_is_no_registry_is_unreachable_never_absent(
-        self, response: Response
-    ) -> None:
+    def test_server_that_is_no_registry_is_an_error_never_absent(self, response: Response) -> None:
         error = error_of(response)
-        assert type(error) is ServiceUnreachable
+        assert type(error) is TransientError
         assert "does not answer as a registry does" in error.message
         assert "is the host and port of a registry" in error.hint
 
@@ -181,21 +178,21 @@ class TestDigest:
     @pytest.mark.parametrize("digest", ["", "sha256:abc", "v1", DIGEST.upper()])
     def test_header_that_is_no_digest_is_an_error(self, digest: str) -> None:
         error = error_of(Response(200, {"Docker-Content-Digest": digest}))
-        assert type(error) is ServiceUnreachable
+        assert type(error) is TransientError
         assert "answers with the digest" in error.message
 
     @pytest.mark.parametrize("response", [FOUND, BARE])
     def test_other_digest_than_the_one_asked_for_is_an_error(self, response: Response) -> None:
         with (
             serve(answering(response)) as web,
-            pytest.raises(ServiceUnreachable, match="answers with the digest"),
+            pytest.raises(TransientError, match="answers with the digest"),
         ):
             client().digest(image(web).with_digest(f"sha256:{'1' * 64}"))
 
     def test_endless_answer_is_an_error(self) -> None:
-        body = b" " * (transport.BODY_LIMIT + 1)
+        body = b" " * (http.BODY_LIMIT + 1)
         error = error_of(Response(200, {"Content-Type": MANIFEST_TYPES[0]}, body))
-        assert type(error) is ServiceUnreachable
+        assert type(error) is TransientError
         assert "more than 4 MiB" in error.message
 
 
@@ -239,7 +236,7 @@ class TestTag:
     ) -> None:
         with (
             serve(self.registry(Response(201, headers))) as web,
-            pytest.raises(ServiceUnreachable, match=f"was given {DIGEST}, and is"),
+            pytest.raises(TransientError, match=f"was given {DIGEST}, and is"),
         ):
             client().tag(image(web).with_digest(DIGEST), ("x",))
 
@@ -250,7 +247,7 @@ class TestTag:
             return Response(200, {**BARE.headers, "Docker-Content-Digest": DIGEST}, b"{}")
 
         with serve(answer) as web:
-            with pytest.raises(ServiceUnreachable, match="answers with the digest"):
+            with pytest.raises(TransientError, match="answers with the digest"):
                 client().tag(image(web).with_digest(DIGEST), ("x",))
             assert not web.asked("PUT", "")
 
@@ -287,7 +284,7 @@ class TestRedirects:
             serve(answering(FOUND)) as other,
             serve(self.behind(f"http://{other.address}/blob?sig=1", status)) as web,
         ):
-            assert client(USER).digest(image(web)) == DIGEST
+            assert client(USER, frozenset({other.address})).digest(image(web)) == DIGEST
             assert [r.method for r in other.requests] == ["HEAD"]
             assert "authorization" not in other.requests[0].headers
             assert other.requests[0].headers["accept"]
@@ -313,7 +310,9 @@ class TestRedirects:
                 return Response(307, {"Location": f"http://{other.address}{request.path}"})
 
             with serve(answer) as web:
-                client().tag(image(web).with_digest(DIGEST), ("x",))
+                client(insecure=frozenset({other.address})).tag(
+                    image(web).with_digest(DIGEST), ("x",)
+                )
             assert other.requests[-1].body == MANIFEST
 
     def test_login_that_another_server_asks_for_is_not_answered(self) -> None:
@@ -328,7 +327,7 @@ class TestRedirects:
 
     def test_circle_ends(self) -> None:
         error = error_of(Response(307, {"Location": "/v2/a/b/manifests/v1"}))
-        assert type(error) is ServiceUnreachable
+        assert type(error) is UserError
         assert "redirects more than 5 times" in error.message
 
     @pytest.mark.parametrize("location", ["http://[bad", "ftp://host/x", "https:"])
@@ -366,10 +365,14 @@ class TestLogin:
         return Response(200, {"Content-Type": "application/json"}, json.dumps(fields).encode())
 
     def error_of(
-        self, token: Response, challenge: str = "", found: Credentials = USER
+        self,
+        token: Response,
+        challenge: str = "",
+        found: Credentials = USER,
+        insecure: frozenset[str] = frozenset(),
     ) -> ImagemillError:
         with serve(self.guarded(token, challenge)) as web, pytest.raises(ImagemillError) as raised:
-            client(found).digest(image(web))
+            client(found, insecure).digest(image(web))
         assert raised.value.hint
         assert PASSWORD not in str(raised.value)
         return raised.value
@@ -386,7 +389,7 @@ class TestLogin:
         with serve(lambda _: self.token(token="good")) as other:
             challenge = f'Bearer realm="http://{other.address}/token?account=me",service="s"'
             with serve(self.guarded(HTML, challenge)) as web:
-                assert client().digest(image(web)) == DIGEST
+                assert client(insecure=frozenset({other.address})).digest(image(web)) == DIGEST
         assert other.requests[0].query == {
             "account": ["me"],
             "service": ["s"],
@@ -398,14 +401,14 @@ class TestLogin:
             scopes = "repository:a/b:pull repository:base/image:pull aws"
             challenge = f'Bearer realm="http://{other.address}/token",service="s",scope="{scopes}"'
             with serve(self.guarded(HTML, challenge)) as web:
-                assert client().digest(image(web)) == DIGEST
+                assert client(insecure=frozenset({other.address})).digest(image(web)) == DIGEST
         assert other.requests[0].query["scope"] == scopes.split()
 
     def test_token_is_preferred_to_basic(self) -> None:
         with serve(lambda _: self.token(token="good")) as other:
             challenge = f'Basic realm="Realm, with comma", Bearer realm="http://{other.address}/t",service="s"'
             with serve(self.guarded(HTML, challenge)) as web:
-                assert client(USER).digest(image(web)) == DIGEST
+                assert client(USER, frozenset({other.address})).digest(image(web)) == DIGEST
 
     def test_token_that_is_not_accepted_any_more_is_replaced_once(self) -> None:
         good = {"token": "first"}
@@ -435,9 +438,9 @@ class TestLogin:
     @pytest.mark.parametrize(
         "response", [HTML, token(), token(token=""), token(token="a\nb: c"), token(token=3)]
     )
-    def test_token_server_without_a_token_is_unreachable(self, response: Response) -> None:
+    def test_token_server_without_a_token_is_an_error(self, response: Response) -> None:
         error = self.error_of(response)
-        assert type(error) is ServiceUnreachable
+        assert type(error) is TransientError
         assert "gives no token" in error.message
 
     def test_token_server_that_fails_is_unreachable(self) -> None:
@@ -462,7 +465,7 @@ class TestLogin:
     )
     def test_challenge_without_a_realm_is_an_error(self, challenge: str) -> None:
         error = self.error_of(HTML, challenge)
-        assert type(error) is ServiceUnreachable
+        assert type(error) is TransientError
         assert "asks for a token but not where to get it" in error.message
 
     @pytest.mark.parametrize("challenge", ["Negotiate", "nonsense", "Digest realm=x"])
@@ -476,6 +479,7 @@ class TestLogin:
             error = self.error_of(
                 Response(307, {"Location": f"http://{other.address}/"}),
                 found=Credentials("", "", PASSWORD),
+                insecure=frozenset({other.address}),
             )
             assert type(error) is OperatorError
             assert not other.requests
@@ -503,11 +507,12 @@ class TestConnections:
         script = textwrap.dedent("""
             import os, sys
             from imagemill.reference import ImageReference
+            from imagemill.registries.authorization import Login
             from imagemill.registries.oci import OciRegistry
 
             class Nobody:
-                def credentials(self, host):
-                    return None
+                def login(self, repository):
+                    return Login(None)
 
             image, registry = ImageReference.parse(sys.argv[1]), OciRegistry(Nobody())
             assert registry.digest(image.with_tag("parent"))
@@ -554,7 +559,7 @@ class TestConnections:
         assert raised.value.hint
 
     def test_silent_server_is_unreachable(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(transport, "TIMEOUT", Timeout(0.2))
+        monkeypatch.setattr(http, "SILENCE_SECONDS", 0.2)
         done = threading.Event()
 
         def answer(request: Request) -> Response:
@@ -594,12 +599,9 @@ def tls(certificate: Path) -> ssl.SSLContext:
 
 
 @pytest.fixture
-def trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The certificate is among those that the system trusts."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    transport._pool.cache_clear()
-    yield
-    transport._pool.cache_clear()
 
 
 class TestTls:
@@ -624,7 +626,7 @@ class TestTls:
             serve(answering(FOUND)) as web,
             pytest.raises(OperatorError, match="does not speak TLS") as raised,
         ):
-            transport.request("GET", f"https://{web.address}/v2/", {})
+            http.request("GET", f"https://{web.address}/v2/", {})
         assert web.address in raised.value.hint
 
     def test_insecure_host_is_asked_without_tls_at_once(self) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from imagemill.errors import ServiceUnreachable
-from imagemill.registries.transport import request
+from imagemill.http import request
 from web import Application, Request, Response, Web, serve
 
 HANG_UP = None

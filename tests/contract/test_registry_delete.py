@@ -7,7 +7,7 @@ import pytest
 
 from credentials import Always
 from http_faults import FaultyProxy
-from imagemill.errors import OperatorError, PermissionDenied, ServiceUnreachable
+from imagemill.errors import OperatorError, PermissionDenied, TransientError
 from imagemill.reference import ImageReference
 from imagemill.registries.oci import OciRegistry
 from images import Pusher
@@ -66,7 +66,7 @@ def test_tag_that_is_not_there_is_fine(
 
 def test_bare_404_may_be_anybodys(proxy: FaultyProxy, image: ImageReference) -> None:
     answer(proxy, 404)
-    with pytest.raises(ServiceUnreachable, match="does not answer as a registry does"):
+    with pytest.raises(TransientError, match="does not answer as a registry does"):
         delete(image)
 
 
@@ -92,7 +92,7 @@ def test_any_other_answer_is_an_error(
     proxy: FaultyProxy, image: ImageReference, status: int
 ) -> None:
     answer(proxy, status)
-    with pytest.raises(ServiceUnreachable):
+    with pytest.raises(TransientError):
         delete(image)
 
 

@@ -25,6 +25,7 @@ from aws_fixtures import REGION, own_client, use_keys
 from azure_fixtures import STORAGE, Certificate, Names
 from azure_token_server import OBJECT, Acr, acr
 from http_faults import FaultyProxy
+from imagemill import http
 from imagemill.cli.commands import cli
 from imagemill.config import LaunchConfig, Loaded
 from imagemill.doctor import Finding, Place, Verdict, examine
@@ -32,7 +33,6 @@ from imagemill.errors import PermissionDenied
 from imagemill.objects import store_for
 from imagemill.permissions import permissions
 from imagemill.reference import ImageReference
-from imagemill.registries import transport
 from imagemill.registries.docker_config import DockerConfig
 from imagemill.registries.oci import OciRegistry
 from servers import Server
@@ -82,7 +82,7 @@ def leading(monkeypatch: pytest.MonkeyPatch) -> Iterator[Leading]:
 
     monkeypatch.setattr(socket, "getaddrinfo", lead)
     yield led
-    transport._pool.cache_clear()  # connections that are kept lead there still
+    http._kept.cache_clear()  # connections that are kept lead there still
 
 
 # --- AWS ---

@@ -13,6 +13,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
+from imagemill.addresses import Resolve, system_addresses
 from imagemill.errors import UserError
 from imagemill.files.tree import Tree, UnsafePathError, room, write_all
 from imagemill.ports import Progress
@@ -25,7 +26,7 @@ from imagemill.sources.artifact.bucket import (
     StoredObject,
     bucket_of,
 )
-from imagemill.sources.artifact.download import Download, Resolve, system_addresses
+from imagemill.sources.artifact.download import Download
 from imagemill.sources.artifact.url import ArtifactUrl, parse
 from imagemill.sources.options import SourceOptions
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import NamedTuple
-from urllib.parse import quote, unquote, urljoin
+from urllib.parse import quote, unquote
 
 from imagemill.clouds.hosts import AZURE_BLOB
 from imagemill.errors import UserError
@@ -158,20 +158,6 @@ def server_of(url: str) -> Server:
             "The host of the source is not a host's name, nor that and a port", f"write {_FORMS}"
         )
     return Server(scheme, host, int(port) if port else DEFAULT_PORTS[scheme])
-
-
-def redirected(url: str, location: str) -> str:
-    """The URL that a server's `Location` names, without a fragment, fit to be asked for.
-
-    `UserError` if it is none. It may hold a signature: do not print it.
-    """
-    try:
-        target = urljoin(url, location).partition("#")[0]
-    except ValueError:
-        target = ""
-    server_of(target)
-    # Headers come as Latin-1, whatever they are in.
-    return quote(target.encode("latin-1", "replace"), safe=f"{_ENCODED_SAFE}?[]")
 
 
 def _located(head: str) -> ArtifactUrl:

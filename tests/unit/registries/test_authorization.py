@@ -4,10 +4,10 @@ import pytest
 from urllib3 import HTTPHeaderDict
 
 from imagemill.errors import OperatorError
+from imagemill.http import Answer
 from imagemill.ports import Credentials
 from imagemill.reference import ImageReference
-from imagemill.registries.authorization import Authorizations, parse_challenges
-from imagemill.registries.transport import Answer
+from imagemill.registries.authorization import Authorizations, Login, parse_challenges
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def test_challenges_are_read_by_scheme(
 
 
 class Source:
-    def credentials(self, host: str) -> Credentials | None:
-        return Credentials("user", "open-sesame")
+    def login(self, repository: ImageReference) -> Login:
+        return Login(Credentials("user", "open-sesame"))
 
 
 def refusal(url: str, realm: str) -> Answer:

@@ -11,12 +11,18 @@ import pytest
 
 from imagemill.errors import OperatorError
 from imagemill.ports import Credentials
+from imagemill.reference import ImageReference
 from imagemill.registries import docker_config
+from imagemill.registries.authorization import Login
 from imagemill.registries.docker_config import DockerConfig
 
 HUB = "https://index.docker.io/v1/"
 PASSWORD = "open:sesame"
 USER = Credentials("user", PASSWORD)
+
+
+def of(host: str, path: str = "team/model") -> ImageReference:
+    return ImageReference(host, path)
 
 
 def encoded(username: str = "user", password: str = PASSWORD) -> dict[str, str]:
@@ -70,14 +76,15 @@ class TestFile:
             "https://host.io:5000",
             "http://host.io:5000/",
             "https://host.io:5000/v2/",
-            "host.io:5000/path",
         ],
     )
     def test_entry_is_found_however_its_key_is_written(
         self, config: Callable[..., DockerConfig], key: str
     ) -> None:
-        found = config(auths={"other.io": encoded("other"), key: encoded()}).credentials(
-            "host.io:5000"
+        found = (
+            config(auths={"other.io": encoded("other"), key: encoded()})
+            .login(of("host.io:5000"))
+            .credentials
         )
         assert found == USER
 
@@ -85,14 +92,14 @@ class TestFile:
         self, config: Callable[..., DockerConfig]
     ) -> None:
         auths = {"https://host.io/v1/": encoded("old"), "host.io": encoded("new")}
-        found = config(auths=auths).credentials("host.io")
+        found = config(auths=auths).login(of("host.io")).credentials
         assert found == Credentials("new", PASSWORD)
 
     @pytest.mark.parametrize(
         "key", [HUB, "docker.io", "index.docker.io", "https://registry-1.docker.io/v2/"]
     )
     def test_docker_hub_has_many_names(self, config: Callable[..., DockerConfig], key: str) -> None:
-        assert config(auths={key: encoded()}).credentials("docker.io") == USER
+        assert config(auths={key: encoded()}).login(of("docker.io")).credentials == USER
 
     @pytest.mark.parametrize(
         "host", ["host.io", "host.io:5001", "host.i", "xhost.io:5000", "docker.io"]
@@ -100,41 +107,67 @@ class TestFile:
     def test_other_hosts_have_no_credentials(
         self, config: Callable[..., DockerConfig], host: str
     ) -> None:
-        assert config(auths={"host.io:5000": encoded()}).credentials(host) is None
+        assert config(auths={"host.io:5000": encoded()}).login(of(host)).credentials is None
 
     def test_identity_token(self, config: Callable[..., DockerConfig]) -> None:
         auths = {
             "a.io": {**encoded("user", ""), "identitytoken": "token"},
             "b.io": {"identitytoken": "token"},
         }
-        assert config(auths=auths).credentials("a.io") == Credentials("user", "", "token")
-        assert config(auths=auths).credentials("b.io") == Credentials("", "", "token")
+        assert config(auths=auths).login(of("a.io")).credentials == Credentials("user", "", "token")
+        assert config(auths=auths).login(of("b.io")).credentials == Credentials("", "", "token")
 
     def test_user_and_password_in_clear(self, config: Callable[..., DockerConfig]) -> None:
         assert (
-            config(auths={"a.io": {"username": "user", "password": PASSWORD}}).credentials("a.io")
+            config(auths={"a.io": {"username": "user", "password": PASSWORD}})
+            .login(of("a.io"))
+            .credentials
             == USER
         )
 
     @pytest.mark.parametrize(
-        "keys", [{}, {"auths": {}}, {"auths": None, "credHelpers": None}, {"auths": {"a.io": {}}}]
+        "keys",
+        [
+            {},
+            {"auths": {}},
+            {"auths": None, "credHelpers": None, "credsStore": None},
+            {"auths": {"a.io": {}}},
+            {"auths": {"a.io": None, "b.io": encoded()}},
+            {"auths": {"a.io": {"auth": None, "username": None}}},
+            {"auths": {"b.io": {"auth": "!"}, "c.io": 1}},
+        ],
     )
     def test_nothing_in_it_is_no_credentials(
         self, config: Callable[..., DockerConfig], keys: dict[str, Any]
     ) -> None:
-        assert config(**keys).credentials("a.io") is None
+        assert config(**keys).login(of("a.io")).credentials is None
+
+    @pytest.mark.parametrize("text", ["", " \n", "null"])
+    def test_empty_file_is_no_credentials(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "config.json").write_text(text)
+        assert DockerConfig(tmp_path).login(of("a.io")) == Login(None)
+        assert DockerConfig(tmp_path).private_copy("a.io", None)["cliPluginsExtraDirs"]
+
+    def test_line_ends_in_base64_are_passed_over(self, config: Callable[..., DockerConfig]) -> None:
+        auth = base64.encodebytes(f"_json_key:{'x' * 200}".encode()).decode()
+        found = config(auths={"a.io": {"auth": auth.replace("\n", "\r\n")}}).login(of("a.io"))
+        assert found.credentials == Credentials("_json_key", "x" * 200)
+
+    def test_token_for_the_registry_itself(self, config: Callable[..., DockerConfig]) -> None:
+        found = config(auths={"a.io": {"registrytoken": "token"}}).login(of("a.io"))
+        assert found.credentials == Credentials("", "", registry_token="token")
 
     def test_no_file_is_no_credentials(self, tmp_path: Path) -> None:
-        assert DockerConfig(tmp_path / "missing").credentials("a.io") is None
+        assert DockerConfig(tmp_path / "missing").login(of("a.io")).credentials is None
 
     def test_file_is_read_each_time(self, config: Callable[..., DockerConfig]) -> None:
         found = config(auths={"a.io": encoded("first")})
-        assert found.credentials("a.io") == Credentials("first", PASSWORD)
+        assert found.login(of("a.io")).credentials == Credentials("first", PASSWORD)
         config(auths={"a.io": encoded("second")})
-        assert found.credentials("a.io") == Credentials("second", PASSWORD)
+        assert found.login(of("a.io")).credentials == Credentials("second", PASSWORD)
 
     @pytest.mark.parametrize(
-        "text", ["", "{", "\udcff", f'{{"auths": {{"a.io": {{"auth": "{PASSWORD}"}}}}']
+        "text", ["{", "\udcff", f'{{"auths": {{"a.io": {{"auth": "{PASSWORD}"}}}}']
     )
     def test_file_that_is_not_json_is_an_error_that_names_it(
         self, tmp_path: Path, text: str
@@ -143,13 +176,13 @@ class TestFile:
         with pytest.raises(
             OperatorError, match=r"config\.json cannot be read: it is not JSON"
         ) as raised:
-            DockerConfig(tmp_path).credentials("a.io")
+            DockerConfig(tmp_path).login(of("a.io"))
         assert PASSWORD not in str(raised.value)
 
     def test_file_that_cannot_be_read_is_an_error(self, tmp_path: Path) -> None:
         (tmp_path / "config.json").mkdir()
         with pytest.raises(OperatorError, match=r"config\.json cannot be read: Is a directory"):
-            DockerConfig(tmp_path).credentials("a.io")
+            DockerConfig(tmp_path).login(of("a.io"))
 
     @pytest.mark.parametrize(
         ("keys", "where"),
@@ -167,7 +200,7 @@ class TestFile:
         self, config: Callable[..., DockerConfig], keys: dict[str, Any], where: str
     ) -> None:
         with pytest.raises(OperatorError) as raised:
-            config(**keys).credentials("a.io")
+            config(**keys).login(of("a.io"))
         assert where in raised.value.message
         assert raised.value.hint
         assert PASSWORD not in f"{raised.value} {raised.value.__context__!r}"
@@ -179,8 +212,10 @@ class TestHelpers:
     ) -> None:
         asked = helper("one", prints("user", PASSWORD))
         helper("common", prints("wrong", "wrong"))
-        found = config(credHelpers={"a.io:5000": "one"}, credsStore="common").credentials(
-            "a.io:5000"
+        found = (
+            config(credHelpers={"a.io:5000": "one"}, credsStore="common")
+            .login(of("a.io:5000"))
+            .credentials
         )
         assert found == USER
         assert asked.read_text() == "get a.io:5000\n"
@@ -190,95 +225,125 @@ class TestHelpers:
     ) -> None:
         helper("one", prints("wrong", "wrong"))
         helper("common", prints("user", PASSWORD))
-        assert config(credHelpers={"b.io": "one"}, credsStore="common").credentials("a.io") == USER
+        assert config(credHelpers={"b.io": "one"}, credsStore="common").login(of("a.io")) == Login(
+            USER
+        )
 
     @pytest.mark.parametrize("key", [HUB, "docker.io", "index.docker.io"])
     def test_docker_hub_is_asked_for_by_its_url(
         self, config: Callable[..., DockerConfig], helper: Callable[[str, str], Path], key: str
     ) -> None:
         asked = helper("one", prints("user", PASSWORD))
-        assert config(credHelpers={key: "one"}).credentials("docker.io") == USER
+        assert config(credHelpers={key: "one"}).login(of("docker.io")).credentials == USER
         assert asked.read_text() == f"get {HUB}\n"
 
     def test_identity_token_of_a_helper(
         self, config: Callable[..., DockerConfig], helper: Callable[[str, str], Path]
     ) -> None:
         helper("one", prints("<token>", "token"))
-        assert config(credsStore="one").credentials("a.io") == Credentials("", "", "token")
+        assert config(credsStore="one").login(of("a.io")).credentials == Credentials(
+            "", "", "token"
+        )
 
     @pytest.mark.parametrize("script", [not_found(), prints("", "")])
     def test_helper_that_has_nothing_leaves_it_to_the_file(
         self, config: Callable[..., DockerConfig], helper: Callable[[str, str], Path], script: str
     ) -> None:
         helper("one", script)
-        assert config(credsStore="one").credentials("a.io") is None
-        assert config(credsStore="one", auths={"a.io": encoded()}).credentials("a.io") == USER
+        assert config(credsStore="one").login(of("a.io")).credentials is None
+        assert config(credsStore="one", auths={"a.io": encoded()}).login(of("a.io")) == Login(USER)
 
     def test_empty_helper_is_the_file(
         self, config: Callable[..., DockerConfig], helper: Callable[[str, str], Path]
     ) -> None:
         asked = helper("one", prints("wrong", "wrong"))
-        found = config(
-            credsStore="one", credHelpers={"a.io": ""}, auths={"a.io": encoded()}
-        ).credentials("a.io")
+        found = (
+            config(credsStore="one", credHelpers={"a.io": ""}, auths={"a.io": encoded()})
+            .login(of("a.io"))
+            .credentials
+        )
         assert found == USER
         assert not asked.exists()
 
     @pytest.mark.parametrize(
-        "script", [f"echo '{PASSWORD}'; exit 1", f"echo '{PASSWORD}' >&2; exit 3"]
+        ("script", "fault"),
+        [
+            (f"echo '{PASSWORD}'; exit 1", "failed for a.io: exit code 1"),
+            (f"echo '{PASSWORD}' >&2; exit 3", "failed for a.io: exit code 3"),
+            ("", "gave no valid answer"),
+            (f"echo {PASSWORD}", "gave no valid answer"),
+            (f"""echo '{{"Username": "{PASSWORD}"}}'""", "gave no valid answer"),
+            ("exec sleep 60", "gave no answer for a.io in 0 s"),
+            (None, "cannot be run: No such file or directory"),
+        ],
     )
-    def test_helper_that_fails_is_an_error_and_not_no_credentials(
-        self, config: Callable[..., DockerConfig], helper: Callable[[str, str], Path], script: str
-    ) -> None:
-        helper("one", script)
-        with pytest.raises(
-            OperatorError, match=r"docker-credential-one failed for a\.io: exit code [13]"
-        ) as raised:
-            config(credsStore="one", auths={"a.io": encoded()}).credentials("a.io")
-        assert "echo a.io | docker-credential-one get" in raised.value.hint
-        assert PASSWORD not in str(raised.value)
-
-    @pytest.mark.parametrize(
-        "script", ["", f"echo {PASSWORD}", f"""echo '{{"Username": "{PASSWORD}"}}'"""]
-    )
-    def test_helper_that_answers_nonsense_is_an_error(
-        self, config: Callable[..., DockerConfig], helper: Callable[[str, str], Path], script: str
-    ) -> None:
-        helper("one", script)
-        with pytest.raises(
-            OperatorError, match="docker-credential-one gave no valid answer"
-        ) as raised:
-            config(credsStore="one").credentials("a.io")
-        assert PASSWORD not in str(raised.value)
-
-    def test_helper_that_is_not_installed_is_an_error(
-        self, config: Callable[..., DockerConfig]
-    ) -> None:
-        with pytest.raises(
-            OperatorError, match="docker-credential-absent cannot be run: No such file"
-        ) as raised:
-            config(credsStore="absent", auths={"a.io": encoded()}).credentials("a.io")
-        assert "install docker-credential-absent" in raised.value.hint
-
-    def test_helper_that_hangs_is_an_error(
+    def test_helper_that_cannot_be_asked_is_passed_over_and_told(
         self,
         config: Callable[..., DockerConfig],
         helper: Callable[[str, str], Path],
         monkeypatch: pytest.MonkeyPatch,
+        script: str | None,
+        fault: str,
     ) -> None:
-        monkeypatch.setattr(docker_config, "HELPER_TIMEOUT", 0.2)
-        helper("one", "exec sleep 60")
-        with pytest.raises(OperatorError, match=r"docker-credential-one gave no answer for a\.io"):
-            config(credsStore="one").credentials("a.io")
+        if script and "sleep" in script:
+            monkeypatch.setattr(docker_config, "HELPER_TIMEOUT", 0.2)
+        if script is not None:
+            helper("one", script)
+        told = f"The credential helper docker-credential-one {fault}"
+        assert config(credsStore="one").login(of("a.io")) == Login(None, told)
+        found = config(credsStore="one", auths={"a.io": encoded()}).login(of("a.io"))
+        assert found == Login(USER, told)
+        assert PASSWORD not in told
+
+
+class TestPaths:
+    @pytest.mark.parametrize(
+        ("path", "user"),
+        [
+            ("team-a/model", "a"),
+            ("team-a/deep/model", "deep"),
+            ("team-a/deeper/model", "a"),
+            ("team-a", "a"),
+            ("team-ab/model", "host"),
+            ("team-c/model", "c"),
+            ("other", "host"),
+        ],
+    )
+    def test_longest_entry_that_is_the_repository_or_above_it_wins(
+        self, config: Callable[..., DockerConfig], path: str, user: str
+    ) -> None:
+        auths = {
+            "a.io": encoded("host"),
+            "a.io/team-a": encoded("a"),
+            "a.io/team-a/deep/": encoded("deep"),
+            "https://a.io/team-c": encoded("c"),
+            "b.io/other": encoded("b"),
+        }
+        found = config(auths=auths).login(of("a.io", path)).credentials
+        assert found == Credentials(user, PASSWORD)
+
+    def test_entry_of_another_folder_is_not_sent(self, config: Callable[..., DockerConfig]) -> None:
+        made = config(auths={"a.io/team-a": encoded("a")})
+        assert made.login(of("a.io", "team-b/model")) == Login(None)
+
+    def test_helper_is_asked_for_the_folder_that_has_an_entry(
+        self, config: Callable[..., DockerConfig], helper: Callable[[str, str], Path]
+    ) -> None:
+        asked = helper("one", prints("user", PASSWORD))
+        made = config(credsStore="one", auths={"a.io/team-a": {}})
+        assert made.login(of("a.io", "team-a/model")).credentials == USER
+        assert asked.read_text() == "get a.io/team-a\n"
 
 
 class TestPrivateCopy:
     def test_it_has_all_credentials_and_those_of_the_destination(
-        self, config: Callable[..., DockerConfig]
+        self, config: Callable[..., DockerConfig], helper: Callable[[str, str], Path]
     ) -> None:
+        helper("one", "")
+        helper("common", "")
         own = config(
             auths={"a.io": encoded()},
-            credHelpers={"b.io": "one"},
+            credHelpers={"b.io": "one", "d.io": "absent"},
             credsStore="common",
             proxies={"default": {"httpProxy": "http://proxy"}},
             currentContext="elsewhere",
@@ -303,7 +368,7 @@ class TestPrivateCopy:
                 copy = config(auths={host: encoded("old")}, credsStore="absent").private_copy(
                     host, credentials
                 )
-                assert config(**copy).credentials(host) == credentials
+                assert config(**copy).login(of(host)).credentials == credentials
 
     def test_without_credentials_it_is_what_the_worker_has(
         self, config: Callable[..., DockerConfig]

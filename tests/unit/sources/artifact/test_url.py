@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from imagemill.errors import UserError
-from imagemill.sources.artifact.url import ArtifactUrl, Server, parse, redirected, server_of
+from imagemill.sources.artifact.url import ArtifactUrl, Server, parse, server_of
 
 SHA = "0123456789abcdef" * 4
 BLOB = "https://account.blob.core.windows.net"
@@ -248,41 +248,6 @@ def test_any_text_is_an_artifact_or_a_users_error(tail: str) -> None:
         assert parse(str(url)) == url
         assert str(parse(str(url))) == str(url)
         assert url.location.isascii()
-
-
-@given(st.text(max_size=40) | st.text("htps:/@#?%.[]0a\n\xff", max_size=40))
-def test_any_redirect_is_a_url_that_can_be_asked_for_or_a_users_error(location: str) -> None:
-    try:
-        target = redirected("https://host/a/b", location)
-    except UserError:
-        return
-    assert target.isascii()
-    assert target.isprintable()
-    assert " " not in target
-    assert server_of(target).scheme in ("https", "http")
-
-
-@pytest.mark.parametrize(
-    ("location", "target"),
-    [
-        ("c.tar", "https://host:8443/a/c.tar"),
-        ("/c?x=%20&y=1#z", "https://host:8443/c?x=%20&y=1"),
-        ("//Other/c", "https://Other/c"),
-        ("http://[::1]:80/c d", "http://[::1]:80/c%20d"),
-        ("é".encode().decode("latin-1"), "https://host:8443/a/%C3%A9"),
-    ],
-)
-def test_redirect_is_read_as_browsers_do(location: str, target: str) -> None:
-    assert redirected("https://host:8443/a/b", location) == target
-
-
-@pytest.mark.parametrize(
-    "location",
-    ["ftp://host/a", "file:///etc/passwd", "https://u:p@host/", "https://[/", "gopher://x"],
-)
-def test_redirect_elsewhere_is_refused(location: str) -> None:
-    with pytest.raises(UserError):
-        redirected("https://host/a", location)
 
 
 def test_server_of_a_url() -> None:
