@@ -10,7 +10,7 @@ help:
 	@echo 'make check    lint, format, types, import rules'
 	@echo 'make format   write the format that make check wants'
 	@echo 'make schemas  write docs/schema from the models'
-	@echo 'make bench    measure, print a table and write benchmarks/results.json'
+	@echo 'make bench    measure, print a table and write benchmarks/results.json (SMOKE=1: only see whether it runs)'
 	@echo 'make chaos    break a whole service at each point of each step, and in storms; takes an hour or two'
 	@echo 'make setup    make .venv with everything in it'
 
@@ -33,6 +33,7 @@ demo: .venv/installed
 test: setup
 	scripts/services install --for test
 	python -m pytest --numprocesses 2 --dist loadfile
+	$(MAKE) bench SMOKE=1
 
 # Only this names a real cluster to the tests: a plain `make test` never touches one.
 test-cluster: export IMAGEMILL_TEST_KUBECONFIG := $(or $(IMAGEMILL_TEST_KUBECONFIG),$(KUBECONFIG))
@@ -61,4 +62,4 @@ chaos: setup
 
 bench: setup
 	scripts/services install --for test
-	python benchmarks/run.py
+	python -m benchmarks.run $(if $(SMOKE),--smoke) $(ONLY)

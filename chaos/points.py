@@ -27,7 +27,7 @@ from celery.signals import (
 POLL = 0.02
 """Seconds between two looks for `go`."""
 
-_LAST = {"imagemill.report", "imagemill.report_failure"}
+_LAST = {"imagemill.report"}
 """Steps after which nothing is sent: they are `published` when Celery has stored their result."""
 
 
@@ -64,16 +64,16 @@ def _after(**_: Any) -> None:
 
 @worker_init.connect(weak=False)
 def _watch_states(**_: Any) -> None:
-    """Stand still where a step has noted its first state: in the middle of it."""
-    from tasks.step import Run
+    """Stand still where a step has been claimed and its first state noted: in the middle of it."""
+    from tasks.run import Run
 
-    enter = Run.enter
+    begin = Run.begin
 
-    def entered(run: Run, *arguments: Any) -> None:
-        enter(run, *arguments)
+    def begun(run: Run) -> None:
+        begin(run)
         _stand(_name(), "mid")
 
-    setattr(Run, "enter", entered)  # noqa: B010 (a method is not to be assigned)
+    setattr(Run, "begin", begun)  # noqa: B010 (a method is not to be assigned)
 
 
 @after_task_publish.connect(weak=False)

@@ -6,14 +6,20 @@
 
 The task is called by its name, so that no worker code is needed here. Every method raises
 `ServiceUnreachable` if broker or result backend does not answer.
+
+Importing this takes hardly longer than Celery and redis-py: what reads messages (pydantic) is
+imported when it is first used.
 """
 
+from __future__ import annotations
+
+import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from celery import Celery
 from celery.exceptions import CeleryError
@@ -22,21 +28,21 @@ from celery.result import AsyncResult
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from imagemill import connections, environment
 from imagemill.errors import ImagemillError, ServiceUnreachable, UserError
-from imagemill.messages import (
-    BuildReport,
-    BuildRequest,
-    Failure,
-    Message,
-    State,
-    StepTime,
-    UploadPlan,
-)
 from imagemill.names import BUILD_IMAGE, BUILD_KEEP_SECONDS, LIGHT, PLAN_UPLOAD
-from imagemill.state.journal import Event, Journal, connect
 
 if TYPE_CHECKING:
+    from imagemill.messages import (
+        BuildReport,
+        BuildRequest,
+        BuildStatus,
+        Failure,
+        StepTime,
+        UploadPlan,
+    )
     from imagemill.state.input_records import InputRecords
+    from imagemill.state.journal import Event, Journal
     from imagemill.why.record import InputRecord
 
 _READ_SECONDS = 1.0
@@ -46,44 +52,28 @@ _BACKEND_CHECK_SECONDS = 5.0
 """How often who waits asks the result backend too, in case that a build ended without a report."""
 
 
-class BuildStatus(Message):
-    """Where a build is now."""
-
-    id: str
-    state: State | Literal["SUCCEEDED", "FAILED", "CANCELLED"]
-    steps: tuple[StepTime, ...] = ()
-    cancelling: bool = False
-    report: BuildReport | None = None
-
-    @classmethod
-    def ended(cls, report: BuildReport) -> "BuildStatus":
-        names: dict[str, Literal["SUCCEEDED", "FAILED", "CANCELLED"]] = {
-            "succeeded": "SUCCEEDED",
-            "failed": "FAILED",
-            "cancelled": "CANCELLED",
-        }
-        return cls(id=report.id, state=names[report.status], steps=report.steps, report=report)
-
-
 class Client:
     """A connection to an Imagemill service. Connects on first use; safe to share between threads.
 
     `broker` and `backend` are Celery's URLs; the backend is Redis, and by default the broker.
-    `key_prefix` is the workers' IMAGEMILL_KEY_PREFIX. A URL that cannot be one is a `UserError`.
+    `key_prefix` is the workers' IMAGEMILL_KEY_PREFIX. What is not given comes from IMAGEMILL_BROKER,
+    IMAGEMILL_BACKEND and IMAGEMILL_KEY_PREFIX; a URL that cannot be one is a `UserError`.
     """
 
-    def __init__(self, broker: str, backend: str | None = None, *, key_prefix: str = "") -> None:
-        _check_scheme(
-            "broker",
-            broker,
-            "redis://HOST:6379/0, rediss://…, amqp://USER:PASSWORD@HOST:5672/ or amqps://…",
-        )
-        backend = backend or broker
-        _check_scheme("backend", backend, "redis://HOST:6379/0 or rediss://…")
-        if not backend.startswith(("redis", "unix")):
-            raise UserError(
-                "Results are kept in Redis", "give its URL as backend, or set IMAGEMILL_BACKEND"
-            )
+    def __init__(
+        self,
+        broker: str | None = None,
+        backend: str | None = None,
+        *,
+        key_prefix: str | None = None,
+    ) -> None:
+        if broker is None:
+            broker = environment.variable("IMAGEMILL_BROKER")
+            backend = backend or environment.variable("IMAGEMILL_BACKEND")
+        if key_prefix is None:
+            key_prefix = environment.variable("IMAGEMILL_KEY_PREFIX") or ""
+        broker = connections.broker_url(broker)
+        backend = connections.backend_url(backend, broker)
         self.app = Celery("imagemill-client", broker=broker, backend=backend, set_as_current=False)
         self.app.conf.update(_client_configuration(broker, key_prefix))
         self._key_prefix = key_prefix
@@ -107,31 +97,53 @@ class Client:
         self._journal.redis.close()
         self.app.close()
 
-    def submit(self, request: BuildRequest | None = None, **fields: Any) -> str:
-        """Ask for a build, by a `BuildRequest` or by its fields; returns the build's id at once.
+    def submit(
+        self,
+        source: str | os.PathLike[str] | BuildRequest,
+        destination: str | None = None,
+        *,
+        tags: Sequence[str] = (),
+        dockerfile: str | None = None,
+        target: str | None = None,
+        build_args: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        platform: str | None = None,
+        secrets: Sequence[str] = (),
+        python: str | None = None,
+        base_image: str | None = None,
+        accelerator: str | None = None,
+        entrypoint: Sequence[str] | None = None,
+        config: str | None = None,
+        force: bool = False,
+        timeout: float | None = None,
+        revision: str | None = None,
+        source_url: str | None = None,
+    ) -> str:
+        """Ask for a build; returns the build's id at once. A value that is wrong is a `UserError`.
 
-        A field that is wrong is a `UserError`. A source may be any path; workers elsewhere want an
-        absolute one.
+        source       what to build: a folder or an archive that the workers can read, as an absolute
+                     path (see docs/python.md), https://, s3://, gs://, git+https://HOST/PATH@REF,
+                     docker-image://REFERENCE; or a whole `BuildRequest`, and nothing else then
+        destination  repository to push to, without a tag; default: the workers' config's
+        tags         tags to add beside the source hash
+        dockerfile   path of the Dockerfile within the source; default: Dockerfile, or a generated one
+        target       stage to build, of a Dockerfile with several
+        build_args   values of the Dockerfile's ARGs; not for secrets
+        labels       labels of the image
+        platform     such as linux/amd64; default: the config's, else the builder's own
+        secrets      ids of build secrets, whose values are files on the workers
+        python, base_image, accelerator, entrypoint
+                     of the Dockerfile that is generated for a source without one: version of Python,
+                     base image, cuda or cuda12.4 …, what the image runs, word by word
+        config       name of a launch config in the workers' config folder
+        force        build even if the image exists
+        timeout      seconds that the build may take once it has started
+        revision, source_url
+                     for the image's labels: revision of the source, and where it is published
         """
-        request = request or BuildRequest.parse(fields)
+        request = _request(**{name: value for name, value in locals().items() if name != "self"})
         build = uuid.uuid4().hex
-        with _reachable():
-            self._journal.enter(build, State.QUEUED, time.time())
-            self.app.send_task(
-                BUILD_IMAGE,
-                kwargs={"request": request.dump()},
-                task_id=build,
-                queue=LIGHT,
-                # Build arguments are for the worker, not for whoever looks at the broker's events.
-                argsrepr="()",
-                kwargsrepr="{}",
-                retry_policy={
-                    "max_retries": 3,
-                    "interval_start": 0.1,
-                    "interval_step": 0.3,
-                    "interval_max": 1,
-                },
-            )
+        self._send(build, request)
         return build
 
     def wait(self, build: str, timeout: float | None = None) -> BuildReport:
@@ -145,6 +157,8 @@ class Client:
 
     def status(self, build: str) -> BuildStatus:
         """Where the build is; `UserError` if nothing is known of it."""
+        from imagemill.messages import BuildStatus
+
         with _reachable():
             report = self._report(build)
             if report is not None:
@@ -166,13 +180,21 @@ class Client:
                 yield event.line
 
     def events(
-        self, build: str, *, follow: bool = True, timeout: float | None = None
+        self,
+        build: str,
+        *,
+        follow: bool = True,
+        timeout: float | None = None,
+        after: str = "0",
     ) -> Iterator[Event]:
         """States, log lines and, last, the report. Ends with the report, after `timeout` seconds,
-        or, unless `follow`, with what there is now.
+        or, unless `follow`, with what there is now. `after` is the position of an event: those
+        after it.
         """
+        from imagemill.state.journal import Event
+
         end = time.monotonic() + timeout if timeout is not None else None
-        position, asked = "0", time.monotonic()
+        position, asked = after, time.monotonic()
         with _reachable():
             self._known(build)
             while True:
@@ -196,6 +218,8 @@ class Client:
         Like a build, the question waits until a worker takes it; `ServiceUnreachable` if none has
         for `timeout` seconds. The error of a worker that cannot say it is raised here.
         """
+        from imagemill.messages import UploadPlan
+
         with _reachable():
             self._journal.redis.ping()  # Celery tries for long, and then tells what it has tried
             asked: AsyncResult[Any] = self.app.send_task(
@@ -236,7 +260,7 @@ class Client:
             else "ask again once its source is hashed",
         )
 
-    def inputs(self, source_hash: str) -> "InputRecord":
+    def inputs(self, source_hash: str) -> InputRecord:
         """The record of what the image with this source hash is made from; `UserError` if there is
         none (any more).
         """
@@ -265,8 +289,29 @@ class Client:
             worker: sorted(queue["name"] for queue in queues) for worker, queues in answers.items()
         }
 
+    def _send(self, build: str, request: BuildRequest) -> None:
+        from imagemill.messages import State
+
+        with _reachable():
+            self._journal.enter(build, State.QUEUED, time.time())
+            self.app.send_task(
+                BUILD_IMAGE,
+                kwargs={"request": request.dump()},
+                task_id=build,
+                queue=LIGHT,
+                # Build arguments are for the worker, not for whoever looks at the broker's events.
+                argsrepr="()",
+                kwargsrepr="{}",
+                retry_policy={
+                    "max_retries": 3,
+                    "interval_start": 0.1,
+                    "interval_step": 0.3,
+                    "interval_max": 1,
+                },
+            )
+
     @cached_property
-    def _inputs(self) -> "InputRecords":
+    def _inputs(self) -> InputRecords:
         from imagemill.state.input_records import (
             InputRecords,  # it brings all that reads sources, which few clients do
         )
@@ -287,6 +332,8 @@ class Client:
 
     def _result(self, build: str) -> BuildReport | None:
         """What the result backend says of a build that has ended."""
+        from imagemill.messages import BuildReport
+
         result: AsyncResult[Any] = AsyncResult(build, app=self.app)
         state, value = result.state, result.result
         if state == "SUCCESS" and isinstance(value, dict):
@@ -309,24 +356,36 @@ class Client:
         )
 
 
-def _check_scheme(what: str, url: str, forms: str) -> None:
-    """Kombu takes a URL without a scheme for the name of a transport. It is not repeated: it may
-    hold a password.
-    """
-    if "://" not in url:
+def _request(source: str | os.PathLike[str] | BuildRequest, **fields: Any) -> BuildRequest:
+    """Return the request of these fields, without those that say nothing."""
+    from imagemill.messages import BuildRequest
+
+    given = {
+        name: value
+        for name, value in fields.items()
+        if value is not None and value is not False and value != ()
+    }
+    if not isinstance(source, BuildRequest):
+        return BuildRequest.parse({"source": source, **given})
+    if given:
         raise UserError(
-            f"The {what}'s URL has no scheme",
-            f"write {forms} as {what}, or into IMAGEMILL_{what.upper()}",
+            f"A BuildRequest was given, and beside it {', '.join(given)}",
+            "give one or the other: request.model_copy(update={…}) is a request with other values",
         )
+    return source
 
 
 def open_journal(app: Celery, backend: str, key_prefix: str, patience: int = 6) -> Journal:
-    """The journals that lie beside the results of the application."""
+    """Return the journals that lie beside the results of the application."""
+    from imagemill.state.journal import Journal, connect
+
     results: Any = app.backend
     return Journal(connect(backend, patience=patience), key_prefix, results.get_key_for_task)
 
 
 def _failure(error: object) -> Failure:
+    from imagemill.messages import Failure
+
     if isinstance(error, ImagemillError):
         return Failure.of(error)
     return Failure(kind=type(error).__name__, message=str(error), hint="see the workers' log")

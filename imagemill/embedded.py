@@ -169,7 +169,9 @@ class EmbeddedService:
             "IMAGEMILL_BACKEND": self.broker,
             "IMAGEMILL_KEY_PREFIX": "",
             "IMAGEMILL_STATE_DIR": str(self._state),
+            "IMAGEMILL_CACHE_DIR": str(self._cache),
             "IMAGEMILL_SOURCE_ROOTS": "/",
+            "IMAGEMILL_ATTENDED": "1",
             **self._environment,
         }
         command = worker_command("worker.embedded", str(valkey), str(self._run), str(self._state))

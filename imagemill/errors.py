@@ -66,7 +66,7 @@ class TransientError(ImagemillError):
 
     `retry_after` is the number of seconds that the other side asked us to wait (HTTP Retry-After),
     if it did. `exhausted` says that it has been tried often enough below already, so that the step
-    does not try it again.
+    does not try it again; `refused` that there is nobody at the address at all.
     """
 
     def __init__(
@@ -76,10 +76,12 @@ class TransientError(ImagemillError):
         retry_after: float | None = None,
         *,
         exhausted: bool = False,
+        refused: bool = False,
     ) -> None:
         super().__init__(message, hint)
         self.retry_after = retry_after
         self.exhausted = exhausted
+        self.refused = refused
 
 
 class ServiceUnreachable(TransientError):

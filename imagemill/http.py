@@ -22,7 +22,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from socket import timeout as SocketTimeout  # noqa: N812
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from urllib3 import (
@@ -99,6 +99,12 @@ def registries(plain: frozenset[str] = frozenset()) -> Reach:
     return Reach(plain, (), LOCAL, plain, f"add its host to {setting}", setting)
 
 
+Body = bytes | BinaryIO | None
+"""What is sent with a question; a file is sent from its beginning, and its `Content-Length` has to
+be among the headers. It may take as long as the block of `time_limit` has.
+"""
+
+
 class Answer(NamedTuple):
     """A server's small answer; `url` is where it came from after redirects, and may hold a
     signature: do not print it.
@@ -126,7 +132,7 @@ def request(
     method: str,
     url: str,
     headers: Mapping[str, str],
-    body: bytes | None = None,
+    body: Body = None,
     reach: Reach | None = None,
 ) -> Answer:
     """Ask, follow redirects, and return the answer, whatever its status.
@@ -185,7 +191,7 @@ def opened(
     method: str,
     url: str,
     headers: Mapping[str, str],
-    body: bytes | None = None,
+    body: Body = None,
     reach: Reach | None = None,
 ) -> Iterator[Reply]:
     """Ask, follow redirects, and give the answer's head; its connection is kept if all has been
@@ -336,7 +342,7 @@ class _Exchange:
             raise builtins.TimeoutError("the time for the whole answer is over")
         return min(most, left)
 
-    def send(self, method: str, headers: Mapping[str, str], body: bytes | None) -> BaseHTTPResponse:
+    def send(self, method: str, headers: Mapping[str, str], body: Body) -> BaseHTTPResponse:
         """Send once; once more if a kept connection breaks before there is an answer, as the server
         may close it just then.
 
@@ -345,6 +351,8 @@ class _Exchange:
         manager = self._manager()
         pool = manager.connection_from_url(self.url)
         made = pool.num_connections
+        if not isinstance(body, bytes | None):
+            self.end = end_of_block()
         token = _exchange.set(self)
         try:
             try:
@@ -369,18 +377,23 @@ class _Exchange:
             return ServiceUnreachable(
                 f"The name of {host} cannot be resolved: {_strerror(error)}",
                 "check its spelling, and the DNS",
+                refused=True,
             )
         if isinstance(error, NewConnectionError):
             return ServiceUnreachable(
                 f"{host} cannot be reached: {str(error).rpartition(': ')[2]}",
                 "check that it runs, and the network to it",
+                refused=True,
             )
         if isinstance(error, TimeoutError):
             hint = "check that it is healthy, and the network to it"
             if time.monotonic() < self.end:
                 return ServiceUnreachable(f"{host} does not answer in time", hint)
-            within = self.end - self.begun
-            return ServiceUnreachable(f"{host} did not answer within {within:.0f} s", hint)
+            # It was heard of until then, and would only take as long again.
+            within = f"{self.end - self.begun:.0f} s"
+            return ServiceUnreachable(
+                f"{host} did not answer within {within}", hint, exhausted=True
+            )
         return ServiceUnreachable(
             f"{host} breaks off its answer", "check that it is healthy, and that it speaks HTTP"
         )
@@ -406,8 +419,10 @@ def _ask(
     method: str,
     url: str,
     headers: Mapping[str, str],
-    body: bytes | None,
+    body: Body,
 ) -> BaseHTTPResponse:
+    if not isinstance(body, bytes | None):
+        body.seek(0)  # it may have been sent before, over a connection that broke
     return manager.request(
         method,
         url,

@@ -8,7 +8,7 @@ rolling deploy of the workers.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
@@ -215,6 +215,9 @@ class BuildRequest(Message):
         min_length=1,
         description="without a Dockerfile: what the image runs, word by word; default: found",
     )
+    system_packages: tuple[Line, ...] = Field(
+        (), description="without a Dockerfile: packages that apt installs, such as libgl1"
+    )
     target: Line | None = Field(None, description="stage to build, of a Dockerfile with several")
     build_args: dict[Line, Value] = Field(
         {}, description="values of the Dockerfile's ARGs; not for secrets"
@@ -234,6 +237,10 @@ class BuildRequest(Message):
     )
     tags: tuple[Tag, ...] = Field((), description="tags to add beside the source hash")
     force: bool = Field(False, description="build even if the image exists")
+    graft: bool = Field(
+        True,
+        description="where code alone has changed, make its layers anew on the earlier image, without a builder",
+    )
     timeout: float | None = Field(
         None,
         gt=0,
@@ -341,6 +348,18 @@ class Failure(Message):
     ) -> Self:
         return cls(kind=error.kind, message=error.message, hint=error.hint, state=state, log=log)
 
+    def exception(self) -> ImagemillError:
+        """Return the error as it was raised."""
+        known = {error.__name__: error for error in _all_errors(ImagemillError)}
+        return known.get(self.kind, ImagemillError)(self.message, self.hint)
+
+
+def _all_errors(error: type[ImagemillError]) -> Iterator[type[ImagemillError]]:
+    yield error
+    for narrower in error.__subclasses__():
+        if narrower is not BuildFailed:
+            yield from _all_errors(narrower)
+
 
 class Build(Message):
     """The message that goes down the chain: the request and all facts found so far."""
@@ -358,9 +377,15 @@ class Build(Message):
     existing_digest: str | None = None
     context: str | None = Field(None, description="name of the packed context in the context store")
     locked: bool = Field(False, description="whether the build has taken the lock on its image")
+    graft_key: str | None = Field(
+        None, description="what the image will be known by to builds that change its code alone"
+    )
+    grafted: bool = Field(False, description="whether the image was made without a builder")
+    not_grafted: str | None = Field(None, description="why it was not")
     uploads: int = Field(0, description="how often the context has been brought to the store")
     digest: str | None = None
     warnings: tuple[str, ...] = ()
+    failure: Failure | None = None
 
     def knowing(self, **facts: Any) -> Self:
         """A copy that knows more."""
@@ -383,6 +408,10 @@ class BuildReport(Message):
     source_hash: str | None = None
     built: bool = Field(False, description="false where the image was there already")
     builder: str | None = None
+    grafted: bool = Field(
+        False, description="true where layers of code were made anew on an earlier image"
+    )
+    not_grafted: str | None = Field(None, description="why the builder has built instead")
     steps: tuple[StepTime, ...] = ()
     seconds: float = Field(0, description="from the first step's start to the report")
     warnings: tuple[str, ...] = ()
@@ -393,6 +422,26 @@ class BuildReport(Message):
         if self.error is not None:
             raise BuildFailed(self)
         return self
+
+
+class BuildStatus(Message):
+    """Where a build is now."""
+
+    id: str
+    state: State | Literal["SUCCEEDED", "FAILED", "CANCELLED"]
+    steps: tuple[StepTime, ...] = ()
+    cancelling: bool = False
+    report: BuildReport | None = None
+
+    @classmethod
+    def ended(cls, report: BuildReport) -> Self:
+        """Return the status of a build with this report."""
+        names: dict[str, Literal["SUCCEEDED", "FAILED", "CANCELLED"]] = {
+            "succeeded": "SUCCEEDED",
+            "failed": "FAILED",
+            "cancelled": "CANCELLED",
+        }
+        return cls(id=report.id, state=names[report.status], steps=report.steps, report=report)
 
 
 class UploadPlan(Message):

@@ -10,7 +10,12 @@ APPLICATION = "imagemill"
 """The Celery application, and what the names of its tasks and queues begin with."""
 
 LIGHT = APPLICATION
-"""Queue of all steps but `build`."""
+"""Queue of what others ask for: the entry of a build, and questions."""
+
+STEPS = f"{APPLICATION}.steps"
+"""Queue of the light steps of builds that have begun, all but `build`. Workers of `LIGHT` serve it,
+too, and first: so builders are not idle while many builds wait to begin.
+"""
 
 BUILDERS = ("docker", "kaniko", "noop")
 """The types of builders; each has a queue of its own."""
@@ -34,9 +39,7 @@ def step_name(task: str) -> str:
 BUILD_IMAGE = task_name("build_image")
 """The task that other services call."""
 
-BUILD = task_name("build")
 PLAN_UPLOAD = task_name("plan_upload")
-REPORT_FAILURE = task_name("report_failure")
 SWEEP = task_name("sweep")
 
 BUILD_KEEP_SECONDS = 24 * 3600

@@ -65,6 +65,10 @@ class Source(Protocol):
     def image(self) -> ImageReference | None:
         """The image itself where the source is one already, and so needs no build."""
 
+    @property
+    def place(self) -> str:
+        """Where it lies, in one spelling, without what is wanted of it: what a policy names."""
+
     def pinned(self, progress: Progress) -> str | None:
         """A text that names the very content which the source has now, and nothing else ever; None
         if there is none.

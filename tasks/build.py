@@ -5,52 +5,48 @@ engine), so that one message, acknowledged last, covers both: a worker's death l
 docs/adr/0003-the-builder-pushes.md.
 """
 
-from celery.canvas import Signature
-
 from imagemill.errors import OperatorError
 from imagemill.masking import masking
 from imagemill.messages import Build, State
-from imagemill.reference import ImageReference
-from tasks import pipeline, workspace
 from tasks.cleanup import discard
-from tasks.step import Run, step
+from tasks.pipeline import Next
+from tasks.run import Run
+from tasks.step import step
+from tasks.workspace import Workspace
 
 MOST_UPLOADS = 2
 
 
 @step(State.BUILDING, timeout="build_timeout", announced=True)
-def build(run: Run, build: Build) -> Build | Signature:
+def build(run: Run, work: Workspace) -> Build | Next:
     """Learn `digest`, under the lock on the image."""
-    if build.digest is not None:
-        return build
-    lock = workspace.lock(run.setup, build)
+    if work.build.digest is not None:
+        return work.build
+    lock = work.lock
     if not lock.acquire():
-        return pipeline.wait(build, run.setup.wait_interval)
+        return Next("check_registry", work.build, run.setup.wait_interval)
     with run.holding(lock):
-        return _build(run, build)
+        return _build(run, work)
 
 
-def _build(run: Run, build: Build) -> Build | Signature:
-    assert build.image is not None
-    image = ImageReference.parse(build.image)
-    registry = workspace.registry(run.setup, image)
-    # Somebody may have pushed it since it was looked for: another holder of the lock, or this
-    # message's last worker.
-    existing = None if build.request.force else registry.digest(image)
+def _build(run: Run, work: Workspace) -> Build | Next:
+    build, registry = work.build, work.registry
+    # Somebody may have pushed it since it was looked for: another holder of the lock, or the worker
+    # that had this step before.
+    existing = None if build.request.force else registry.digest(work.image)
     if existing is not None:
-        discard(run.setup, build)
+        discard(work)
         return build.knowing(existing_digest=existing, digest=existing)
-    if not workspace.context_is_there(run.setup, build):
+    if not work.context_is_there:
         return _upload_again(run, build)
-    registry.prepare(image)
-    builder, inputs = workspace.builder(run.setup, build), workspace.inputs(run.setup, build)
-    context = workspace.stored_context(run.setup, build)
+    registry.prepare(work.image)
+    inputs = work.inputs
     with masking(run, inputs.secrets.values()) as progress:
-        digest = builder.build(inputs, context, registry, progress)
+        digest = work.builder.build(inputs, work.stored_context, registry, progress)
     return build.knowing(digest=digest, warnings=(*build.warnings, *run.warnings))
 
 
-def _upload_again(run: Run, build: Build) -> Signature:
+def _upload_again(run: Run, build: Build) -> Next:
     """The context is gone: another build of the same source has ended and cleaned up, or it is on
     another node.
     """
@@ -59,4 +55,4 @@ def _upload_again(run: Run, build: Build) -> Signature:
             f"The context {build.context} is not to be found on the worker that builds, {run.worker}",
             "where workers do not share a disk, set builder.build-context-store to an object store",
         )
-    return pipeline.pack_and_build(build.knowing(context=None), workspace.builder_type(build))
+    return Next("upload_context", build.knowing(context=None))

@@ -2,21 +2,27 @@
 report.
 """
 
+import logging
 import time
 from typing import Any
 
-from celery import shared_task
+from celery import Task, shared_task
+from celery.app.task import Context
+from celery.exceptions import Ignore
 
 from imagemill.errors import ImagemillError, UserError
 from imagemill.grammar import BUILD_ID
-from imagemill.messages import Build, BuildRequest
-from imagemill.names import BUILD_IMAGE
-from tasks import pipeline
-from tasks.replaceable import Replaceable
-from tasks.report_failure import fail
+from imagemill.messages import Build, BuildReport, BuildRequest, Failure
+from imagemill.names import BUILD_IMAGE, STEPS
+from tasks import log_context, pipeline
+from tasks.run import waiting_for_redis
+from tasks.settings import journal, records
+from tasks.signals import build_began
+
+log = logging.getLogger(__name__)
 
 
-class _Entry(Replaceable):
+class _Entry(Task[Any, Any]):
     """Called by others, who wait for the result of its id."""
 
     def apply_async(self, *args: Any, **options: Any) -> Any:
@@ -33,6 +39,8 @@ class _Entry(Replaceable):
     name=BUILD_IMAGE,
     throws=(ImagemillError,),
     ignore_result=True,
+    # Who asks for something that is refused is told so by the result.
+    store_errors_even_if_ignored=True,
     Request="tasks.events:EntryRequest",
 )
 def build_image(self: _Entry, request: dict[str, Any]) -> None:
@@ -41,12 +49,40 @@ def build_image(self: _Entry, request: dict[str, Any]) -> None:
     The result is a `BuildReport` as JSON (docs/schema/build-report.json); a build that fails raises
     its error.
     """
-    BUILD_ID.checked(str(self.request.id))
+    build_id = BUILD_ID.checked(str(self.request.id))
+    log_context.bind(build=build_id, step="build_image")
     try:
         parsed = BuildRequest.parse(request)
     except UserError as error:
-        refused = Build(id=self.request.id, request=BuildRequest(source="?"), started=time.time())
-        fail(refused, error, self.request.hostname)
+        log.info("The build is refused: %s", error)
+        with waiting_for_redis():
+            journal().end(
+                build_id, BuildReport(id=build_id, status="failed", error=Failure.of(error))
+            )
         raise
-    build = Build(id=self.request.id, request=parsed, started=time.time())
-    self.give_way(pipeline.start(build))
+    build = Build(id=build_id, request=parsed, started=time.time())
+    with waiting_for_redis():
+        due = records().begin(build, pipeline.FIRST, STEPS, _canvas(self.request))
+    if due is None:
+        raise Ignore("The build has begun already")
+    log.info("A build begins: %r", parsed)
+    build_began.send(sender=None, build=build)
+    pipeline.send(due)
+    if self.request.ignore_result is False:
+        # Asked for by the caller, Celery would store what this task returns as the build's result.
+        raise Ignore("The result is the report's")
+    # What Celery does when a task has returned is the report's to do.
+    self.request.callbacks = self.request.chain = self.request.chord = None
+
+
+def _canvas(request: Context) -> dict[str, Any]:
+    """Return what is to be done with the result, as options of the task that has it."""
+    asked = {
+        "link": request.callbacks,
+        "link_error": request.errbacks,
+        "chain": request.chain,
+        "chord": request.chord,
+        "group_id": request.group,
+        "group_index": request.group_index,
+    }
+    return {option: value for option, value in asked.items() if value is not None}

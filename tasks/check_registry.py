@@ -2,34 +2,33 @@
 an image.
 """
 
-from celery.canvas import Signature
-
 from imagemill.messages import Build, State
-from imagemill.reference import ImageReference
-from tasks import pipeline, workspace
-from tasks.step import Run, step
+from tasks import pipeline
+from tasks.pipeline import Next
+from tasks.run import Run
+from tasks.step import step
+from tasks.workspace import Workspace
 
 
 @step(State.CHECKING)
-def check_registry(run: Run, build: Build) -> Build | Signature:
-    """Learn `existing_digest` and `digest`; or give way to the steps that make the image, or to a
+def check_registry(run: Run, work: Workspace) -> Build | Next:
+    """Learn `existing_digest` and `digest`; or go on with the steps that make the image, or with a
     wait.
     """
-    assert build.image is not None
+    build = work.build
     if build.source_hash is None or not build.request.force:
-        image = ImageReference.parse(build.image)
-        digest = image.digest or workspace.registry(run.setup, image).digest(image)
+        digest = work.image.digest or work.registry.digest(work.image)
         if digest is not None or build.source_hash is None:
             build = build.knowing(existing_digest=digest, digest=digest)
-            return pipeline.tag(build) if build.source_hash and build.request.tags else build
-    lock = workspace.lock(run.setup, build)
+            return Next("verify", build) if build.source_hash and build.request.tags else build
+    lock = work.lock
     if not lock.acquire():
         return _wait(run, build, lock.holder())
     with run.holding(lock):
-        return pipeline.make(build.knowing(locked=True), workspace.builder_type(build))
+        return pipeline.make(build.knowing(locked=True), work.builder_type)
 
 
-def _wait(run: Run, build: Build, holder: str) -> Signature:
+def _wait(run: Run, build: Build, holder: str) -> Next:
     if not run.entered.again:
         run.log(f"Waiting for build {holder}, which is making the same image")
-    return pipeline.wait(build, run.setup.wait_interval)
+    return Next("check_registry", build, run.setup.wait_interval)

@@ -6,9 +6,7 @@ import logging
 import time
 
 from imagemill.errors import ImagemillError, TransientError
-from imagemill.messages import Build
-from tasks import workspace
-from tasks.settings import Setup
+from tasks.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -16,24 +14,25 @@ PAUSES = (0.5, 2.0)
 """Seconds after each try to remove a context whose store is away for a moment."""
 
 
-def clean_up(setup: Setup, build: Build) -> None:
+def clean_up(work: Workspace) -> None:
     """Free the image's lock and remove the context; may be done twice.
 
     A context that cannot be removed now is left: on this machine to `sweep`, elsewhere to the
     store's own life cycle.
     """
-    if build.locked:
-        workspace.lock(setup, build).release()
-    if build.context is None:
+    if work.build.locked:
+        work.lock.release()
+    context = work.build.context
+    if context is None:
         return
     try:
-        _delete(setup, build, build.context)
+        _delete(work, context)
     except (ImagemillError, OSError) as error:
-        log.warning("The context %s stays behind: %s", build.context, error)
+        log.warning("The context %s stays behind: %s", context, error)
 
 
-def _delete(setup: Setup, build: Build, context: str) -> None:
-    contexts = workspace.contexts(setup, build)
+def _delete(work: Workspace, context: str) -> None:
+    contexts = work.contexts
     for pause in PAUSES:
         try:
             return contexts.delete(context)
@@ -48,11 +47,11 @@ def _delete(setup: Setup, build: Build, context: str) -> None:
     contexts.delete(context)
 
 
-def discard(setup: Setup, build: Build) -> None:
+def discard(work: Workspace) -> None:
     """End what a builder may have left behind elsewhere, if the worker that began the build has
     died.
     """
     try:
-        workspace.builder(setup, build).discard(build.id)
+        work.builder.discard(work.build.id)
     except ImagemillError as error:
         log.warning("What may be left of the build could not be removed: %s", error)

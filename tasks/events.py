@@ -9,15 +9,17 @@ process, which sends events in batches.
 
 import logging
 import re
-import time
 from typing import Any
 
-from celery import current_app
+from celery.exceptions import WorkerLostError
 from celery.worker.request import Request
-from kombu.exceptions import OperationalError
 
-from imagemill.names import BUILD_IMAGE
+from imagemill.names import BUILD_IMAGE, step_name
+from imagemill.state.journal import LOST
+from imagemill.state.records import Due
 from imagemill.text import one_line
+from tasks import pipeline
+from tasks.settings import records
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +64,40 @@ class EntryRequest(DiscreetRequest):
 
 
 class StepRequest(Request):
-    """A step's: when it starts, the build has come to its state."""
+    """A step's: when it starts, the build has come to its state; when its process dies, somebody
+    else may have the step at once.
+    """
+
+    def on_failure(
+        self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
+    ) -> None:
+        """Celery's, which puts the message back if the process is gone."""
+        error = getattr(exc_info.exception, "exc", exc_info.exception)
+        if isinstance(error, (WorkerLostError, SystemExit)):
+            self._free()
+        super().on_failure(exc_info, send_failed_event, return_ok)
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """Celery's, which ends the process and forgets the message."""
+        super().on_timeout(soft, timeout)
+        if not soft and (due := self._free()):
+            pipeline.send(due)
+
+    def _free(self) -> Due | None:
+        """Free the step of the process that died; return what is to be sent, if it had the step."""
+        message, holder = self.args[0], f"{self.hostname}:{self.worker_pid}"
+        due = Due(message["id"], message["turn"], step_name(self.name), self._queue())
+        try:
+            freed = records().release(due.build, due.turn, holder, died=True)
+        except LOST as error:
+            log.warning(
+                "The step of a process that died is freed by the end of its lease: %s", error
+            )
+            return None
+        return due if freed else None
+
+    def _queue(self) -> str:
+        return str(self.delivery_info["routing_key"])
 
     def info(self, safe: bool = False) -> Any:
         """Return Celery's description for `inspect`, without the message of the build."""
@@ -80,27 +115,9 @@ class StepRequest(Request):
 
 
 class ReportRequest(StepRequest):
-    """The report's: when it is there, the build has succeeded, and has taken all the time since it
-    began.
-    """
+    """The report's: when it is there, the build has ended."""
 
     def send_event(self, type: str, **fields: Any) -> None:
         """Only that, under the name and with the arguments of the entry."""
-        if type == "task-succeeded" and self.eventer and self.eventer.enabled:
-            seconds = time.time() - self.args[0]["started"]
-            self.eventer.send(type, uuid=self.id, **{**fields, "runtime": seconds})
-
-
-def failed(build: str, error: str, worker: str | None) -> None:
-    """Tell of the end of a build of which a step has failed; where nobody can be told, the build
-    goes without.
-
-    `worker` is the name of the worker that the step was on.
-    """
-    try:
-        with current_app.events.default_dispatcher(hostname=worker) as dispatcher:
-            dispatcher.send(
-                "task-failed", uuid=build, name=BUILD_IMAGE, exception=error, retry=False
-            )
-    except OperationalError as unsent:
-        log.warning("Could not send the event of the failure: %s", unsent)
+        if type in ("task-succeeded", "task-failed") and self.eventer and self.eventer.enabled:
+            self.eventer.send(type, uuid=self.id, name=BUILD_IMAGE, **fields)

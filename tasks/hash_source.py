@@ -2,50 +2,52 @@
 
 from imagemill import context
 from imagemill.messages import Build, State
-from tasks import workspace
 from tasks.input_records import note_inputs, use_inputs
-from tasks.step import Run, step
+from tasks.run import Run
+from tasks.step import step
+from tasks.workspace import Workspace
 
 
 @step(State.HASHING, timeout="hash_timeout")
-def hash_source(run: Run, build: Build) -> Build:
+def hash_source(run: Run, work: Workspace) -> Build:
     """Learn `source_hash` and `image`; a source that is an image already is its own `image`."""
-    if build.image is not None:
-        return build
-    source = workspace.source(run.setup, build)
+    if work.build.image is not None:
+        return work.build
+    source = work.source
     if source.image is not None:
-        return build.knowing(image=str(source.image))
-    destination = workspace.destination(build)
-    build = build.knowing(source=source.pinned(run))
-    source_hash, warnings = _source_hash(run, build)
-    return build.knowing(
+        return work.build.knowing(image=str(source.image))
+    destination = work.destination
+    work = work.knowing(source=source.pinned(run))
+    source_hash, warnings = _source_hash(run, work)
+    return work.build.knowing(
         source_hash=source_hash,
         image=str(destination.with_tag(source_hash)),
-        warnings=(*build.warnings, *warnings),
+        warnings=(*work.build.warnings, *warnings),
     )
 
 
-def _source_hash(run: Run, build: Build) -> tuple[str, tuple[str, ...]]:
-    """The hash, from memory if the source cannot have changed since it was hashed, on whichever
-    worker; and, where it was read, what its author should know.
+def _source_hash(run: Run, work: Workspace) -> tuple[str, tuple[str, ...]]:
+    """Return the hash, from memory if the source cannot have changed since it was hashed, on
+    whichever worker; and, where it was read, what its author should know.
     """
-    if build.source is None:
-        return _hashed(run, build)
-    known, key = workspace.known_hashes(run.setup), workspace.hash_key(build, build.source)
+    pinned = work.build.source
+    if pinned is None:
+        return _hashed(run, work)
+    known, key = work.known_hashes, work.hash_key(pinned)
     if source_hash := known.find(key):
-        run.log(f"{build.source} was hashed before")
-        use_inputs(run.setup, source_hash)
+        run.log(f"{pinned} was hashed before")
+        use_inputs(work, source_hash)
         return source_hash, ()
-    source_hash, warnings = _hashed(run, build)
+    source_hash, warnings = _hashed(run, work)
     known.keep(key, source_hash)
     return source_hash, warnings
 
 
-def _hashed(run: Run, build: Build) -> tuple[str, tuple[str, ...]]:
-    with workspace.fetched(run.setup, build, run) as folder:
-        manifest = context.manifest(folder, workspace.dockerfile(build), run)
+def _hashed(run: Run, work: Workspace) -> tuple[str, tuple[str, ...]]:
+    with work.fetched(run) as folder:
+        manifest = context.manifest(folder, work.dockerfile, run, work.memory(folder))
     for note in context.notes(manifest):
         run.log(note)
-    source_hash = workspace.source_hash(build, manifest)
-    note_inputs(run.setup, build, manifest, source_hash)
+    source_hash = work.hash_of(manifest)
+    note_inputs(work, manifest, source_hash)
     return source_hash, context.costs(manifest)

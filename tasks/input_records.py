@@ -6,9 +6,8 @@ import time
 from collections import deque
 
 from imagemill.context import Manifest
-from imagemill.messages import Build
-from tasks import workspace
-from tasks.settings import Setup
+from imagemill.errors import UserError
+from tasks.workspace import Workspace
 
 _TRUSTED_SECONDS = 3600
 """How long a record that was there is taken to be there still: far less than
@@ -21,18 +20,30 @@ need not ask Redis for its record each time.
 """
 
 
-def note_inputs(setup: Setup, build: Build, manifest: Manifest, source_hash: str) -> None:
+def accept(work: Workspace, manifest: Manifest) -> None:
+    """Note the inputs; `UserError` if the source has another hash by now."""
+    found = work.hash_of(manifest)
+    if found != work.source_hash:
+        work.forget_hash()
+        raise UserError(
+            f"The source {work.build.request.source} changed between being hashed and being packed",
+            "build from a source that is at rest, or build again",
+        )
+    note_inputs(work, manifest, found)
+
+
+def note_inputs(work: Workspace, manifest: Manifest, source_hash: str) -> None:
     """Keep the record of the inputs, unless another build of the same has done so."""
-    if not use_inputs(setup, source_hash):
-        workspace.input_records(setup).keep(source_hash, workspace.input_record(build, manifest))
+    if not use_inputs(work, source_hash):
+        work.input_records.keep(source_hash, work.input_record(manifest))
 
 
-def use_inputs(setup: Setup, source_hash: str) -> bool:
+def use_inputs(work: Workspace, source_hash: str) -> bool:
     """Have the record of the inputs kept for longer; False if there is none (any more)."""
     use = source_hash, int(time.time() // _TRUSTED_SECONDS)
     if use in _used:
         return True
-    known = workspace.input_records(setup).use(source_hash)
+    known = work.input_records.use(source_hash)
     if known:
         _used.append(use)
     return known

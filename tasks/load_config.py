@@ -4,16 +4,18 @@ import time
 
 from imagemill.errors import UserError
 from imagemill.messages import Build, State
-from tasks import workspace
-from tasks.step import Run, step
+from tasks.run import Run
+from tasks.step import step
+from tasks.workspace import Workspace, launch_config
 
 
 @step(State.LOADING)
-def load_config(run: Run, build: Build) -> Build:
+def load_config(run: Run, work: Workspace) -> Build:
     """Learn `config` and `deadline`."""
+    build = work.build
     if build.config is not None:
         return build
-    loaded = workspace.launch_config(run.setup, build.request)
+    loaded = launch_config(run.setup, build.request)
     return build.knowing(
         config=loaded.config,
         deadline=time.time() + _timeout(build.request.timeout, run.setup.build_timeout),

@@ -17,6 +17,11 @@ def bound(**fields: str) -> Iterator[None]:
         _context.reset(token)
 
 
+def bind(**fields: str) -> None:
+    """Bind fields to all log records of this thread from now on, in place of what was bound."""
+    _context.set(fields)
+
+
 def current() -> dict[str, str]:
     """The fields that are bound now."""
     return _context.get() or {}

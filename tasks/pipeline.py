@@ -1,66 +1,87 @@
-"""The wiring of the chain: which steps follow which, and in whose queue.
+"""The wiring of the chain: which step follows which, and in whose queue.
 
-    build_image ⇒ load_config | hash_source | check_registry | report
-                                              ⇒ push                            where further tags are asked for
-                                              ⇒ upload_context | build | push   where the image has to be built
-                                              ⇒ check_registry, a bit later     where another build is making it
+    build_image → load_config → hash_source → check_registry → report
+                                              → verify → report       where further tags are asked for
+                                              → graft → verify → report
+                                                      → upload_context → build → verify → report
+                                              → check_registry, a bit later, where another build is
+                                                making the image
 
-`⇒` is `Task.replace`: a step gives way to others, and what was to follow it follows them. So
-`report` is always last, and has the id of the caller's task: the build's id stays the same, and its
-result is the report. Steps are named, not imported, since the wiring knows nothing of their work.
+Whatever fails goes on with `report`, too. The report has the id of the caller's task, and what the
+caller has asked Celery to do with the result. Steps are named, not imported, since the wiring knows
+nothing of their work.
 """
 
+import logging
+from dataclasses import dataclass
 from typing import Any
 
-from celery import chain, current_app
-from celery.canvas import Signature
+from celery import current_app
+from kombu.exceptions import OperationalError
 
 from imagemill.messages import Build
-from imagemill.names import BUILD_IMAGE, LIGHT, build_queue, task_name
+from imagemill.names import BUILD_IMAGE, LIGHT, STEPS, build_queue, task_name
+from imagemill.state.records import Due
+from tasks.settings import records
+
+log = logging.getLogger(__name__)
+
+FIRST = "load_config"
+LAST = "report"
+
+AFTER = {
+    FIRST: "hash_source",
+    "hash_source": "check_registry",
+    "check_registry": LAST,
+    "graft": "verify",
+    "upload_context": "build",
+    "build": "verify",
+    "verify": LAST,
+}
+"""What follows a step that does not say so itself."""
 
 
-def start(build: Build) -> Signature:
-    """The whole chain where nothing has to be built; whatever fails in it is reported once."""
-    steps = [_step(name, build) for name in ("hash_source", "check_registry")]
-    # With the entry's id it also has the entry's name in logs and in Flower.
-    report = _step("report", build).set(shadow=BUILD_IMAGE)
-    return chain(_first("load_config", build), *steps, report).on_error(
-        _step("report_failure", build)
-    )
+@dataclass(frozen=True)
+class Next:
+    """The step that a build goes on with, after `delay` seconds."""
+
+    step: str
+    build: Build
+    delay: float = 0
 
 
-def make(build: Build, builder: str) -> Signature:
-    """What makes the image; no context is packed for a builder that never builds."""
+def make(build: Build, builder: str) -> Next:
+    """Return what makes the image; no context is packed for a builder that never builds."""
     if builder == "noop":
-        return _first("build", build, build_queue(builder))
-    return pack_and_build(build, builder) | _step("push", build)
+        return Next("build", build)
+    wanted = build.request.graft and not build.request.force
+    allowed = build.config is not None and build.config.builder.graft is not False
+    return Next("graft" if wanted and allowed else "upload_context", build)
 
 
-def pack_and_build(build: Build, builder: str) -> Signature:
-    """The first two steps of making an image; on their own where the packed context is gone."""
-    return chain(_first("upload_context", build), _step("build", build, build_queue(builder)))
+def learn(build: Build) -> None:
+    """Have what is in the layers of an image read, by whoever has time; nobody waits for it."""
+    options: dict[str, Any] = {"queue": LIGHT, "argsrepr": f"({build.id})", "kwargsrepr": "{}"}
+    current_app.send_task(task_name("read_layers"), args=(build.dump(),), **options)
 
 
-def tag(build: Build) -> Signature:
-    """What gives further tags to an image that exists."""
-    return _first("push", build)
+def queue(step: str, build: Build) -> str:
+    """Return the queue of a step: that of the builder for `build`, else that of all light steps."""
+    if step == "build" and build.config is not None:
+        return build_queue(build.config.builder.type)
+    return STEPS
 
 
-def wait(build: Build, seconds: float) -> Signature:
-    """Look again after a while."""
-    return _first("check_registry", build).set(countdown=seconds)
-
-
-def _first(name: str, build: Build, queue: str = LIGHT) -> Signature:
-    """The first step of a chain gets the message; each other one gets what the one before it
-    returns.
-    """
-    return _step(name, build, queue).clone(args=(build.dump(),))
-
-
-def _step(name: str, build: Build, queue: str = LIGHT) -> Signature:
-    """A signature whose description in logs and in Flower is the build's id, never the message
-    itself.
-    """
-    options: dict[str, Any] = {"queue": queue, "argsrepr": f"({build.id})", "kwargsrepr": "{}"}
-    return current_app.signature(task_name(name), **options)
+def send(due: Due, delay: float = 0) -> None:
+    """Send the message that a step is due. Where the broker is away it is left to the reaper."""
+    # In logs and in Flower a step is described by its build's id.
+    options: dict[str, Any] = {"queue": due.queue, "root_id": due.build}
+    options |= {"argsrepr": f"({due.build})", "kwargsrepr": "{}", "countdown": delay or None}
+    if due.step == LAST:
+        # With the entry's id it also has the entry's name.
+        options |= {"task_id": due.build, "shadow": BUILD_IMAGE, **records().canvas(due.build)}
+    message = {"id": due.build, "turn": due.turn}
+    try:
+        current_app.send_task(task_name(due.step), args=(message,), **options)
+    except OperationalError as error:
+        log.warning("The message of step %s could not be sent: %s", due.step, error)

@@ -8,8 +8,8 @@ from imagemill.config.model import KanikoBuilder
 from imagemill.errors import ImagemillError
 from imagemill.messages import BuildRequest, UploadPlan
 from imagemill.names import PLAN_UPLOAD
-from tasks import workspace
 from tasks.settings import setup
+from tasks.workspace import launch_config
 
 
 @shared_task(
@@ -21,7 +21,7 @@ from tasks.settings import setup
 )
 def plan_upload(request: dict[str, Any]) -> dict[str, Any]:
     """What the config of the request says."""
-    config = workspace.launch_config(setup(), BuildRequest.parse(request)).config
+    config = launch_config(setup(), BuildRequest.parse(request)).config
     builder = config.builder
     if isinstance(builder, KanikoBuilder):  # people put secrets into its environment variables
         builder = builder.model_copy(update={"kaniko_config": {}})

@@ -1,12 +1,20 @@
-"""Last step: the report, and nothing left behind."""
+"""Last step: the report of a build that has succeeded, failed or was cancelled, and nothing left
+behind.
+"""
 
+import logging
 import time
 
+from imagemill.errors import BuildCancelled
 from imagemill.messages import Build, BuildReport, State, StepTime
-from imagemill.reference import ImageReference
-from tasks.cleanup import clean_up
+from tasks.cleanup import clean_up, discard
+from tasks.run import Run
 from tasks.settings import journal
-from tasks.step import Run, step
+from tasks.signals import build_ended
+from tasks.step import step
+from tasks.workspace import Workspace
+
+log = logging.getLogger(__name__)
 
 
 @step(
@@ -17,20 +25,26 @@ from tasks.step import Run, step
     send_events=False,
     resultrepr_maxsize=400,  # for Flower: up to the image, its tags and its hash
 )
-def report(run: Run, build: Build) -> BuildReport:
-    """The build's result."""
-    done = _report(build, run.entered.steps)
+def report(run: Run, work: Workspace) -> BuildReport:
+    """The build's result: the report that stands, should it have been written before."""
     run.flush()
-    journal().end(build.id, done)
-    clean_up(run.setup, build)
-    return done
+    made = _failed if work.build.failure else _succeeded
+    report = made(work, _ended(run.entered.steps, time.time()))
+    stands = journal().end(run.build_id, report)
+    if stands == report:
+        build_ended.send(sender=None, build=work.build, report=report)
+    failure = work.build.failure
+    if failure is not None and failure.state in (State.BUILDING, State.PUSHING):
+        discard(work)
+    clean_up(work)
+    how = stands.image or (stands.error and stands.error.message)
+    log.info("The build has %s in %.1f s: %s", stands.status, stands.seconds, how)
+    return stands
 
 
-def _report(build: Build, steps: tuple[StepTime, ...]) -> BuildReport:
-    assert build.image is not None
-    image = ImageReference.parse(build.image).with_digest(build.digest)
+def _succeeded(work: Workspace, steps: tuple[StepTime, ...]) -> BuildReport:
+    build, image = work.build, work.image.with_digest(work.build.digest)
     tags = [image.tag, *build.request.tags] if build.source_hash else [image.tag]
-    now = time.time()
     return BuildReport(
         id=build.id,
         status="succeeded",
@@ -39,13 +53,34 @@ def _report(build: Build, steps: tuple[StepTime, ...]) -> BuildReport:
         tags=tuple(f"{image.repository}:{tag}" for tag in tags if tag),
         source_hash=build.source_hash,
         built=bool(build.source_hash) and build.existing_digest is None,
-        builder=build.config.builder.type if build.config else None,
-        steps=ended(steps, now),
-        seconds=now - build.started,
+        builder=_builder(build),
+        grafted=build.grafted,
+        not_grafted=build.not_grafted,
+        steps=steps,
+        seconds=time.time() - build.started,
         warnings=build.warnings,
     )
 
 
-def ended(steps: tuple[StepTime, ...], now: float) -> tuple[StepTime, ...]:
-    """The times, with the last of them ended too."""
+def _failed(work: Workspace, steps: tuple[StepTime, ...]) -> BuildReport:
+    build, failure = work.build, work.build.failure
+    cancelled = failure is not None and failure.kind == BuildCancelled.__name__
+    return BuildReport(
+        id=build.id,
+        status="cancelled" if cancelled else "failed",
+        source_hash=build.source_hash,
+        builder=_builder(build),
+        steps=steps,
+        seconds=time.time() - build.started,
+        warnings=build.warnings,
+        error=failure,
+    )
+
+
+def _builder(build: Build) -> str | None:
+    return build.config.builder.type if build.config else None
+
+
+def _ended(steps: tuple[StepTime, ...], now: float) -> tuple[StepTime, ...]:
+    """Return the times, with the last of them ended too."""
     return (*steps[:-1], steps[-1].model_copy(update={"ended": now})) if steps else ()

@@ -2,65 +2,47 @@
 by `worker.app`.
 """
 
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
 from celery import current_app
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ByteSize, Field
 
 from imagemill.client import open_journal
 from imagemill.names import BUILD_TIMEOUT
-from imagemill.sources.options import SourceOptions
+from imagemill.settings import NodeSettings
 from imagemill.state.journal import Journal
+from imagemill.state.records import Leases, Records
 
 
-class Setup(BaseModel):
+class Setup(NodeSettings):
     """Places and limits of one worker. Times are in seconds."""
 
-    model_config = ConfigDict(frozen=True)
-
     backend: str = Field(
-        repr=False, description="URL of the Redis that holds results, journals and locks"
+        "",
+        repr=False,
+        description="URL of the Redis that holds results, journals and locks; default: the broker,"
+        " if that is Redis",
     )
     key_prefix: str = Field(
-        "", description="put before every key in Redis: several installations in one database"
+        "",
+        description="put before every key in Redis: several installations in one database. Clients"
+        " need the same",
     )
-    config: Path | None = Field(
-        None, description="launch config that is used where a request names none"
+    cache_dir: Path | None = Field(
+        None,
+        description="contexts and what is known of sources' files, kept from build to build;"
+        " default: the state_dir",
     )
-    config_dir: Path | None = Field(
-        None, description="folder of the launch configs that requests may name"
+    context_cache_bytes: ByteSize = Field(
+        ByteSize(20 << 30), ge=0, description="bytes of contexts that are kept on the node"
     )
-    home: Path = Field(
-        default_factory=Path.home, description="where the W&B agent's own config is looked for"
-    )
-    state_dir: Path = Field(
-        default_factory=lambda: Path.home() / ".cache/imagemill",
-        description="scratch space, and packed contexts where the config names no context store",
-    )
-    source_cache_bytes: int = Field(
-        10 << 30, ge=0, description="bytes of fetched sources that are kept on the node"
-    )
-    sources: SourceOptions = Field(SourceOptions(), description="what sources may be read, and how")
-    build_secrets_dir: Path | None = Field(
-        None, description="folder with a file per build secret, named by its id"
-    )
-    insecure_registries: frozenset[str] = Field(
-        frozenset(), description="hosts of registries that speak plain HTTP"
-    )
-    docker_cli: Path | None = Field(
-        None, description="the docker command; default: the first on PATH with BuildKit"
-    )
-    docker_host: str | None = Field(
-        None, description="the engine; default: the docker command's current context"
-    )
-    docker_config: Path = Field(
-        default_factory=lambda: Path.home() / ".docker",
-        description="folder of docker's config.json",
-    )
-    environment: dict[str, str] = Field(
-        {}, repr=False, description="what docker and credential helpers are started with"
+    source_cache_bytes: ByteSize = Field(
+        ByteSize(10 << 30),
+        ge=0,
+        description="bytes of fetched sources that are kept on the node; 0: none",
     )
     build_timeout: float = Field(
         BUILD_TIMEOUT, gt=0, description="the most that a build may take, once started"
@@ -73,14 +55,26 @@ class Setup(BaseModel):
     )
     quick_timeout: float = Field(120, gt=0, description="the most that any other step may take")
     max_retries: int = Field(
-        5, ge=0, description="how often a step is tried again after a transient error"
+        5,
+        ge=0,
+        description="how often a step is tried again after a transient error; a server that is away is"
+        " waited for until the build's deadline",
     )
     retry_backoff: float = Field(
         1, gt=0, description="the first wait before a retry; doubled each time, with jitter"
     )
-    retry_backoff_max: float = Field(120, gt=0, description="the longest wait before a retry")
+    attended: bool = Field(
+        False,
+        description="a person waits: what is refused is tried once more, and nothing without end",
+    )
+    retry_backoff_max: float = Field(30, gt=0, description="the longest wait before a retry")
     max_deliveries: int = Field(
         3, ge=1, description="how often a step is started whose worker died in it"
+    )
+    redelivery_seconds: float = Field(
+        60,
+        gt=0,
+        description="how long a step lies still whose worker died, or whose message was lost",
     )
     lock_lease: float = Field(
         30, gt=0, description="how long an image stays locked after its builder's worker died"
@@ -88,6 +82,11 @@ class Setup(BaseModel):
     wait_interval: float = Field(
         2, gt=0, description="how often a build looks whether another one of its image is done"
     )
+
+    @property
+    def kept(self) -> Path:
+        """Folder of what makes the next build quick."""
+        return self.cache_dir or self.state_dir
 
 
 def setup() -> Setup:
@@ -98,6 +97,27 @@ def setup() -> Setup:
 @lru_cache(maxsize=4)
 def _journal(backend: str, prefix: str) -> Journal:
     return open_journal(current_app, backend, prefix)
+
+
+@lru_cache(maxsize=4)
+def _records(backend: str, prefix: str, grace: float) -> Records:
+    return Records(_journal(backend, prefix), grace)
+
+
+@lru_cache(maxsize=4)
+def _leases(records: Records, grace: float, process: int) -> Leases:
+    return Leases(records, grace)
+
+
+def records() -> Records:
+    """Return the records of all builds."""
+    place = setup()
+    return _records(place.backend, place.key_prefix, place.redelivery_seconds)
+
+
+def leases() -> Leases:
+    """Return what renews the leases of the steps in this process."""
+    return _leases(records(), setup().redelivery_seconds, os.getpid())
 
 
 def journal() -> Journal:

@@ -1,39 +1,23 @@
 """Fourth step: pack the context and put it where the builder finds it."""
 
-from imagemill.context import Manifest
 from imagemill.context.handover import Contexts
-from imagemill.errors import UserError
 from imagemill.messages import Build, State
-from tasks import workspace
-from tasks.input_records import note_inputs
-from tasks.step import Run, step
+from tasks.input_records import accept
+from tasks.run import Run
+from tasks.step import step
+from tasks.workspace import Workspace
 
 
 @step(State.UPLOADING, timeout="upload_timeout", announced=True)
-def upload_context(run: Run, build: Build) -> Build:
+def upload_context(run: Run, work: Workspace) -> Build:
     """Learn `context`. What is stored already is not stored again."""
-    contexts = workspace.contexts(run.setup, build)
-    assert build.source_hash is not None
-    name = contexts.name(build.source_hash, build.id)
-    if not contexts.exists(name):
-        store(contexts, name, run, build)
-    return build.knowing(context=name, uploads=build.uploads + 1)
+    contexts = work.contexts
+    name = contexts.find(work.source_hash) or store(contexts, run, work)
+    return work.build.knowing(context=name, uploads=work.build.uploads + 1)
 
 
-def store(contexts: Contexts, name: str, run: Run, build: Build) -> None:
-    """Store what was hashed; a source that has another hash by now is a `UserError`, and not
-    stored.
+def store(contexts: Contexts, run: Run, work: Workspace) -> str:
+    """Store what was hashed, and return its name; a source that has another hash by now is a
+    `UserError`, and not stored.
     """
-
-    def accept(manifest: Manifest) -> None:
-        found = workspace.source_hash(build, manifest)
-        if found != build.source_hash:
-            workspace.forget_hash(run.setup, build)
-            raise UserError(
-                f"The source {build.request.source} changed between being hashed and being packed",
-                "build from a source that is at rest, or build again",
-            )
-        note_inputs(run.setup, build, manifest, found)
-
-    with workspace.fetched(run.setup, build, run) as folder:
-        contexts.add(name, folder, workspace.dockerfile(build), accept, run)
+    return contexts.add(work.origin(run), lambda manifest: accept(work, manifest), run)

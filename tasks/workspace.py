@@ -1,21 +1,25 @@
-"""Which adapters a build needs, from its message and its worker's setup."""
+"""What a step works with: its build, and the adapters that it needs on this worker."""
 
+import json
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from imagemill import config as launch
 from imagemill.builders import builder_for, detect
+from imagemill.builders.graft import grafting
 from imagemill.builders.labels import labels
 from imagemill.config import LaunchConfig, Loaded
 from imagemill.context import Manifest, hashing
-from imagemill.context.handover import Contexts, CopiedContexts, Packed, PackedContexts
+from imagemill.context.handover import Contexts, KeptContexts, Origin, Packed, PackedContexts
+from imagemill.context.index import Memory
+from imagemill.context.mirrors import Mirrors
 from imagemill.dockerfile.generate import Wishes, chosen
 from imagemill.errors import OperatorError, UserError
 from imagemill.files import folders
@@ -23,16 +27,273 @@ from imagemill.messages import Build, BuildRequest
 from imagemill.objects import store_for
 from imagemill.ports import Builder, BuildInputs, Progress, Quiet, Registry, Source, StoredContext
 from imagemill.reference import ImageReference
-from imagemill.registries import registry_for
+from imagemill.registries import blobs_for, registry_for
+from imagemill.registries.blobs import Blobs
 from imagemill.registries.docker_config import DockerConfig
-from imagemill.sources import open_source, origin
+from imagemill.sources import open_source, origin, unversioned
 from imagemill.sources.cache import SourceCache
+from imagemill.state.grafts import Grafts
 from imagemill.state.input_records import InputRecords
 from imagemill.state.lock import ImageLock
 from imagemill.state.source_hashes import KnownHashes
 from imagemill.why import record as recording
 from imagemill.why.record import InputRecord
 from tasks.settings import Setup, journal
+
+Fact = TypeVar("Fact")
+
+
+class Workspace:
+    """What a step works with: the settings of its worker, its build, and the adapters that the two
+    call for.
+
+    A fact that no step has found yet must not be asked for; what `knowing` gives knows more.
+    """
+
+    def __init__(self, setup: Setup, build: Build) -> None:
+        self.setup = setup
+        self.build = build
+
+    def knowing(self, **facts: Any) -> "Workspace":
+        """Return the workspace of the build once it knows these facts, too."""
+        return Workspace(self.setup, self.build.knowing(**facts))
+
+    @property
+    def config(self) -> LaunchConfig:
+        """The launch config that holds for the build."""
+        return _known(self.build.config)
+
+    @property
+    def source_hash(self) -> str:
+        """The hash of all that the image is made of."""
+        return _known(self.build.source_hash)
+
+    @cached_property
+    def image(self) -> ImageReference:
+        """The reference of the image that is being made, or is looked for."""
+        return ImageReference.parse(_known(self.build.image))
+
+    @property
+    def destination(self) -> ImageReference:
+        """The repository to push to: the request's, else the config's."""
+        text = self.build.request.destination or self.config.builder.destination
+        if text is None:
+            raise UserError(
+                "It is not said where the image is to be pushed",
+                "give a destination, REGISTRY/REPOSITORY, or set builder.destination in the launch config",
+            )
+        return ImageReference.parse_destination(text)
+
+    @property
+    def source(self) -> Source:
+        """Where the code comes from: once it is known, the very commit or archive that the source
+        was.
+        """
+        options = replace(self.setup.sources, scratch=self.scratch_folder)
+        return open_source(self.build.source or self.build.request.source, options)
+
+    @contextmanager
+    def fetched(self, progress: Progress) -> Iterator[Path]:
+        """Yield the source's top folder on this node, to be read only; what cannot change is kept
+        for those who want it next.
+        """
+        wanted = self.source
+        if self.build.source is None:
+            with self._scratch() as folder:
+                yield wanted.fetch(folder, progress)
+            return
+        cache = SourceCache(self.setup.state_dir / "sources", self.setup.source_cache_bytes)
+        with cache.tree(
+            self.build.source, lambda folder: wanted.fetch(folder, progress), progress
+        ) as tree:
+            yield tree
+
+    @property
+    def dockerfile(self) -> str | Wishes:
+        """The path of the Dockerfile, or how it is to be generated if the source has none."""
+        return chosen(self.build.request, self.config.builder)
+
+    def hash_of(self, manifest: Manifest) -> str:
+        """Return the hash over the manifest and all other inputs of the image."""
+        return hashing.source_hash(self.build.request, self.config.builder, manifest)
+
+    def hash_key(self, pinned: str) -> str:
+        """Return what the hash of a source that cannot change is known by."""
+        return hashing.cache_key(self.build.request, self.config.builder, pinned)
+
+    def input_record(self, manifest: Manifest) -> InputRecord:
+        """Return what `imagemill why` is to know of the image."""
+        return recording.record(self.build.request, self.config.builder, manifest)
+
+    @property
+    def input_records(self) -> InputRecords:
+        """What is known of the images of all builds."""
+        return InputRecords(journal().redis, self.setup.key_prefix)
+
+    @property
+    def known_hashes(self) -> KnownHashes:
+        """Hashes that any worker has found before."""
+        return KnownHashes(journal().redis, self.setup.key_prefix)
+
+    def forget_hash(self) -> None:
+        """Have a source hashed anew the next time, where its hash was known and is another now."""
+        if self.build.source is not None:
+            self.known_hashes.forget(self.hash_key(self.build.source))
+
+    @property
+    def registry(self) -> Registry:
+        """The registry that the image lies in."""
+        return registry_for(
+            self.image,
+            docker_config=DockerConfig(self.setup.docker_config),
+            insecure=self.setup.insecure_registries,
+        )
+
+    @property
+    def contexts(self) -> Contexts:
+        """Where contexts are kept: in the config's store, else in a folder of this worker."""
+        uri = self.config.builder.build_context_store
+        if uri is None:
+            return KeptContexts(mirrors(self.setup), self.setup.state_dir)
+        return PackedContexts(store_for(uri, region=self.config.environment.region))
+
+    def memory(self, root: Path) -> Memory | None:
+        """Return what is known of the files of a source; None where they are somewhere else each
+        time.
+        """
+        if root.is_relative_to(self.scratch_folder):
+            return None
+        return Memory(indexes(self.setup), root)
+
+    def origin(self, progress: Progress) -> Origin:
+        """Return where the context of the build comes from."""
+        request = self.build.request
+        return Origin(
+            name=json.dumps([unversioned(request.source), request.dockerfile]),
+            source_hash=self.source_hash,
+            build=self.build.id,
+            dockerfile=self.dockerfile,
+            fetched=lambda: self.fetched(progress),
+            memory=self.memory,
+        )
+
+    @property
+    def context_is_there(self) -> bool:
+        """Whether the context is where it is kept; true where the builder needs none."""
+        return self.build.context is None or self.contexts.exists(self.build.context)
+
+    @property
+    def stored_context(self) -> StoredContext:
+        """The context for the builder; empty where the builder needs none."""
+        if self.build.context is None:
+            return Packed(BytesIO)
+        return self.contexts.stored(self.build.context)
+
+    @property
+    def builder(self) -> Builder:
+        """What the config builds with."""
+        return builder_for(
+            self.config.builder,
+            docker_cli=self.setup.docker_cli,
+            docker_host=self.setup.docker_host,
+            docker_config=DockerConfig(self.setup.docker_config),
+            scratch=self.scratch_folder,
+            insecure_registries=self.setup.insecure_registries,
+            environment=self.setup.environment,
+            cloud=self.config.environment,
+        )
+
+    @property
+    def builder_type(self) -> str:
+        """`docker`, `kaniko` or `noop`: also the name of the worker pool."""
+        return self.config.builder.type
+
+    @property
+    def inputs(self) -> BuildInputs:
+        """What the builder is told."""
+        secrets = {name: _secret(self.setup, name) for name in self.build.request.secrets}
+        return replace(self.open_inputs, secrets=secrets)
+
+    @property
+    def open_inputs(self) -> BuildInputs:
+        """What the builder is told, but for the secrets, which are on its own workers."""
+        request = self.build.request
+        revision, url = origin(self.build.source or "")
+        return BuildInputs(
+            image=self.image,
+            target=request.target,
+            platform=hashing.platform(request, self.config.builder),
+            build_args=request.build_args,
+            labels=labels(
+                self.source_hash,
+                request.revision or revision,
+                request.source_url or url,
+                request.labels,
+            ),
+            source_hash=self.source_hash,
+            build_id=self.build.id,
+        )
+
+    @property
+    def lock(self) -> ImageLock:
+        """The lock on the build's image, as this build sees it."""
+        return ImageLock(
+            journal().redis,
+            self.setup.key_prefix,
+            str(self.image),
+            self.build.id,
+            self.setup.lock_lease,
+        )
+
+    @property
+    def scratch_folder(self) -> Path:
+        """Where this worker unpacks; made when it is first needed."""
+        return scratch_folder(self.setup)
+
+    @contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        """Yield the path of a folder that whoever needs it makes; it is removed at the end."""
+        folder = self.scratch_folder / uuid.uuid4().hex
+        try:
+            yield folder
+        finally:
+            folders.remove(folder, Quiet())
+
+
+def _known(fact: Fact | None) -> Fact:
+    """Return a fact that an earlier step must have found."""
+    if fact is None:
+        raise AssertionError("a step was run before the one that finds what it needs")
+    return fact
+
+
+def scratch_folder(setup: Setup) -> Path:
+    """Return where this worker unpacks; made when it is first needed."""
+    folder = setup.state_dir / "scratch"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def mirrors(setup: Setup) -> Mirrors:
+    """Return the context folders of this node."""
+    return Mirrors(setup.kept / "contexts", setup.context_cache_bytes)
+
+
+def indexes(setup: Setup) -> Path:
+    """Return the folder of what is known of the files of sources."""
+    return setup.kept / "indexes"
+
+
+def graft_place(setup: Setup) -> grafting.Place:
+    """Return where images of code alone are looked for and made."""
+
+    def blobs(image: ImageReference) -> Blobs:
+        return blobs_for(
+            image.registry, DockerConfig(setup.docker_config), setup.insecure_registries
+        )
+
+    known = Grafts(journal().redis, setup.key_prefix)
+    return grafting.Place(blobs, known, scratch_folder(setup))
 
 
 def launch_config(setup: Setup, request: BuildRequest) -> Loaded:
@@ -75,178 +336,6 @@ def _detected(setup: Setup) -> Literal["docker", "noop"]:
     if found == "docker":
         _engine_seen[setup.docker_host] = time.monotonic()
     return found
-
-
-def destination(build: Build) -> ImageReference:
-    """The repository to push to: the request's, else the config's."""
-    assert build.config is not None
-    text = build.request.destination or build.config.builder.destination
-    if text is None:
-        raise UserError(
-            "It is not said where the image is to be pushed",
-            "give a destination, REGISTRY/REPOSITORY, or set builder.destination in the launch config",
-        )
-    return ImageReference.parse_destination(text)
-
-
-def source(setup: Setup, build: Build) -> Source:
-    """Where the code comes from: once it is known, the very commit or archive that the source
-    was.
-    """
-    return open_source(
-        build.source or build.request.source, replace(setup.sources, scratch=scratch_folder(setup))
-    )
-
-
-@contextmanager
-def fetched(setup: Setup, build: Build, progress: Progress) -> Iterator[Path]:
-    """The source's top folder on this node, to be read only; what cannot change is kept for those
-    who want it next.
-    """
-    wanted = source(setup, build)
-    if build.source is None:
-        with scratch(setup) as folder:
-            yield wanted.fetch(folder, progress)
-        return
-    cache = SourceCache(setup.state_dir / "sources", setup.source_cache_bytes)
-    with cache.tree(build.source, lambda folder: wanted.fetch(folder, progress), progress) as tree:
-        yield tree
-
-
-def dockerfile(build: Build) -> str | Wishes:
-    """The path of the Dockerfile, or how it is to be generated if the source has none."""
-    assert build.config is not None
-    return chosen(build.request, build.config.builder)
-
-
-def source_hash(build: Build, manifest: Manifest) -> str:
-    """The hash over the manifest and all other inputs of the image."""
-    assert build.config is not None
-    return hashing.source_hash(build.request, build.config.builder, manifest)
-
-
-def hash_key(build: Build, pinned: str) -> str:
-    """What the hash of a source that cannot change is known by."""
-    assert build.config is not None
-    return hashing.cache_key(build.request, build.config.builder, pinned)
-
-
-def input_record(build: Build, manifest: Manifest) -> InputRecord:
-    """What `imagemill why` is to know of the image."""
-    assert build.config is not None
-    return recording.record(build.request, build.config.builder, manifest)
-
-
-def input_records(setup: Setup) -> InputRecords:
-    """What is known of the images of all builds."""
-    return InputRecords(journal().redis, setup.key_prefix)
-
-
-def forget_hash(setup: Setup, build: Build) -> None:
-    """Have a source hashed anew the next time, where its hash was known and is another one now."""
-    if build.source is not None:
-        known_hashes(setup).forget(hash_key(build, build.source))
-
-
-def known_hashes(setup: Setup) -> KnownHashes:
-    """Hashes that any worker has found before."""
-    return KnownHashes(journal().redis, setup.key_prefix)
-
-
-def registry(setup: Setup, image: ImageReference) -> Registry:
-    """The registry that the image lies in."""
-    return registry_for(
-        image, docker_config=DockerConfig(setup.docker_config), insecure=setup.insecure_registries
-    )
-
-
-def contexts(setup: Setup, build: Build) -> Contexts:
-    """Where contexts are kept: in the config's store, else in a folder of this worker."""
-    assert build.config is not None
-    uri = build.config.builder.build_context_store
-    if uri is None:
-        return CopiedContexts(setup.state_dir / "contexts")
-    return PackedContexts(store_for(uri, region=build.config.environment.region))
-
-
-def context_is_there(setup: Setup, build: Build) -> bool:
-    """Whether the context is where it is kept; true where the builder needs none."""
-    return build.context is None or contexts(setup, build).exists(build.context)
-
-
-def stored_context(setup: Setup, build: Build) -> StoredContext:
-    """The context for the builder; empty where the builder needs none."""
-    return (
-        Packed(BytesIO) if build.context is None else contexts(setup, build).stored(build.context)
-    )
-
-
-def builder(setup: Setup, build: Build) -> Builder:
-    """What the config builds with."""
-    assert build.config is not None
-    return builder_for(
-        build.config.builder,
-        docker_cli=setup.docker_cli,
-        docker_host=setup.docker_host,
-        docker_config=DockerConfig(setup.docker_config),
-        scratch=scratch_folder(setup),
-        insecure_registries=setup.insecure_registries,
-        environment=setup.environment,
-        cloud=build.config.environment,
-    )
-
-
-def builder_type(build: Build) -> str:
-    """`docker`, `kaniko` or `noop`: also the name of the worker pool."""
-    assert build.config is not None
-    return build.config.builder.type
-
-
-def inputs(setup: Setup, build: Build) -> BuildInputs:
-    """What the builder is told."""
-    assert build.image is not None
-    assert build.source_hash is not None
-    assert build.config is not None
-    request = build.request
-    revision, url = origin(build.source or "")
-    return BuildInputs(
-        image=ImageReference.parse(build.image),
-        target=request.target,
-        platform=hashing.platform(request, build.config.builder),
-        build_args=request.build_args,
-        labels=labels(
-            build.source_hash,
-            request.revision or revision,
-            request.source_url or url,
-            request.labels,
-        ),
-        secrets={name: _secret(setup, name) for name in request.secrets},
-        source_hash=build.source_hash,
-        build_id=build.id,
-    )
-
-
-def lock(setup: Setup, build: Build) -> ImageLock:
-    """The lock on the build's image, as this build sees it."""
-    assert build.image is not None
-    return ImageLock(journal().redis, setup.key_prefix, build.image, build.id, setup.lock_lease)
-
-
-def scratch_folder(setup: Setup) -> Path:
-    """Where this worker unpacks; made when it is first needed."""
-    folder = setup.state_dir / "scratch"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
-
-
-@contextmanager
-def scratch(setup: Setup) -> Iterator[Path]:
-    """The path of a folder that whoever needs it makes; it is removed at the end."""
-    folder = scratch_folder(setup) / uuid.uuid4().hex
-    try:
-        yield folder
-    finally:
-        folders.remove(folder, Quiet())
 
 
 def _secret(setup: Setup, name: str) -> Path:

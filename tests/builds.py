@@ -95,7 +95,8 @@ class PushedImage:
         for layer in self.manifest["layers"]:
             with tarfile.open(fileobj=io.BytesIO(self._layer(layer["digest"]))) as archive:
                 for member in archive.getmembers():
-                    if content := archive.extractfile(member):
+                    content = None if member.issym() else archive.extractfile(member)
+                    if content:
                         found[member.name] = content.read()
         return found
 

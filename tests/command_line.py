@@ -101,10 +101,11 @@ class CommandLine:
         return process.returncode, written.decode()
 
     def left(self) -> list[str]:
-        """Processes, and temporary and cached files, that are there."""
+        """Processes, temporary files, and cached files but those that make the next build quick."""
         processes = [repr(process) for process in self.processes()]
         cache = self.folder / "cache/imagemill"
-        return [*processes, *map(str, (self.folder / "tmp").iterdir()), *map(str, cache.glob("*"))]
+        cached = [path for path in cache.glob("*") if path.name not in ("contexts", "indexes")]
+        return [*processes, *map(str, [*(self.folder / "tmp").iterdir(), *cached])]
 
     def until_nothing_is_left(self) -> None:
         """Wait until what the command has started has ended and cleaned up."""

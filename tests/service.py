@@ -13,7 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from imagemill.client import Client
+from imagemill.client import Client, open_journal
+from imagemill.state.journal import Journal
+from imagemill.state.records import Records
 
 ROOT = Path(__file__).parents[1]
 QUEUES = "imagemill,imagemill.docker,imagemill.noop"
@@ -43,6 +45,15 @@ class Service:
     def client(self) -> Client:
         """A client of the service, closed when the service is."""
         return Client(self.broker, self.backend, key_prefix=self.prefix)
+
+    @cached_property
+    def journal(self) -> Journal:
+        """The journals of its builds."""
+        return open_journal(self.client.app, self.backend, self.prefix)
+
+    def records(self, grace: float) -> Records:
+        """The records of its builds, with this redelivery time in seconds."""
+        return Records(self.journal, grace)
 
     @property
     def environment(self) -> dict[str, str]:

@@ -1,13 +1,15 @@
 """The Celery application: `celery -A worker.app worker -Q imagemill`."""
 
+import sys
 from typing import Any
 
 from celery import Celery
 
+from imagemill.errors import ImagemillError
 from worker import health
-from worker.celeryconfig import configuration, is_redis
+from worker.celeryconfig import configuration
 from worker.logging import install
-from worker.redelivery import KeepMessages
+from worker.reaper import Reap, ServeSteps
 from worker.settings import Settings, from_environment
 
 
@@ -15,11 +17,20 @@ def create(settings: Settings) -> Celery:
     """An application with these settings; connects to nothing yet."""
     app = Celery("imagemill")
     app.conf.update(configuration(settings))
-    if is_redis(settings.broker):
-        app.steps["consumer"].add(KeepMessages)
+    app.steps["worker"].update((ServeSteps, Reap))
     if settings.metrics_port is not None:
         health.install(app, settings, settings.metrics_port)
     return app
+
+
+def _settings() -> Settings:
+    """Read the environment and set up the log; what is wrong ends the process, in a sentence."""
+    try:
+        settings = from_environment()
+    except ImagemillError as error:
+        sys.exit(f"error: {error.message}\nhint: {error.hint}")
+    install(settings)
+    return settings
 
 
 def __getattr__(name: str) -> Any:
@@ -28,7 +39,6 @@ def __getattr__(name: str) -> Any:
     """
     if name not in ("app", "celery"):
         raise AttributeError(name)
-    settings = from_environment()
-    install(settings)
+    settings = _settings()
     globals()["app"] = globals()["celery"] = create(settings)
     return globals()["app"]

@@ -56,18 +56,21 @@ def _delivery(settings: Settings) -> dict[str, Any]:
         # behind one.
         "worker_prefetch_multiplier": 1,
         "broker_connection_retry_on_startup": True,
-        # A step that has ended waits for a broker that is away (about ten minutes), rather than
-        # lose the next step.
+        # A broker that is away for longer is left to the reaper, which sends what is due.
         "task_publish_retry_policy": {
-            "max_retries": 120,
+            "max_retries": 6,
             "interval_start": 0.1,
             "interval_step": 0.5,
-            "interval_max": 5,
+            "interval_max": 2,
         },
-        # RabbitMQ redelivers at once what a lost connection held, so the step that runs is ended.
-        # With Redis a worker that is connected again goes on renewing its messages, so the step may
-        # finish.
-        "worker_cancel_long_running_tasks_on_connection_loss": not redis,
+        # A step whose broker went away goes on: its claim is in its build's record, so the message
+        # that is delivered again gives way (docs/adr/0018-the-record-is-the-truth.md).
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        # A Redis that is full, or a replica in the middle of a failover, is waited for like one
+        # that is away.
+        "broker_channel_error_retry": True,
+        # A worker waits for its broker for as long as it takes.
+        "broker_connection_max_retries": None,
         "broker_transport_options": _redis_transport(settings)
         if redis
         else {"confirm_publish": True},
@@ -76,9 +79,12 @@ def _delivery(settings: Settings) -> dict[str, Any]:
 
 def _redis_transport(settings: Settings) -> dict[str, Any]:
     return {
-        # Short, since living workers renew their messages (worker/redelivery.py): also a long build
-        # runs once.
+        # Shorter than a build may take: its record says that it runs, so the message that is
+        # delivered again gives way.
         "visibility_timeout": settings.redelivery_seconds,
+        # Kombu's lock on restoring them, which is 300 s otherwise: a worker that was killed with it
+        # must not hold the others up.
+        "unacked_mutex_expire": max(1, round(settings.redelivery_seconds / 2)),
         # Kombu looks for messages to restore every interval times throttle seconds; its defaults
         # make that 100 s.
         "unacked_restore_interval": 5,
@@ -94,9 +100,6 @@ def _results(settings: Settings) -> dict[str, Any]:
     return {
         "result_expires": BUILD_KEEP_SECONDS,
         "result_backend_transport_options": {"global_keyprefix": settings.key_prefix},
-        # The intermediate steps ignore their results, but a failure in one must reach the build's
-        # id: without this the caller waits for ever.
-        "task_store_errors_even_if_ignored": True,
         "redis_backend_health_check_interval": 30,
         "redis_socket_keepalive": _is_tcp(settings.backend),
         "redis_retry_on_timeout": True,

@@ -101,7 +101,10 @@ def main() -> None:
     builds = Builds()
     _in_background(_leave_with_valkey, _start_valkey(valkey, premises.run), premises)
     _in_background(_leave_with_command_line, lifeline, builds, premises)
-    _work(builds, premises)
+    try:
+        _work(builds, premises)
+    except SystemExit as end:  # its settings are wrong
+        print(end.code, file=sys.stderr, flush=True)
     premises.leave(clear=False)
 
 
@@ -141,13 +144,8 @@ def _work(builds: Builds, premises: Premises) -> None:
     from celery.signals import task_postrun, task_prerun
 
     from imagemill.names import POOLS
-    from worker.app import create
-    from worker.logging import install
-    from worker.settings import from_environment
+    from worker.app import app
 
-    settings = from_environment()
-    install(settings)
-    app = create(settings)
     task_prerun.connect(builds.begin, weak=False)
     task_postrun.connect(builds.end, weak=False)
     if not await_socket(premises.run / SOCKET, lambda: True):

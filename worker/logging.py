@@ -10,7 +10,7 @@ from celery.signals import setup_logging
 
 from imagemill.text import one_line, printable
 from tasks.log_context import current
-from worker.settings import Settings
+from worker.settings import Settings, doubts
 
 MOST = 8192
 """Characters of a message that are logged; the rest is cut."""
@@ -69,5 +69,10 @@ def install(settings: Settings) -> None:
         handler.addFilter(WithContext())
         handler.setFormatter(JsonFormatter() if settings.log_format == "json" else LineFormatter())
         logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
+        # Celery's lines are of its tasks: that the task which began a build "succeeded" says nothing
+        # of the build, and steps that failed are told by the report, in our words.
+        logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
+        for doubt in doubts(settings):
+            logging.getLogger(__name__).warning("%s", doubt)
 
     setup_logging.connect(configure, weak=False)

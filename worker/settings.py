@@ -1,37 +1,32 @@
 """The environment of a worker, read here and nowhere else."""
 
 import os
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BeforeValidator, Field, model_validator
 
-from imagemill.errors import OperatorError
-from imagemill.sources.options import SourceOptions
+from imagemill import connections, settings
+from imagemill.errors import OperatorError, UserError
 from tasks.settings import Setup
 
 
-class Settings(BaseSettings, Setup):
-    """`Setup`, and where broker and results are: each field from `IMAGEMILL_<FIELD>`."""
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
 
-    model_config = SettingsConfigDict(env_prefix="IMAGEMILL_", frozen=True, env_ignore_empty=True)
+
+class Settings(Setup):
+    """`Setup`, and what the worker process itself needs: where the broker is, how it logs."""
 
     broker: str = Field(
         repr=False,
-        description="URL of the broker: redis://, rediss://, redis+socket://, amqp://, amqps://",
+        description="URL of the broker: `redis://`, `rediss://`, `redis+socket://`, `amqp://`,"
+        " `amqps://`",
     )
-    backend: str = Field(
-        "",
-        repr=False,
-        description="URL of the Redis for results; default: the broker, if it is Redis",
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = (
+        Field("INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`")
     )
-    redelivery_seconds: float = Field(
-        60, gt=0, description="how long the messages of a worker that died lie still on Redis"
-    )
-    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
-    log_format: str = Field(
-        "text", pattern="^(text|json)$", description="text, or json: one object per line"
+    log_format: Literal["text", "json"] = Field(
+        "text", description="`text`, or `json`: one object per line"
     )
     metrics_port: int | None = Field(
         None,
@@ -39,60 +34,25 @@ class Settings(BaseSettings, Setup):
         le=65535,
         description="where a worker answers /healthz, /readyz and /metrics; default: nowhere",
     )
-    insecure_registries: Annotated[frozenset[str], NoDecode] = Field(
-        frozenset(), description="separated by ','"
-    )
-    docker_host: str | None = Field(
-        None, validation_alias=AliasChoices("IMAGEMILL_DOCKER_HOST", "DOCKER_HOST")
-    )
-    docker_config: Path = Field(
-        default_factory=lambda: Path.home() / ".docker",
-        validation_alias=AliasChoices("IMAGEMILL_DOCKER_CONFIG", "DOCKER_CONFIG"),
-    )
-
-    environment: dict[str, str] = Field(default_factory=lambda: dict(os.environ), repr=False)
-    sources: SourceOptions = Field(
-        default_factory=lambda: SourceOptions.from_environment(os.environ), repr=False
-    )
-
-    @field_validator("insecure_registries", mode="before")
-    @classmethod
-    def _split_hosts(cls, value: Any) -> Any:
-        return (
-            frozenset(part.strip() for part in value.split(",") if part.strip())
-            if isinstance(value, str)
-            else value
-        )
 
     @model_validator(mode="before")
     @classmethod
-    def _backend_is_broker(cls, values: dict[str, Any]) -> dict[str, Any]:
-        broker = str(values.get("broker", ""))
-        if not values.get("backend") and broker.startswith(("redis", "rediss", "unix")):
-            return {**values, "backend": broker}
-        return values
-
-    @field_validator("backend")
-    @classmethod
-    def _backend_is_redis(cls, value: str) -> str:
-        if not value.startswith(("redis", "unix")):
-            raise ValueError(
-                "results, locks and logs need Redis: set IMAGEMILL_BACKEND=redis://HOST:6379/0"
-            )
-        return value
+    def _read_urls(cls, values: dict[str, object]) -> dict[str, object]:
+        broker = connections.broker_url(str(values.get("broker") or ""))
+        backend = connections.backend_url(str(values.get("backend") or ""), broker)
+        return {**values, "broker": broker, "backend": backend}
 
 
 def from_environment() -> Settings:
-    """The settings of this process; `OperatorError` names each variable that is missing or
+    """Return the settings of this process; `OperatorError` names each variable that is missing or
     wrong.
     """
     try:
-        return Settings()
-    except ValidationError as error:
-        faults = "; ".join(
-            f"IMAGEMILL_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()
-        )
-        raise OperatorError(
-            f"The worker's environment is not complete: {faults}",
-            "docs/operating.md lists the variables; the least is IMAGEMILL_BROKER=redis://HOST:6379/0",
-        ) from None
+        return settings.read(Settings, os.environ)
+    except UserError as error:
+        raise OperatorError(error.message, error.hint) from None
+
+
+def doubts(found: Settings) -> list[str]:
+    """Return what is probably not meant so in the settings of this process, a sentence each."""
+    return list(settings.doubts(Settings, found))

@@ -12,7 +12,6 @@ from imagemill.errors import (
     OperatorError,
     PermissionDenied,
     ServiceUnreachable,
-    TransientError,
 )
 
 _NO_ENGINE = re.compile(
@@ -29,7 +28,10 @@ _NO_ACCESS = re.compile(
 )
 _NO_SPACE = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 
-_RATE_LIMIT = re.compile(r"toomanyrequests|429 too many requests|rate limit", re.IGNORECASE)
+_RATE_LIMIT = re.compile(
+    r"toomanyrequests|429 too many requests|\bHTTP 429\b|status(?: code)?:? 429\b|rate limit",
+    re.IGNORECASE,
+)
 _PLAIN_HTTP = re.compile(r"server gave HTTP response to HTTPS client")
 _UNTRUSTED = re.compile(r"x509: |certificate signed by unknown authority|tls: failed to verify")
 _UNREACHABLE = re.compile(
@@ -37,6 +39,9 @@ _UNREACHABLE = re.compile(
     r"|connection reset by peer|broken pipe|server misbehaving|name resolution|unexpected EOF|: EOF$|deadline exceeded"
     r"|Client\.Timeout|request canceled while waiting",
     re.IGNORECASE,
+)
+_NOBODY_THERE = re.compile(
+    r"connection refused|no such host|network is unreachable|no route to host", re.IGNORECASE
 )
 _SERVER_ERROR = re.compile(
     r"\b50[0234] (?:Internal|Bad Gateway|Service|Gateway)|unexpected HTTP status: 5\d\d"
@@ -78,6 +83,7 @@ def engine_failure(text: str, host: str) -> ImagemillError | None:
         return ServiceUnreachable(
             f"The Docker engine at {host} does not answer",
             "start it (systemctl start docker), or set DOCKER_HOST to the engine that is to be used",
+            refused=True,
         )
     if _NO_SPACE.search(text):
         return OperatorError(
@@ -102,7 +108,7 @@ def registry_failure(text: str, doing: Doing) -> ImagemillError | None:
     action, registry = doing
     told = f"{action} failed: {shortened(text)}"
     if _RATE_LIMIT.search(text):
-        return TransientError(
+        return ServiceUnreachable(
             f"{action} failed: {registry} limits how often it is asked",
             "wait, give the worker a login of that registry, or use a mirror",
         )
@@ -118,7 +124,9 @@ def registry_failure(text: str, doing: Doing) -> ImagemillError | None:
         )
     if _UNREACHABLE.search(text) or _SERVER_ERROR.search(text):
         return ServiceUnreachable(
-            told, f"check that {registry} runs, and the network between it and the Docker engine"
+            told,
+            f"check that {registry} runs, and the network between it and the Docker engine",
+            refused=_NOBODY_THERE.search(text) is not None,
         )
     if _REFUSED.search(text):
         return PermissionDenied(told, f"give the worker a login that {registry} accepts for this")

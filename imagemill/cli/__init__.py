@@ -2,7 +2,6 @@
 
 commands     all commands, how they end, what they say when they fail
 options      what several commands take
-environment  variables that no option stands for
 build        build
 builds       status, wait, logs, cancel
 local        hash, config check

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from imagemill.cli.environment import git_config
 from imagemill.cli.options import (
     Command,
     Connection,
@@ -18,6 +17,7 @@ from imagemill.cli.options import (
     launch_config_options,
 )
 from imagemill.cli.services import service_for
+from imagemill.environment import git_config
 
 
 @click.command(cls=Command, short_help="Build an image.")
@@ -34,6 +34,11 @@ from imagemill.cli.services import service_for
 @image_options
 @generation_options
 @click.option("--force", is_flag=True, help="Build even if the image is there.")
+@click.option(
+    "--graft/--no-graft",
+    default=True,
+    help="Where code alone has changed, make its layers anew on the earlier image, without a builder.",
+)
 @click.option("--timeout", type=float, metavar="SECONDS", help="How long the build may take.")
 @click.option(
     "--revision", metavar="TEXT", help="Revision of the source, for a label.  [default: from git]"

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from imagemill.cli.environment import everything
 from imagemill.cli.options import (
     FAILED,
     Connection,
@@ -13,26 +12,13 @@ from imagemill.cli.options import (
     launch_config_options,
 )
 from imagemill.cli.services import client_of
+from imagemill.environment import everything
 
 
 @click.command(short_help="See whether everything is there that a build needs.")
 @click.option("--config", metavar="FILE", help="Launch config to look at.")
 @click.option(
     "--destination", "-d", metavar="REPOSITORY", help="Where to push.  [default: the config's]"
-)
-@click.option(
-    "--docker-cli", envvar="IMAGEMILL_DOCKER_CLI", type=click.Path(path_type=Path), hidden=True
-)
-@click.option("--docker-host", envvar=["IMAGEMILL_DOCKER_HOST", "DOCKER_HOST"], hidden=True)
-@click.option(
-    "--docker-config",
-    envvar=["IMAGEMILL_DOCKER_CONFIG", "DOCKER_CONFIG"],
-    type=click.Path(path_type=Path),
-    default=lambda: Path.home() / ".docker",
-    hidden=True,
-)
-@click.option(
-    "--insecure-registries", envvar="IMAGEMILL_INSECURE_REGISTRIES", default="", hidden=True
 )
 @json_option
 @launch_config_options
@@ -45,10 +31,6 @@ def doctor(
     config: str | None,
     default_config: Path | None,
     destination: str | None,
-    docker_cli: Path | None,
-    docker_host: str | None,
-    docker_config: Path,
-    insecure_registries: str,
     as_json: bool,
 ) -> int:
     """Check all that builds with a launch config need, and say what to do about what is missing.
@@ -62,18 +44,20 @@ def doctor(
     from imagemill.cli.requests import check_config
     from imagemill.doctor import Place, examine
     from imagemill.registries.docker_config import DockerConfig
+    from imagemill.settings import NodeSettings, read
 
     logging.getLogger().addHandler(
         logging.NullHandler()
     )  # what SDKs would say besides is told by the findings
+    settings = read(NodeSettings, everything())
     place = Place(
         config=lambda: check_config(config, default_config),
         destination=destination,
-        docker_cli=docker_cli,
-        docker_host=docker_host,
-        docker_config=DockerConfig(docker_config),
-        insecure_registries=frozenset(filter(None, insecure_registries.split(","))),
+        docker_cli=settings.docker_cli,
+        docker_host=settings.docker_host,
+        docker_config=DockerConfig(settings.docker_config),
+        insecure_registries=settings.insecure_registries,
         client=client_of(connection) if connection.broker else None,
-        environment=everything(),
+        environment=settings.environment,
     )
     return 0 if render_findings.show(examine(place), as_json=as_json) else FAILED

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imagemill.cli.environment import variable
 from imagemill.cli.options import generation_options, image_options, launch_config_options
+from imagemill.environment import everything, variable
 from imagemill.names import BUILD_TIMEOUT
 
 if TYPE_CHECKING:
@@ -35,9 +35,6 @@ def kaniko() -> None:
     default=BUILD_TIMEOUT,
     help="How long the build may take.",
 )
-@click.option(
-    "--insecure-registries", envvar="IMAGEMILL_INSECURE_REGISTRIES", default="", hidden=True
-)
 @launch_config_options
 def job(
     source: str,
@@ -45,7 +42,6 @@ def job(
     config: str | None,
     default_config: Path | None,
     timeout: float,
-    insecure_registries: str,
     **given: Any,
 ) -> None:
     """Print the Job that a build of SRC would run as, as YAML. Nothing is created, and no cluster
@@ -60,9 +56,13 @@ def job(
     from imagemill.builders.kaniko.context_access import endpoint
     from imagemill.builders.kaniko.job import circumstances_of
     from imagemill.builders.kaniko.pod_credentials import needs_docker_secret
+    from imagemill.cli import terminal
     from imagemill.cli.requests import check_config
+    from imagemill.settings import NodeSettings, read
 
     loaded = check_config(config, default_config)
+    for warning in loaded.warnings:
+        terminal.warn(warning)
     section, environment = _section(loaded), loaded.config.environment
     inputs = _inputs(source, section, **given)
     uri = f"{section.build_context_store}/{inputs.source_hash}.tar.gz"
@@ -73,9 +73,7 @@ def job(
         has_login=needs_docker_secret(section, environment, inputs.image),
         remaining=timeout,
         endpoint=endpoint(uri, variable),
-        insecure_registries={
-            host for text in insecure_registries.split(",") if (host := text.strip())
-        },
+        insecure_registries=read(NodeSettings, everything()).insecure_registries,
     )
     # By the table's way, since Kubernetes' client may not be installed.
     valid_job = load(

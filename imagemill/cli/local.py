@@ -1,7 +1,7 @@
 """The commands that need no service: `hash` and `config check`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from imagemill.cli.options import (
     json_option,
     launch_config_options,
 )
+
+if TYPE_CHECKING:
+    from imagemill.config import Loaded
 
 
 @click.command("hash", cls=Command, short_help="Print the source hash.")
@@ -64,6 +67,31 @@ def check(file: str | None, *, default_config: Path | None, as_json: bool) -> No
     """
     from imagemill.cli import render
     from imagemill.cli.requests import check_config
-    from imagemill.config import describe
+    from imagemill.config import advice, describe
 
-    render.launch_config(describe(check_config(file, default_config)), as_json=as_json)
+    loaded = check_config(file, default_config)
+    _check_job(loaded)
+    described = describe(loaded)
+    described["warnings"] += advice(loaded)
+    render.launch_config(described, as_json=as_json)
+
+
+def _check_job(loaded: "Loaded") -> None:
+    """Refuse what each build with the config would be refused for: its Job is one of Kubernetes."""
+    from imagemill.adapters import Adapter, load
+    from imagemill.config import KanikoBuilder
+    from imagemill.config.faults import FREE
+    from imagemill.config.loading import refusal
+
+    section = loaded.config.builder
+    if not isinstance(section, KanikoBuilder) or not section.kaniko_config:
+        return
+    # By the table's way, since Kubernetes' client may not be installed.
+    faults = load(
+        {"kaniko": Adapter("imagemill.builders.kaniko.validation", "faults", "kaniko")},
+        "kaniko",
+        "builder",
+    )
+    found = [fault.below(FREE) for fault in faults(section)]
+    if found and loaded.path and loaded.document:
+        raise refusal(loaded.path, loaded.document, found)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from imagemill.cli.environment import variable
+from imagemill.environment import variable
 
 FAILED, USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
 """Exit codes: the build failed; usage or config is wrong; the service could not be reached;
@@ -147,6 +147,13 @@ def generation_options(function: Function) -> Function:
                 "--accelerator",
                 metavar="NAME|IMAGE",
                 help="cuda, cuda12.4 …, or a base image for it.",
+            ),
+            click.option(
+                "--apt",
+                "system_packages",
+                metavar="PACKAGE",
+                multiple=True,
+                help="Package of the system, such as libgl1; may be given many times.",
             ),
             click.option(
                 "--entrypoint",

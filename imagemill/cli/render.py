@@ -9,8 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from imagemill.cli.terminal import console, error, warn
-from imagemill.client import BuildStatus
-from imagemill.messages import BuildReport, State
+from imagemill.messages import BuildReport, BuildStatus, State
 from imagemill.text import printable
 
 STEPS = {
@@ -113,7 +112,11 @@ def _facts(done: BuildReport) -> Iterable[tuple[str, str]]:
     yield "image", done.image or ""
     yield from (("tag", tag) for tag in done.tags)
     made = f"by {done.builder}" if done.built else "no, it was there already"
+    if done.grafted:
+        made = "of the earlier image, without a builder"
     yield "built", f"{made}, in {seconds(done.seconds)}"
+    if done.not_grafted:
+        yield "", f"not of an earlier image: {done.not_grafted}"
 
 
 def seconds(duration: float) -> str:

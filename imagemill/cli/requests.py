@@ -19,6 +19,7 @@ NAMES = {name: f"--{name.replace('_', '-')}" for name in BuildRequest.model_fiel
     "build_args": "--build-arg",
     "labels": "--label",
     "secrets": "--secret",
+    "system_packages": "--apt",
     "tags": "--tag",
 }
 """Field of a request → what gives it on the command line."""

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from imagemill import context
-from imagemill.cli.environment import everything, git_config
 from imagemill.cli.requests import checked, located
 from imagemill.config.model import Builder
 from imagemill.context import Manifest, hashing
 from imagemill.dockerfile.generate import chosen
+from imagemill.environment import everything, git_config
 from imagemill.errors import UserError
 from imagemill.messages import BuildRequest
 from imagemill.ports import Quiet

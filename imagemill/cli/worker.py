@@ -5,9 +5,9 @@ import sys
 
 import click
 
-from imagemill.cli.environment import everything
 from imagemill.cli.options import Connection, connection_options
 from imagemill.cli.services import require_broker
+from imagemill.environment import everything
 from imagemill.names import POOLS
 
 

@@ -9,7 +9,7 @@ kaniko_job        what `kaniko-config` must look like
 faults, explain   what is wrong, in words
 """
 
-from imagemill.config.loading import Loaded, describe, find, load, load_found
+from imagemill.config.loading import Loaded, advice, describe, find, load, load_found
 from imagemill.config.model import (
     AutoBuilder,
     AwsEnvironment,
@@ -37,6 +37,7 @@ __all__ = [
     "Loaded",
     "LocalEnvironment",
     "NoopBuilder",
+    "advice",
     "describe",
     "find",
     "load",

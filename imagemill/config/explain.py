@@ -11,14 +11,19 @@ from pydantic_core import ErrorDetails
 
 from imagemill.config.faults import AGENT_KEYS, Fault, KeyPath, dotted, shown
 from imagemill.config.model import Section
+from imagemill.config.policy import Policy
 from imagemill.config.registry_section import VARIANTS
 
-KNOWN: dict[str, list[str]] = {"": [*VARIANTS, *AGENT_KEYS]} | {
+KNOWN: dict[str, list[str]] = {"": [*VARIANTS, "policy", *AGENT_KEYS]} | {
     section: sorted({key for cls in classes for key in cls.model_fields})
     for section, classes in VARIANTS.items()
 }
 """Section → its keys; the top level is ''."""
 KNOWN["builder"].append("uri")
+KNOWN["policy"] = sorted(Policy.model_fields)
+
+_ALIKE = 0.75
+"""How alike a key must be to be meant: names of two words often have one of them in common."""
 
 
 def explain(error: ValidationError) -> Iterator[Fault]:
@@ -34,14 +39,20 @@ def _faults(details: ErrorDetails) -> Iterator[Fault]:
         case "launch_config":
             yield from (fault.below(path) for fault in context["faults"])
         case "extra_forbidden":
-            yield Fault(path, "found an unknown key, expected a known one", _nearest(path))
+            yield _unknown(path)
         case "missing":
             yield Fault(
                 path, f"found nothing, expected {_meaning(path, variant)}", f"add {dotted(path)}"
             )
         case "union_tag_invalid":
             expected = _alternatives(context["expected_tags"])
-            yield Fault((*path, "type"), f"found {shown(value['type'])}, expected {expected}")
+            given = value["type"] if isinstance(value["type"], str) else ""
+            near = get_close_matches(given, re.split(r", | or ", expected), n=1)
+            hint = f"did you mean {near[0]}?" if near else ""
+            yield Fault((*path, "type"), f"found {shown(value['type'])}, expected {expected}", hint)
+            # Which keys are right depends on the type; one that no type knows is wrong anyway.
+            for key in value.keys() - {*KNOWN[str(path[0])], "type"}:
+                yield _unknown((*path, key))
         case "literal_error":
             yield Fault(
                 path, f"found {shown(value)}, expected {_alternatives(context['expected'])}"
@@ -50,8 +61,14 @@ def _faults(details: ErrorDetails) -> Iterator[Fault]:
             yield Fault(path, f"found {shown(value)}, expected {_meaning(path, variant)}")
         case "model_attributes_type" | "model_type" | "dict_type":
             yield Fault(path, f"found {shown(value)}, expected a mapping")
+        case "list_type" | "tuple_type":
+            yield Fault(path, f"found {shown(value)}, expected a list")
         case _:
             yield Fault(path, f"found {shown(value)}, expected another value: {details['msg']}")
+
+
+def _unknown(path: KeyPath) -> Fault:
+    return Fault(path, "found an unknown key, expected a known one", _nearest(path))
 
 
 def _place(loc: tuple[str | int, ...]) -> tuple[KeyPath, type[Section] | None]:
@@ -83,7 +100,11 @@ def _nearest(path: KeyPath) -> str:
         if other != section and key in KNOWN[other] and key != "type":
             return f"did you mean {dotted((other, key))}?"
     longer = [other for other in KNOWN[section] if key in other]
-    if near := longer if len(longer) == 1 else get_close_matches(key, KNOWN[section], n=1):
+    if (
+        near := longer
+        if len(longer) == 1
+        else get_close_matches(key, KNOWN[section], n=1, cutoff=_ALIKE)
+    ):
         return f"did you mean {dotted((*path[:-1], near[0]))}?"
     known = ", ".join(key.replace("_", "-") for key in KNOWN[section])
     return f"known keys{f' of {section}' if section else ''}: {known}"

@@ -122,3 +122,66 @@ def without_secrets(value: Any) -> Any:
         return value
     hidden = {"value": "(not shown)"} if {"name", "value"} <= value.keys() else {}
     return {key: without_secrets(item) for key, item in value.items()} | hidden
+
+
+def executor_of(job: dict[str, Any]) -> dict[str, Any]:
+    """Return the container of a document without faults that runs Kaniko; empty if it has none."""
+    for key in _POD:
+        job = job.get(key) or {}
+    containers = job.get("containers") or [{}]
+    return containers[0] or {}
+
+
+_OVERRULED = {
+    ("spec", "backoffLimit"): 0,
+    ("spec", "completions"): 1,
+    ("spec", "parallelism"): 1,
+    (*_POD, "restartPolicy"): "Never",
+}
+"""What a Job of ours has, whatever the document says: we know what can be tried again, and try
+it.
+"""
+
+
+def overruled(job: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """Yield what the document says and a Job of ours has otherwise: paths from the top of the
+    config, and what it has.
+    """
+    for path, ours in _OVERRULED.items():
+        value: Any = job
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        if value not in (None, ours):
+            yield (*FREE, *path), f"{path[-1]} is {ours}"
+
+
+_OF_IMAGE = frozenset(
+    {
+        "annotation",
+        "build-arg",
+        "custom-platform",
+        "customPlatform",
+        "ignore-path",
+        "ignore-var-run",
+        "label",
+        "reproducible",
+        "single-snapshot",
+        "target",
+    }
+)
+"""Flags of the executor that change the image, and so are part of its hash."""
+
+
+def image_arguments(job: dict[str, Any]) -> tuple[str, ...]:
+    """Return the executor's arguments in the document that change the image, with the values that
+    its variables give to build arguments without one.
+    """
+    container = executor_of(job)
+    variables = {each["name"]: each.get("value") for each in container.get("env") or ()}
+    found = []
+    for argument in container.get("args") or ():
+        flag, _, value = str(argument).removeprefix("--").partition("=")
+        if flag in _OF_IMAGE:
+            given = flag == "build-arg" and "=" not in value and variables.get(value)
+            found.append(f"{argument}={given}" if given else str(argument))
+    return tuple(found)

@@ -72,8 +72,13 @@ class Rewritten:
     def take_registry(self) -> Registry | None:
         """The `registry` section, out of the document."""
         section = self.data.pop("registry", None)
-        if section is None:
+        if section is None or (isinstance(section, dict) and _is_empty(section)):
             return None
+        if isinstance(section, dict) and section.get("type") == "ecr" and "repo_name" in section:
+            section = {"repository": section.pop("repo_name"), **section}
+            self.warnings.append(
+                (("registry", "repo_name"), "an older spelling of registry.repository")
+            )
         try:
             return RegistrySection.model_validate(
                 {"registry": self._with_environment(section)}
@@ -111,6 +116,11 @@ class Rewritten:
             self.faults.append(
                 Fault(("registry",), f"found no image repository, expected {registry.missing}")
             )
+
+
+def _is_empty(section: dict[str, Any]) -> bool:
+    """Whether no key has a value."""
+    return all(value in (None, "") for value in section.values())
 
 
 def _destinations(

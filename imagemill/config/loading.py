@@ -5,7 +5,7 @@ Nothing here reads the environment: whoever calls says where to look.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from operator import itemgetter
 from pathlib import Path
@@ -15,10 +15,11 @@ from pydantic import ValidationError
 
 from imagemill.config.explain import explain
 from imagemill.config.faults import Fault, KeyPath, dotted
-from imagemill.config.kaniko_job import literal_secrets, without_secrets
+from imagemill.config.kaniko_job import executor_of, literal_secrets, overruled, without_secrets
 from imagemill.config.legacy import DESTINATION, rewrite
 from imagemill.config.model import KanikoBuilder, LaunchConfig
-from imagemill.config.regions import mismatch
+from imagemill.config.regions import mismatch, store_region
+from imagemill.config.store_key import AGENTS_KEY, AGENTS_SECRET, takes_agents_key
 from imagemill.config.yaml_document import Document, DocumentError, parse
 from imagemill.encoding import decoded
 from imagemill.errors import ConfigError, UserError
@@ -39,6 +40,8 @@ class Loaded:
     path: Path | None = None
     """`None`: no file was found, all are defaults."""
     warnings: tuple[str, ...] = ()
+    document: Document | None = field(default=None, repr=False, compare=False)
+    """Where in the file everything is."""
 
 
 def load_found(
@@ -140,9 +143,14 @@ def load(path: Path) -> Loaded:
     except ValidationError as error:
         faults += _further(explain(error), faults, rewritten.destination)
     if faults:
-        raise _refusal(path, document, faults)
-    warnings = [*rewritten.warnings, *_secrets(config), *_elsewhere(config, rewritten.destination)]
-    return Loaded(config, path, tuple(_warnings(path, document, warnings)))
+        raise refusal(path, document, faults)
+    warnings = [
+        *rewritten.warnings,
+        *_secrets(config),
+        *_overruled(config),
+        *_elsewhere(config, rewritten.destination),
+    ]
+    return Loaded(config, path, tuple(_warnings(path, document, warnings)), document)
 
 
 def _further(found: Iterable[Fault], before: list[Fault], destination: KeyPath) -> Iterator[Fault]:
@@ -155,7 +163,8 @@ def _further(found: Iterable[Fault], before: list[Fault], destination: KeyPath) 
             yield replace(fault, path=destination) if fault.path == DESTINATION else fault
 
 
-def _refusal(path: Path, document: Document, faults: list[Fault]) -> ConfigError:
+def refusal(path: Path, document: Document, faults: list[Fault]) -> ConfigError:
+    """Return the error that lists the faults, each as `FILE:LINE: KEY: …`."""
     placed = sorted(((document.line(fault.path), fault) for fault in faults), key=itemgetter(0))
     lines = [
         f"{path}:{line}: {dotted(fault.path, document.written)}: {fault.message}"
@@ -171,6 +180,14 @@ def _refusal(path: Path, document: Document, faults: list[Fault]) -> ConfigError
 def _warnings(path: Path, document: Document, warnings: list[tuple[KeyPath, str]]) -> Iterator[str]:
     if document.empty:
         yield f"{path}: the file is empty, so all is left to the defaults"
+    if document.within:
+        yield f"{path}: these are a chart's values, of which {document.within} is the launch config"
+    yield from _placed(path, document, warnings)
+
+
+def _placed(
+    path: Path, document: Document, warnings: Iterable[tuple[KeyPath, str]]
+) -> Iterator[str]:
     for at, text in warnings:
         yield f"{path}:{document.line(at)}: {dotted(at, document.written)}: {text}"
 
@@ -182,9 +199,51 @@ def _secrets(config: LaunchConfig) -> Iterator[tuple[KeyPath, str]]:
             yield path, f"{text}; take it from a Kubernetes Secret (valueFrom.secretKeyRef)"
 
 
+def _overruled(config: LaunchConfig) -> Iterator[tuple[KeyPath, str]]:
+    """What a Job of ours does otherwise than `kaniko-config` says."""
+    if isinstance(config.builder, KanikoBuilder):
+        for path, ours in overruled(config.builder.kaniko_config):
+            yield path, f"not used: {ours}, since Imagemill tries a build again by itself"
+
+
+def _by_default(config: LaunchConfig) -> Iterator[tuple[KeyPath, str]]:
+    """What the Job of a build takes though the config does not say it."""
+    builder = config.builder
+    if not isinstance(builder, KanikoBuilder):
+        return
+    store = ("builder", "build_context_store")
+    if takes_agents_key(builder):
+        yield (
+            store,
+            f"build pods take the store's key from the Secret {AGENTS_SECRET}, key {AGENTS_KEY}, as"
+            " the W&B agent's do, since the config names no other",
+        )
+    said = {each["name"] for each in executor_of(builder.kaniko_config).get("env") or ()}
+    if (
+        builder.build_context_store.startswith("s3:")
+        and store_region(config) is None
+        and said.isdisjoint(("AWS_REGION", "AWS_DEFAULT_REGION", "S3_ENDPOINT"))
+    ):
+        yield (
+            store,
+            "nothing in the config tells build pods the region of this S3 store: set AWS_REGION in"
+            " kaniko-config, or environment.type aws with its region, unless the workers have an"
+            " endpoint of their own (AWS_ENDPOINT_URL_S3)",
+        )
+
+
 def _elsewhere(config: LaunchConfig, destination: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     if text := mismatch(config):
         yield destination, text
+
+
+def advice(loaded: Loaded) -> tuple[str, ...]:
+    """Return what the author of a config should know who looks at it, beside its warnings: what
+    builds take from elsewhere.
+    """
+    if loaded.path is None or loaded.document is None:
+        return ()
+    return tuple(_placed(loaded.path, loaded.document, _by_default(loaded.config)))
 
 
 def describe(loaded: Loaded) -> dict[str, Any]:
@@ -198,16 +257,20 @@ def describe(loaded: Loaded) -> dict[str, Any]:
             content["kaniko_config"] = without_secrets(content["kaniko_config"])
     return {
         "file": None if loaded.path is None else str(loaded.path),
-        "config": {section: _for_people(content) for section, content in sections.items()},
+        "config": {
+            section: _for_people(content) for section, content in sections.items() if content
+        },
         "warnings": list(loaded.warnings),
     }
 
 
 def _for_people(content: dict[str, Any]) -> dict[str, Any]:
     """The type first, since the other keys depend on it."""
-    return {"type": content["type"]} | {
-        key.replace("_", "-"): value for key, value in content.items()
-    }
+    first = {"type": content["type"]} if "type" in content else {}
+    shown = first | {key.replace("_", "-"): value for key, value in content.items()}
+    if "tenants" in shown:
+        shown["tenants"] = {name: _for_people(rules) for name, rules in shown["tenants"].items()}
+    return shown
 
 
 def _text(path: Path) -> str:

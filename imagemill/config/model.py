@@ -12,9 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     JsonValue,
     model_validator,
@@ -23,6 +21,8 @@ from pydantic import (
 from imagemill.clouds.hosts import AZURE_BLOB
 from imagemill.config.faults import Fault, fault_error, mismatch
 from imagemill.config.kaniko_job import job_faults
+from imagemill.config.policy import Policy
+from imagemill.config.section import Section as Section
 from imagemill.errors import UserError
 from imagemill.reference import DOCKER_HUB, ImageReference
 
@@ -127,6 +127,12 @@ SecretName = Annotated[
 SecretKey = Annotated[
     str, _text(r"[\w.-]{1,253}", "a key of a Kubernetes Secret: letters, digits, '-', '_' and '.'")
 ]
+PackageIndex = Annotated[
+    str,
+    _text(
+        r"https?://[A-Za-z0-9.:\[\]-]+/[A-Za-z0-9._~/%+-]*", "an index, https://HOST/PATH/simple"
+    ),
+]
 KanikoConfig = Annotated[dict[str, JsonValue], AfterValidator(_kaniko_config)]
 ClaimName = Annotated[
     str,
@@ -138,28 +144,6 @@ Memory = Annotated[
     str, _text(r"[1-9][0-9]{0,11}(Ki|Mi|Gi|Ti|k|M|G|T)?", "an amount of memory, such as 16Gi")
 ]
 Seconds = Annotated[int, BeforeValidator(_seconds)]
-
-
-class Section(BaseModel):
-    """What all sections share: frozen, strict about keys, hyphens and underscores in keys the
-    same.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _normalised(cls, data: object) -> object:
-        """Keys with underscores; a key without a value (`null`) is as good as absent."""
-        if not isinstance(data, Mapping):
-            return data
-        given = {key: value for key, value in data.items() if value is not None}
-        normalised = {str(key).replace("-", "_"): value for key, value in given.items()}
-        if len(normalised) < len(given):
-            raise fault_error(
-                Fault((), "found a key in both spellings, with '-' and '_', expected it once")
-            )
-        return normalised
 
 
 class LocalEnvironment(Section):
@@ -206,6 +190,15 @@ class _Builder(Section):
     )
     platform: Literal["linux/amd64", "linux/arm64"] | None = Field(
         None, description="the target platform; absent: the builder's own"
+    )
+    package_index: PackageIndex | None = Field(
+        None,
+        description="the Python package index that generated Dockerfiles ask in place of PyPI,"
+        " https://HOST/PATH",
+    )
+    graft: bool | None = Field(
+        None,
+        description="false: the builder builds also where code alone has changed",
     )
     uv_image: str | None = Field(
         None,
@@ -276,6 +269,21 @@ class KanikoBuilder(_Builder):
     )
 
     @model_validator(mode="after")
+    def _within_reach(self) -> Self:
+        """Build pods cannot see a folder of the workers, unless it is a volume of theirs too."""
+        if self.build_context_store.startswith("file:") and self.context_volume_claim is None:
+            raise fault_error(
+                Fault(
+                    ("build_context_store",),
+                    f"found {self.build_context_store}, a folder of the workers, which build pods"
+                    " cannot reach",
+                    "give builder.context-volume-claim, a PersistentVolumeClaim of that folder, or"
+                    " use an object store",
+                )
+            )
+        return self
+
+    @model_validator(mode="after")
     def _both_or_neither(self) -> Self:
         for absent, given in (("secret_key", "secret_name"), ("secret_name", "secret_key")):
             if getattr(self, absent) is None and getattr(self, given) is not None:
@@ -314,6 +322,10 @@ class LaunchConfig(Section):
     )
     builder: Annotated[Builder, Field(discriminator="type"), type_or("auto")] = Field(
         AutoBuilder(), description="what builds, where it pushes, and where contexts are kept"
+    )
+    policy: Policy | None = Field(
+        None,
+        description="who may have what built from what, and where to; absent: anybody anything",
     )
 
     def with_builder(self, builder_type: Literal["docker", "noop"]) -> Self:

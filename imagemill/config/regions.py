@@ -34,3 +34,16 @@ def mismatch(config: LaunchConfig) -> str | None:
 def _covers(location: str, region: str) -> bool:
     """Whether the location is the region, or the multi-region that it is a part of."""
     return location == region or (location in _MULTI_REGIONS and region.startswith(f"{location}-"))
+
+
+def store_region(config: LaunchConfig) -> str | None:
+    """Return the AWS region that the config tells, in its environment, in its pods' variables or
+    by an ECR host.
+    """
+    builder = config.builder
+    if config.environment.type == "aws":
+        return config.environment.region
+    if builder.destination is None:
+        return None
+    found = ECR.search(ImageReference.parse_destination(builder.destination).registry)
+    return found["region"] if found else None

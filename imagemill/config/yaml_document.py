@@ -54,6 +54,8 @@ class Document:
     """Keys in the spelling of the text."""
     faults: list[Fault] = field(default_factory=list)
     empty: bool = False
+    within: str = ""
+    """The key of a chart's values that the config was found below, if it was."""
 
     def line(self, path: KeyPath) -> int:
         """The line of the key or item, or of the nearest one around it that is in the text."""
@@ -115,12 +117,25 @@ class _Reader:
         if root is None or root.tag == _NULL:
             self.result.empty = True
         elif isinstance(root, yaml.MappingNode):
+            if chart := _in_chart(root):
+                return self.embedded(*chart)
             self.result.data = self.value(root, ())
         else:
             kind = "a list" if isinstance(root, yaml.SequenceNode) else "text"
             raise DocumentError(
                 _line(root), f"found {kind}, expected a mapping with keys such as builder"
             )
+        return self.result
+
+    def embedded(self, key: str, node: yaml.Node) -> Document:
+        """The config in the values of a chart: below its key, or as a text."""
+        if isinstance(node, yaml.ScalarNode):
+            # The text of a block begins in the line after its key, and lines count from there.
+            above = int(node.start_mark.line) + (1 if node.style in ("|", ">") else 0)
+            self.result = parse("\n" * above + str(node.value))
+        else:
+            self.document(node)
+        self.result.within = key
         return self.result
 
     def value(self, node: yaml.Node, path: KeyPath) -> Any:
@@ -228,6 +243,18 @@ class _Reader:
     def fault(self, node: yaml.Node, path: KeyPath, message: str) -> None:
         self.result.lines.setdefault(path, _line(node))
         self.result.faults.append(Fault(path, message))
+
+
+CHART_KEYS = ("agentConfig", "launchConfig")
+"""Below which a Helm chart's values have a launch config: ours, and the W&B agent's own chart."""
+
+
+def _in_chart(root: yaml.MappingNode) -> tuple[str, yaml.Node] | None:
+    """The launch config in a chart's values, and its key; None if the document is none."""
+    for key, value in root.value:
+        if isinstance(key, yaml.ScalarNode) and key.value in CHART_KEYS and value.tag != _NULL:
+            return str(key.value), value
+    return None
 
 
 def _is_free(path: KeyPath) -> bool:

@@ -8,8 +8,10 @@ shows: its manifests differ. Both read a file once, by its open descriptor, and 
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from os import read
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -18,16 +20,25 @@ from imagemill.context.copying import Copier
 from imagemill.context.costs import costs, notes
 from imagemill.context.digests import Digests
 from imagemill.context.dockerfile import Choice, Generated, Generator, Recipe, find
+from imagemill.context.index import DIR, Index, IndexedManifest, Memory, listed, looks, rules_of
 from imagemill.context.manifest import FORMAT, Dockerfile, Entry, Kind, Manifest, source_hash
-from imagemill.context.walk import Found, Walk, changed, reading_failed
+from imagemill.context.walk import Found, Walk, changed, listing, reading_failed
 from imagemill.errors import UserError
-from imagemill.files.tree import Tree, open_file, open_folder, room, shown
+from imagemill.files.tree import (
+    Tree,
+    open_file,
+    open_folder,
+    open_folder_below,
+    room,
+    shown,
+)
 from imagemill.ports import Progress
 
 __all__ = [
     "CONTEXT",
     "DOCKERFILE",
     "FORMAT",
+    "Accept",
     "Choice",
     "Entry",
     "Generated",
@@ -54,16 +65,23 @@ _Undigested = tuple[Kind, bytes, int]
 """Kind, path and size of a file whose content is with the `Digests`."""
 
 
-def manifest(root: Path, dockerfile: Choice, progress: Progress) -> Manifest:
+def manifest(
+    root: Path, dockerfile: Choice, progress: Progress, memory: Memory | None = None
+) -> Manifest:
     """Read the source in the folder `root`: what a build by its `dockerfile` (default:
     `Dockerfile`) can see.
 
-    Where there is no Dockerfile, one is generated if a generator is given.
+    Where there is no Dockerfile, one is generated if a generator is given. What has not changed
+    since `memory` has it is not read again.
 
     `UserError` if the source is not fit for a build, and says why; `PermissionDenied` if the worker
     may not read it.
     """
-    return _read(root, dockerfile, _Nowhere(), progress)
+    if memory is None:
+        return _read(root, dockerfile, _Nowhere(), progress)
+    with _opened(os.path.realpath(os.fsencode(root))) as top, Digests() as digests:
+        recipe = find(os.path.realpath(os.fsencode(root)), top, dockerfile)
+        return _remembered(top, recipe, memory, digests, progress)
 
 
 def pack(root: Path, dockerfile: Choice, out: BinaryIO, progress: Progress) -> Manifest:
@@ -132,6 +150,10 @@ class _Bundle:
     def dockerfile(self, content: bytes) -> None: ...
 
 
+Accept = Callable[[Manifest], None]
+"""Raises if a manifest is not the one that was expected."""
+
+
 class _Sink(Protocol):
     """Where entries go while they are read."""
 
@@ -152,6 +174,107 @@ class _Nowhere:
     def write(self, data: bytes) -> None: ...
 
 
+def _remembered(
+    top: int, recipe: Recipe, memory: Memory, digests: Digests, progress: Progress
+) -> Manifest:
+    """The manifest, by what is remembered of the source and by what has changed."""
+    begun, rules = time.time_ns(), rules_of([f"git: {recipe.git}", *recipe.ignore.texts])
+    known = memory.load(rules)
+    changed_ones = None if known is None else _changes(known, top, digests, progress)
+    if known is None or changed_ones is None:
+        index = _walked(top, recipe, digests, progress, known or Index(rules))
+    else:
+        index = known
+    dockerfile = _dockerfile(recipe)
+    fresh = known is index and not changed_ones and index.dockerfile == dockerfile.sha256
+    manifest = IndexedManifest(
+        dockerfile,
+        index,
+        without_git=recipe.without_git,
+        sha256=index.manifest if fresh else "",
+    )
+    if fresh:
+        memory.use()
+    else:
+        index.dockerfile, index.manifest = dockerfile.sha256, manifest.sha256
+        index.settle(begun)
+        memory.keep(index)
+    return manifest
+
+
+def _changes(index: Index, top: int, digests: Digests, progress: Progress) -> int | None:
+    """Bring the index up to date, where only contents have changed: how many. None if more has."""
+    for number in index.folders.differing(top, progress):
+        path = index.folders.paths[number]
+        try:
+            folder = open_folder_below(top, path)
+        except OSError:
+            return None
+        try:
+            status = os.fstat(folder)
+            if listed(listing(folder, path)) != index.folders.digest(number):
+                return None
+        finally:
+            os.close(folder)
+        index.folders.put(number, index.folders.digest(number), looks(status))
+    differing = [
+        number
+        for number in index.entries.differing(top, progress)
+        if index.kinds[number] != DIR  # what lists a folder says that it is one still
+    ]
+    paths = index.entries.paths
+    if not all(index.is_file(number) and _is_regular(paths[number], top) for number in differing):
+        return None
+    found_ones = [
+        (number, *_read_anew(paths[number], top, digests, progress)) for number in differing
+    ]
+    sha256s = digests.sha256s()
+    for number, entry, status in found_ones:
+        whole = entry if isinstance(entry, Entry) else Entry(*entry, next(sha256s))
+        index.put(number, whole, looks(status))
+    return len(found_ones)
+
+
+def _is_regular(path: bytes, top: int) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path, dir_fd=top).st_mode)
+    except OSError:
+        return False
+
+
+def _read_anew(
+    path: bytes, top: int, digests: Digests, progress: Progress
+) -> tuple[Entry | _Undigested, os.stat_result]:
+    parent, _, name = path.rpartition(b"/")
+    try:
+        within = open_folder_below(top, parent)
+    except OSError as error:
+        reading_failed(path, error)
+    try:
+        return _file(Found(path, name, within, True, False), _Nowhere(), digests, progress)
+    finally:
+        os.close(within)
+
+
+def _walked(top: int, recipe: Recipe, digests: Digests, progress: Progress, known: Index) -> Index:
+    """The index of a walk over the source, in which files that are `known` are not read."""
+    index = Index(known.rules)
+    walk = Walk(recipe.ignore, progress, git=recipe.git, seen=index.add_folder)
+    found_ones: list[tuple[Entry | _Undigested, os.stat_result]] = []
+    for found in walk.entries(top):
+        if found.is_file:
+            found_ones.append(_file(found, _Nowhere(), digests, progress, known))
+        else:
+            found_ones.append(_other(found, _Nowhere()))
+    sha256s = digests.sha256s()
+    for entry, status in found_ones:
+        whole = entry if isinstance(entry, Entry) else Entry(*entry, next(sha256s))
+        index.add(whole, looks(status))
+    if not walk.is_whole:
+        index.rules = ""  # what could not be listed would not be missed
+    return index
+
+
 def _read(root: Path, dockerfile: Choice, sink: _Sink, progress: Progress) -> Manifest:
     return _read_all(root, dockerfile, sink, progress)[0]
 
@@ -165,23 +288,25 @@ def _read_all(
         sink.dockerfile(recipe.dockerfile)
         entries: list[Entry | _Undigested] = []
         for found in Walk(recipe.ignore, progress, git=recipe.git).entries(top):
-            entries.append(
+            read_one = (
                 _file(found, sink, digests, progress) if found.is_file else _other(found, sink)
             )
+            entries.append(read_one[0])
         sha256s = digests.sha256s()
     manifest = Manifest(
-        Dockerfile(
-            recipe.path,
-            hashlib.sha256(recipe.dockerfile).hexdigest(),
-            recipe.dockerfile,
-            recipe.generated,
-        ),
+        _dockerfile(recipe),
         tuple(
             entry if isinstance(entry, Entry) else Entry(*entry, next(sha256s)) for entry in entries
         ),
         recipe.without_git,
+        recipe.warnings,
     )
     return manifest, recipe
+
+
+def _dockerfile(recipe: Recipe) -> Dockerfile:
+    sha256 = hashlib.sha256(recipe.dockerfile).hexdigest()
+    return Dockerfile(recipe.path, sha256, recipe.dockerfile, recipe.generated)
 
 
 @contextmanager
@@ -200,7 +325,10 @@ def _opened(root: bytes) -> Iterator[int]:
         os.close(top)
 
 
-def _file(found: Found, sink: _Sink, digests: Digests, progress: Progress) -> _Undigested:
+def _file(
+    found: Found, sink: _Sink, digests: Digests, progress: Progress, known: Index | None = None
+) -> tuple[Entry | _Undigested, os.stat_result]:
+    """Read a file to `sink`; one that is `known` is not read, and nothing of it goes there."""
     path, name, within, _, _ = found
     progress.check()
     try:
@@ -214,8 +342,10 @@ def _file(found: Found, sink: _Sink, digests: Digests, progress: Progress) -> _U
             raise changed(path)
         executable = mode & stat.S_IXUSR != 0
         kind: Kind = "exec" if executable else "file"
+        if known and (sha256 := known.known(path, looks(status))):
+            return Entry(kind, path, size, sha256), status
         # One byte more is asked for than there should be, so that a file that has grown shows.
-        content = os.read(descriptor, size + 1 if size < _CHUNK else _CHUNK)
+        content = read(descriptor, size + 1 if size < _CHUNK else _CHUNK)
         sink.file(path, executable, size, content)
         if len(content) == size < _CHUNK:
             digests.add(content)
@@ -226,7 +356,7 @@ def _file(found: Found, sink: _Sink, digests: Digests, progress: Progress) -> _U
                     progress.check()
                     update(chunk)
                     sink.write(chunk)
-        return kind, path, size
+        return (kind, path, size), status
     finally:
         os.close(descriptor)
 
@@ -234,7 +364,7 @@ def _file(found: Found, sink: _Sink, digests: Digests, progress: Progress) -> _U
 def _rest(path: bytes, descriptor: int, left: int) -> Iterator[bytes]:
     """What is left to read of a file, which must be `left` bytes."""
     while left >= 0:
-        chunk = os.read(descriptor, min(left + 1, _CHUNK))
+        chunk = read(descriptor, min(left + 1, _CHUNK))
         if not chunk:
             break
         left -= len(chunk)
@@ -243,15 +373,16 @@ def _rest(path: bytes, descriptor: int, left: int) -> Iterator[bytes]:
         raise changed(path)
 
 
-def _other(found: Found, sink: _Sink) -> Entry:
+def _other(found: Found, sink: _Sink) -> tuple[Entry, os.stat_result]:
     """What is no file: a folder, a link, or a socket, which is an empty file to BuildKit (fsutil's
     `stat.go`).
     """
-    if found.is_folder:
-        sink.folder(found.path)
-        return Entry("dir", found.path)
     try:
-        mode = os.stat(found.name, dir_fd=found.within, follow_symlinks=False).st_mode
+        status = os.stat(found.name, dir_fd=found.within, follow_symlinks=False)
+        mode = status.st_mode
+        if found.is_folder:
+            sink.folder(found.path)
+            return Entry("dir", found.path), status
         target = os.readlink(found.name, dir_fd=found.within) if stat.S_ISLNK(mode) else b""
     except OSError as error:
         reading_failed(found.path, error)
@@ -259,11 +390,12 @@ def _other(found: Found, sink: _Sink) -> Entry:
         # As docker has it, also where it leads out of the source: its text goes along, and nobody
         # here ever follows it.
         sink.link(found.path, target)
-        return Entry("link", found.path, target=target)
+        return Entry("link", found.path, target=target), status
     if stat.S_ISSOCK(mode):
         executable = mode & stat.S_IXUSR != 0
         sink.file(found.path, executable, 0, b"")
-        return Entry("exec" if executable else "file", found.path, 0, hashlib.sha256().hexdigest())
+        kind: Kind = "exec" if executable else "file"
+        return Entry(kind, found.path, 0, hashlib.sha256().hexdigest()), status
     what = "a FIFO" if stat.S_ISFIFO(mode) else "a device"
     raise UserError(
         f"The source has {what} in it: {shown(found.path)}",

@@ -25,6 +25,9 @@ from imagemill.files.tree import open_below, shown
 from imagemill.ports import Quiet
 
 _DEFAULT = "Dockerfile"
+OTHER_NAMES = ("Dockerfile.wandb", "Containerfile")
+"""What other tools take by itself, the W&B agent and Podman: where there is no `Dockerfile`."""
+
 _MAX_SIZE = 4 << 20
 _DESCRIBING = (b"pyproject.toml", b"setup.py", b"setup.cfg")
 """What says how a project gets its version."""
@@ -48,6 +51,8 @@ class Recipe(NamedTuple):
     """
     git: bool = False
     """Whether the build reads `.git`, which is no part of a source otherwise."""
+    warnings: tuple[str, ...] = ()
+    """What whoever builds it should know."""
     without_git: bool = False
     """Whether there is one that is left out though no ignore file says so."""
 
@@ -58,6 +63,8 @@ class Generated(NamedTuple):
     dockerfile: bytes
     ignore: bytes
     """What is to be ignored where the source has no ignore file."""
+    warnings: tuple[str, ...] = ()
+    """What the project declares and the image is without."""
 
 
 class Generator(Protocol):
@@ -92,6 +99,11 @@ def find(root: bytes, top: int, dockerfile: Choice) -> Recipe:
     content = read.file(path)
     if content is None and posixpath.basename(path) == _DEFAULT:
         content = read.file(posixpath.join(posixpath.dirname(path), _DEFAULT.lower()))
+    if content is None and not isinstance(dockerfile, str):
+        found = ((name, read.file(name)) for name in OTHER_NAMES)
+        path, content = next(
+            ((name, text) for name, text in found if text is not None), (path, None)
+        )
     if content is not None:
         if generator and generator.named:
             raise _for_nothing(path, generator.named)
@@ -120,6 +132,7 @@ def find(root: bytes, top: int, dockerfile: Choice) -> Recipe:
         generated=True,
         files=read.found,
         git=ignore.asks_for_git,
+        warnings=made.warnings,
     )
 
 

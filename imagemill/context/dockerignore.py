@@ -93,6 +93,11 @@ class DockerIgnore:
         """Whether an exception names `.git`, which is left out of sources otherwise."""
         return any(".git" in pattern.text.split("/") for pattern in self._exceptions)
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The patterns as texts: the same ones ignore the same."""
+        return tuple(f"{'!' * pattern.exception}{pattern.text}" for pattern in self._patterns)
+
     def match(self, path: bytes, inherited: Matches) -> tuple[bool, Matches]:
         """Whether `path` is ignored, and what its entries inherit, if it is a folder.
 

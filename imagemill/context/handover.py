@@ -2,12 +2,11 @@
 builds.
 
 Where the config names a context store, a context is packed into it, to be unpacked on whichever
-worker builds. Where it names none, source and engine are on one machine, and the context is copied
-into a folder of the worker's: what is not packed need not be unpacked. See
-docs/adr/0009-local-contexts-are-copied.md.
+worker builds. Where it names none, source and engine are on one machine, and the context is a
+folder of the worker's, which the next build of the source goes on with. See
+docs/adr/0015-one-context-folder-for-a-source.md.
 """
 
-import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,28 +14,39 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from imagemill import context
-from imagemill.context import Choice, Manifest
-from imagemill.files.tree import room
-from imagemill.objects.names import checked
+from imagemill.context import Accept, Choice
+from imagemill.context.index import Memory
+from imagemill.context.mirrors import Claim, Mirrors, Tree
 from imagemill.ports import ContextStore, Progress, StoredContext
 
-Accept = Callable[[Manifest], None]
-"""Raises if a manifest is not the one that was expected."""
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a context comes from."""
+
+    name: str
+    """Names the source, and is the same from one build of it to the next."""
+    source_hash: str
+    build: str
+    """Id of the build that is going to read the context."""
+    dockerfile: Choice
+    fetched: Callable[[], AbstractContextManager[Path]]
+    """Brings the source here for a block."""
+    memory: Callable[[Path], Memory | None]
+    """What is known of the files below that folder."""
 
 
 class Contexts(Protocol):
     """Where the contexts of a config are kept while they are built."""
 
-    def name(self, source_hash: str, build: str) -> str:
-        """What the context of a build is called here."""
+    def find(self, source_hash: str) -> str | None:
+        """The name of a context that is stored whole already."""
+
+    def add(self, origin: Origin, accept: Accept, progress: Progress) -> str:
+        """Store the context, unless `accept` raises over its manifest; returns its name."""
 
     def exists(self, name: str) -> bool:
         """Whether the context is there, whole."""
-
-    def add(
-        self, name: str, root: Path, dockerfile: Choice, accept: Accept, progress: Progress
-    ) -> None:
-        """Store the context of the source in `root`, unless `accept` raises over its manifest."""
 
     def stored(self, name: str) -> StoredContext:
         """The context, for a builder; it is not read, and nothing held open, before the builder
@@ -64,7 +74,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class Copied:
-    """A context that lies unpacked on this machine (a `StoredContext`)."""
+    """A context that lies unpacked on this machine (a `StoredContext`), at a path of its source's."""
 
     path: Path
     uri: str | None = None
@@ -79,17 +89,18 @@ class PackedContexts:
 
     store: ContextStore
 
-    def name(self, source_hash: str, build: str) -> str:
-        return f"{source_hash}.tar.gz"
+    def find(self, source_hash: str) -> str | None:
+        name = _packed_name(source_hash)
+        return name if self.exists(name) else None
+
+    def add(self, origin: Origin, accept: Accept, progress: Progress) -> str:
+        name = _packed_name(origin.source_hash)
+        with origin.fetched() as root, self.store.create(name) as stream:
+            accept(context.pack(root, origin.dockerfile, stream, progress))
+        return name
 
     def exists(self, name: str) -> bool:
         return self.store.exists(name)
-
-    def add(
-        self, name: str, root: Path, dockerfile: Choice, accept: Accept, progress: Progress
-    ) -> None:
-        with self.store.create(name) as stream:
-            accept(context.pack(root, dockerfile, stream, progress))
 
     def stored(self, name: str) -> StoredContext:
         return Packed(lambda: self.store.open(name), self.store.uri(name))
@@ -98,42 +109,35 @@ class PackedContexts:
         self.store.delete(name)
 
 
+def _packed_name(source_hash: str) -> str:
+    return f"{source_hash}.tar.gz"
+
+
 @dataclass(frozen=True)
-class CopiedContexts:
-    """Contexts in a folder of this machine. Each build has its own, so that none loses it to
-    another's end.
-    """
+class KeptContexts:
+    """Contexts in folders of this machine: one for a source, kept from build to build."""
 
-    path: Path
+    mirrors: Mirrors
+    home: Path | None = None
+    """A folder without which no build of ours goes on."""
 
-    def name(self, source_hash: str, build: str) -> str:
-        return f"{source_hash}-{build}"
+    def find(self, source_hash: str) -> None:
+        return None
+
+    def add(self, origin: Origin, accept: Accept, progress: Progress) -> str:
+        with origin.fetched() as root:
+            return self.mirrors.claim(
+                Claim(origin.name, origin.build, self.home),
+                Tree(root, origin.dockerfile, origin.memory(root)),
+                accept,
+                progress,
+            )
 
     def exists(self, name: str) -> bool:
-        return self._path(name).is_dir()
-
-    def add(
-        self, name: str, root: Path, dockerfile: Choice, accept: Accept, progress: Progress
-    ) -> None:
-        """Copied under another name first: whatever has its final name is whole."""
-        final = self._path(name)
-        unfinished = self.path / f".unfinished-{final.name}"
-        with room(self.path):
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            shutil.rmtree(unfinished, ignore_errors=True)  # of this build's last worker, which died
-            try:
-                accept(context.copy(root, dockerfile, unfinished, progress))
-                unfinished.rename(final)
-            except BaseException:
-                shutil.rmtree(unfinished, ignore_errors=True)
-                raise
+        return self.mirrors.is_claimed(name)
 
     def stored(self, name: str) -> StoredContext:
-        return Copied(self._path(name))
+        return Copied(self.mirrors.source(name))
 
     def delete(self, name: str) -> None:
-        if self.exists(name):
-            shutil.rmtree(self._path(name))
-
-    def _path(self, name: str) -> Path:
-        return self.path / checked(name)
+        self.mirrors.release(name)

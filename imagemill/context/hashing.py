@@ -5,6 +5,7 @@ by the config.
 import json
 
 from imagemill import __version__, context
+from imagemill.config.kaniko_job import image_arguments
 from imagemill.config.model import Builder
 from imagemill.context import Manifest
 from imagemill.dockerfile.generate import chosen
@@ -16,6 +17,11 @@ def platform(request: BuildRequest, builder: Builder) -> str | None:
     return request.platform or builder.platform
 
 
+def arguments(builder: Builder) -> tuple[str, ...]:
+    """The builder's arguments that change the image, by the config."""
+    return image_arguments(builder.kaniko_config) if builder.type == "kaniko" else ()
+
+
 def source_hash(request: BuildRequest, builder: Builder, manifest: Manifest) -> str:
     """The hash over the manifest and all other inputs of the image."""
     return context.source_hash(
@@ -25,6 +31,7 @@ def source_hash(request: BuildRequest, builder: Builder, manifest: Manifest) -> 
         platform=platform(request, builder),
         labels=request.labels,
         secrets=request.secrets,
+        arguments=arguments(builder),
     )
 
 
@@ -42,5 +49,6 @@ def cache_key(request: BuildRequest, builder: Builder, pinned: str) -> str:
         "platform": platform(request, builder),
         "labels": request.labels,
         "secrets": sorted(request.secrets),
+        "arguments": arguments(builder),
     }
     return json.dumps(inputs, sort_keys=True)

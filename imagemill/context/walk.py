@@ -5,7 +5,7 @@ see.
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, NoReturn
 
 from imagemill.context.dockerignore import DockerIgnore, Matches
@@ -35,16 +35,30 @@ class Found(NamedTuple):
     is_folder: bool
 
 
+Seen = Callable[[bytes, os.stat_result, "list[tuple[bytes, bool, bool]]"], None]
+"""Gets the path of each folder that is listed, its status before that, and what it lists."""
+
+
 class Walk:
     """One walk over a source: each folder right before its entries, names sorted by their bytes.
 
-    What git keeps beside the files of a checkout is no part of it, unless `git` says so.
+    What git keeps beside the files of a checkout is no part of it, unless `git` says so. `is_whole`
+    says whether all folders that may matter could be listed.
     """
 
-    def __init__(self, ignore: DockerIgnore, progress: Progress, *, git: bool = False) -> None:
+    def __init__(
+        self,
+        ignore: DockerIgnore,
+        progress: Progress,
+        *,
+        git: bool = False,
+        seen: Seen | None = None,
+    ) -> None:
         self._ignore = ignore
         self._progress = progress
         self._hidden = None if git else GIT
+        self._seen = seen
+        self.is_whole = True
 
     def entries(self, top: int) -> Iterator[Found]:
         """What the open folder `top` holds and is not ignored, and the folders that lead to it."""
@@ -59,7 +73,11 @@ class Walk:
                 "list the topmost of them in .dockerignore if the build does not need it",
             )
         self._progress.check()
-        for name, is_file, is_folder in _listing(folder, prefix):
+        status = os.fstat(folder)
+        entries = listing(folder, prefix)
+        if self._seen:
+            self._seen(prefix.removesuffix(b"/"), status, entries)
+        for name, is_file, is_folder in entries:
             if name == self._hidden:
                 continue
             path = prefix + name
@@ -78,6 +96,7 @@ class Walk:
             folder = open_folder(entry.name, entry.within)
         except OSError as error:
             if ignored and isinstance(error, PermissionError):  # BuildKit passes over it as well
+                self.is_whole = False
                 return
             reading_failed(entry.path, error)
         try:
@@ -94,7 +113,7 @@ def _led_to(folder: Found, below: Iterator[Found]) -> Iterator[Found]:
         yield from below
 
 
-def _listing(folder: int, path: bytes) -> list[tuple[bytes, bool, bool]]:
+def listing(folder: int, path: bytes) -> list[tuple[bytes, bool, bool]]:
     """Name, whether it is a file and whether a folder, of each entry of an open folder, in
     order.
     """

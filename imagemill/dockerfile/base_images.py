@@ -7,7 +7,7 @@ is whatever somebody wrote, so no text here may grow, or take time, beyond its o
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from imagemill.dockerfile.syntax import instructions
@@ -61,16 +61,14 @@ def _stages(dockerfile: str, hidden: Collection[str]) -> Iterator[Stage]:
     for instruction in instructions(dockerfile):
         if instruction.keyword == "ARG" and not begun:
             for name, value in _DEFAULT.findall(instruction.text):
-                defaults[name] = _resolved(value.strip("\"'"), defaults, hidden)
+                defaults[name] = resolved(value.strip("\"'"), defaults, hidden)
         elif instruction.keyword == "FROM" and (match := _FROM.match(instruction.text)):
             begun = True
-            yield Stage(
-                match["name"] or "", _resolved(match["base"].strip("\"'"), defaults, hidden)
-            )
+            yield Stage(match["name"] or "", resolved(match["base"].strip("\"'"), defaults, hidden))
 
 
-def _resolved(text: str, defaults: dict[str, str], hidden: Collection[str]) -> str:
-    """The text with the defaults of variables in their places; what would get too long stays as it
+def resolved(text: str, defaults: Mapping[str, str], hidden: Collection[str] = ()) -> str:
+    """Return the text with the defaults of variables in their places; what would get too long stays as it
     is.
     """
 
@@ -79,11 +77,11 @@ def _resolved(text: str, defaults: dict[str, str], hidden: Collection[str]) -> s
         if name in hidden:
             return variable[0]
         if (variable["operator"] or "").endswith("+"):
-            return _resolved(word, defaults, hidden) if defaults.get(name) else ""
+            return resolved(word, defaults, hidden) if defaults.get(name) else ""
         if word is not None and not defaults.get(name):
-            return _resolved(word, defaults, hidden)
+            return resolved(word, defaults, hidden)
         return defaults.get(name, variable[0])
 
     cut = text[:_LONGEST]
-    resolved = _VARIABLE.sub(value, cut)
-    return resolved if len(resolved) <= _LONGEST else cut
+    long = _VARIABLE.sub(value, cut)
+    return long if len(long) <= _LONGEST else cut

@@ -65,9 +65,11 @@ class Place:
     total: int
 
 
-def instructions(text: str) -> Iterator[Instruction]:
+def instructions(text: str, *, heredocs: bool = True) -> Iterator[Instruction]:
     """All instructions, in their order. Never fails: what cannot be read is an instruction with an
     odd keyword.
+
+    Without `heredocs`, the lines of here-documents are read as if they were instructions, too.
     """
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     continued = re.compile(rf"(?<!{_escape(lines)}){_escape(lines)}[ \t]*$")
@@ -79,7 +81,7 @@ def instructions(text: str) -> Iterator[Instruction]:
         if not words:
             continue
         keyword = words[0].upper()
-        if keyword in _HEREDOC_KEYWORDS:
+        if heredocs and keyword in _HEREDOC_KEYWORDS:
             number = _after_heredocs(joined, lines, number)
         yield Instruction(first + 1, keyword, joined)
 

@@ -69,26 +69,40 @@ def open_file(name: bytes, within: int) -> int:
     return os.open(name, _READ, dir_fd=within)
 
 
+def open_folder_below(top: int, path: bytes) -> int:
+    """Open the folder `path` below an open folder; the folder itself if `path` is empty or `.`.
+
+    `OSError` if there is none: also if a name on the way is a link.
+    """
+    folder = os.dup(top)
+    try:
+        for part in path.split(b"/"):
+            if part not in (b"", b"."):
+                within, folder = folder, open_folder(part, folder)
+                os.close(within)
+    except OSError:
+        os.close(folder)
+        raise
+    return folder
+
+
 def open_below(top: int, path: bytes) -> BinaryIO:
     """Open the regular file `path` below an open folder to read.
 
     `FileNotFoundError` if there is none: also if a name on the way is a link, or what is there is
     no regular file.
     """
-    *folders, name = path.split(b"/")
-    folder = os.dup(top)
+    parent, _, name = path.rpartition(b"/")
     try:
-        for part in folders:
-            within = folder
-            folder = open_folder(part, within)
-            os.close(within)
-        descriptor = open_file(name, folder)
+        folder = open_folder_below(top, parent)
+        try:
+            descriptor = open_file(name, folder)
+        finally:
+            os.close(folder)
     except OSError as error:
         if error.errno not in (errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
             raise
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
-    finally:
-        os.close(folder)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
@@ -119,7 +133,8 @@ class Tree:
 
     def __init__(self, top: Path, mtime: int | None = None) -> None:
         self._times = None if mtime is None else (mtime, mtime)
-        self._folders: list[bytes] = []
+        self._folders: dict[bytes, None] = {}
+        """Those that were made, or in which something was made or removed."""
         self._top = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._parent, self._parent_fd = b"", os.dup(self._top)
 
@@ -143,37 +158,42 @@ class Tree:
         """Create a folder, and those above it; one that is there already is fine."""
         os.close(self._open(_parts(path)))
 
-    def file(self, path: bytes, executable: bool, content: Iterable[bytes]) -> None:
-        """Create a file and write its content."""
+    def file(
+        self, path: bytes, executable: bool, content: Iterable[bytes], mtime_ns: int | None = None
+    ) -> None:
+        """Create a file and write its content; `mtime_ns` is a time of its own, in nanoseconds."""
         descriptor = self.begin(path)
         try:
             for chunk in content:
                 write_all(descriptor, chunk)
         finally:
-            self.end(descriptor, executable)
+            self.end(descriptor, executable, mtime_ns)
 
     def begin(self, path: bytes) -> int:
         """Create a file and return its descriptor, to be written to and then given to `end`."""
         return self._create(path, lambda name: os.open(name, _NEW, 0o600, dir_fd=self._parent_fd))
 
-    def end(self, descriptor: int, executable: bool) -> None:
+    def end(self, descriptor: int, executable: bool, mtime_ns: int | None = None) -> None:
         """Give a file its mode and time, and close it."""
         try:
             os.fchmod(descriptor, 0o755 if executable else 0o644)
-            if self._times:
+            if mtime_ns is not None:
+                os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+            elif self._times:
                 os.utime(descriptor, self._times)
         finally:
             os.close(descriptor)
 
-    def link(self, path: bytes, target: bytes) -> None:
+    def link(self, path: bytes, target: bytes, mtime_ns: int | None = None) -> None:
         """Create a symbolic link; where its target leads is not looked at."""
         if not 0 < len(target) < _MAX_PATH or b"\0" in target:
             raise UnsafePathError(f"{shown(path)} is a link with a target that no file can have")
 
         def create(name: bytes) -> None:
             os.symlink(target, name, dir_fd=self._parent_fd)
-            if self._times:
-                os.utime(name, self._times, dir_fd=self._parent_fd, follow_symlinks=False)
+            if mtime_ns is not None or self._times:
+                times = {"times": self._times} if mtime_ns is None else {"ns": (mtime_ns, mtime_ns)}
+                os.utime(name, **times, dir_fd=self._parent_fd, follow_symlinks=False)
 
         self._create(path, create)
 
@@ -189,8 +209,16 @@ class Tree:
         with file:
             yield iter(lambda: file.read(_CHUNK), b"")
 
-    def _create(self, path: bytes, create: Callable[[bytes], T]) -> T:
-        """Let `create` make the last name of `path` in the folder that is open as the parent."""
+    def remove(self, path: bytes, is_folder: bool) -> None:
+        """Remove a file, a link, or a folder in which nothing is left."""
+        name = self._enter(path)
+        if not is_folder:
+            return os.unlink(name, dir_fd=self._parent_fd)
+        os.rmdir(name, dir_fd=self._parent_fd)
+        self._folders.pop(b"/".join(_parts(path)), None)
+
+    def _enter(self, path: bytes) -> bytes:
+        """Open the folder that the last name of `path` is in, as the parent; the name."""
         *folders, name = _parts(path) or [b""]
         if not name:
             raise UnsafePathError("the top folder itself is no folder")
@@ -199,6 +227,17 @@ class Tree:
             before, self._parent_fd = self._parent_fd, self._open(folders)
             self._parent = parent
             os.close(before)
+        self._note(parent)
+        return name
+
+    def _note(self, folder: bytes) -> None:
+        """Remember to date a folder at the end; whose the top is dates it."""
+        if folder:
+            self._folders[folder] = None
+
+    def _create(self, path: bytes, create: Callable[[bytes], T]) -> T:
+        """Let `create` make the last name of `path` in the folder that is open as the parent."""
+        name = self._enter(path)
         try:
             return create(name)
         except FileExistsError:
@@ -231,14 +270,15 @@ class Tree:
             if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                 raise
             raise UnsafePathError(f"{shown(path)} is a file or a link, not a folder") from None
-        self._folders.append(path)
+        self._note(path.rpartition(b"/")[0])
+        self._note(path)
         folder = open_folder(name, within)
         os.fchmod(folder, 0o755)
         return folder
 
     def _date_folders(self) -> None:
-        """Last of all, since each entry that is created dates its folder anew."""
-        for path in reversed(self._folders) if self._times else ():
+        """Last of all, since each entry that is created or removed dates its folder anew."""
+        for path in self._folders if self._times else ():
             folder = self._open(path.split(b"/"))
             os.utime(folder, self._times)
             os.close(folder)

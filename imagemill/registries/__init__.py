@@ -8,12 +8,16 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from imagemill.adapters import Adapter, load
 from imagemill.clouds.hosts import ACR, ARTIFACT_REGISTRY, ECR
 from imagemill.ports import Registry
 from imagemill.reference import ImageReference
 from imagemill.registries.docker_config import DockerConfig
+
+if TYPE_CHECKING:
+    from imagemill.registries.blobs import Blobs
 
 ADAPTERS: Mapping[str, Adapter] = MappingProxyType(
     {
@@ -52,3 +56,14 @@ def registry_for(
 def _adapter(name: str, docker_config: DockerConfig, insecure: frozenset[str]) -> Registry:
     registry: Registry = load(ADAPTERS, name, "registry")(docker_config, insecure)
     return registry
+
+
+@lru_cache(maxsize=32)
+def blobs_for(
+    host: str, docker_config: DockerConfig, insecure: frozenset[str] = frozenset()
+) -> "Blobs":
+    """What the registry at `host` stores; the same one each time, since it keeps tokens."""
+    reference = ImageReference(host, "imagemill")
+    from imagemill.registries.blobs import Blobs
+
+    return Blobs(registry_for(reference, docker_config=docker_config, insecure=insecure), insecure)

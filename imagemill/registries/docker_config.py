@@ -10,9 +10,8 @@ https://github.com/docker/docker-credential-helpers.
 import base64
 import json
 import logging
-import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from imagemill.errors import OperatorError
 from imagemill.ports import Credentials
+from imagemill.processes import others_environment
 from imagemill.reference import DOCKER_HUB, ImageReference
 from imagemill.registries.authorization import Login
 
@@ -108,30 +108,31 @@ class DockerConfig:
                 return Login(found, "; ".join(faults))
         return Login(None, "; ".join(faults))
 
-    def private_copy(self, host: str, credentials: Credentials | None) -> dict[str, Any]:
-        """A `config.json` for a build's own folder: what a build needs of this one, and these
-        credentials for `host`.
+    def private_copy(
+        self,
+        host: str,
+        credentials: Credentials | None,
+        others: Iterable[ImageReference] = (),
+    ) -> dict[str, Any]:
+        """Return a `config.json` for a build's own folder, with the credentials of this build alone.
 
-        That is all credentials and helpers, the proxies, and where plugins of the CLI are. It holds
-        secrets.
+        That is these for `host`, and the worker's for the hosts of `others`, the images that it
+        begins from; besides them the proxies, and where plugins of the CLI are. Nobody asks a
+        helper any more. It holds secrets.
         """
         raw = self._read()
-        config = self._parsed(raw)
-        copy = {key: raw[key] for key in ("auths", "proxies") if raw.get(key)}
-        helpers = {key: name for key, name in (config.helpers or {}).items() if _is_there(name)}
-        if _is_there(config.store):
-            copy["credsStore"] = config.store
+        logins = {each.registry: self.login(each).credentials for each in others}
+        logins[host] = credentials
+        copy = {"proxies": raw["proxies"]} if raw.get("proxies") else {}
+        copy["auths"] = {
+            _HUB_KEY if each in _HUB_HOSTS else each: _encoded(login)
+            for each, login in logins.items()
+            if login
+        }
         copy["cliPluginsExtraDirs"] = [
-            *(config.plugins or ()),
+            *(self._parsed(raw).plugins or ()),
             str(self.folder.absolute() / "cli-plugins"),
         ]
-        if credentials:
-            key = _HUB_KEY if host in _HUB_HOSTS else host
-            copy["auths"] = {**(copy.get("auths") or {}), key: _encoded(credentials)}
-            # An empty helper makes the CLI look into the file, whatever the common store is.
-            helpers[key] = ""
-        if helpers:
-            copy["credHelpers"] = helpers
         return copy
 
     @property
@@ -226,11 +227,6 @@ def _encoded(credentials: Credentials) -> dict[str, str]:
     return {key: value for key, value in entry.items() if value}
 
 
-def _is_there(helper: str | None) -> bool:
-    """Whether docker can run the helper; it would fail where it cannot."""
-    return bool(helper) and shutil.which(f"docker-credential-{helper}") is not None
-
-
 def _ask_helper(name: str, server: str) -> Credentials | None:
     """Run `docker-credential-NAME get`; None if it has nothing for the server. Its output is not
     repeated: it may hold a secret.
@@ -241,6 +237,7 @@ def _ask_helper(name: str, server: str) -> Credentials | None:
         done = subprocess.run(
             [program, "get"],
             input=server.encode(),
+            env=others_environment(),
             capture_output=True,
             timeout=HELPER_TIMEOUT,
             check=False,

@@ -65,7 +65,7 @@ def failure(
         return denied(reference, actions, f"{server} answers {said}", fault)
     if answer.status == 429:
         hint = f"it limits requests, and allows more with credentials for {reference.registry}"
-        return TransientError(
+        return ServiceUnreachable(
             f"{server} has had too many requests: {said}", hint, answer.retry_after
         )
     if answer.status >= 500:

@@ -49,6 +49,11 @@ def origin(text: str) -> tuple[str | None, str | None]:
     return url.commit, str(url.remote)
 
 
+def unversioned(text: str) -> str:
+    """The source without the version that is asked for: what successive ones have in common."""
+    return str(parse(text).at("")) if is_git(text) else text
+
+
 def _kind(text: str) -> str:
     if is_git(text):
         return "git"

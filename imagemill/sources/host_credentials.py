@@ -22,6 +22,8 @@ def token_line(address: str, options: SourceOptions) -> str:
 
     `OperatorError` if the file cannot be read.
     """
+    if options.anonymous:
+        return ""
     name = file_name(address)
     content = own_file(options.credentials / name) if options.credentials else None
     text = options.tokens.get(name, "") if content is None else content.decode(errors="replace")

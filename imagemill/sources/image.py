@@ -14,6 +14,10 @@ class ImageSource:
     def __init__(self, text: str, options: SourceOptions) -> None:
         self.image: ImageReference = ImageReference.parse(text.partition("://")[2])
 
+    @property
+    def place(self) -> str:
+        return f"docker-image://{self.image.repository}"
+
     def pinned(self, progress: Progress) -> None:
         """See `Source.pinned`: its digest is looked for as that of every image."""
 

@@ -31,6 +31,10 @@ class LocalSource:
         self._roots = options.roots
         self._limits = archive.Limits(size=options.max_bytes, members=options.max_files)
 
+    @property
+    def place(self) -> str:
+        return os.path.realpath(self._path)
+
     def pinned(self, progress: Progress) -> str | None:
         """See `Source.pinned`: what is on a disk may change, unless its digest is given."""
         if not self._sha256:

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
+from pydantic import ByteSize, TypeAdapter
+
 from imagemill.errors import OperatorError
 
 
@@ -32,6 +34,12 @@ class SourceOptions:
     """
     tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The same, where the worker's environment has them: name of the file → what would be in it."""
+    submodule_hosts: frozenset[str] = frozenset()
+    """`HOST` or `HOST:PORT` whose credentials also submodules of sources on other hosts get."""
+    anonymous: bool = False
+    """Whether nothing is read with credentials of the worker's: a submodule that is on another host
+    than what names it.
+    """
     ssh_keys: Path | None = None
     """Folder with a private key per host, `HOST` or `HOST_PORT`, or `default`. None: ssh's own keys
     and agent.
@@ -44,6 +52,8 @@ class SourceOptions:
     """
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """What git is started with: PATH, HOME, proxies, what credential helpers need."""
+    check_place: Callable[[str], None] | None = field(default=None, repr=False, compare=False)
+    """Raises where a repository that a source names, as its submodule, is not allowed."""
     scratch: Path | None = None
     """Where folders for a moment are made; None: in the system's."""
 
@@ -58,8 +68,10 @@ class SourceOptions:
         environment = {
             name: value for name, value in variables.items() if not name.startswith("IMAGEMILL_")
         }
-        named = [name for name in _READ if variables.get(name)]
-        read = {_READ[name][0]: _read(name, variables[name], _READ[name][1]) for name in named}
+        named = [name for name in VARIABLES if variables.get(name)]
+        read = {
+            VARIABLES[name][0]: _read(name, variables[name], VARIABLES[name][1]) for name in named
+        }
         return cls(**{"environment": environment, **read, **given})
 
 
@@ -82,13 +94,14 @@ def _tokens(text: str) -> dict[str, str]:
     return {host.lower().replace(":", "_"): token for host, _, token in pairs}
 
 
-_READ: Mapping[str, tuple[str, Callable[[str], Any]]] = MappingProxyType(
+VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = MappingProxyType(
     {
         "IMAGEMILL_SOURCE_ROOTS": ("roots", _paths),
-        "IMAGEMILL_SOURCE_MAX_BYTES": ("max_bytes", int),
+        "IMAGEMILL_SOURCE_MAX_BYTES": ("max_bytes", TypeAdapter(ByteSize).validate_python),
         "IMAGEMILL_SOURCE_MAX_FILES": ("max_files", int),
         "IMAGEMILL_SOURCE_INSECURE_HOSTS": ("insecure_hosts", _hosts),
         "IMAGEMILL_SOURCE_NETWORKS": ("networks", _networks),
+        "IMAGEMILL_SOURCE_SUBMODULE_HOSTS": ("submodule_hosts", _hosts),
         "IMAGEMILL_SOURCE_CREDENTIALS": ("credentials", Path),
         "IMAGEMILL_SOURCE_TOKENS": ("tokens", _tokens),
         "IMAGEMILL_GIT_SSH_KEYS": ("ssh_keys", Path),

@@ -16,6 +16,7 @@ from typing import Any, cast
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import MasterDownError, OutOfMemoryError, ReadOnlyError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -29,8 +30,16 @@ MAX_EVENTS = 20_000
 MAX_LINE = 8192
 """Characters of one log line; the rest is cut."""
 
-LOST = (RedisConnectionError, RedisTimeoutError)
-"""What redis-py raises when the server is away."""
+LOST = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    ReadOnlyError,
+    OutOfMemoryError,
+    MasterDownError,
+)
+"""What redis-py raises when the server is away, or cannot write just now: loading, full, or a
+replica in the middle of a failover.
+"""
 
 
 _ENTER = """
@@ -43,6 +52,17 @@ if redis.call('RPUSH', states, entry) == 1 then
 end
 redis.call('SET', result, shown, 'EX', keep)
 return {redis.call('LRANGE', states, 0, -1), redis.call('EXISTS', cancel)}
+"""
+
+_END = """
+local record, events, states = unpack(KEYS)
+local report, keep = unpack(ARGV)
+if redis.call('HSETNX', record, 'report', report) == 0 then
+    return redis.call('HGET', record, 'report')
+end
+redis.call('XADD', events, '*', 'report', report)
+for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, keep) end
+return report
 """
 
 
@@ -100,9 +120,10 @@ class Journal:
 
     def __init__(self, redis: Redis, prefix: str, result_key: Callable[[str], bytes]) -> None:
         self.redis = redis
-        self._prefix = f"{prefix}imagemill:build:"
+        self._prefix = f"{prefix}imagemill:"
         self._result_key = result_key
         self._enter = redis.register_script(_ENTER)
+        self._end = redis.register_script(_END)
 
     def enter(self, build: str, state: State, at: float, **more: Any) -> Entered:
         """Note that the build came to `state` at the time `at`: in its journal and, with `more`, in
@@ -112,10 +133,7 @@ class Journal:
         It may overwrite a result of Celery's that is final, so a build that has ended must not be
         entered again.
         """
-        keys: list[bytes | str] = [
-            *(self._key(build, what) for what in ("events", "states", "cancel")),
-            self._result_key(build),
-        ]
+        keys = self.entry_keys(build)
         noted: list[Any] = [state.value, f"{state.value} {at}", _result(build, state, at, more)]
         times, cancelled = cast(
             "list[Any]", self._enter(keys, [*noted, BUILD_KEEP_SECONDS, MAX_EVENTS])
@@ -132,36 +150,39 @@ class Journal:
         """The times of all states of the build so far; the last one has not ended. Empty if it is
         not known.
         """
-        return _times(cast("list[bytes]", self.redis.lrange(self._key(build, "states"), 0, -1)))
+        return _times(
+            cast("list[bytes]", self.redis.lrange(self.build_key(build, "states"), 0, -1))
+        )
 
     def log(self, build: str, lines: Sequence[str]) -> None:
         """Add lines to the build's log, in one round trip."""
         pipeline = self.redis.pipeline(transaction=False)
         for line in lines:
             pipeline.xadd(
-                self._key(build, "events"),
+                self.build_key(build, "events"),
                 {"line": one_line(line, MAX_LINE)},
                 maxlen=MAX_EVENTS,
                 approximate=True,
             )
         pipeline.execute()
 
-    def end(self, build: str, report: BuildReport) -> None:
-        """Note the report: the last event of a build."""
-        pipeline = self.redis.pipeline(transaction=False)
-        pipeline.xadd(
-            self._key(build, "events"), {"report": report.model_dump_json(exclude_none=True)}
+    def end(self, build: str, report: BuildReport) -> BuildReport:
+        """Write the report, the last event of a build, unless there is one; return the one that
+        stands.
+        """
+        own = ("record", "events", "states")
+        text = report.model_dump_json(exclude_none=True)
+        stands = self._end(
+            [self.build_key(build, what) for what in own], [text, BUILD_KEEP_SECONDS]
         )
-        pipeline.expire(self._key(build, "events"), BUILD_KEEP_SECONDS)
-        pipeline.expire(self._key(build, "states"), BUILD_KEEP_SECONDS)
-        pipeline.execute()
+        return BuildReport.load(json.loads(cast("bytes", stands)))
 
     def events(self, build: str, after: str = "0", wait: float = 0) -> list[Event]:
         """Up to 1000 events after the position `after`, waiting up to `wait` seconds for the first
         of them.
         """
         block = max(1, int(wait * 1000)) if wait else None
-        answer = self.redis.xread({self._key(build, "events"): after}, count=1000, block=block)
+        answer = self.redis.xread({self.build_key(build, "events"): after}, count=1000, block=block)
         streams = cast("list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]", _pairs(answer))
         return [_event(position, fields) for _, entries in streams for position, fields in entries]
 
@@ -177,27 +198,36 @@ class Journal:
 
     def ask_to_cancel(self, build: str) -> None:
         """Leave word for the worker that the build is to stop."""
-        self.redis.set(self._key(build, "cancel"), int(time.time()), ex=BUILD_KEEP_SECONDS)
+        self.redis.set(self.build_key(build, "cancel"), int(time.time()), ex=BUILD_KEEP_SECONDS)
 
     def is_cancelled(self, build: str) -> bool:
         """Whether somebody wants the build to stop."""
-        return bool(self.redis.exists(self._key(build, "cancel")))
+        return bool(self.redis.exists(self.build_key(build, "cancel")))
 
-    def deliveries(self, task: str) -> int:
-        """Count one more delivery of the task with this id, and say how many there have been."""
-        key = self._key(task, "deliveries")
-        pipeline = self.redis.pipeline(transaction=False)
-        pipeline.incr(key)
-        pipeline.expire(key, BUILD_KEEP_SECONDS)
-        return int(pipeline.execute()[0])
+    def build_key(self, build: str, what: str) -> str:
+        """Return the key of what is kept of one build."""
+        return f"{self._prefix}build:{build}:{what}"
 
-    def _key(self, build: str, what: str) -> str:
-        return f"{self._prefix}{build}:{what}"
+    def shared_key(self, what: str) -> str:
+        """Return the key of what is kept of all builds together."""
+        return f"{self._prefix}{what}"
+
+    def entry_keys(self, build: str) -> list[bytes | str]:
+        """Return the keys that an entry into a state changes: events, states, cancel, result."""
+        own = (self.build_key(build, what) for what in ("events", "states", "cancel"))
+        return [*own, self._result_key(build)]
+
+    def result_around(
+        self, build: str, state: State, at: float, more: dict[str, Any]
+    ) -> tuple[str, str]:
+        """Return the text of a result that is not final, before and after the place for more."""
+        text = _result(build, state, at, more)
+        return text[: -len("}}")], "}}"
 
     def _newest(self, build: str, count: int) -> Iterator[Event]:
         entries = cast(
             "list[tuple[bytes, dict[bytes, bytes]]]",
-            self.redis.xrevrange(self._key(build, "events"), count=count),
+            self.redis.xrevrange(self.build_key(build, "events"), count=count),
         )
         return (_event(position, fields) for position, fields in entries)
 
@@ -228,7 +258,7 @@ def _result(build: str, state: State, at: float, more: dict[str, Any]) -> str:
     """A result that is not final, as Celery writes it: what AsyncResult and Flower show."""
     meta = {"build": build, "since": at, **more}
     return json.dumps(
-        {"task_id": build, "status": state.value, "result": meta, "traceback": None, "children": []}
+        {"task_id": build, "status": state.value, "traceback": None, "children": [], "result": meta}
     )
 
 

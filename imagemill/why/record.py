@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 
 from imagemill.config.model import Builder
 from imagemill.context import FORMAT, Entry, Manifest
-from imagemill.context.hashing import platform
+from imagemill.context.hashing import arguments, platform
 from imagemill.context.manifest import Kind
 from imagemill.dockerfile.base_images import Stage, stages
 from imagemill.errors import OperatorError, UserError
@@ -120,10 +120,19 @@ def record(request: BuildRequest, builder: Builder, manifest: Manifest) -> Input
         stages=stages(recipe.content.decode(errors="replace"), request.build_args),
         target=request.target,
         platform=platform(request, builder),
-        build_args={name: _digest(name, value) for name, value in request.build_args.items()},
+        build_args={name: _digest(name, value) for name, value in _arguments(request, builder)},
         labels=request.labels,
         secrets=tuple(sorted(request.secrets)),
     )
+
+
+def _arguments(request: BuildRequest, builder: Builder) -> Iterator[tuple[str, str]]:
+    """The build arguments, and what the config gives the builder: by their names alone, as others."""
+    for argument in arguments(builder):
+        name, _, value = argument.partition("=")
+        inner, separator, rest = value.partition("=")
+        yield (f"{name}={inner}", rest) if separator else (name, value)
+    yield from request.build_args.items()
 
 
 def _digest(name: str, value: str) -> str:

@@ -590,7 +590,7 @@ class TestFailures:
     @pytest.mark.parametrize(
         ("status", "kind"),
         [
-            (429, TransientError),
+            (429, ServiceUnreachable),
             (408, ServiceUnreachable),
             (500, ServiceUnreachable),
             (503, ServiceUnreachable),

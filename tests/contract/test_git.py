@@ -472,6 +472,32 @@ class TestSubmodules:
             "vendor/lib/lib.py": b"1",
         }
 
+    @pytest.mark.parametrize("trusted", [False, True])
+    def test_credentials_of_another_host_are_for_no_submodule_that_a_source_names(
+        self,
+        repository: Repository,
+        library: Repository,
+        git_http: GitHttp,
+        git_root: Path,
+        worker: Worker,
+        scratch: Path,
+        trusted: bool,
+    ) -> None:
+        with git_servers.http(git_root) as other:
+            other.users = {"robot": "secret"}
+            self.with_submodule(repository, library, f"{other.url}/{library.name}")
+            hosts = frozenset({other.address} if trusted else ())
+            options = worker(
+                tokens={other.address.replace(":", "_"): "robot:secret"}, submodule_hosts=hosts
+            )
+            source = GitSource(f"git+{git_http.url}/{repository.name}#submodules=true", options)
+            if trusted:
+                assert "vendor/lib/lib.py" in contents(source.fetch(scratch, Quiet()))
+                return
+            with pytest.raises(PermissionDenied, match="the worker has none for it"):
+                source.fetch(scratch, Quiet())
+            assert {asked.authorization for asked in other.asked} == {""}
+
     def test_submodule_of_a_submodule(
         self,
         repository: Repository,

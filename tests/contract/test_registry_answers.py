@@ -149,7 +149,7 @@ class TestDigest:
 
     def test_too_many_requests_say_when_to_ask_again(self) -> None:
         error = error_of(refusal(429, "TOOMANYREQUESTS", {"Retry-After": "120"}))
-        assert type(error) is TransientError
+        assert type(error) is ServiceUnreachable
         assert error.retry_after == 120
         assert "too many requests" in error.message
 

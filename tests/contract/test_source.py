@@ -203,5 +203,5 @@ def test_importing_the_sources_imports_no_adapter() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, check=True, text=True
     )
-    shared = ("git_url", "host_credentials", "options")
+    shared = ("git", "git.url", "host_credentials", "options")
     assert set(done.stdout.split()) == {f"imagemill.sources.{name}" for name in shared}

@@ -17,6 +17,7 @@ import hardship
 from imagemill.errors import OperatorError, PermissionDenied, UserError
 from imagemill.objects import check, store_for
 from imagemill.ports import ContextStore
+from imagemill.testing import MemoryStore
 
 NAME = f"{'0' * 64}.tar.gz"
 
@@ -25,9 +26,11 @@ def file_store(folder: Path) -> ContextStore:
     return store_for((folder / "contexts").as_uri())
 
 
-@pytest.fixture(params=["file", "s3", "gcs", "azure_blob", "azure_blob_key"])
+@pytest.fixture(params=["memory", "file", "s3", "gcs", "azure_blob", "azure_blob_key"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ContextStore:
     """Each kind of store there is, empty."""
+    if request.param == "memory":
+        return MemoryStore()
     if request.param == "file":
         return file_store(tmp_path)
     made: ContextStore = request.getfixturevalue(f"{request.param}_store")

@@ -225,7 +225,7 @@ def test_a_wrong_request_is_refused_with_a_hint(
 
 
 def test_a_registry_that_is_away_is_neither_yes_nor_no(client: Client, project: Path) -> None:
-    report = build(client, project, f"localhost:{servers.free_port()}/x")
+    report = build(client, project, f"localhost:{servers.free_port()}/x", timeout=4)
 
     assert report.error is not None
     assert report.error.kind == "ServiceUnreachable"

@@ -14,9 +14,8 @@ import pytest
 import servers
 from builds import SHELL
 from command_line import CommandLine, command_line
-from imagemill.client import BuildStatus
 from imagemill.errors import UserError
-from imagemill.messages import BuildReport
+from imagemill.messages import BuildReport, BuildStatus
 from service import Service, service, until
 
 
@@ -266,7 +265,7 @@ def test_the_doctor_misses_the_worker_of_the_configs_builder(cli: CommandLine) -
     done = cli.run("doctor", "--config", config)
     assert done.returncode == 1
     assert "failed   queue imagemill.kaniko: no worker answers" in done.stdout
-    assert "-Q imagemill.kaniko" in done.stdout
+    assert "hint: start one: imagemill worker --pool kaniko" in done.stdout
 
 
 def test_a_build_that_no_worker_takes_is_told(

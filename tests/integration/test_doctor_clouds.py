@@ -80,6 +80,16 @@ def leading(monkeypatch: pytest.MonkeyPatch) -> Iterator[Leading]:
         there = urlsplit(led.get(host, ""))
         return resolve(there.hostname or host, there.port or port, *rest, **options)
 
+    def connected(connection: Any, reach: Any) -> Any:
+        there = urlsplit(led.get(connection.host, ""))
+        return (
+            socket.create_connection((there.hostname, there.port))
+            if there.hostname
+            else connect(connection, reach)
+        )
+
+    connect = http._connected
+    monkeypatch.setattr(http, "_connected", connected)
     monkeypatch.setattr(socket, "getaddrinfo", lead)
     yield led
     http._kept.cache_clear()  # connections that are kept lead there still

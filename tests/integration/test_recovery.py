@@ -3,7 +3,7 @@ vanish.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,9 @@ import psutil
 import pytest
 
 import servers
-from imagemill.client import Client, open_journal
-from imagemill.config import LaunchConfig
-from imagemill.config.model import DockerBuilder
+from imagemill.client import Client
 from imagemill.errors import ServiceUnreachable, UserError
 from imagemill.messages import Build, BuildReport, BuildRequest, State
-from imagemill.objects.file import FileStore
 from service import Service, service, until
 
 SLOW = """\
@@ -139,10 +136,11 @@ def test_a_step_that_outlasts_the_redelivery_is_run_once(
         running.start("first")
         running.start("second")
         client = running.client
-        client.wait(client.submit(**request_fields), timeout=100).raise_for_status()
+        build = client.submit(**request_fields)
+        report = client.wait(build, timeout=100).raise_for_status()
 
-        assert running.log.count("Task imagemill.build[") == 2  # received, and ended
-        assert "Redelivered" not in running.log
+        assert reports(running, build) == [report]
+        assert "begins anew" not in running.log
 
 
 def test_another_request_takes_over_from_a_worker_that_died(
@@ -234,76 +232,115 @@ def test_a_build_goes_on_when_redis_goes_away_for_a_moment(
     assert [step.state for step in report.steps][-1] == State.REPORTING
 
 
-@pytest.fixture
-def redelivered(folder: Path) -> Callable[..., None]:
-    """Sends a step of a build, as it comes from a worker that died with it, with what the build
-    knows by then.
-    """
-
-    def send(running: Service, build: str, **known: Any) -> None:
-        app = running.client.app
-        request = BuildRequest(source=str(folder))
-        message = Build(id=build, request=request, started=time.time()).knowing(**known).dump()
-        with app.connection_for_read() as connection:
-            channel: Any = connection.default_channel
-            app.amqp.queues["imagemill"].bind(channel).declare()
-            channel.queue_purge("imagemill")  # of what other tests have left there
-            app.send_task(
-                "imagemill.load_config",
-                args=(message,),
-                queue="imagemill",
-                task_id=f"step-of-{build}",
-            )
-            channel.basic_reject(channel.basic_get("imagemill").delivery_tag, requeue=True)
-
-    return send
+def send_step(running: Service, build: str, step: str, turn: int, **more: Any) -> None:
+    """Send the message of a step, as somebody may who can write to the broker."""
+    message = {"id": build, "turn": turn, **more}
+    running.client.app.send_task(f"imagemill.{step}", args=(message,), queue="imagemill")
 
 
-def test_a_build_that_has_ended_is_not_made_to_fail_by_a_late_message(
-    redis_service: Service, redelivered: Callable[..., None]
+def reports(running: Service, build: str) -> list[BuildReport]:
+    return [
+        event.report
+        for event in running.client.events(build, follow=False)
+        if event.report is not None
+    ]
+
+
+def test_messages_from_the_past_or_made_up_change_nothing(
+    redis_service: Service, request_fields: dict[str, Any]
 ) -> None:
-    redis_service.settings["IMAGEMILL_MAX_DELIVERIES"] = "1"
-    client = redis_service.client
-    ended = BuildReport(id="late", status="succeeded")
-    records = open_journal(client.app, redis_service.backend, redis_service.prefix)
-    records.end("late", ended)
-    redelivered(redis_service, "late")
     redis_service.start()
-    until(
-        lambda: "has ended already" in redis_service.log,
-        "the late message",
-        lambda: redis_service.log,
-    )
+    client = redis_service.client
+    build = client.submit(**request_fields)
+    await_run(client, build)
+    forged = Build(id=build, request=BuildRequest(source="/x"), started=0, digest="sha256:0").dump()
+    for step in ("load_config", "hash_source", "check_registry", "upload_context", "report"):
+        for turn in (0, 1, 2, 3, 4, 5, 6, 99):
+            send_step(redis_service, build, step, turn, **forged)
+    report = client.wait(build, timeout=60).raise_for_status()
+    send_step(redis_service, build, "report", 6, **forged)
+    client.wait(client.submit(source="docker-image://localhost:1/x@sha256:" + 64 * "0"), 60)
 
-    assert [event.report for event in records.events("late")] == [ended]
-    assert client.app.AsyncResult("step-of-late").state == "PENDING"
+    assert report.built
+    assert reports(redis_service, build) == [report]
 
 
-def test_a_worker_that_dies_before_it_has_cleaned_up_leaves_that_to_the_next_one(
-    redis_service: Service, redelivered: Callable[..., None], tmp_path: Path
+def test_an_entry_that_comes_twice_begins_one_build(
+    redis_service: Service, request_fields: dict[str, Any]
 ) -> None:
     client = redis_service.client
-    records = open_journal(client.app, redis_service.backend, redis_service.prefix)
-    records.end("died", BuildReport(id="died", status="succeeded"))
-    store = FileStore((tmp_path / "store").as_uri())
-    with store.create("left.tar.gz") as stream:
-        stream.write(b"packed")
-    builder = DockerBuilder(build_context_store=(tmp_path / "store").as_uri())
-    redelivered(redis_service, "died", config=LaunchConfig(builder=builder), context="left.tar.gz")
+    for _ in range(3):
+        client.app.send_task(
+            "imagemill.build_image",
+            kwargs={"request": BuildRequest(**request_fields).dump()},
+            task_id="twice",
+            queue="imagemill",
+        )
     redis_service.start()
-    until(
-        lambda: not store.exists("left.tar.gz"), "the end of the context", lambda: redis_service.log
-    )
+    until(lambda: known(redis_service, "twice"), "the build")
+    report = client.wait("twice", timeout=60).raise_for_status()
+    client.wait(client.submit(source="docker-image://localhost:1/x@sha256:" + 64 * "0"), 60)
+
+    assert reports(redis_service, "twice") == [report]
 
 
-def test_a_redelivered_message_waits_for_a_redis_that_is_away(
-    folder: Path, rabbitmq_url: str, key_prefix: str, redelivered: Callable[..., None]
+def known(running: Service, build: str) -> bool:
+    try:
+        return bool(running.client.status(build))
+    except UserError:
+        return False
+
+
+def test_a_message_that_is_lost_is_sent_again(
+    folder: Path, redis_url: str, key_prefix: str, request_fields: dict[str, Any]
+) -> None:
+    """As the Redis transport does with what it has taken when its worker is killed."""
+    config = folder / "noop.yaml"
+    config.write_text("builder: {type: noop}\n")
+    settings = {"IMAGEMILL_CONFIG": str(config), "IMAGEMILL_REDELIVERY_SECONDS": "1"}
+    with service(redis_url, redis_url, key_prefix, folder, **settings) as running:
+        records = running.records(grace=1)
+        request = BuildRequest(source="docker-image://localhost:1/x@sha256:" + 64 * "0")
+        begun = Build(id="lost", request=request, started=time.time())
+        assert records.begin(begun, "load_config", "imagemill.steps", {})
+        running.start()
+        until(lambda: ended(running, "lost"), "the report", lambda: running.log)
+        assert running.client.app.AsyncResult("lost").get(timeout=30)["status"] == "succeeded"
+
+
+def test_a_worker_that_dies_in_the_report_leaves_nobody_waiting(
+    folder: Path, redis_url: str, key_prefix: str
+) -> None:
+    """It dies after it has written the report, and before Celery has stored the result."""
+    with service(
+        redis_url, redis_url, key_prefix, folder, IMAGEMILL_REDELIVERY_SECONDS="1"
+    ) as running:
+        records = running.records(grace=0.5)
+        request = BuildRequest(source="docker-image://localhost:1/x@sha256:" + 64 * "0")
+        image = f"localhost:1/x@sha256:{64 * '0'}"
+        begun = Build(id="dies", request=request, started=time.time(), image=image)
+        records.begin(begun, "report", "imagemill.steps", {})
+        assert records.claim("dies", 1, "report", "dead", State.REPORTING)
+        first = BuildReport(id="dies", status="succeeded", image=image)
+        running.journal.end("dies", first)
+        running.start()
+        result = running.client.app.AsyncResult("dies").get(timeout=30)
+
+        assert BuildReport.load(result) == first
+        assert reports(running, "dies") == [first]
+        until(
+            lambda: records.overdue(1) == [] and not records.open("dies"), "the end of the record"
+        )
+
+
+def test_a_step_waits_for_a_redis_that_is_away(
+    folder: Path, rabbitmq_url: str, key_prefix: str
 ) -> None:
     with (
         servers.redis(folder / "results") as results,
         service(rabbitmq_url, results.url, key_prefix, folder) as running,
     ):
-        redelivered(running, "waits")
+        build = running.client.submit(source="docker-image://localhost:1/x@sha256:" + 64 * "0")
         results.kill()
         running.start()
         until(
@@ -312,14 +349,12 @@ def test_a_redelivered_message_waits_for_a_redis_that_is_away(
             lambda: running.log,
         )
         results.restart()
-        until(lambda: loaded(running, "waits"), "the step's run", lambda: running.log)
-
-    assert "the worker that had this step is gone" in running.log
+        until(lambda: ended(running, build), "the end of the build", lambda: running.log)
 
 
-def loaded(running: Service, build: str) -> bool:
+def ended(running: Service, build: str) -> bool:
     try:
-        return running.client.status(build).state == State.LOADING
+        return running.client.status(build).report is not None
     except (UserError, ServiceUnreachable):
         return False
 

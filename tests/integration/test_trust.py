@@ -1,6 +1,8 @@
 """What a requester cannot do, on real servers: docs/security.md names these tests."""
 
+import base64
 import json
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +15,19 @@ from imagemill.errors import ImagemillError
 from imagemill.masking import HIDDEN
 from service import Service, service, until
 
+SPY = """\
+#!/bin/sh
+case "$1" in build | push) {{ env; cat "$DOCKER_CONFIG/config.json"; }} >> "{seen}" ;; esac
+exec "{docker}" "$@"
+"""
+"""Notes what docker is given: its variables, and its config."""
+
 SECRET = "s3cret-value-4711"
 ARGUMENT = "argument-value-4711"
+LOGINS = {
+    host: {"auth": base64.b64encode(f"robot:of-{host}".encode()).decode()}
+    for host in ("base.example.com", "other.example.com")
+}
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +37,16 @@ def running(
     folder = tmp_path_factory.mktemp("trust")
     (folder / "secrets").mkdir()
     (folder / "secrets/npm").write_text(SECRET + "\n")
+    docker = folder / "docker"
+    docker.write_text(SPY.format(seen=folder / "seen", docker=docker_cli))
+    docker.chmod(0o755)
+    (folder / ".docker").mkdir()
+    (folder / ".docker/config.json").write_text(json.dumps({"auths": LOGINS}))
     settings = {
         "IMAGEMILL_DOCKER_HOST": engine,
-        "IMAGEMILL_DOCKER_CLI": docker_cli,
+        "IMAGEMILL_DOCKER_CLI": str(docker),
+        "IMAGEMILL_SOURCE_TOKENS": "git.example.com=git-token",
+        "AWS_SECRET_ACCESS_KEY": "cloud-secret",
         "IMAGEMILL_BUILD_SECRETS_DIR": str(folder / "secrets"),
     }
     with service(redis_url, redis_url, f"trust-{uuid.uuid4().hex}:", folder, **settings) as started:
@@ -105,9 +125,27 @@ def test_build_arguments_are_in_no_event_and_no_answer_of_a_worker(
         )
         until(lambda: any("building" in event["type"] for event in events), "the build", str)
         active = running.client.app.control.inspect(timeout=0.5).active()
+        running.client.wait(build, timeout=60).raise_for_status()
         until(lambda: any(e["type"] == "task-succeeded" for e in events), "the end", lambda: events)
 
     assert build in json.dumps(active)
     assert ARGUMENT not in json.dumps([active, events], default=str)
     received = next(event for event in events if event.get("uuid") == build)
     assert request_of["destination"] in received["kwargs"]
+
+
+def test_docker_gets_a_listed_environment_and_the_logins_of_this_build_alone(
+    running: Service, project: Path, request_of: dict[str, Any]
+) -> None:
+    with (project / "Dockerfile").open("a") as file:
+        file.write("FROM base.example.com/x AS unused\n")
+        file.write("FROM scratch\nCOPY busybox /\n")
+    seen = running.folder / "seen"
+    seen.unlink(missing_ok=True)
+    running.client.wait(running.client.submit(**request_of), timeout=60).raise_for_status()
+
+    given = seen.read_text()
+    assert LOGINS["base.example.com"]["auth"] in given
+    assert LOGINS["other.example.com"]["auth"] not in given
+    assert not re.findall(r"^(?:IMAGEMILL|AWS)_.*", given, re.MULTILINE)
+    assert "git-token" not in given

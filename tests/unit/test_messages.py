@@ -15,13 +15,10 @@ from imagemill.client import Client
 from imagemill.errors import UserError
 from imagemill.messages import PLATFORMS, BuildRequest
 
-CLIENT = Client("redis://127.0.0.1:1/0")
-"""Of a service that is away: what it refuses, it refuses without asking anybody."""
-
 
 def refused(**fields: Any) -> UserError:
     with pytest.raises(UserError) as caught:
-        CLIENT.submit(**{"source": "/src", **fields})
+        BuildRequest.parse({"source": "/src", **fields})
     assert type(caught.value) is UserError
     return caught.value
 

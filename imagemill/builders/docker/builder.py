@@ -5,13 +5,14 @@ connection to an engine, and a thread that waits for docker-py cannot. Credentia
 folder of the build's own, so nobody is logged in on the host.
 """
 
+import hashlib
 import json
 import math
-import tempfile
+import socket
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,22 +24,29 @@ from imagemill.builders.docker.cli import (
     ask,
     choose,
     find_endpoint,
+    needed,
     no_cli,
     path_of,
     run,
 )
 from imagemill.builders.docker.failures import Evidence, bare, explain, is_solving, locate
+from imagemill.builders.docker.job_folder import job_folder, note_tags, remove_dead
 from imagemill.builders.docker.progress import BuildLog, ClassicLog
 from imagemill.builders.docker.push import PushLog, push_failure
 from imagemill.context import CONTEXT, DOCKERFILE
-from imagemill.errors import ImagemillError, OperatorError, PermissionDenied
+from imagemill.dockerfile.images import images as named_images
+from imagemill.errors import ImagemillError, OperatorError, PermissionDenied, UserError
 from imagemill.messages import State
 from imagemill.ports import BuildInputs, Progress, Registry, StoredContext
+from imagemill.reference import ImageReference
 
 PUSH_TRIES = 5
 """How often a push is begun whose tag another build of the same image took away, or whose
 credentials ended.
 """
+
+_NODE = hashlib.sha256(f"imagemill {socket.gethostname()}".encode()).hexdigest()
+"""What BuildKit is told of this node; 64 hex digits, as the docker command makes them up."""
 
 _CLOCKS = 60.0
 """Seconds by which the clocks of a worker and of a registry may differ."""
@@ -65,22 +73,40 @@ class DockerBuilder:
     ) -> str:
         """See `Builder.build`. No tag is left in the engine; BuildKit's cache keeps the layers."""
         place = self._place
-        cli = choose(place.docker_cli, path_of(place.environment), place.docker_config.folder)
-        if cli is None:
-            raise no_cli("There is no docker command on the worker")
-        endpoint = find_endpoint(
-            cli.path, place.docker_host, place.environment, place.docker_config.folder
-        )
-        with tempfile.TemporaryDirectory(prefix="docker-", dir=place.scratch) as folder:
-            source = context.folder(Path(folder) / "source", progress)
-            job = _Job(inputs, registry, progress, place, cli, endpoint, Path(folder), source)
+        cli, endpoint = self._reach()
+        self._clear_dead(cli, endpoint)
+        with job_folder(place.scratch) as folder:
+            source = context.folder(folder / "source", progress)
+            job = _Job(inputs, registry, progress, place, cli, endpoint, folder, source)
+            note_tags(folder, (job.held,))
             with job.cleared():
                 job.build()
                 progress.enter(State.PUSHING)
                 return job.push()
 
     def discard(self, build: str) -> None:
-        """See `Builder.discard`: a build ends with the docker command, and that with its worker."""
+        """See `Builder.discard`: a build ends with the docker command, and that with its worker;
+        what is left are credentials, and the tag that held the image.
+        """
+        if any(self._place.scratch.glob("docker-*")):
+            self._clear_dead(*self._reach())
+
+    def _reach(self) -> tuple[Cli, Endpoint]:
+        """The docker command, and the engine that it reaches."""
+        place = self._place
+        cli = choose(place.docker_cli, path_of(place.environment), place.docker_config.folder)
+        if cli is None:
+            raise no_cli("There is no docker command on the worker")
+        endpoint = find_endpoint(
+            cli.path, place.docker_host, place.environment, place.docker_config.folder
+        )
+        return cli, endpoint
+
+    def _clear_dead(self, cli: Cli, endpoint: Endpoint) -> None:
+        """Remove what builds have left whose worker has died, of all builds on this node."""
+        if tags := remove_dead(self._place.scratch):
+            variables = {**self._place.environment, **endpoint.environment}
+            ask([cli.path, "rmi", *tags], variables)
 
 
 @dataclass(frozen=True)
@@ -95,10 +121,11 @@ class _Job:
     endpoint: Endpoint
     folder: Path
     source: Path
-    """Where the context lies; a path that never comes again.
+    """Where the context lies: at a path that never comes again, or where no file is changed without
+    getting a time that it has not had (`imagemill.context.mirrors`).
 
     BuildKit keeps what it has read of a folder, and takes a file of the same size and time for
-    unchanged when it reads the folder again: in our contexts, all files have the same time.
+    unchanged when it reads the folder again.
     """
     held: str = field(default_factory=lambda: f"{_HELD}:{uuid.uuid4().hex}")
 
@@ -106,16 +133,10 @@ class _Job:
     def environment(self) -> dict[str, str]:
         """The variables that docker gets; it takes its settings from nowhere else."""
         config = self.folder / "config"
-        inherited = {
-            name: value
-            for name, value in self.place.environment.items()
-            if not name.startswith(("DOCKER_", "BUILDKIT_", "BUILDX_"))
-        }
         return {
             "HOME": str(self.folder),
-            **inherited,
+            **needed(self.place.environment),
             **self.endpoint.environment,
-            "PATH": path_of(self.place.environment),
             "DOCKER_CONFIG": str(config),
             "DOCKER_BUILDKIT": "1" if self.cli.buildkit else "0",
             "DOCKER_CLI_HINTS": "false",
@@ -124,7 +145,7 @@ class _Job:
 
     def build(self) -> None:
         """Make the image, under its own name and under `held`."""
-        self._write_config()
+        self._write_config(_images(self._dockerfile, self.inputs.build_args))
         arguments, variables = build_arguments(self.inputs, self.environment)
         command = [
             self.cli.path,
@@ -193,16 +214,24 @@ class _Job:
                 if "No such image" not in line:  # a build that has failed has left none
                     self.progress.log(f"Could not clear up in the Docker engine: {line}")
 
-    def _write_config(self) -> float:
+    @property
+    def _dockerfile(self) -> str:
+        return (self.source / DOCKERFILE).read_text(errors="replace")
+
+    def _write_config(self, images: Iterable[ImageReference] = ()) -> float:
         """Write docker's config anew, since credentials may end during a long build; when they do,
-        since 1970.
+        since 1970. It has logins for the image that is made, and for `images`.
         """
         folder = self.folder / "config"
         folder.mkdir(mode=0o700, exist_ok=True)
         image = self.inputs.image
         credentials = self.registry.credentials(image)
-        copy = self.place.docker_config.private_copy(image.registry, credentials)
+        copy = self.place.docker_config.private_copy(image.registry, credentials, images)
         (folder / "config.json").write_text(json.dumps(copy))
+        # BuildKit knows a folder again by its path and by the node that this file names.
+        for place in (folder, folder / "buildx"):
+            place.mkdir(mode=0o700, exist_ok=True)
+            (place / ".buildNodeID").write_text(_NODE)
         return (
             math.inf if credentials is None or credentials.expires is None else credentials.expires
         )
@@ -220,7 +249,7 @@ class _Job:
 
     def _why(self, log: BuildLog) -> ImagemillError:
         """The error for a build that has failed."""
-        text = (self.source / DOCKERFILE).read_text(errors="replace")
+        text = self._dockerfile
         return explain(
             Evidence(
                 text=bare(log.fault or log.error),
@@ -233,3 +262,10 @@ class _Job:
                 host=self.endpoint.host,
             )
         )
+
+
+def _images(dockerfile: str, build_args: Mapping[str, str]) -> Iterator[ImageReference]:
+    """The images that the Dockerfile names; what is none fails in the build, with its line."""
+    for name in named_images(dockerfile, build_args):
+        with suppress(UserError):
+            yield ImageReference.parse(name)

@@ -4,6 +4,7 @@ can be stopped.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -63,6 +64,21 @@ class Endpoint:
         return variables
 
 
+_NEEDED = re.compile(
+    r"HOME|USER|LOGNAME|TMPDIR|TZ|LANG|LC_[A-Z]+|SSH_AUTH_SOCK|XDG_RUNTIME_DIR"
+    r"|SSL_CERT_(?:FILE|DIR)|(?i:(?:HTTPS?|NO|ALL)_PROXY)"
+)
+"""What docker needs of a worker's environment: the rest may be secret, and is none of its business.
+"""
+
+
+def needed(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what the docker command gets of a worker's environment."""
+    return {name: environment[name] for name in environment if _NEEDED.fullmatch(name)} | {
+        "PATH": path_of(environment)
+    }
+
+
 def path_of(environment: Mapping[str, str]) -> str:
     """Where programs are looked for."""
     return environment.get("PATH", DEFAULT_PATH)
@@ -110,7 +126,11 @@ def reaches_engine(
     error: it may be there the next time.
     """
     endpoint = find_endpoint(cli, host, environment, docker_config)
-    variables = {**environment, **endpoint.environment, "DOCKER_CONFIG": str(docker_config)}
+    variables = {
+        **needed(environment),
+        **endpoint.environment,
+        "DOCKER_CONFIG": str(docker_config),
+    }
     done = ask([cli, "version", "--format", "{{.Server.Version}}"], variables)
     if done.returncode == 0:
         return True
@@ -134,7 +154,9 @@ def find_endpoint(
         verify = bool(environment.get("DOCKER_TLS_VERIFY"))
         tls = verify or bool(environment.get("DOCKER_TLS"))
         return Endpoint(host, Path(certificates) if tls and certificates else None, verify)
-    done = ask([cli, "context", "inspect"], {**environment, "DOCKER_CONFIG": str(docker_config)})
+    chosen = {name: environment[name] for name in ("DOCKER_CONTEXT",) if name in environment}
+    variables = {**needed(environment), **chosen, "DOCKER_CONFIG": str(docker_config)}
+    done = ask([cli, "context", "inspect"], variables)
     if done.returncode != 0:
         raise OperatorError(
             f"docker context inspect failed: {shortened(done.stderr)}", "see `docker context ls`"

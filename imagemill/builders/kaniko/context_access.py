@@ -22,12 +22,10 @@ from imagemill.builders.kaniko.pod_additions import (
     volume,
 )
 from imagemill.clouds.hosts import wants_virtual_hosts
-from imagemill.config.model import Environment, KanikoBuilder
+from imagemill.config.model import Environment, KanikoBuilder, LaunchConfig
+from imagemill.config.regions import store_region
+from imagemill.config.store_key import ACCOUNT_KEY
 from imagemill.context import CONTEXT, DOCKERFILE
-from imagemill.errors import ConfigError
-
-ACCOUNT_KEY = "AZURE_STORAGE_ACCESS_KEY"
-"""The only credentials for Blob Storage that Kaniko knows."""
 
 _ENDPOINTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE_EMULATOR_HOST",)}
@@ -59,31 +57,29 @@ def context_equipment(
     """What the pod needs to get the packed context at `uri`, an object of the section's store.
 
     `endpoint` is where the worker finds the store, if that is not the cloud's own place
-    (`AWS_ENDPOINT_URL_S3`). `ConfigError` if pods cannot get at the store.
+    (`AWS_ENDPOINT_URL_S3`).
     """
     scheme = urlsplit(uri).scheme
     if scheme == "file":
         return _from_volume(uri, section)
     access = Equipment(arguments=(f"--context={literal(uri)}", *_LAYOUT))
     if scheme == "s3":
-        return access + _s3(environment, endpoint)
+        config = LaunchConfig(environment=environment, builder=section)
+        return access + _s3(store_region(config), endpoint)
     if scheme == "gs" and endpoint:
         return access + variable("STORAGE_EMULATOR_HOST", endpoint)
     return access
 
 
-def account_key(section: KanikoBuilder) -> Equipment:
-    """The key of the storage account, from the Secret that the config names."""
-    assert section.secret_name is not None
-    assert section.secret_key is not None
-    return secret_variable(ACCOUNT_KEY, section.secret_name, section.secret_key)
+def account_key(secret: str, key: str) -> Equipment:
+    """The key of the storage account, from a Secret."""
+    return secret_variable(ACCOUNT_KEY, secret, key)
 
 
-def _s3(environment: Environment, endpoint: str | None) -> Equipment:
+def _s3(region: str | None, endpoint: str | None) -> Equipment:
     """Region and endpoint; who else speaks S3 rarely has regions, but Amazon's library wants
     one.
     """
-    region = environment.region if environment.type == "aws" else None
     access = Equipment()
     if region or endpoint:
         access += variable("AWS_REGION", region or "us-east-1")
@@ -97,12 +93,7 @@ def _from_volume(uri: str, section: KanikoBuilder) -> Equipment:
     """The claim's top folder is the store's folder on the workers; in the pod it has a place of its
     own.
     """
-    if section.context_volume_claim is None:
-        raise ConfigError(
-            f"builder.build-context-store: {section.build_context_store} is a folder of the workers,"
-            " which build pods cannot reach",
-            "give builder.context-volume-claim, a PersistentVolumeClaim of that folder, or use an object store",
-        )
+    assert section.context_volume_claim is not None  # the config is refused without
     store, path = _path(section.build_context_store), _path(uri)
     place = PurePosixPath(_MOUNT) / path.relative_to(store)
     # Read-only as a mount, and not as a claim, since that would keep some kinds of disks from the

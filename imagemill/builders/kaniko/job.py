@@ -9,7 +9,7 @@ would change what is built are refused, so that nobody waits for what they would
 
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from imagemill.builders.kaniko import arguments
@@ -23,7 +23,7 @@ from imagemill.builders.kaniko.pod_additions import (
     variable,
 )
 from imagemill.builders.kaniko.pod_credentials import credentials_equipment
-from imagemill.config.faults import FREE, dotted
+from imagemill.config.faults import FREE, Fault, dotted
 from imagemill.config.model import Environment, KanikoBuilder, LocalEnvironment
 from imagemill.errors import ConfigError, UserError
 from imagemill.ports import BuildInputs
@@ -209,20 +209,22 @@ def _in_order(job: Document) -> Document:
     }
 
 
-def _refuse_reserved(config: Document) -> None:
+def reserved_faults(config: Document) -> Iterator[Fault]:
+    """Yield the arguments and variables that nobody but us may give: paths begin at the config."""
     container = executor(config)
     for index, flag in arguments.reserved(container.get("args") or ()):
-        where = dotted((*FREE, *EXECUTOR, "args", index))
-        raise ConfigError(
-            f"{where}: --{flag} is not to be given here: {arguments.RESERVED[flag]}",
-            "leave the argument out",
-        )
+        message = f"--{flag} is not to be given here: {arguments.RESERVED[flag]}"
+        yield Fault((*EXECUTOR, "args", index), message, "leave the argument out")
     for index, given in enumerate(container.get("env") or ()):
         if why := arguments.RESERVED_VARIABLES.get(given["name"]):
-            where = dotted((*FREE, *EXECUTOR, "env", index))
-            raise ConfigError(
-                f"{where}: {given['name']} is not to be given here: {why}", "leave the variable out"
-            )
+            message = f"{given['name']} is not to be given here: {why}"
+            yield Fault((*EXECUTOR, "env", index), message, "leave the variable out")
+
+
+def _refuse_reserved(config: Document) -> None:
+    for fault in reserved_faults(config):
+        where = dotted((*FREE, *fault.path))
+        raise ConfigError(f"{where}: {fault.message}", fault.hint)
 
 
 def _equipment(

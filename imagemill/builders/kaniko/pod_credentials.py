@@ -14,11 +14,11 @@ in `kaniko-config`.
 import re
 from enum import Enum, auto
 
-from imagemill.builders.kaniko.context_access import ACCOUNT_KEY, account_key
+from imagemill.builders.kaniko.context_access import account_key
 from imagemill.builders.kaniko.overlay import Document, executor, pod_spec
 from imagemill.builders.kaniko.pod_additions import FOLDER, Equipment, secret_volume, variable
 from imagemill.config.model import Environment, KanikoBuilder
-from imagemill.errors import ConfigError
+from imagemill.config.store_key import AGENTS_KEY, AGENTS_SECRET, takes_agents_key
 from imagemill.reference import ImageReference
 from imagemill.registries import HOSTS
 
@@ -56,11 +56,12 @@ def credentials_equipment(
     own.
 
     `docker_secret` is the name of a Secret with docker's `config.json` under `DOCKER_CONFIG_KEY`,
-    or None. `ConfigError` if the executor could not read the context with what it is given.
+    or None.
     """
     kind = _kind(section, environment, image)
-    _check_account_key(section, kind)
     equipment = _of(kind, section)
+    if takes_agents_key(section):
+        equipment += account_key(AGENTS_SECRET, AGENTS_KEY)
     if docker_secret is not None and kind is not _Kind.DOCKER_CONFIG:
         equipment += _docker_config(docker_secret, DOCKER_CONFIG_KEY, "imagemill-registry")
     return equipment
@@ -123,7 +124,7 @@ def _of(kind: _Kind | None, section: KanikoBuilder) -> Equipment:
                 "GOOGLE_APPLICATION_CREDENTIALS", f"{_GOOGLE}/key.json"
             )
         case _Kind.ACCOUNT_KEY:
-            return account_key(section)
+            return account_key(section.secret_name, section.secret_key)
 
 
 def _docker_config(secret: str, key: str, name: str) -> Equipment:
@@ -142,20 +143,6 @@ def _cloud(image: ImageReference) -> str:
 
 def _is_azure(section: KanikoBuilder) -> bool:
     return section.build_context_store.startswith("https://")
-
-
-def _check_account_key(section: KanikoBuilder, kind: _Kind | None) -> None:
-    if not _is_azure(section) or kind is _Kind.ACCOUNT_KEY:
-        return
-    container = executor(section.kaniko_config)
-    if container.get("envFrom") or ACCOUNT_KEY in _names(container):
-        return
-    raise ConfigError(
-        f"builder.build-context-store: {section.build_context_store} is Blob Storage, which Kaniko reads with the"
-        " storage account's key only, and it is given none",
-        f"name the Secret with that key in builder.secret-name and builder.secret-key, or set {ACCOUNT_KEY}"
-        " in kaniko-config (valueFrom.secretKeyRef)",
-    )
 
 
 def _brings_docker_config(container: Document) -> bool:

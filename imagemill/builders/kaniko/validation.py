@@ -13,7 +13,7 @@ from kubernetes.client import models
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from imagemill.builders.kaniko.job import Circumstances, job_for
+from imagemill.builders.kaniko.job import Circumstances, job_for, reserved_faults
 from imagemill.builders.kaniko.overlay import Document, with_quantities_as_text
 from imagemill.config.faults import FREE, Fault, KeyPath, dotted, shown
 from imagemill.config.model import KanikoBuilder
@@ -40,6 +40,13 @@ _PARTS = (
     models.V1SecurityContext,
     models.V1Toleration,
 )
+_PLACES = (
+    ("spec.template.spec", models.V1PodSpec),
+    ("spec", models.V1JobSpec),
+    ("spec.template.spec.containers[0]", models.V1Container),
+)
+"""Where a key may have been meant to be, the likeliest first."""
+
 _KEYS = sorted({key for part in _PARTS for key in part.attribute_map.values()})
 
 
@@ -52,11 +59,17 @@ def valid_job(
     """The Job of `job_for`, of which the API's description holds; `ConfigError` says what in the
     config is wrong.
     """
-    # First the part by itself, which may leave out what the whole needs.
-    _refuse(_faults(with_quantities_as_text(section.kaniko_config), partial=True))
+    _refuse(faults(section))
     job = job_for(section, inputs, context_uri, circumstances)
     _refuse(_faults(job))
     return job
+
+
+def faults(section: KanikoBuilder) -> Iterator[Fault]:
+    """Yield all that is wrong with `kaniko-config`, whatever is built: paths begin at it."""
+    # The part by itself, which may leave out what the whole needs.
+    yield from _faults(with_quantities_as_text(section.kaniko_config), partial=True)
+    yield from reserved_faults(section.kaniko_config)
 
 
 def _refuse(faults: Iterator[Fault]) -> None:
@@ -109,6 +122,9 @@ def _unknown(path: KeyPath) -> Fault:
     key = str(path[-1])
     near = get_close_matches(_camel_case(key), _KEYS, n=1)
     elsewhere = f"{key} belongs to another part of a Job" if key in _KEYS else ""
+    place = next((where for where, part in _PLACES if key in part.attribute_map.values()), "")
+    if elsewhere and place:
+        elsewhere = f"{key} belongs below {dotted(FREE)}.{place}"
     hint = elsewhere or (f"did you mean {near[0]}?" if near else "")
     return Fault(path, "found a key that is unknown here, expected one of Kubernetes'", hint)
 

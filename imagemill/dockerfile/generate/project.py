@@ -8,9 +8,11 @@ through the same eyes as the build: `imagemill.context.walk`.
 import os
 import posixpath
 import re
+import tokenize
 import tomllib
 from collections.abc import Iterable
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,15 @@ class Project:
         lines.
         """
         return decoded(self._read(path), path).replace("\r\n", "\n").replace("\r", "\n")
+
+    def python(self, path: str) -> str:
+        """The code in a file, in the encoding that it names itself, as Python reads it (PEP 263)."""
+        content = self._read(path)
+        try:
+            encoding, _ = tokenize.detect_encoding(BytesIO(content).readline)
+            return content.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+        except (SyntaxError, UnicodeDecodeError, LookupError):
+            return self.text(path)  # says what is wrong
 
     def toml(self, path: str) -> dict[str, Any]:
         """A TOML file's content; `UserError` names the line where it is not TOML. Nothing if there

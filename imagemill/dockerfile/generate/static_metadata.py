@@ -90,7 +90,8 @@ def setup_cfg(project: Project) -> Declared:
 
 def script(project: Project, path: str) -> Declared:
     """The block `# /// script` at the top of a script; nothing if there is none."""
-    match = _SCRIPT.search(project.text(path)[:_TOP])
+    code = project.python(path)
+    match = _SCRIPT.search(code[:_TOP])
     if match is None:
         return Declared(path)
     content = "".join(
@@ -100,7 +101,7 @@ def script(project: Project, path: str) -> Declared:
     try:
         block = tomllib.loads(content)
     except tomllib.TOMLDecodeError as error:
-        line = project.text(path).count("\n", 0, match.start()) + 1
+        line = code.count("\n", 0, match.start()) + 1
         raise UserError(
             f"{path}:{line}: the block of metadata is not TOML: {error}", "correct the block"
         ) from None
@@ -112,7 +113,7 @@ def script(project: Project, path: str) -> Declared:
 def parsed(project: Project, path: str) -> ast.Module:
     """The syntax tree of a Python file; `UserError` names the line where it is not Python."""
     try:
-        return ast.parse(project.text(path))
+        return ast.parse(project.python(path))
     except SyntaxError as error:
         raise UserError(
             f"{path}:{error.lineno or 1}: this is not Python: {error.msg}", "correct the file"

@@ -12,7 +12,6 @@ from imagemill.errors import (
     OperatorError,
     PermissionDenied,
     ServiceUnreachable,
-    TransientError,
     UserError,
 )
 from imagemill.ports import Progress
@@ -122,7 +121,7 @@ def _check(
             f"check the spelling; if it is private, {_admission(server, origin)}",
         )
     if status == 429:
-        raise TransientError(
+        raise ServiceUnreachable(
             f"{address} has had too many requests for {where}", "it limits requests", wait
         )
     if status == 408 or status >= 500:

@@ -57,6 +57,10 @@ class ArtifactSource:
         self._options = options
         self._resolve = resolve
 
+    @property
+    def place(self) -> str:
+        return self.url.location
+
     def pinned(self, progress: Progress) -> str | None:
         """The canonical text, with what says which content is meant; None for what may change
         unseen.

@@ -11,7 +11,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
@@ -125,8 +125,13 @@ class _Submodule(NamedTuple):
 
 @dataclass(frozen=True)
 class Checkout:
-    """Brings a commit, and what belongs to it, into a folder."""
+    """Brings a commit of a repository at `address`, and what belongs to it, into a folder.
 
+    A repository chooses freely what its submodules are: those on another host are read as anybody
+    could read them.
+    """
+
+    address: str
     options: SourceOptions
     progress: Progress
     scratch: Path
@@ -169,7 +174,12 @@ class Checkout:
         self, way: _Way, remote: Remote, commit: str, subdirectory: str, tree: Path
     ) -> list[_Submodule]:
         with opened(
-            remote, self.options, self.scratch, self.progress, measured=self.scratch, lfs=self.lfs
+            remote,
+            self._options_for(remote),
+            self.scratch,
+            self.progress,
+            measured=self.scratch,
+            lfs=self.lfs,
         ) as git:
             _fetch(git, remote, commit, way)
             listing = _Listing(remote, os.fsencode(subdirectory), self.options.max_files)
@@ -179,6 +189,12 @@ class Checkout:
                 _fetch_missing(git, listing.files)
             _check_out(git, commit, subdirectory, tree)
             return list(self._submodules(git, commit, listing)) if self.submodules else []
+
+    def _options_for(self, remote: Remote) -> SourceOptions:
+        own = remote.address == self.address
+        if own or {remote.host, remote.address} & self.options.submodule_hosts:
+            return self.options
+        return replace(self.options, anonymous=True)
 
     def _submodules(self, git: Git, commit: str, listing: _Listing) -> Iterator[_Submodule]:
         """What else is needed, and where it comes from by `.gitmodules` (gitmodules(5))."""
@@ -194,6 +210,8 @@ class Checkout:
                 remote = submodule_remote(
                     listing.remote, module.get(b"url", b"").decode(errors="replace")
                 )
+            if self.options.check_place:
+                self.options.check_place(remote.place)
             below = listing.folder[len(path) + 1 :] if around else b""
             yield _Submodule(path, remote, module_commit, os.fsdecode(below))
 

@@ -16,7 +16,7 @@ from imagemill.sources.options import SourceOptions
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-_TOKENS = "IMAGEMILL_TOKENS_OF_HOSTS"
+_HOST, _TOKEN = "IMAGEMILL_GIT_HOST", "IMAGEMILL_GIT_TOKEN"
 _ANYBODY = "x-access-token"
 """The user's name for a token that has none: GitHub's own for it, and the other forges take any."""
 
@@ -29,6 +29,11 @@ written here.
 
 def check_allowed(remote: Remote, options: SourceOptions) -> None:
     """`PermissionDenied` if the worker does not speak to such a repository at all."""
+    if remote.scheme == "ssh" and options.anonymous:
+        raise PermissionDenied(
+            f"The worker's keys are not for {remote}, which a source on another host names",
+            f"have the operator add {remote.address} to IMAGEMILL_SOURCE_SUBMODULE_HOSTS",
+        )
     if remote.scheme in PLAIN and not {remote.host, remote.address} & options.insecure_hosts:
         raise PermissionDenied(
             f"The worker does not read {remote} by {remote.scheme}://, which anybody on the way can change",
@@ -108,29 +113,20 @@ _LFS = """\
 """The URL is set, since `.lfsconfig` in the repository could name any, also of files."""
 
 CREDENTIAL_HELPER = f"""\
-# Tells git the credentials for a host, as gitcredentials(7) has it. Arguments: the folder of credentials, what to do.
-# Asked by the host that git has really come to: where that redirects to another one, it gets that one's or none.
+# Tells git the credentials for one host, as gitcredentials(7) has it. Arguments: the file with them, what to do.
+# Asked by the host that git has really come to: where that redirects to another one, it gets none.
 host=
 while IFS='=' read -r key value; do
     if [ "$key" = host ]; then host=$value; fi
 done
-name=$(printf %s "$host" | tr -d '[]' | tr A-Z: a-z_)
-case $name in '' | .* | *[!a-z0-9._-]*) exit 0 ;; esac
+[ "$(printf %s "$host" | tr A-Z a-z)" = "${_HOST}" ] || exit 0
 case $2 in
-    get) if [ -e "$0.$name" ]; then exit 0; fi ;;
-    erase) : > "$0.$name"; exit 0 ;;  # refused: Git LFS would ask for them, and try them, without end
+    get) if [ -e "$0.refused" ]; then exit 0; fi ;;
+    erase) : > "$0.refused"; exit 0 ;;  # Git LFS would ask for them, and try them, without end
     *) exit 0 ;;
 esac
-end='
-'
 token=
-if [ -n "$1" ] && [ -f "$1/$name" ]; then
-    read -r token < "$1/$name"
-else
-    case ${_TOKENS} in
-        *"$end$name "*) token=${{{_TOKENS}#*"$end$name "}} token=${{token%%"$end"*}} ;;
-    esac
-fi
+if [ -n "$1" ] && [ -f "$1" ]; then read -r token < "$1"; else token=${_TOKEN}; fi
 case $token in
     '') ;;
     *:*) printf 'username=%s\\npassword=%s\\n' "${{token%%:*}}" "${{token#*:}}" ;;
@@ -147,7 +143,12 @@ def config_for(remote: Remote, options: SourceOptions, home: Path, lfs: bool) ->
     parts.append(_CONFIG)
     parts.append(_LFS.format(url=_quoted(_lfs_url(remote))) if lfs else _NO_LFS)
     if remote.scheme in _BY_TOKEN:
-        helper = shlex.join(["sh", str(home / "credentials"), str(options.credentials or "")])
+        if options.anonymous:  # an empty helper makes git forget those before it
+            parts.append("[credential]\n    helper =\n")
+        file = (
+            options.credentials and not options.anonymous and options.credentials / remote.file_name
+        )
+        helper = shlex.join(["sh", str(home / "credentials"), str(file or "")])
         parts.append(f"[credential]\n    helper = {_quoted(f'!{helper}')}\n")
     if remote.scheme == "file":  # the operator has allowed its folder, whoever owns it
         folders = (remote.path, f"{remote.path}/.git")
@@ -189,10 +190,10 @@ def environment_for(remote: Remote, options: SourceOptions, home: Path) -> dict[
         "GIT_OPTIONAL_LOCKS": "0",
         "LC_ALL": "C",
     }
-    if options.tokens:
-        ours[_TOKENS] = "\n" + "".join(
-            f"{name} {token.strip()}\n" for name, token in options.tokens.items()
-        )
+    if remote.scheme in _BY_TOKEN:
+        ours[_HOST] = remote.address
+        if not options.anonymous and (token := options.tokens.get(remote.file_name)):
+            ours[_TOKEN] = token.strip()
     if remote.scheme == "ssh":
         ours |= {
             "GIT_SSH_COMMAND": shlex.join(_ssh(remote, options, home)),

@@ -38,6 +38,10 @@ class GitSource:
         self.url: GitUrl = parse(text)
         self._options = options
 
+    @property
+    def place(self) -> str:
+        return self.url.remote.place
+
     def pinned(self, progress: Progress) -> str:
         """The canonical text of the source with the full commit that its ref is now: one
         `ls-remote`.
@@ -66,7 +70,9 @@ class GitSource:
         with room(scratch):
             scratch.mkdir(exist_ok=True)
             tree = Path(tempfile.mkdtemp(prefix="source-", dir=scratch))
-            checkout = Checkout(self._options, progress, scratch, url.submodules, url.lfs)
+            checkout = Checkout(
+                url.remote.address, self._options, progress, scratch, url.submodules, url.lfs
+            )
             checkout.bring(url.remote, url.ref, url.subdirectory, tree)
         return tree / url.subdirectory
 

@@ -10,6 +10,7 @@ host begins the ref, so that tags such as `package@1.0` can be named; an `@` in 
 before git sees it.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -72,6 +73,13 @@ class Remote:
         if not self.path.startswith("/"):
             return f"{user}{self.host}:{self.path}"
         return f"{self.scheme}://{user}{self.address}{quote(self.path, safe=_PATH_SAFE)}"
+
+    @property
+    def place(self) -> str:
+        """What a policy calls it: as a source without its ref, files at their own path."""
+        if self.scheme == "file":
+            return f"git+file://{os.path.realpath(self.path)}"
+        return f"git+{self}" if self.path.startswith("/") else str(self)
 
     @property
     def address(self) -> str:

@@ -147,7 +147,6 @@ def test_builder(load_text: Load, text: str, builder: Builder) -> None:
         ("build-context-store", "gs://my_bucket/a b", "gs://my_bucket/a b"),
         ("build-context-store", "https://account1.blob.core.windows.net/con-tainer/",
          "https://account1.blob.core.windows.net/con-tainer"),
-        ("build-context-store", "file:///srv/contexts", "file:///srv/contexts"),
         ("build-job-name", "a", "a"),
         ("build-job-name", "a" * 42, "a" * 42),
         ("kaniko-image", "registry.example.com:5000/kaniko:v1", "registry.example.com:5000/kaniko:v1"),
@@ -559,7 +558,7 @@ def test_context_store_of_another_form_is_refused(refuse: Refuse, uri: str, foun
         ("registry:\n  uri: a.example/b\n  repo: a\n", "3: registry.repo", "did you mean registry.repository?"),
         ("environment:\n  xyz: a\n", "2: environment.xyz", "known keys of environment: project, region, type"),
         ("xyz: a\n", "1: xyz",
-         "known keys: environment, builder, registry, entity, max-jobs, max-schedulers, queues, secure-mode, "
+         "known keys: environment, builder, registry, policy, entity, max-jobs, max-schedulers, queues, secure-mode, "
          "stopped-run-timeout, verbosity"),
     ],
 )  # fmt: skip
@@ -730,7 +729,7 @@ def test_destinations_that_are_no_text_are_refused(refuse: Refuse) -> None:
         ("builder:\n  <<: docker\n", '1: builder: found "docker" to merge, expected a mapping', ""),
         ("a: b\nc: \x00\n", "2: there is a NUL character in it, as in UTF-16 without a mark", "save the file as UTF-8"),
         ('"a\\e[31m": b\n', "1: a\\x1b[31m…: found an unknown key, expected a known one",
-         "known keys: environment, builder, registry, entity, max-jobs, max-schedulers, queues, secure-mode, "
+         "known keys: environment, builder, registry, policy, entity, max-jobs, max-schedulers, queues, secure-mode, "
          "stopped-run-timeout, verbosity"),
     ],
 )  # fmt: skip
@@ -1000,6 +999,7 @@ KANIKO_BUILDERS = st.builds(
     lambda secret, **keys: KanikoBuilder(**keys, **secret),
     secret=SECRETS,
     **SHARED | {"destination": REPOSITORIES, "build_context_store": STORE_URIS},
+    context_volume_claim=st.just("contexts"),
     build_job_name=NAMES,
     kaniko_image=NAMES.map("registry.example.com/{}:v1".format),
     kaniko_config=JOBS,

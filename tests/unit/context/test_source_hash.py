@@ -251,3 +251,9 @@ def test_manifest_with_one_entry_changed_has_another_encoding(
 def test_manifest_is_one_line_of_ascii_for_each_entry(manifest: Manifest) -> None:
     assert bytes(manifest).isascii()
     assert len(bytes(manifest).splitlines()) == len(manifest.entries) + 1
+
+
+def test_arguments_of_the_builder_that_change_the_image_count(source: Path) -> None:
+    one, two = (hashed(source, arguments=(f"--build-arg=A={value}",)) for value in "12")
+    assert len({hashed(source), one, two}) == 3
+    assert hashed(source, arguments=()) == hashed(source)

@@ -336,24 +336,27 @@ class TestPaths:
 
 
 class TestPrivateCopy:
-    def test_it_has_all_credentials_and_those_of_the_destination(
+    def test_it_has_the_login_of_the_destination_and_of_the_images_that_are_named(
         self, config: Callable[..., DockerConfig], helper: Callable[[str, str], Path]
     ) -> None:
-        helper("one", "")
-        helper("common", "")
+        helper("one", prints("robot", "b"))
+        helper("common", "echo 'credentials not found in native keychain'; exit 1")
         own = config(
-            auths={"a.io": encoded()},
-            credHelpers={"b.io": "one", "d.io": "absent"},
+            auths={"a.io": encoded(), "d.io": encoded("not", "asked for")},
+            credHelpers={"b.io": "one", "e.io": "one"},
             credsStore="common",
             proxies={"default": {"httpProxy": "http://proxy"}},
             currentContext="elsewhere",
             HttpHeaders={"X-Header": "x"},
         )
-        copy = own.private_copy("c.io", Credentials("me", "my:secret"))
+        others = [of("a.io"), of("b.io"), of("c.io"), of("f.io")]
+        copy = own.private_copy("c.io", Credentials("me", "my:secret"), others)
         assert copy == {
-            "auths": {"a.io": encoded(), "c.io": encoded("me", "my:secret")},
-            "credHelpers": {"b.io": "one", "c.io": ""},
-            "credsStore": "common",
+            "auths": {
+                "a.io": encoded(),
+                "b.io": encoded("robot", "b"),
+                "c.io": encoded("me", "my:secret"),
+            },
             "proxies": {"default": {"httpProxy": "http://proxy"}},
             "cliPluginsExtraDirs": [str(own.folder / "cli-plugins")],
         }
@@ -370,15 +373,26 @@ class TestPrivateCopy:
                 )
                 assert config(**copy).login(of(host)).credentials == credentials
 
-    def test_without_credentials_it_is_what_the_worker_has(
-        self, config: Callable[..., DockerConfig]
-    ) -> None:
-        copy = config(auths={"a.io": encoded()}, cliPluginsExtraDirs=["/plugins"]).private_copy(
-            "a.io", None
-        )
-        assert copy["auths"] == {"a.io": encoded()}
-        assert "credHelpers" not in copy
+    def test_without_credentials_it_has_none(self, config: Callable[..., DockerConfig]) -> None:
+        own = config(auths={"a.io": encoded()}, cliPluginsExtraDirs=["/plugins"])
+        copy = own.private_copy("a.io", None)
+        assert copy["auths"] == {}
         assert copy["cliPluginsExtraDirs"][0] == "/plugins"
+
+    def test_a_helper_sees_nothing_of_ours(
+        self,
+        config: Callable[..., DockerConfig],
+        helper: Callable[[str, str], Path],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setenv("IMAGEMILL_BROKER", "redis://:secret@host")
+        monkeypatch.setenv("AWS_PROFILE", "its-own")
+        helper(
+            "one",
+            r"""printf '{"Username": "%s", "Secret": "%s"}' "$AWS_PROFILE" "${IMAGEMILL_BROKER-none}" """,
+        )
+        found = config(credHelpers={"a.io": "one"}).login(of("a.io")).credentials
+        assert found == Credentials("its-own", "none")
 
     def test_without_a_file_it_has_the_credentials_alone(self, tmp_path: Path) -> None:
         copy = DockerConfig(tmp_path / "missing").private_copy("a.io", USER)

@@ -31,9 +31,13 @@ def test_a_report_is_found_behind_later_events() -> None:
     assert records.report("b") == report
 
 
-def test_each_delivery_counts() -> None:
+def test_the_first_report_stands() -> None:
     records = journal()
-    assert [records.deliveries("t"), records.deliveries("t"), records.deliveries("u")] == [1, 2, 1]
+    first = BuildReport(id="b", status="succeeded")
+
+    assert records.end("b", first) == first
+    assert records.end("b", BuildReport(id="b", status="failed")) == first
+    assert [event.report for event in records.events("b")] == [first]
 
 
 def test_builds_do_not_see_each_other() -> None:

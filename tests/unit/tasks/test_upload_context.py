@@ -7,15 +7,17 @@ from typing import cast
 import pytest
 
 from imagemill.config import LaunchConfig
-from imagemill.context.handover import Contexts, CopiedContexts, PackedContexts
+from imagemill.context.handover import Contexts, KeptContexts, PackedContexts
+from imagemill.context.mirrors import Mirrors
 from imagemill.errors import UserError
 from imagemill.messages import Build, BuildRequest
 from imagemill.objects.file import FileStore
 from imagemill.ports import Quiet
 from imagemill.sources.options import SourceOptions
+from tasks.run import Run
 from tasks.settings import Setup
-from tasks.step import Run
 from tasks.upload_context import store
+from tasks.workspace import Workspace
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -32,12 +34,11 @@ def test_a_source_that_changed_since_it_was_hashed_is_refused(tmp_path: Path, pa
     build = Build(id="x", request=request, started=0, config=LaunchConfig(), source_hash="0" * 64)
     folder = tmp_path / "store"
     contexts: Contexts = (
-        PackedContexts(FileStore(folder.as_uri())) if packed else CopiedContexts(folder)
+        PackedContexts(FileStore(folder.as_uri())) if packed else KeptContexts(Mirrors(folder))
     )
 
     with pytest.raises(UserError, match="changed between being hashed and being packed") as raised:
-        store(contexts, "name", run, build)
+        store(contexts, run, Workspace(setup, build))
 
     assert "at rest" in raised.value.hint
-    assert not contexts.exists("name")
-    assert list(folder.iterdir()) == []
+    assert [path for path in folder.iterdir() if path.suffix != ".lock"] == []

@@ -8,10 +8,8 @@ import pytest
 
 from imagemill.errors import OperatorError
 from tasks.log_context import bound
-from worker.app import create
 from worker.celeryconfig import configuration
 from worker.logging import JsonFormatter, WithContext
-from worker.redelivery import KeepMessages
 from worker.settings import Settings, from_environment
 
 REDIS = "redis://localhost:6379/0"
@@ -63,10 +61,11 @@ def test_messages_are_json_only_and_acknowledged_late() -> None:
     assert celery["worker_prefetch_multiplier"] == 1
 
 
-def test_only_workers_on_redis_renew_their_messages() -> None:
-    assert KeepMessages in create(Settings(broker=REDIS)).steps["consumer"]
-    rabbitmq = Settings(broker="amqp://localhost//", backend=REDIS)
-    assert KeepMessages not in create(rabbitmq).steps["consumer"]
+def test_a_killed_workers_lock_on_redelivery_ends_within_the_redelivery_time() -> None:
+    transport = configuration(Settings(broker=REDIS, redelivery_seconds=6))[
+        "broker_transport_options"
+    ]
+    assert transport["unacked_mutex_expire"] < 6
 
 
 def test_a_log_record_says_which_build_and_step_it_is_of() -> None:

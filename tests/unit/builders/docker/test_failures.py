@@ -150,7 +150,7 @@ CASES = {
     "rate limit": Case(
         "unexpected status from HEAD request to https://registry-1.docker.io/v2/library/python/manifests/3.12:"
         " 429 Too Many Requests - Server message: toomanyrequests: You have reached your pull rate limit.",
-        TransientError,
+        ServiceUnreachable,
         "docker.io limits how often it is asked",
         "mirror",
         step=PYTHON,
@@ -281,7 +281,12 @@ def test_a_failed_build_is_told_by_who_can_mend_it(case: Case) -> None:
             OperatorError,
             "x509",
         ),
-        ("toomanyrequests: retry later", TransientError, "limits how often"),
+        ("toomanyrequests: retry later", ServiceUnreachable, "limits how often"),
+        (
+            'error parsing HTTP 429 response body: unexpected end of JSON input: ""',
+            ServiceUnreachable,
+            "limits how often",
+        ),
         (
             "manifest blob unknown: blob unknown to registry",
             TransientError,

@@ -77,7 +77,7 @@ IMAGE = "registry.example.com/team/app:abc"
         (
             "error building image: GET https://index.docker.io/v2/library/python/manifests/3: TOOMANYREQUESTS: You have"
             " reached your pull rate limit",
-            TransientError,
+            ServiceUnreachable,
             "index.docker.io limits how often it is asked",
         ),
         (

@@ -407,12 +407,30 @@ def test_blob_storage_is_read_with_the_accounts_key() -> None:
     }
 
 
-def test_blob_storage_without_the_accounts_key_is_refused() -> None:
-    with pytest.raises(
-        ConfigError, match="Kaniko reads with the storage account's key only"
-    ) as refused:
-        job(section(build_context_store=BLOB))
-    assert "builder.secret-name" in refused.value.hint
+AGENTS_KEY = {"secretKeyRef": {"name": "azure-storage-access-key", "key": "password"}}
+
+
+@pytest.mark.parametrize(
+    "keys", [{}, {"secret_name": "registry-login", "secret_key": ".dockerconfigjson"}]
+)
+def test_key_of_blob_storage_is_that_of_the_agent_if_there_is_no_other(
+    keys: dict[str, str],
+) -> None:
+    made = job(section(build_context_store=BLOB, **keys))
+    assert variables(made)["AZURE_STORAGE_ACCESS_KEY"] == AGENTS_KEY
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"secret_name": "storage", "secret_key": "key"},
+        {"kaniko_config": {"spec": {"template": {"spec": {"containers": [
+            {"envFrom": [{"secretRef": {"name": "storage"}}]}]}}}}},
+    ],
+)  # fmt: skip
+def test_agents_key_is_not_taken_where_the_config_has_another(keys: dict[str, Any]) -> None:
+    made = job(section(build_context_store=BLOB, **keys))
+    assert variables(made).get("AZURE_STORAGE_ACCESS_KEY") != AGENTS_KEY
 
 
 def test_key_of_blob_storage_may_come_from_the_config() -> None:
@@ -434,10 +452,12 @@ def test_shared_volume_has_a_place_of_its_own_in_the_pod() -> None:
     ]
 
 
-def test_folder_of_the_workers_that_no_pod_can_reach_is_refused() -> None:
-    with pytest.raises(ConfigError, match="which build pods cannot reach") as refused:
-        job(section(build_context_store="file:///mnt/contexts"))
-    assert "builder.context-volume-claim" in refused.value.hint
+def test_s3_store_has_the_region_of_an_ecr_destination() -> None:
+    made = job(
+        section(destination="123456789012.dkr.ecr.eu-west-3.amazonaws.com/team/model"),
+        uri=f"s3://bucket/{HASH}.tar.gz",
+    )
+    assert variables(made)["AWS_REGION"] == "eu-west-3"
 
 
 def test_what_kaniko_leaves_of_its_download_is_not_in_the_context(tmp_path: Path) -> None:
@@ -579,7 +599,7 @@ def test_secret_of_the_build_is_a_docker_config() -> None:
          "did you mean nodeSelector?"),
         (container(nodeSelector={"a": "b"}),
          "spec.template.spec.containers[0].nodeSelector: found a key that is unknown here, expected one of"
-         " Kubernetes'", "nodeSelector belongs to another part of a Job"),
+         " Kubernetes'", "nodeSelector belongs below builder.kaniko-config.spec.template.spec"),
         (pod(containers=[{}, {"image": "a"}]),
          "spec.template.spec.containers[1].name: found nothing, expected a value", ""),
         (pod(tolerations=[None]), "spec.template.spec.tolerations[0]: found nothing, expected a mapping", ""),

@@ -537,7 +537,7 @@ ENTRY = {"main.py": ""}
             {"main.py": "# /// script\n# dependencies = [\n# ///\n"},
             "main.py:1: the block of metadata is not TOML",
         ),
-        ({"Pipfile": ""}, "The source has a Pipfile"),
+        ({"Pipfile": ""}, "The project declares dependencies that nothing here reads: Pipfile"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_an_error_with_its_line(

@@ -1,5 +1,5 @@
-"""Environment variables that no option stands for: those that the caller names, and what docker is
-started with.
+"""The environment variables of this process, for the client and the command line; a worker's
+settings are read by worker/settings.py.
 """
 
 import os
@@ -7,18 +7,18 @@ from pathlib import Path
 
 
 def variable(name: str) -> str | None:
-    """The value of one variable; None if it is not set."""
+    """Return the value of one variable; None if it is not set."""
     return os.environ.get(name)
 
 
 def everything() -> dict[str, str]:
-    """All variables, for a command that is started with them."""
+    """Return all variables, for a command that is started with them."""
     return dict(os.environ)
 
 
 def git_config() -> dict[str, str]:
-    """The variable that names git's config: as it is set, else the user's own config, as git at a
-    terminal has it.
+    """Return the variable that names git's config: as it is set, else the user's own config, as git
+    at a terminal has it.
     """
     given, own = variable("IMAGEMILL_GIT_CONFIG"), Path.home() / ".gitconfig"
     path = given or (str(own) if own.is_file() else None)

@@ -2,17 +2,16 @@
 
 from imagemill.errors import TransientError
 from imagemill.messages import Build, State
-from imagemill.reference import ImageReference
-from tasks import workspace
-from tasks.step import Run, step
+from tasks import pipeline
+from tasks.run import Run
+from tasks.step import step
+from tasks.workspace import Workspace
 
 
 @step(State.PUSHING)
-def push(run: Run, build: Build) -> Build:
+def verify(run: Run, work: Workspace) -> Build:
     """Learn nothing more: make sure that `digest` is true, and tag it."""
-    assert build.image is not None
-    image = ImageReference.parse(build.image)
-    registry = workspace.registry(run.setup, image)
+    build, image, registry = work.build, work.image, work.registry
     found = registry.digest(image)
     if found != build.digest:
         raise TransientError(
@@ -21,4 +20,6 @@ def push(run: Run, build: Build) -> Build:
         )
     if build.request.tags:
         registry.tag(image.with_digest(build.digest), build.request.tags)
+    if build.graft_key is not None:
+        pipeline.learn(build)
     return build

@@ -1,0 +1,85 @@
+"""What the images that a Dockerfile names are at present: their digests, and what the final stage's
+base image brings with it.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from imagemill.builders.graft import Refusal
+from imagemill.errors import ImagemillError
+from imagemill.reference import ImageReference
+from imagemill.registries.blobs import Blobs
+from imagemill.registries.oci import MANIFEST_TYPES
+from imagemill.state.grafts import Grafts
+
+_LISTS = MANIFEST_TYPES[0], MANIFEST_TYPES[1]
+
+Open = Callable[[ImageReference], Blobs]
+"""The registry that an image lies in."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """What a stage begins with."""
+
+    diff_ids: tuple[str, ...] = ()
+    working_folder: str = "/"
+    user: str = ""
+    on_build: bool = False
+    """Whether it has instructions of its own for those who build on it."""
+
+
+def digest(name: str, registries: Open) -> str:
+    """The digest that an image has now; `Refusal` if that cannot be told."""
+    try:
+        reference = ImageReference.parse(name)
+        found = reference.digest or registries(reference).digest(reference)
+    except ImagemillError as error:
+        raise Refusal(f"the image {name} cannot be looked at: {error.message}") from error
+    if found is None:
+        raise Refusal(f"the image {name} is in no registry")
+    return found
+
+
+def base(name: str, pinned: str, platform: str, registries: Open, known: Grafts) -> Base:
+    """What the image `name` with the digest `pinned` is for `platform` (`linux/amd64`)."""
+    kept = known.find_fact(f"{pinned}:{platform}")
+    if kept is None:
+        try:
+            found = _ask(ImageReference.parse(name).with_digest(pinned), platform, registries)
+        except ImagemillError as error:
+            raise Refusal(f"the image {name} cannot be looked at: {error.message}") from error
+        kept = json.dumps(asdict(found))
+        known.keep_fact(f"{pinned}:{platform}", kept)
+    fields = json.loads(kept)
+    return Base(**{**fields, "diff_ids": tuple(fields["diff_ids"])})
+
+
+def _ask(reference: ImageReference, platform: str, registries: Open) -> Base:
+    blobs = registries(reference)
+    stored = blobs.manifest(reference)
+    if stored is not None and stored.media_type in _LISTS:
+        chosen = _of_platform(json.loads(stored.body), platform)
+        stored = blobs.manifest(reference.with_digest(chosen))
+    if stored is None or stored.media_type in _LISTS:
+        raise Refusal(f"the image {reference} is not there for {platform}")
+    config = json.loads(blobs.read(reference, json.loads(stored.body)["config"]["digest"]))
+    settings = config.get("config") or {}
+    return Base(
+        diff_ids=tuple(config["rootfs"]["diff_ids"]),
+        working_folder=settings.get("WorkingDir") or "/",
+        user=settings.get("User") or "",
+        on_build=bool(settings.get("OnBuild")),
+    )
+
+
+def _of_platform(index: dict[str, Any], platform: str) -> str:
+    for entry in index["manifests"]:
+        its = entry.get("platform") or {}
+        names = [its.get("os", ""), its.get("architecture", "")]
+        variant = its.get("variant")
+        if platform in ("/".join(names), "/".join([*names, *([variant] if variant else [])])):
+            return str(entry["digest"])
+    raise Refusal(f"a base image is not there for {platform}")

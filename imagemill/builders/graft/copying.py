@@ -1,0 +1,247 @@
+"""What COPY, ADD and WORKDIR do to the files of an image, step by step as BuildKit does it.
+
+BuildKit: `solver/llbsolver/file/backend.go`, and `copy/copy.go` in
+https://github.com/tonistiigi/fsutil. What it answers with an error is a `Refusal`: the builder is
+to say it.
+"""
+
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from imagemill.builders.graft import Refusal
+from imagemill.builders.graft.layers import Node, resolved
+from imagemill.builders.graft.recipe import Copy, WorkingFolder
+from imagemill.context import Entry
+
+_WILD = re.compile(r"[*?\[\\]")
+
+
+class Owner(NamedTuple):
+    """Whom what is copied belongs to."""
+
+    uid: int
+    gid: int
+
+
+ROOT = Owner(0, 0)
+
+
+class Placed(NamedTuple):
+    """What an instruction puts at a path, and the entry of the context that it is a copy of."""
+
+    node: Node
+    entry: Entry | None = None
+
+
+class Context:
+    """The entries of a build context, by their paths."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self._ordered = tuple(entries)
+        self._places = {
+            entry.path.decode(errors="surrogateescape"): number
+            for number, entry in enumerate(self._ordered)
+        }
+
+    def find(self, path: str) -> Entry | None:
+        """The entry at a path; None if there is none. The top is a folder."""
+        if not path:
+            return Entry("dir", b"")
+        number = self._places.get(path)
+        return None if number is None else self._ordered[number]
+
+    def below(self, folder: str) -> Iterator[tuple[str, Entry]]:
+        """All that is below a folder, with their paths relative to it, a folder before what it
+        holds.
+        """
+        prefix = f"{folder}/".encode(errors="surrogateescape") if folder else b""
+        first = self._places[folder] + 1 if folder else 0
+        for entry in self._ordered[first:]:
+            if not entry.path.startswith(prefix):
+                return
+            yield entry.path[len(prefix) :].decode(errors="surrogateescape"), entry
+
+    def matching(self, pattern: str) -> list[str]:
+        """The paths that the source of a COPY names; `Refusal` where that cannot be told."""
+        path = posixpath.normpath(f"/{pattern}").lstrip("/")
+        plain, wild = _split(path)
+        self._check_no_link(plain)
+        if not wild:
+            if self.find(path) is None:
+                raise Refusal(f"the source has no {pattern}")
+            return [path]
+        top = self.find(plain)
+        if top is None or top.kind != "dir":
+            raise Refusal(f"the source has no folder {plain}")
+        found = list(self._matches(plain, wild))
+        for each in found:
+            self._check_no_link(each)
+        return found
+
+    def seen(self, pattern: str) -> Iterator[Entry]:
+        """The entries that an instruction which names this may read: rather too many than too
+        few.
+        """
+        path = posixpath.normpath(f"/{pattern}").lstrip("/")
+        plain = _split(path)[0]
+        through_link = any(
+            (entry := self.find(part)) is not None and entry.kind == "link"
+            for part in _above(plain)
+        )
+        if not plain or through_link:
+            yield from self._ordered
+            return
+        if (entry := self.find(plain)) is not None:
+            yield entry
+            if entry.kind == "dir":
+                yield from (below for _, below in self.below(plain))
+
+    def _matches(self, top: str, wild: str) -> Iterator[str]:
+        expression, skipped = _expression(wild), ""
+        for relative, entry in self.below(top):
+            if skipped and relative.startswith(skipped):
+                continue
+            if expression.fullmatch(relative):
+                yield posixpath.join(top, relative)
+                skipped = f"{relative}/" if entry.kind == "dir" else ""
+
+    def _check_no_link(self, path: str) -> None:
+        for part in _above(path):
+            entry = self.find(part)
+            if entry is not None and entry.kind == "link":
+                raise Refusal(f"{part} is a link, and the Dockerfile copies what it leads to")
+
+
+@dataclass
+class Files:
+    """The files of an image while instructions change them."""
+
+    nodes: dict[str, Node]
+    changes: dict[str, Placed] = field(default_factory=dict)
+    """What the current instruction has put there."""
+
+    def begin(self) -> None:
+        """Begin another instruction."""
+        self.changes = {}
+
+    def make_folders(self, path: str, owner: Owner) -> None:
+        """Make a folder, and those above it, where they are not there."""
+        for part in _above(path):
+            node = self.nodes.get(part)
+            if node is None:
+                self._put(part, Placed(Node("dir", 0o755, *owner)))
+            elif node.kind != "dir":
+                raise Refusal(f"/{part} in the image is no folder")
+
+    def copy(self, context: Context, operation: Copy, destination: str, owner: Owner) -> None:
+        """Do what a COPY does. `destination` is absolute, and has a slash at its end if that of the
+        instruction has.
+        """
+        for pattern in operation.sources:
+            for source in context.matching(pattern):
+                self._copy(context, source, destination, operation, owner)
+
+    def _copy(
+        self, context: Context, source: str, destination: str, how: Copy, owner: Owner
+    ) -> None:
+        entry = context.find(source)
+        assert entry is not None
+        folder = destination if destination.endswith("/") else posixpath.dirname(destination)
+        self.make_folders(resolved(self.nodes, folder), owner)
+        target = resolved(self.nodes, destination)
+        if entry.kind != "dir":
+            if how.keyword == "ADD":
+                raise Refusal(f"line {how.line} (ADD) may unpack {source}")
+            if self._is_folder(target):
+                target = posixpath.join(target, posixpath.basename(source)).lstrip("/")
+            self.make_folders(posixpath.dirname(target), owner)
+            self._put_entry(target, entry, how.mode, owner)
+            return
+        self.make_folders(target, owner)
+        for relative, below in context.below(source):
+            path = posixpath.join(target, relative).lstrip("/")
+            self._put_entry(path, below, how.mode, owner)
+
+    def _put_entry(self, path: str, entry: Entry, mode: int | None, owner: Owner) -> None:
+        there = self.nodes.get(path)
+        if entry.kind == "dir":
+            if there is not None and there.kind != "dir":
+                raise Refusal(f"/{path} is no folder in the image, and one in the source")
+            node = Node("dir", 0o755 if mode is None else mode, *owner)
+        elif (there is not None and there.kind == "dir") or not path:
+            raise Refusal(f"/{path} is a folder in the image, and none in the source")
+        elif entry.kind == "link":
+            target = entry.target.decode(errors="surrogateescape")
+            node = Node("link", 0o777, *owner, target)
+        else:
+            usual = 0o755 if entry.kind == "exec" else 0o644
+            mode = usual if mode is None else mode
+            node = Node("file", mode, *owner, "", entry.size, entry.sha256)
+        self._put(path, Placed(node, entry))
+
+    def _put(self, path: str, placed: Placed) -> None:
+        if placed.node.kind == "dir" and self.nodes.get(path) == placed.node:
+            return
+        self.nodes[path] = placed.node
+        self.changes.pop(path, None)
+        self.changes[path] = placed
+
+    def _is_folder(self, path: str) -> bool:
+        node = self.nodes.get(path)
+        return not path or (node is not None and node.kind == "dir")
+
+
+def destination_of(operation: Copy, working_folder: str) -> str:
+    """The destination as an absolute path, with a slash at its end where it has to be a folder."""
+    text = operation.destination
+    path = posixpath.normpath(posixpath.join("/", working_folder, text))
+    path = f"/{path.lstrip('/')}"
+    return f"{path.rstrip('/')}/" if text in (".", "") or text.endswith(("/", "/.")) else path
+
+
+def owner_of(operation: Copy | WorkingFolder) -> Owner | None:
+    """The owner that the instruction says; None where it is a name."""
+    if operation.owner is None:
+        return ROOT
+    user, _, group = operation.owner.partition(":")
+    if not (user.isdecimal() and (group or user).isdecimal()):
+        return None
+    return Owner(int(user), int(group or user))
+
+
+def owner_found(nodes: Mapping[str, Node], operation: Copy | WorkingFolder) -> Owner:
+    """The owner of what an instruction has made, which its name is another word for."""
+    owners = {Owner(node.uid, node.gid) for node in nodes.values()}
+    if len(owners) != 1:
+        raise Refusal(f"line {operation.line}: it cannot be told who {operation.owner} is")
+    return owners.pop()
+
+
+def _above(path: str) -> Iterator[str]:
+    """Each folder on the way to a path, and the path itself."""
+    at = path.find("/")
+    while at >= 0:
+        yield path[:at]
+        at = path.find("/", at + 1)
+    if path:
+        yield path
+
+
+def _split(path: str) -> tuple[str, str]:
+    """The part of a pattern that is a plain path, and the rest from the first wild part on."""
+    parts = path.split("/")
+    for number, part in enumerate(parts):
+        if _WILD.search(part):
+            return "/".join(parts[:number]), "/".join(parts[number:])
+    return path, ""
+
+
+def _expression(wild: str) -> re.Pattern[str]:
+    """Go's `filepath.Match`, of patterns without backslashes and brackets."""
+    if re.search(r"[\\\[\]]", wild):
+        raise Refusal(f"the pattern {wild} is one that we do not read")
+    translated = {"*": "[^/]*", "?": "[^/]"}
+    return re.compile("".join(translated.get(each, re.escape(each)) for each in wild), re.DOTALL)

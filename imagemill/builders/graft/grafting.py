@@ -1,0 +1,263 @@
+"""Finds an earlier image that differs in the code alone, and makes the new one of it."""
+
+import hashlib
+import json
+import math
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from imagemill.builders.graft import FORMAT, Refusal, bases, recipe
+from imagemill.builders.graft.bases import Base, Open
+from imagemill.builders.graft.copying import Context, Placed
+from imagemill.builders.graft.image import Blob, Image
+from imagemill.builders.graft.layers import Layer, View, read_layer
+from imagemill.builders.graft.packing import Open as OpenFile
+from imagemill.builders.graft.packing import pack
+from imagemill.builders.graft.proof import Suffix, remade
+from imagemill.builders.graft.recipe import Recipe, Setting, folder_after
+from imagemill.context import Manifest
+from imagemill.ports import BuildInputs, Progress
+from imagemill.reference import ImageReference
+from imagemill.registries.blobs import Blobs, StoredManifest
+from imagemill.state.grafts import Earlier, Grafts
+from imagemill.why.record import InputRecord
+
+_MOST_READ_AT_ONCE = 64 << 20
+"""Compressed bytes of layers that are read on the way; more are read when no build waits for it."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A build of which the code may be all that is new."""
+
+    key: str
+    """What all but the code is known by: equal ones make equal images, up to the suffix."""
+    recipe: Recipe
+    base_digest: str | None
+    """Of the image that the final stage stands on; None for `scratch`."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where images are looked for and made."""
+
+    registries: Open
+    known: Grafts
+    scratch: Path
+
+
+def question(
+    manifest: Manifest, inputs: BuildInputs, secrets: Sequence[str], builder: str, place: Place
+) -> Question:
+    """What is to be looked for; `Refusal` where the code cannot be told from the rest.
+
+    `secrets` are the ids of the build secrets, `builder` is the type of the builder.
+    """
+    text = manifest.dockerfile.content.decode(errors="surrogateescape")
+    found = recipe.read(text, inputs.target)
+    context = Context(manifest.entries)
+    seen = sorted(
+        {entry.line() for pattern in found.read_before for entry in context.seen(pattern)}
+    )
+    digests = {name: bases.digest(name, place.registries) for name in found.images}
+    everything = {
+        "format": FORMAT,
+        "dockerfile": manifest.dockerfile.sha256,
+        "target": inputs.target,
+        "build_args": dict(inputs.build_args),
+        "platform": inputs.platform,
+        "secrets": sorted(secrets),
+        "builder": builder,
+        "registry": inputs.image.registry,
+        "bases": digests,
+        "seen": hashlib.sha256("\n".join(seen).encode()).hexdigest(),
+    }
+    key = hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+    return Question(key, found, digests[found.base] if found.base else None)
+
+
+@dataclass(frozen=True)
+class Graft:
+    """One attempt to make `inputs.image` of an earlier image."""
+
+    place: Place
+    inputs: BuildInputs
+    question: Question
+    progress: Progress
+
+    def make(
+        self,
+        earlier: Earlier,
+        new: Manifest,
+        source: OpenFile,
+        at: float,
+        pushing: Callable[[], None],
+    ) -> str:
+        """Make the image and push it under its tag; returns its digest.
+
+        `at` is when the build began; `pushing` is called before anything is sent.
+        """
+        reference = ImageReference.parse(earlier.image)
+        blobs = self.place.registries(self.inputs.image)
+        try:
+            image = find(reference, blobs)
+        except Refusal:
+            self.place.known.forget_image(self.question.key)
+            raise
+        suffix, places, below = self._suffix(image, reference, blobs)
+        made = remade(below, suffix, Context(earlier.record.entries), Context(new.entries))
+        layers = {
+            number: changes
+            for number, changes in zip(places, made, strict=True)
+            if changes is not None and number is not None
+        }
+        if missing := [n for n, changes in zip(places, made, strict=True) if changes and n is None]:
+            raise Refusal(f"{len(missing)} instructions have made no layer before")
+        self._check_labels(earlier)
+        pushing()
+        sent = self._push_layers(image, reference, layers, source, blobs)
+        return self._push_image(image, sent, at, blobs)
+
+    def _first(self, image: Image) -> int:
+        """The number of the first layer that is the suffix's."""
+        places = image.layers_of(self.question.recipe.operations)
+        return min((n for n in places if n is not None), default=len(image.diff_ids))
+
+    def _suffix(
+        self, image: Image, reference: ImageReference, blobs: Blobs
+    ) -> tuple[Suffix, tuple[int | None, ...], View]:
+        operations = self.question.recipe.operations
+        places = image.layers_of(operations)
+        first = self._first(image)
+        base = self._base(image)
+        if image.diff_ids[: len(base.diff_ids)] != base.diff_ids or len(base.diff_ids) > first:
+            raise Refusal(f"the base image {self.question.recipe.base} is another one by now")
+        layers = read_layers(
+            image, reference, blobs, self.place.known, self.progress, _MOST_READ_AT_ONCE
+        )
+        below = View()
+        for layer in layers[:first]:
+            below.apply(layer)
+        of_operations = tuple(None if n is None else layers[n] for n in places)
+        folder = folder_after(self.question.recipe.working_folders, base.working_folder)
+        return Suffix(operations, of_operations, folder), places, below
+
+    def _base(self, image: Image) -> Base:
+        name, digest = self.question.recipe.base, self.question.base_digest
+        if name is None or digest is None:
+            return Base()
+        config = image.config
+        platform = "/".join(
+            filter(None, (config.get("os"), config.get("architecture"), config.get("variant")))
+        )
+        found = bases.base(name, digest, platform, self.place.registries, self.place.known)
+        if found.on_build:
+            raise Refusal(f"the base image {name} has ONBUILD instructions")
+        if found.user and any(
+            not isinstance(each, Setting) and each.keyword == "WORKDIR"
+            for each in self.question.recipe.operations
+        ):
+            raise Refusal(f"the base image {name} has a user of its own")
+        return found
+
+    def _check_labels(self, earlier: Earlier) -> None:
+        if gone := set(earlier.labels) - set(self.inputs.labels):
+            raise Refusal(f"the label {min(gone)} of the earlier image is not given any more")
+
+    def _push_layers(
+        self,
+        image: Image,
+        reference: ImageReference,
+        layers: Mapping[int, Mapping[str, Placed]],
+        source: OpenFile,
+        blobs: Blobs,
+    ) -> dict[int, Blob]:
+        target = self.inputs.image
+        if target.repository != reference.repository:
+            for number, descriptor in enumerate(image.manifest["layers"]):
+                if number not in layers and not blobs.mount(
+                    target, descriptor["digest"], reference
+                ):
+                    raise Refusal(f"{target.registry} does not mount layers of {reference.path}")
+        return {
+            number: self._push_layer(changes, source, blobs) for number, changes in layers.items()
+        }
+
+    def _push_layer(self, changes: Mapping[str, Placed], source: OpenFile, blobs: Blobs) -> Blob:
+        target = self.inputs.image
+        with tempfile.TemporaryFile(dir=self.place.scratch) as file:
+            packed = pack(changes, source, file)
+            if not blobs.has(target, packed.digest):
+                file.seek(0)
+                blobs.push(target, packed.digest, file, packed.size)
+        self.progress.log(f"Made a layer of {len(changes)} entries, {packed.size:,} bytes")
+        return Blob(packed.digest, packed.size, packed.diff_id)
+
+    def _push_image(self, image: Image, sent: Mapping[int, Blob], at: float, blobs: Blobs) -> str:
+        target = self.inputs.image
+        made = image.remade(sent, self.inputs.labels, at)
+        if not blobs.has(target, made.config_digest):
+            with tempfile.TemporaryFile(dir=self.place.scratch) as file:
+                file.write(made.config)
+                file.seek(0)
+                blobs.push(target, made.config_digest, file, len(made.config))
+        blobs.put_manifest(target, StoredManifest(image.media_type, made.manifest), made.digest)
+        return made.digest
+
+
+def note(
+    image: ImageReference,
+    record: InputRecord,
+    labels: Iterable[str],
+    key: str,
+    place: Place,
+    progress: Progress,
+) -> None:
+    """Read what is in the layers of an image that a builder has made of what `record` says, and
+    keep it in mind for builds that have the same `key`.
+    """
+    blobs = place.registries(image)
+    read_layers(find(image, blobs), image, blobs, place.known, progress)
+    place.known.keep_image(key, Earlier(image.pinned, tuple(labels), record))
+
+
+def find(reference: ImageReference, blobs: Blobs) -> Image:
+    """An image with its config; `Refusal` if it is not there, or none that we could work with."""
+    stored = blobs.manifest(reference)
+    if stored is None:
+        raise Refusal(f"the earlier image {reference} is not in the registry any more")
+    image = Image.parse(stored.media_type, stored.body)
+    return image.with_config(blobs.read(reference, image.config_digest))
+
+
+def read_layers(
+    image: Image,
+    reference: ImageReference,
+    blobs: Blobs,
+    known: Grafts,
+    progress: Progress,
+    most: float = math.inf,
+) -> tuple[Layer, ...]:
+    """What is in all layers of an image.
+
+    Those that nobody has read are read if they have no more than `most` bytes in all.
+    """
+    kept = known.find_layers(image.diff_ids)
+    found = [None if data is None else Layer.load(data) for data in kept]
+    missing = [
+        number
+        for number, layer in enumerate(found)
+        if layer is None or (number >= image.last_copied and not layer.has_contents)
+    ]
+    descriptors = image.manifest["layers"]
+    if sum(descriptors[number]["size"] for number in missing) > most:
+        raise Refusal("what is in the layers of the earlier image has not been read yet")
+    for number in missing:
+        diff_id = image.diff_ids[number]
+        with blobs.open(reference, descriptors[number]["digest"]) as stream:
+            layer = read_layer(stream, diff_id, number >= image.last_copied, progress)
+        known.keep_layer(diff_id, layer.dump())
+        found[number] = layer
+    return tuple(layer for layer in found if layer is not None)

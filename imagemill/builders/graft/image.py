@@ -1,0 +1,186 @@
+"""An image's manifest and config: which layers its last instructions have made, and the same image
+with those layers made anew.
+
+https://github.com/opencontainers/image-spec/blob/v1.1.1/config.md. What is not ours to change stays
+as it is, keys that we do not know included.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, Self
+
+from imagemill.builders.graft import Refusal, recipe
+from imagemill.builders.graft.recipe import Operation, Setting, WorkingFolder
+
+_LAYERS = {
+    "application/vnd.oci.image.manifest.v1+json": "application/vnd.oci.image.layer.v1.tar",
+    "application/vnd.docker.distribution.manifest.v2+json": "application/vnd.docker.image.rootfs.diff.tar",
+}
+"""Type of a manifest → type of its layers, where they are not compressed."""
+
+_GZIPPED = {
+    "application/vnd.oci.image.layer.v1.tar": "application/vnd.oci.image.layer.v1.tar+gzip",
+    "application/vnd.docker.image.rootfs.diff.tar": "application/vnd.docker.image.rootfs.diff.tar.gzip",
+}
+
+
+_SETTLED = recipe.METADATA | {"ADD", "COPY", "WORKDIR"}
+
+
+class Blob(NamedTuple):
+    """A layer as a manifest and a config name it."""
+
+    digest: str
+    size: int
+    diff_id: str
+    gzipped: bool = True
+
+
+class Made(NamedTuple):
+    """A manifest and a config that were made."""
+
+    manifest: bytes
+    digest: str
+    config: bytes
+    config_digest: str
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image in a registry, for one platform."""
+
+    media_type: str
+    manifest: Mapping[str, Any]
+    config: Mapping[str, Any]
+
+    @classmethod
+    def parse(cls, media_type: str, manifest: bytes) -> Self:
+        """Read a manifest, without its config."""
+        if media_type not in _LAYERS:
+            raise Refusal("the earlier image is one for several platforms, or has attestations")
+        document = _document(manifest)
+        if not isinstance(document.get("layers"), list) or "digest" not in document.get(
+            "config", {}
+        ):
+            raise Refusal("the earlier image has no manifest as we know them")
+        return cls(media_type, document, {})
+
+    def with_config(self, config: bytes) -> Self:
+        """The same with its config, which has to fit the manifest."""
+        image = type(self)(self.media_type, self.manifest, _document(config))
+        layers = len(self.manifest["layers"])
+        if len(image.diff_ids) != layers or sum(map(_has_layer, image.history)) != layers:
+            raise Refusal("the earlier image does not say which instruction made which layer")
+        return image
+
+    @property
+    def config_digest(self) -> str:
+        """Of the config's blob."""
+        return str(self.manifest["config"]["digest"])
+
+    @property
+    def diff_ids(self) -> tuple[str, ...]:
+        """Of all layers, the lowest first."""
+        return tuple(self.config.get("rootfs", {}).get("diff_ids", ()))
+
+    @property
+    def history(self) -> Sequence[Mapping[str, Any]]:
+        """What made the image, one entry an instruction."""
+        return self.config.get("history") or ()
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What a container of the image is started with."""
+        return self.config.get("config") or {}
+
+    def layers_of(self, operations: Sequence[Operation]) -> tuple[int | None, ...]:
+        """The number of the layer that each of the image's last instructions has made; None for one
+        that made none.
+        """
+        entries = list(self.history)
+        layer = len(self.diff_ids)
+        found: list[int | None] = []
+        for operation in reversed(operations):
+            if not entries or not _says(entries[-1], operation.keyword):
+                if not isinstance(operation, Setting | WorkingFolder):
+                    raise Refusal("the earlier image was not made by these instructions")
+                found.append(None)  # Kaniko does not tell of what makes no layer
+                continue
+            made = _has_layer(entries.pop())
+            layer -= made
+            found.append(layer if made else None)
+        return tuple(reversed(found))
+
+    @property
+    def last_copied(self) -> int:
+        """The number of the first layer after which nothing has run, as far as the history says."""
+        layer = len(self.diff_ids)
+        for entry in reversed(self.history):
+            if not any(_says(entry, keyword) for keyword in _SETTLED):
+                break
+            layer -= _has_layer(entry)
+        return layer
+
+    def remade(self, layers: Mapping[int, Blob], labels: Mapping[str, str], at: float) -> Made:
+        """The image with some of its layers replaced, by their numbers, and with these labels.
+
+        `at` is when, in seconds since 1970.
+        """
+        created = datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
+        diff_ids, descriptors = list(self.diff_ids), list(self.manifest["layers"])
+        history = [dict(entry) for entry in self.history]
+        places = [number for number, entry in enumerate(history) if _has_layer(entry)]
+        for number, blob in layers.items():
+            diff_ids[number] = blob.diff_id
+            descriptors[number] = self._descriptor(blob)
+            history[places[number]]["created"] = created
+        settings = {**self.settings, "Labels": {**(self.settings.get("Labels") or {}), **labels}}
+        config = _bytes(
+            {
+                **self.config,
+                "config": settings,
+                "created": created,
+                "history": history,
+                "rootfs": {**self.config["rootfs"], "diff_ids": diff_ids},
+            }
+        )
+        named = {**self.manifest["config"], "size": len(config), "digest": _digest(config)}
+        manifest = _bytes({**self.manifest, "config": named, "layers": descriptors})
+        return Made(manifest, _digest(manifest), config, named["digest"])
+
+    def _descriptor(self, blob: Blob) -> dict[str, Any]:
+        media_type = _LAYERS[self.media_type]
+        if blob.gzipped:
+            media_type = _GZIPPED[media_type]
+        return {"mediaType": media_type, "size": blob.size, "digest": blob.digest}
+
+
+def _says(entry: Mapping[str, Any], keyword: str) -> bool:
+    """Whether it was an instruction of this kind: `COPY …`, or `/bin/sh -c #(nop) COPY …`."""
+    words = str(entry.get("created_by", "")).removeprefix("/bin/sh -c #(nop)").split(maxsplit=1)
+    return bool(words) and words[0].upper() == keyword
+
+
+def _has_layer(entry: Mapping[str, Any]) -> bool:
+    return not entry.get("empty_layer", False)
+
+
+def _document(text: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise Refusal("the earlier image has a manifest or config that is no JSON object")
+    return document
+
+
+def _bytes(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"

@@ -1,0 +1,121 @@
+"""The proof and its use: what the old context becomes by our rules has to be what the builder has
+made of it; then so is what the new one becomes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from imagemill.builders.graft import Refusal
+from imagemill.builders.graft.copying import (
+    ROOT,
+    Context,
+    Files,
+    Owner,
+    Placed,
+    destination_of,
+    owner_found,
+    owner_of,
+)
+from imagemill.builders.graft.layers import Layer, Node, View, resolved
+from imagemill.builders.graft.recipe import Copy, Operation, Setting, WorkingFolder, folder_after
+
+_PASSWD = frozenset({"etc/passwd", "etc/group"})
+
+
+@dataclass(frozen=True)
+class Suffix:
+    """The last instructions of an image, with what each has made."""
+
+    operations: tuple[Operation, ...]
+    layers: tuple[Layer | None, ...]
+    """Of each instruction; None where it made none."""
+    working_folder: str
+    """The one that holds where they begin."""
+
+
+def remade(
+    below: View, suffix: Suffix, old: Context, new: Context
+) -> tuple[Mapping[str, Placed] | None, ...]:
+    """What each instruction makes of the new context; None where that is what it has made before.
+
+    `below` are the layers under the suffix; `Refusal` where the proof fails.
+    """
+    before, after = Files(below.copy()), Files(below.copy())
+    folder = suffix.working_folder
+    found: list[Mapping[str, Placed] | None] = []
+    for operation, layer in zip(suffix.operations, suffix.layers, strict=True):
+        if isinstance(operation, Setting):
+            found.append(None)
+            continue
+        if isinstance(operation, WorkingFolder):
+            folder = folder_after([operation.path], folder)
+        theirs = _effect(before.nodes, layer or Layer(has_contents=True), operation)
+        owner = owner_of(operation) or owner_found(theirs, operation)
+        for files, context in ((before, old), (after, new)):
+            files.begin()
+            _perform(files, context, operation, folder, owner)
+        _compare(before.changes, theirs, operation)
+        found.append(_difference(after.changes, theirs, operation))
+    return tuple(found)
+
+
+def _perform(
+    files: Files, context: Context, operation: Copy | WorkingFolder, folder: str, owner: Owner
+) -> None:
+    if isinstance(operation, WorkingFolder):
+        files.make_folders(resolved(files.nodes, folder), owner)
+        return
+    destination = destination_of(operation, folder)
+    files.copy(context, operation, destination, owner)
+    if owner is not ROOT and _PASSWD & files.changes.keys():
+        raise Refusal(f"line {operation.line} replaces the names of users")
+
+
+def _effect(
+    below: Mapping[str, Node], layer: Layer, operation: Copy | WorkingFolder
+) -> Mapping[str, Node]:
+    """What a layer of the builder's changes: folders that are the same as before change nothing."""
+    if layer.removed or layer.emptied:
+        raise Refusal(f"line {operation.line} has removed something")
+    if not layer.has_contents:
+        raise Refusal("what is in the earlier image's layers has not been read yet")
+    return {
+        path: node
+        for path, node in layer.entries.items()
+        if path and not (node.kind == "dir" and below.get(path) == node)
+    }
+
+
+def _compare(
+    ours: Mapping[str, Placed], theirs: Mapping[str, Node], operation: Copy | WorkingFolder
+) -> None:
+    for path in ours.keys() | theirs.keys():
+        mine, its = ours.get(path), theirs.get(path)
+        if mine is None or its is None or not _same(mine.node, its):
+            raise Refusal(
+                f"line {operation.line} ({operation.keyword}) does not give /{path} by our rules"
+                " as the builder made it"
+            )
+
+
+def _same(ours: Node, theirs: Node) -> bool:
+    """Of the old context the digests may be cut."""
+    if ours.kind != "file":
+        return ours == theirs
+    return (
+        ours._replace(sha256="") == theirs._replace(sha256="")
+        and len(ours.sha256) > 0
+        and theirs.sha256.startswith(ours.sha256)
+    )
+
+
+def _difference(
+    ours: Mapping[str, Placed], theirs: Mapping[str, Node], operation: Copy | WorkingFolder
+) -> Mapping[str, Placed] | None:
+    if {path: placed.node for path, placed in ours.items()} == dict(theirs):
+        return None
+    if not ours or not theirs:
+        raise Refusal(
+            f"line {operation.line} ({operation.keyword}) has copied nothing before or now"
+        )
+    return ours

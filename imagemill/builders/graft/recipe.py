@@ -1,0 +1,370 @@
+"""Reads from a Dockerfile which of its instructions are the code alone: those after the last that
+runs, fetches or is not understood.
+
+The instructions: https://docs.docker.com/reference/dockerfile/. What cannot be read with certainty
+counts as seeing everything, so that it is never passed over.
+"""
+
+import json
+import posixpath
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from imagemill.builders.graft import Refusal
+from imagemill.dockerfile.syntax import Instruction, instructions
+
+METADATA = frozenset(
+    {
+        "ARG",
+        "CMD",
+        "ENTRYPOINT",
+        "ENV",
+        "EXPOSE",
+        "HEALTHCHECK",
+        "LABEL",
+        "MAINTAINER",
+        "SHELL",
+        "STOPSIGNAL",
+        "USER",
+    }
+)
+"""Instructions that change the image's config alone."""
+
+_OTHERS = frozenset({"ADD", "COPY", "ONBUILD", "RUN", "VOLUME", "WORKDIR"})
+
+_FLAG = re.compile(r"--([a-z-]+)(?:=(\S*))?\s+")
+_FROM = re.compile(r"(?P<base>\S+)(?:\s+AS\s+(?P<name>\S+))?\s*", re.IGNORECASE)
+_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|git@")
+_WORD = re.compile(r"[^\s\"'\\]+")
+_UNREADABLE = re.compile(r"[$\\\"']|<<")
+_SYNTAX = re.compile(r"(?:docker\.io/)?docker/dockerfile(?:-upstream)?(?::[\w.-]+)?(?:@\S+)?")
+_DIRECTIVE = re.compile(r"#\s*(\w+)\s*=\s*(.*?)\s*$")
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A COPY, or an ADD of files that are there, of the suffix."""
+
+    line: int
+    keyword: str
+    sources: tuple[str, ...]
+    destination: str
+    """As it is written; relative to the working folder, unless it begins with a slash."""
+    owner: str | None = None
+    mode: int | None = None
+
+
+@dataclass(frozen=True)
+class WorkingFolder:
+    """A WORKDIR of the suffix, which makes the folder if it is not there."""
+
+    line: int
+    path: str
+    """As it is written."""
+    owner: str | None = None
+    """The user that holds at this place, if one is named."""
+    keyword: str = "WORKDIR"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An instruction of the suffix that changes the config alone."""
+
+    line: int
+    keyword: str
+
+
+Operation = Copy | WorkingFolder | Setting
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a Dockerfile does, as far as it matters here."""
+
+    operations: tuple[Operation, ...]
+    """The suffix: the last instructions of the final stage."""
+    read_before: tuple[str, ...]
+    """Patterns of the context's files that any other instruction reads."""
+    working_folders: tuple[str, ...]
+    """What WORKDIR says, from the base image on, before the suffix."""
+    base: str | None
+    """The image that the final stage stands on, through other stages; None for `scratch`."""
+    images: tuple[str, ...]
+    """All images that any instruction takes something from."""
+
+
+@dataclass
+class _Stage:
+    line: int
+    name: str
+    base: str
+    instructions: list[Instruction]
+
+
+def read(dockerfile: str, target: str | None) -> Recipe:
+    """What the Dockerfile says; `Refusal` if no code can be told apart in it."""
+    _check_syntax(dockerfile)
+    stages = _stages(dockerfile)
+    final = _target(stages, target)
+    whole = stages[final].instructions
+    suffix = _suffix(whole)
+    before = [*whole[: len(whole) - len(suffix)]]
+    others = [
+        each
+        for number, stage in enumerate(stages)
+        if number != final
+        for each in stage.instructions
+    ]
+    chain = _chain(stages, final)
+    return Recipe(
+        operations=_operations(suffix, before),
+        read_before=tuple(dict.fromkeys(_reads([*others, *before]))),
+        working_folders=tuple(
+            _argument(each)
+            for number in chain
+            for each in (before if number == final else stages[number].instructions)
+            if each.keyword == "WORKDIR"
+        ),
+        base=_image(stages[chain[0]].base),
+        images=_images(stages),
+    )
+
+
+def _check_syntax(dockerfile: str) -> None:
+    """Another frontend may read the rest in another way."""
+    for line in dockerfile.split("\n"):
+        directive = _DIRECTIVE.match(line)
+        if directive is None:
+            return
+        name, value = directive[1].lower(), directive[2]
+        if name == "syntax" and not _SYNTAX.fullmatch(value):
+            raise Refusal(f"the Dockerfile is read by {value}, whose rules we do not know")
+        if name == "escape":
+            raise Refusal("the Dockerfile has an escape character of its own")
+
+
+def _stages(dockerfile: str) -> list[_Stage]:
+    found: list[_Stage] = []
+    for instruction in instructions(dockerfile):
+        if instruction.keyword == "FROM":
+            rest = _flags(instruction)[1]
+            match = _FROM.fullmatch(rest)
+            if match is None:
+                raise Refusal(f"line {instruction.line} (FROM) cannot be read")
+            name = (match["name"] or "").lower()
+            found.append(_Stage(instruction.line, name, match["base"], []))
+        elif found:
+            if instruction.keyword not in METADATA | _OTHERS:
+                raise Refusal(f"line {instruction.line} ({instruction.keyword}) is not known")
+            found[-1].instructions.append(instruction)
+        elif instruction.keyword != "ARG":
+            raise Refusal(f"line {instruction.line} comes before the first FROM")
+    if not found:
+        raise Refusal("the Dockerfile has no FROM")
+    return _with_bases(dockerfile, found)
+
+
+def _with_bases(dockerfile: str, found: list[_Stage]) -> list[_Stage]:
+    """Names of stages are taken as they are; what has a variable in it is not known."""
+    names: set[str] = set()
+    for stage in found:
+        if stage.base.lower() in names:
+            stage.base = stage.base.lower()
+        elif "$" in stage.base:
+            raise Refusal(f"line {stage.line} (FROM) names its base image by a variable")
+        names.add(stage.name)
+    return found
+
+
+def _target(stages: Sequence[_Stage], target: str | None) -> int:
+    if target is None:
+        return len(stages) - 1
+    for number, stage in reversed(list(enumerate(stages))):
+        if target.lower() in (stage.name, str(number)):
+            return number
+    raise Refusal(f"there is no stage {target}")
+
+
+def _chain(stages: Sequence[_Stage], final: int) -> list[int]:
+    """The stages that the final one stands on, the first of them first."""
+    chain = [final]
+    while True:
+        base = stages[chain[0]].base
+        below = [n for n in range(chain[0]) if stages[n].name == base and base]
+        if not below:
+            return chain
+        chain.insert(0, below[-1])
+
+
+def _image(base: str) -> str | None:
+    return None if base == "scratch" else base
+
+
+def _images(stages: Sequence[_Stage]) -> tuple[str, ...]:
+    """Images, not stages, that FROM, `COPY --from` or a mount names."""
+    found: dict[str, None] = {}
+    names: set[str] = set()
+    for number, stage in enumerate(stages):
+        named = [stage.base] if stage.base not in names else []
+        for instruction in stage.instructions:
+            named += _taken_from(instruction)
+        for name in named:
+            if name.lower() in names or name == "scratch" or name.isdecimal():
+                continue
+            if "$" in name:
+                raise Refusal("an image is named by a variable")
+            found[name] = None
+        names |= {stage.name, str(number)}
+    return tuple(found)
+
+
+def _taken_from(instruction: Instruction) -> list[str]:
+    flags = _flags(instruction)[0]
+    if instruction.keyword in ("COPY", "ADD"):
+        return [value for name, value in flags if name == "from"]
+    if instruction.keyword == "RUN":
+        mounts = (_mount(value) for name, value in flags if name == "mount")
+        return [mount["from"] for mount in mounts if "from" in mount]
+    return []
+
+
+def _suffix(whole: Sequence[Instruction]) -> list[Instruction]:
+    """The last instructions that are code or settings, from the first COPY or ADD of them on."""
+    begin = len(whole)
+    for number in range(len(whole) - 1, -1, -1):
+        if not _is_suffix(whole[number]):
+            break
+        if whole[number].keyword in ("COPY", "ADD"):
+            begin = number
+    if begin == len(whole):
+        stopper = next((each for each in reversed(whole) if not _is_suffix(each)), None)
+        if stopper is None:
+            raise Refusal("the final stage copies no files of the source")
+        raise Refusal(
+            f"no COPY of the source comes after line {stopper.line} ({stopper.keyword}):"
+            " what it does may depend on any file that is there before it"
+        )
+    return list(whole[begin:])
+
+
+def _is_suffix(instruction: Instruction) -> bool:
+    if instruction.keyword in METADATA:
+        return True
+    if instruction.keyword == "WORKDIR":
+        return not _UNREADABLE.search(instruction.text)
+    if instruction.keyword not in ("COPY", "ADD"):
+        return False
+    try:
+        _copy(instruction)
+    except Refusal:
+        return False
+    return True
+
+
+def _operations(
+    suffix: Iterable[Instruction], before: Iterable[Instruction]
+) -> tuple[Operation, ...]:
+    user = next((_argument(each) for each in list(before)[::-1] if each.keyword == "USER"), None)
+    found: list[Operation] = []
+    for each in suffix:
+        if each.keyword in ("COPY", "ADD"):
+            found.append(_copy(each))
+        elif each.keyword == "WORKDIR":
+            found.append(WorkingFolder(each.line, _argument(each), user))
+        else:
+            user = _argument(each) if each.keyword == "USER" else user
+            found.append(Setting(each.line, each.keyword))
+    return tuple(found)
+
+
+def _copy(instruction: Instruction) -> Copy:
+    flags, rest = _flags(instruction)
+    where = f"line {instruction.line} ({instruction.keyword})"
+    words = _words(rest)
+    if words is None or len(words) < 2:
+        raise Refusal(f"{where} cannot be read without running it")
+    owner: str | None = None
+    mode: int | None = None
+    for name, value in flags:
+        if name == "chown" and value and "$" not in value:
+            owner = value
+        elif name == "chmod" and re.fullmatch(r"[0-7]{3,4}", value):
+            mode = int(value, 8)
+        else:
+            raise Refusal(f"{where} has --{name}, which only the builder knows")
+    *sources, destination = words
+    if any(_REMOTE.match(source) for source in sources):
+        raise Refusal(f"{where} fetches something")
+    return Copy(instruction.line, instruction.keyword, tuple(sources), destination, owner, mode)
+
+
+def _reads(before: Iterable[Instruction]) -> list[str]:
+    """Patterns of what the instructions see of the context; `.` where it may be anything."""
+    found: list[str] = []
+    for instruction in before:
+        flags, rest = _flags(instruction)
+        if instruction.keyword in ("COPY", "ADD"):
+            if any(name == "from" for name, _ in flags):
+                continue
+            words = _words(rest)
+            if words is None or any(name not in ("chown", "chmod", "link") for name, _ in flags):
+                found.append(".")
+            else:
+                found += [word for word in words[:-1] if not _REMOTE.match(word)]
+        elif instruction.keyword == "RUN":
+            for mount in (_mount(value) for name, value in flags if name == "mount"):
+                found += _seen_through(mount)
+        elif instruction.keyword == "ONBUILD":
+            continue  # it is for those who build on this image
+    return found
+
+
+def _seen_through(mount: dict[str, str]) -> list[str]:
+    if mount.get("type", "bind") != "bind" or "from" in mount:
+        return []
+    source = mount.get("source", mount.get("src", "."))
+    return ["." if "$" in source else source]
+
+
+def _mount(value: str) -> dict[str, str]:
+    parts = (part.partition("=") for part in value.strip("\"'").split(","))
+    return {name.strip().lower(): text.strip("\"'") for name, _, text in parts}
+
+
+def _flags(instruction: Instruction) -> tuple[list[tuple[str, str]], str]:
+    """The flags after the keyword, and the rest of the text."""
+    rest = instruction.text.split(maxsplit=1)
+    text = rest[1] if len(rest) > 1 else ""
+    found: list[tuple[str, str]] = []
+    while match := _FLAG.match(text):
+        found.append((match[1], match[2] or ""))
+        text = text[match.end() :]
+    return found, text
+
+
+def _words(text: str) -> list[str] | None:
+    """The words of a COPY, in either form; None where they cannot be known."""
+    text = text.strip()
+    if text.startswith("["):
+        try:
+            words = json.loads(text)
+        except ValueError:
+            return None
+        plain = isinstance(words, list) and all(isinstance(word, str) for word in words)
+        return None if not plain or any(_UNREADABLE.search(word) for word in words) else words
+    return None if _UNREADABLE.search(text) else text.split()
+
+
+def _argument(instruction: Instruction) -> str:
+    words = instruction.text.split(maxsplit=1)
+    return words[1].strip().strip("\"'") if len(words) > 1 else ""
+
+
+def folder_after(folders: Iterable[str], start: str) -> str:
+    """The working folder after these WORKDIRs; `Refusal` where one cannot be known."""
+    for folder in folders:
+        if _UNREADABLE.search(folder):
+            raise Refusal("a WORKDIR is named by a variable")
+        start = posixpath.normpath(posixpath.join("/", start, folder))
+    return start

@@ -1,0 +1,28 @@
+"""What all sections of a launch config share."""
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from imagemill.config.faults import Fault, fault_error
+
+
+class Section(BaseModel):
+    """A section: frozen, strict about keys, hyphens and underscores in keys the same."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _normalised(cls, data: object) -> object:
+        """Keys with underscores; a key without a value (`null`, or empty text) is as good as
+        absent."""
+        if not isinstance(data, Mapping):
+            return data
+        given = {key: value for key, value in data.items() if value not in (None, "")}
+        normalised = {str(key).replace("-", "_"): value for key, value in given.items()}
+        if len(normalised) < len(given):
+            raise fault_error(
+                Fault((), "found a key in both spellings, with '-' and '_', expected it once")
+            )
+        return normalised

@@ -1,0 +1,357 @@
+"""What the files of a source looked like when they were read last, as git's index has it: what has
+not changed since is not read again.
+
+A file is known by its device, inode, mode, size and two times; a folder by the same, and by what it
+listed. The change time cannot be set by anybody, so a file whose content was swapped under the same
+size and time shows. What changed within the clock's grain before it was read may change once more
+without a trace: it is not trusted, as in git (https://git-scm.com/docs/racy-git).
+
+An index is of one walk: with other ignore rules, or by another version, nothing in it counts.
+"""
+
+import hashlib
+import json
+import os
+import struct
+import time
+import uuid
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from imagemill import __version__
+from imagemill.context.manifest import FORMAT, Dockerfile, Entry, Kind, Manifest
+from imagemill.ports import Progress
+
+GRAIN_NS = 2_000_000_000
+"""Nanoseconds within which a file system may give two changes the same time: 2 s on FAT, some
+milliseconds on most. It also bounds how far a file server's clock may be behind ours.
+"""
+
+KEEP_SECONDS = 14 * 24 * 3600
+"""How long an index is kept that nobody has used."""
+
+_WIDTH = 6
+_KINDS: dict[Kind, int] = {"file": ord("f"), "exec": ord("x"), "link": ord("l"), "dir": ord("d")}
+_KIND_OF = {code: kind for kind, code in _KINDS.items()}
+DIR = _KINDS["dir"]
+"""The kind of a folder, as `Index.kinds` has it."""
+
+_MAGIC = b"imagemill index 1\n"
+_LOOK_EVERY = 2_000
+_GONE = (-1,) * _WIDTH
+"""What is not there looks like nothing that is."""
+
+Listing = Sequence[tuple[bytes, bool, bool]]
+"""Name, whether it is a file and whether a folder, of each entry of a folder, in order."""
+
+Looks = tuple[int, ...]
+"""What a file or folder is known by."""
+
+
+def looks(status: os.stat_result) -> Looks:
+    """What a file or folder is known by."""
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_mode,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
+
+
+def listed(listing: Listing) -> bytes:
+    """A digest of what a folder lists."""
+    digest = hashlib.sha256()
+    for name, is_file, is_folder in listing:
+        digest.update(b"%b\0%d%d" % (name, is_file, is_folder))
+    return digest.digest()
+
+
+class Table:
+    """Paths and what was there: a digest of 32 bytes each, and the looks."""
+
+    def __init__(
+        self,
+        paths: list[bytes] | None = None,
+        digests: bytes | bytearray = b"",
+        rows: "array[int] | None" = None,
+    ) -> None:
+        self.paths = [] if paths is None else paths
+        self.digests = bytearray(digests)
+        self.rows = array("q") if rows is None else rows
+
+    def add(self, path: bytes, digest: bytes, seen: Looks) -> None:
+        self.paths.append(path)
+        self.digests += digest.ljust(32, b"\0")
+        self.rows.extend(seen)
+
+    def row(self, number: int) -> Looks:
+        return tuple(self.rows[_WIDTH * number : _WIDTH * (number + 1)])
+
+    def put(self, number: int, digest: bytes, seen: Looks) -> None:
+        self.digests[32 * number : 32 * (number + 1)] = digest.ljust(32, b"\0")
+        self.rows[_WIDTH * number : _WIDTH * (number + 1)] = array("q", seen)
+
+    def digest(self, number: int) -> bytes:
+        return bytes(self.digests[32 * number : 32 * (number + 1)])
+
+    def differing(self, top: int, progress: Progress) -> list[int]:
+        """The numbers of those that do not look as they did, below the open folder `top`."""
+        found = array("q")
+        for begin in range(0, len(self.paths), _LOOK_EVERY):
+            progress.check()
+            for path in self.paths[begin : begin + _LOOK_EVERY]:
+                try:
+                    found.extend(looks(os.lstat(path, dir_fd=top)))
+                except OSError:
+                    found.extend(_GONE)
+        if found == self.rows:
+            return []
+        width = _WIDTH * found.itemsize
+        now, then = found.tobytes(), self.rows.tobytes()
+        return [
+            number
+            for number in range(len(self.paths))
+            if now[width * number : width * (number + 1)]
+            != then[width * number : width * (number + 1)]
+        ]
+
+    def distrust(self, since: int) -> None:
+        """Forget the looks of what changed at `since` or later, in nanoseconds since 1970."""
+        for number in range(len(self.paths)):
+            at = _WIDTH * number
+            if self.rows[at + 4] >= since or self.rows[at + 5] >= since:
+                self.rows[at + 1] = 0  # no file has this inode
+
+    def pack(self) -> bytes:
+        names = b"\0".join(self.paths)
+        head = struct.pack("<QQ", len(self.paths), len(names))
+        return b"".join((head, names, self.digests, self.rows.tobytes()))
+
+
+class _Reader:
+    """Reads what `pack` wrote, piece by piece; `ValueError` if it ends too early."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._at = data, 0
+
+    def take(self, length: int) -> bytes:
+        piece = self._data[self._at : self._at + length]
+        if len(piece) < length:
+            raise ValueError("it ends too early")
+        self._at += length
+        return piece
+
+    def names(self, count: int, length: int) -> list[bytes]:
+        names = self.take(length).split(b"\0") if count else []
+        if len(names) != count:
+            raise ValueError("it has not as many names as it says")
+        return names
+
+    def table(self) -> Table:
+        count, length = struct.unpack("<QQ", self.take(16))
+        names, digests = self.names(count, length), self.take(32 * count)
+        rows = array("q")
+        rows.frombytes(self.take(_WIDTH * rows.itemsize * count))
+        return Table(names, digests, rows)
+
+
+@dataclass
+class Index:
+    """One walk over a source: the folders that were listed, and the entries of the manifest."""
+
+    rules: str
+    """What the walk went by: `rules_of` its ignore rules."""
+    folders: Table = field(default_factory=Table)
+    entries: Table = field(default_factory=Table)
+    """Of a folder the digest is empty, and what it looks like does not matter here."""
+    kinds: bytearray = field(default_factory=bytearray)
+    targets: list[bytes] = field(default_factory=list)
+    """Of links, in their order."""
+    dockerfile: str = ""
+    """SHA-256 of the Dockerfile that `manifest` was made with."""
+    manifest: str = ""
+    """SHA-256 of the manifest of these entries; empty if it is not known."""
+
+    @cached_property
+    def numbers(self) -> dict[bytes, int]:
+        """Path → number of the entry."""
+        return {path: number for number, path in enumerate(self.entries.paths)}
+
+    def known(self, path: bytes, seen: Looks) -> str | None:
+        """The SHA-256 of a file that looks as it did; None if it does not."""
+        number = self.numbers.get(path)
+        if number is None or self.entries.row(number) != seen:
+            return None
+        return self.entries.digest(number).hex()
+
+    def add_folder(self, path: bytes, status: os.stat_result, listing: Listing) -> None:
+        """Note a folder whose looks were taken before it was listed."""
+        self.folders.add(path or b".", listed(listing), looks(status))
+
+    def add(self, entry: Entry, seen: Looks) -> None:
+        """Note an entry of the manifest that had these looks before it was read."""
+        self.kinds.append(_KINDS[entry.kind])
+        self.entries.add(entry.path, bytes.fromhex(entry.sha256), seen)
+        if entry.kind == "link":
+            self.targets.append(entry.target)
+
+    def made(self) -> tuple[Entry, ...]:
+        """The entries of the manifest."""
+        targets = iter(self.targets)
+        digests = self.entries.digests.hex()
+        sizes = self.entries.rows[3::_WIDTH]
+        return tuple(
+            Entry(kind, path, size, digests[64 * number : 64 * (number + 1)])
+            if (kind := _KIND_OF[code]) in ("file", "exec")
+            else Entry(kind, path, target=next(targets) if kind == "link" else b"")
+            for number, (code, path, size) in enumerate(
+                zip(self.kinds, self.entries.paths, sizes, strict=True)
+            )
+        )
+
+    def put(self, number: int, entry: Entry, seen: Looks) -> None:
+        """Replace the file at `number`, of the same path."""
+        self.kinds[number] = _KINDS[entry.kind]
+        self.entries.put(number, bytes.fromhex(entry.sha256), seen)
+
+    def alike(self, other: "Index") -> bool:
+        """Whether the entries are the same, whatever they look like."""
+        return (
+            self.entries.paths == other.entries.paths
+            and self.entries.digests == other.entries.digests
+            and self.kinds == other.kinds
+            and self.targets == other.targets
+        )
+
+    def facts(self) -> Iterator[tuple[bytes, tuple[Kind, bytes]]]:
+        """Path of each entry, its kind and the digest of its content or the target of the link."""
+        targets, digests = iter(self.targets), self.entries.digests
+        for number, (code, path) in enumerate(zip(self.kinds, self.entries.paths, strict=True)):
+            kind = _KIND_OF[code]
+            content = bytes(digests[32 * number : 32 * (number + 1)])
+            yield path, (kind, next(targets) if kind == "link" else content)
+
+    def is_file(self, number: int) -> bool:
+        """Whether the entry is a file."""
+        return _KIND_OF[self.kinds[number]] in ("file", "exec")
+
+    def settle(self, begun: int) -> None:
+        """Trust nothing that changed shortly before `begun`, when reading began, or later."""
+        since = begun - GRAIN_NS
+        self.folders.distrust(since)
+        self.entries.distrust(since)
+
+    def pack(self) -> bytes:
+        """The index as bytes."""
+        targets = b"\0".join(self.targets)
+        head = json.dumps([self.rules, self.dockerfile, self.manifest]).encode()
+        sizes = struct.pack("<QQQ", len(head), len(self.targets), len(targets))
+        body = (sizes, head, targets, self.folders.pack(), self.entries.pack(), self.kinds)
+        data = b"".join(body)
+        return _MAGIC + hashlib.sha256(data).digest() + data
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "Index":
+        """Read what `pack` wrote; `ValueError` if it is damaged."""
+        reader = _Reader(data)
+        if reader.take(len(_MAGIC)) != _MAGIC:
+            raise ValueError("it is no index")
+        digest = reader.take(32)
+        if hashlib.sha256(memoryview(data)[len(_MAGIC) + 32 :]).digest() != digest:
+            raise ValueError("it is damaged")
+        head, links, length = struct.unpack("<QQQ", reader.take(24))
+        rules, dockerfile, manifest = json.loads(reader.take(head))
+        targets = reader.names(links, length)
+        folders, entries = reader.table(), reader.table()
+        kinds = bytearray(reader.take(len(entries.paths)))
+        return cls(rules, folders, entries, kinds, targets, dockerfile, manifest)
+
+
+class IndexedManifest(Manifest):
+    """A manifest whose entries are made from an index when somebody asks for them.
+
+    `sha256` is the manifest's own, where it is known.
+    """
+
+    index: Index
+
+    def __init__(
+        self, dockerfile: Dockerfile, index: Index, *, without_git: bool, sha256: str = ""
+    ) -> None:
+        known = {"dockerfile": dockerfile, "index": index, "without_git": without_git}
+        self.__dict__.update(known | ({"sha256": sha256} if sha256 else {}))
+
+    def __getattr__(self, name: str) -> tuple[Entry, ...]:
+        if name != "entries":
+            raise AttributeError(name)
+        entries: tuple[Entry, ...] = self.index.made()
+        self.__dict__["entries"] = entries
+        return entries
+
+
+def columns(manifest: Manifest) -> Index:
+    """An index of the manifest's entries, whatever they look like."""
+    index = Index("", dockerfile=manifest.dockerfile.sha256, manifest=manifest.sha256)
+    if isinstance(manifest, IndexedManifest):
+        known = manifest.index
+        rows = array("q", bytes(len(known.entries.rows) * known.entries.rows.itemsize))
+        rows[3::_WIDTH] = known.entries.rows[3::_WIDTH]
+        index.entries = Table(known.entries.paths, known.entries.digests, rows)
+        index.kinds, index.targets = known.kinds, known.targets
+        return index
+    for entry in manifest.entries:
+        index.add(entry, (0, 0, 0, entry.size, 0, 0))
+    return index
+
+
+def rules_of(patterns: Iterable[str]) -> str:
+    """What a walk goes by: our version, and the patterns of what is ignored."""
+    return hashlib.sha256(json.dumps([__version__, FORMAT, *patterns]).encode()).hexdigest()
+
+
+class Memory:
+    """The index of one source, in a file of its own below `folder`, which is made mode 0700."""
+
+    def __init__(self, folder: Path, root: Path) -> None:
+        real = os.path.realpath(os.fsencode(root))
+        self._folder = folder
+        self._path = folder / hashlib.sha256(real).hexdigest()
+
+    def load(self, rules: str) -> Index | None:
+        """The index; None if there is none by these rules, or it is damaged."""
+        try:
+            index = Index.unpack(self._path.read_bytes())
+        except (OSError, ValueError):
+            return None
+        return index if index.rules == rules else None
+
+    def keep(self, index: Index) -> None:
+        """Write the index; one that cannot be written is not kept, and the source read again."""
+        unfinished = self._path.with_suffix(f".{uuid.uuid4().hex}")
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            unfinished.write_bytes(index.pack())
+            unfinished.replace(self._path)
+        except OSError:
+            with suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+
+    def use(self) -> None:
+        """Note that the index was used, which keeps it; those that nobody uses are removed."""
+        with suppress(OSError):
+            os.utime(self._path)
+
+
+def remove_unused(folder: Path, now: float | None = None) -> None:
+    """Remove indexes that nobody has used for `KEEP_SECONDS`."""
+    old = (time.time() if now is None else now) - KEEP_SECONDS
+    for path in folder.glob("*"):
+        with suppress(OSError):
+            if path.lstat().st_mtime < old:
+                path.unlink()

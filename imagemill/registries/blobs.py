@@ -1,0 +1,173 @@
+"""Reads and writes whole images through the distribution API: manifests, configs and layers.
+
+The API: https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md. It is the same at
+every registry, whatever its cloud: only the credentials differ, and they are the registry's own.
+"""
+
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from typing import Any, BinaryIO, NamedTuple, cast
+from urllib.parse import urlencode, urljoin
+
+from urllib3 import HTTPHeaderDict
+
+from imagemill.errors import TransientError
+from imagemill.http import Answer, Reply, opened, origin, request
+from imagemill.ports import Registry
+from imagemill.reference import ImageReference
+from imagemill.registries.authorization import Login
+from imagemill.registries.oci import OciRegistry
+
+_PULL, _PUSH = "pull", "pull,push"
+_CHUNK = 1 << 20
+_BINARY = {"Content-Type": "application/octet-stream"}
+
+
+class StoredManifest(NamedTuple):
+    """A manifest as the registry has it."""
+
+    media_type: str
+    body: bytes
+
+
+class Blobs(OciRegistry):
+    """What one registry stores. Errors are those of `Registry`."""
+
+    def __init__(self, registry: Registry, insecure: frozenset[str] = frozenset()) -> None:
+        super().__init__(_OfRegistry(registry), insecure)
+
+    def manifest(self, reference: ImageReference) -> StoredManifest | None:
+        """Return the manifest of a tag or digest; None if the registry says that it has none."""
+        answer = self._get(reference, reference.digest or reference.tag or "latest", _PULL)
+        return None if answer is None else StoredManifest(answer.media_type, answer.body)
+
+    def put_manifest(self, reference: ImageReference, manifest: StoredManifest, name: str) -> None:
+        """Store a manifest, whose digest is `name`, under the tag of `reference`."""
+        answer = Answer(
+            200, HTTPHeaderDict({"Content-Type": manifest.media_type}), manifest.body, ""
+        )
+        self._put(reference, answer, name)
+
+    def read(self, reference: ImageReference, digest: str) -> bytes:
+        """Return a small blob, such as a config."""
+        with self._opened("GET", reference, f"blobs/{digest}", _PULL) as reply:
+            content = reply.content()
+            if reply.status != 200:
+                raise self._failure(_answer(reply, content), reference, _PULL)
+            return content
+
+    @contextmanager
+    def open(self, reference: ImageReference, digest: str) -> Iterator[io.BufferedReader]:
+        """Open a blob to be read once, from its beginning."""
+        with self._opened("GET", reference, f"blobs/{digest}", _PULL) as reply:
+            if reply.status != 200:
+                raise self._failure(_answer(reply, reply.content()), reference, _PULL)
+            stream = io.BufferedReader(_Stream(reply.chunks(_CHUNK)), _CHUNK)
+            with closing(stream):
+                yield cast("io.BufferedReader", stream)
+
+    def has(self, reference: ImageReference, digest: str) -> bool:
+        """Return whether the repository has a blob."""
+        answer = self._request("HEAD", reference, f"blobs/{digest}", _PUSH)
+        if answer.status in (200, 404):
+            return answer.status == 200
+        raise self._failure(answer, reference, _PUSH)
+
+    def mount(self, reference: ImageReference, digest: str, source: ImageReference) -> bool:
+        """Have the repository hold a blob of another one, without sending it; False if the registry
+        would rather be sent it.
+        """
+        query = urlencode({"mount": digest, "from": source.path})
+        answer = self._request("POST", reference, f"blobs/uploads/?{query}", _PUSH)
+        if answer.status == 202:
+            self._cancel(answer, reference)
+            return False
+        if answer.status != 201:
+            raise self._failure(answer, reference, _PUSH)
+        return True
+
+    def push(self, reference: ImageReference, digest: str, content: BinaryIO, size: int) -> None:
+        """Store a blob of `size` bytes, whose digest is known."""
+        begun = self._request("POST", reference, "blobs/uploads/", _PUSH)
+        location = begun.headers.get("Location")
+        if begun.status != 202 or not location:
+            raise self._failure(begun, reference, _PUSH)
+        url = urljoin(begun.url, location)
+        separator = "&" if "?" in url else "?"
+        headers = {**_BINARY, "Content-Length": str(size), **self._headers(url, begun, reference)}
+        full = f"{url}{separator}{urlencode({'digest': digest})}"
+        answer = request("PUT", full, headers, content, self._authorizations.reach)
+        if answer.status != 201:
+            raise self._failure(answer, reference, _PUSH)
+        stored = answer.headers.get("Docker-Content-Digest", digest)
+        if stored != digest:
+            raise TransientError(
+                f"{reference.registry} was sent {digest}, and says that it has {stored}",
+                "the registry, or what is between, is damaged",
+            )
+
+    def _cancel(self, begun: Answer, reference: ImageReference) -> None:
+        """Let go of an upload that was not asked for."""
+        if location := begun.headers.get("Location"):
+            url = urljoin(begun.url, location)
+            headers = self._headers(url, begun, reference)
+            request("DELETE", url, headers, None, self._authorizations.reach)
+
+    def _headers(self, url: str, begun: Answer, reference: ImageReference) -> dict[str, str]:
+        """Credentials for an upload, which go to the registry alone."""
+        if origin(url) != origin(begun.url):
+            return {}
+        return self._authorizations.headers(reference, _PUSH)
+
+    def _request(self, method: str, reference: ImageReference, path: str, actions: str) -> Answer:
+        with self._opened(method, reference, path, actions) as reply:
+            return _answer(reply, reply.content())
+
+    @contextmanager
+    def _opened(
+        self, method: str, reference: ImageReference, path: str, actions: str
+    ) -> Iterator[Reply]:
+        """The registry's answer, after logging in where it asks for that."""
+        url = f"{self._base(reference.registry)}/v2/{reference.path}/{path}"
+        body = b"" if method == "POST" else None
+        headers: Mapping[str, str] = self._authorizations.headers(reference, actions)
+        with opened(method, url, headers, body, self._authorizations.reach) as reply:
+            if reply.status != 401 or origin(reply.url) != origin(url):
+                yield reply
+                return
+            refusal = _answer(reply, reply.content())
+        headers = self._authorizations.renew(refusal, reference, actions)
+        with opened(method, url, headers, body, self._authorizations.reach) as reply:
+            yield reply
+
+
+class _OfRegistry:
+    """The credentials that a registry is pushed to with."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def login(self, repository: ImageReference) -> Login:
+        return Login(self._registry.credentials(repository))
+
+
+class _Stream(io.RawIOBase):
+    """Chunks as a stream."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks, self._left = chunks, memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._left:
+            self._left = memoryview(next(self._chunks, b""))
+        size = min(len(buffer), len(self._left))
+        buffer[:size], self._left = self._left[:size], self._left[size:]
+        return size
+
+
+def _answer(reply: Reply, content: bytes) -> Answer:
+    return Answer(reply.status, reply.headers, content, reply.url)

@@ -1,0 +1,92 @@
+"""Between the check and the build: where code alone has changed, the image is made here, without a
+builder (`imagemill.builders.graft`).
+"""
+
+import logging
+
+from celery import shared_task
+
+from imagemill import context
+from imagemill.builders.graft import Refusal, grafting
+from imagemill.builders.graft.grafting import Graft, Place
+from imagemill.builders.graft.source import SourceFiles
+from imagemill.errors import ImagemillError, OperatorError
+from imagemill.messages import Build, State
+from imagemill.ports import Quiet
+from tasks.input_records import accept
+from tasks.pipeline import Next
+from tasks.run import Run
+from tasks.settings import setup
+from tasks.step import step
+from tasks.workspace import Workspace, graft_place
+
+log = logging.getLogger(__name__)
+
+
+@step(State.CHECKING, timeout="upload_timeout")
+def graft(run: Run, work: Workspace) -> Build | Next:
+    """Learn `digest` and `grafted`; or go on with the builder's steps, with `not_grafted`."""
+    if work.build.digest is not None:
+        return work.build
+    lock = work.lock
+    if not lock.acquire():
+        return Next("check_registry", work.build, run.setup.wait_interval)
+    with run.holding(lock):
+        done = _graft(run, work)
+    if done.grafted:
+        return done
+    run.log(f"The builder builds: {done.not_grafted}")
+    return Next("upload_context", done)
+
+
+def _graft(run: Run, work: Workspace) -> Build:
+    place = graft_place(run.setup)
+    with work.fetched(run) as folder:
+        manifest = context.manifest(folder, work.dockerfile, run, work.memory(folder))
+        accept(work, manifest)
+        try:
+            return _made(run, work, place, manifest, SourceFiles(folder, manifest, run))
+        except Refusal as refusal:
+            return work.build.knowing(not_grafted=refusal.reason)
+
+
+def _made(
+    run: Run, work: Workspace, place: Place, manifest: context.Manifest, files: SourceFiles
+) -> Build:
+    build, inputs, builder = work.build, work.open_inputs, work.builder_type
+    asked = grafting.question(manifest, inputs, build.request.secrets, builder, place)
+    build = build.knowing(graft_key=asked.key)
+    try:
+        earlier = place.known.find_image(asked.key)
+        if earlier is None:
+            raise Refusal("no image is known that differs from this one in its code alone")
+        digest = Graft(place, inputs, asked, run).make(
+            earlier,
+            manifest,
+            files.open,
+            build.started,
+            lambda: run.enter(State.PUSHING),
+        )
+    except Refusal as refusal:
+        return build.knowing(not_grafted=refusal.reason)
+    except OperatorError as error:  # what the builder may do, or say better
+        return build.knowing(not_grafted=error.message)
+    run.log(f"Made of {earlier.image}, from which the code alone differs, without a builder")
+    return build.knowing(digest=digest, grafted=True, graft_key=None)
+
+
+@shared_task(name="imagemill.read_layers", throws=(ImagemillError,), ignore_result=True)
+def read_layers(message: dict[str, object]) -> None:
+    """Read what is in the layers of an image that a builder has made, and keep the image in mind
+    for builds that change its code.
+    """
+    build, place = Build.load(message), graft_place(setup())
+    work = Workspace(setup(), build)
+    record = work.input_records.find(work.source_hash)
+    if record is None or build.graft_key is None:
+        return
+    image, labels = work.image.with_digest(build.digest), work.open_inputs.labels
+    try:
+        grafting.note(image, record, labels, build.graft_key, place, Quiet())
+    except Refusal as refusal:
+        log.info("%s is no image to start from: %s", image, refusal.reason)

@@ -1,0 +1,137 @@
+"""Images of code alone, made through the chain: real brokers, workers, engine and registry."""
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from builds import SHELL, PushedImage
+from graft_trial import flattened
+from imagemill.messages import BuildReport
+from imagemill.reference import ImageReference
+from service import Service, service, until
+from trees import make
+
+DOCKERFILE = f"""\
+{SHELL}COPY lock.txt /
+RUN /bin/busybox mkdir -p /srv/app/own && /bin/busybox ln -s /srv/app /app \\
+    && /bin/busybox chown 1000:1000 /srv/app && /bin/busybox chmod 700 /srv/app
+WORKDIR /app
+COPY --chown=5:6 . .
+CMD ["serve"]
+"""
+
+
+@pytest.fixture(scope="module")
+def running(
+    tmp_path_factory: pytest.TempPathFactory, engine: str, docker_cli: str, redis_url: str
+) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("graft")
+    (folder / "off.yaml").write_text("builder:\n  graft: false\n")
+    settings = {
+        "IMAGEMILL_DOCKER_HOST": engine,
+        "IMAGEMILL_DOCKER_CLI": docker_cli,
+        "IMAGEMILL_CONFIG_DIR": str(folder),
+    }
+    with service(redis_url, redis_url, f"{uuid.uuid4().hex}:", folder, **settings) as started:
+        started.start()
+        yield started
+
+
+class Project:
+    """A project in a folder that the workers may read."""
+
+    def __init__(self, running: Service, registry: str) -> None:
+        self.name = f"graft-{uuid.uuid4().hex}"
+        self.folder = running.folder / self.name
+        self.destination = f"{registry}/{self.name}"
+        self._running, self._redis = running, Redis.from_url(running.backend)
+
+    def build(self, **more: Any) -> BuildReport:
+        """Build it, and wait until what the next build may want to know is known."""
+        known = self._known()
+        request = {"source": str(self.folder), "destination": self.destination, **more}
+        client = self._running.client
+        report = client.wait(client.submit(**request), timeout=120).raise_for_status()
+        if report.built and not report.grafted and report.not_grafted:
+            until(lambda: self._known() != known, "a record", lambda: self._running.log)
+        return report
+
+    def _known(self) -> list[Any]:
+        names = list(self._redis.scan_iter(f"{self._running.prefix}imagemill:graft:image:*"))
+        return sorted(filter(None, map(self._redis.get, names)))
+
+
+@pytest.fixture
+def project(running: Service, registry: str, busybox: Path) -> Project:
+    project = Project(running, registry)
+    make(
+        project.folder, {"Dockerfile": DOCKERFILE, "serve.py": "1", "lock.txt": "0", "a/a.py": "2"}
+    )
+    make(project.folder, {"busybox*": busybox.read_bytes()})
+    return project
+
+
+def image_of(report: BuildReport) -> PushedImage:
+    assert report.image is not None
+    return PushedImage(ImageReference.parse(report.image))
+
+
+def test_a_change_of_code_needs_no_builder_and_gives_what_the_builder_gives(
+    project: Project,
+) -> None:
+    first = project.build()
+    make(project.folder, {"serve.py": "another", "a/new/b.py": "3", "link@": "serve.py"})
+    (project.folder / "a/a.py").unlink()
+    second = project.build(tags=("latest",))
+    built = project.build(graft=False, destination=f"{project.destination}/built")
+    assert not first.grafted
+    assert second.grafted, second.not_grafted
+    assert second.built
+    assert not built.grafted
+    assert flattened(image_of(second)) == flattened(image_of(built))
+    mine, its = image_of(second).config, image_of(built).config
+    assert mine["config"] == its["config"]
+    assert [entry["created_by"] for entry in mine["history"]] == [
+        entry["created_by"] for entry in its["history"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "wish"),
+    [
+        ({"lock.txt": "another"}, {}),
+        ({"Dockerfile": f"{DOCKERFILE}# another\n"}, {}),
+        ({"serve.py": "another"}, {"build_args": {"A": "b"}}),
+        ({"serve.py": "another"}, {"platform": "linux/amd64/v2"}),
+    ],
+)
+def test_what_may_change_more_than_code_is_built_by_the_builder(
+    project: Project, changes: dict[str, str], wish: dict[str, Any]
+) -> None:
+    project.build()
+    make(project.folder, changes)
+    report = project.build(**wish)
+    assert not report.grafted
+    assert "code alone" in (report.not_grafted or "")
+
+
+@pytest.mark.parametrize("wish", [{"graft": False}, {"force": True}, {"config": "off"}])
+def test_it_can_be_turned_off(project: Project, wish: dict[str, Any]) -> None:
+    project.build()
+    make(project.folder, {"serve.py": "another"})
+    report = project.build(**wish)
+    assert report.built
+    assert not report.grafted
+    assert report.not_grafted is None
+
+
+def test_layers_below_come_from_another_repository_without_being_sent(project: Project) -> None:
+    project.build()
+    make(project.folder, {"serve.py": "another"})
+    report = project.build(destination=f"{project.destination}/other")
+    assert report.grafted, report.not_grafted
+    assert "/serve.py" in "".join(f"/{path}" for path in flattened(image_of(report)))

@@ -1,0 +1,95 @@
+"""Which instructions are the code alone, and what the others see."""
+
+import pytest
+
+from imagemill.builders.graft import Refusal
+from imagemill.builders.graft.recipe import Copy, Setting, WorkingFolder, folder_after, read
+
+
+def test_the_suffix_begins_at_the_first_copy_after_the_last_that_runs() -> None:
+    found = read(
+        "FROM base\nCOPY lock /\nRUN install\nWORKDIR /app\nCOPY --chown=1:2 --chmod=0640 a b c/\n"
+        'ENV A=b\nUSER 7\nWORKDIR sub\nADD d .\nCMD ["x"]\n',
+        None,
+    )
+    assert found.operations == (
+        Copy(5, "COPY", ("a", "b"), "c/", "1:2", 0o640),
+        Setting(6, "ENV"),
+        Setting(7, "USER"),
+        WorkingFolder(8, "sub", "7"),
+        Copy(9, "ADD", ("d",), "."),
+        Setting(10, "CMD"),
+    )
+    assert found.read_before == ("lock",)
+    assert found.working_folders == ("/app",)
+    assert found.images == ("base",)
+
+
+def test_what_other_stages_see_counts_and_their_images_too() -> None:
+    found = read(
+        "FROM one AS first\nWORKDIR /w\nCOPY x /\nRUN --mount=target=/m,source=y true\n"
+        "FROM first\nCOPY --from=two /z /z\nCOPY z /\n",
+        None,
+    )
+    assert found.read_before == ("x", "y")
+    assert found.images == ("one", "two")
+    assert found.base == "one"
+    assert found.working_folders == ("/w",)
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        "RUN --mount=type=bind,target=/x true",
+        "RUN --mount=target=/x,source=$A true",
+        "COPY $A /",
+        'COPY "a b" /',
+        "COPY <<EOF /a\nb\nEOF",
+        "COPY --parents a /",
+    ],
+)
+def test_what_cannot_be_read_sees_everything(instruction: str) -> None:
+    found = read(f"FROM scratch\n{instruction}\nRUN true\nCOPY code /\n", None)
+    assert "." in found.read_before
+
+
+@pytest.mark.parametrize("mount", ["type=cache,target=/c", "type=secret,id=a", "from=b,target=/x"])
+def test_other_mounts_see_nothing_of_the_source(mount: str) -> None:
+    assert read(f"FROM a AS b\nRUN --mount={mount} true\nCOPY c /\n", None).read_before == ()
+
+
+@pytest.mark.parametrize(
+    "dockerfile",
+    [
+        "FROM a\nCOPY . .\nRUN true\n",
+        "FROM a\nCOPY . .\nCOPY --from=b /c /c\n",
+        "FROM a\nCOPY . .\nADD https://example.com/x /\n",
+        "FROM a\nCOPY --link . .\n",
+        "FROM a\nCOPY . $HOME\n",
+        "FROM a\nCOPY . .\nONBUILD RUN true\n",
+        "FROM a\nCMD x\n",
+        "FROM $A\nCOPY . .\n",
+        "# syntax=example.com/own\nFROM a\nCOPY . .\n",
+        "# escape=`\nFROM a\nCOPY . .\n",
+        "FROM a\nCOPY . .\nFROBNICATE\n",
+        "COPY . .\n",
+        "",
+    ],
+)
+def test_where_the_code_cannot_be_told_apart_it_is_refused(dockerfile: str) -> None:
+    with pytest.raises(Refusal):
+        read(dockerfile, None)
+
+
+def test_the_target_is_the_final_stage() -> None:
+    dockerfile = "FROM a AS one\nCOPY x /\nFROM b AS two\nCOPY y /\n"
+    assert read(dockerfile, "ONE").base == "a"
+    assert read(dockerfile, "one").read_before == ("y",)
+    with pytest.raises(Refusal):
+        read(dockerfile, "three")
+
+
+def test_working_folders_follow_one_another() -> None:
+    assert folder_after(("a", "/b", "../c"), "/x") == "/c"
+    with pytest.raises(Refusal):
+        folder_after(("$A",), "/")

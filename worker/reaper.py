@@ -1,0 +1,121 @@
+"""What every worker of the light pool does besides: it sends again what was lost, and serves the
+queue of steps.
+
+A step that is due, but that nobody has, may have lost its message: on its way, with the worker that
+had taken it, or with the broker. One that somebody has whose lease has ended has lost its worker.
+The record says both, so its message is sent again, by one of the workers: no beat is needed.
+See docs/adr/0018-the-record-is-the-truth.md.
+"""
+
+import threading
+import time
+from logging import getLogger
+from typing import Any
+
+from celery import bootsteps
+from kombu.exceptions import OperationalError
+
+from imagemill.client import open_journal
+from imagemill.names import LIGHT, STEPS
+from imagemill.state.journal import LOST
+from imagemill.state.records import Due, Records
+from tasks import pipeline
+from tasks.settings import Setup
+
+log = getLogger(__name__)
+
+ROUNDS = 6
+"""How often overdue steps are looked for within the redelivery time."""
+
+SHORTEST_ROUND = 0.2
+LONGEST_ROUND = 5.0
+
+
+class ServeSteps(bootsteps.Step):
+    """Part of a worker: who serves the entry serves the queue of steps, too, whatever it was told."""
+
+    requires = ()
+
+    def __init__(self, worker: Any, **_: Any) -> None:
+        queues = worker.app.amqp.queues
+        if LIGHT in queues.consume_from:
+            queues.select_add(STEPS)
+
+
+class Reap(bootsteps.StartStopStep):
+    """Part of a worker that serves the entry: a thread that looks for overdue steps."""
+
+    requires = (ServeSteps,)
+
+    def __init__(self, worker: Any, **_: Any) -> None:
+        self.enabled = LIGHT in worker.app.amqp.queues.consume_from
+        self._ended = threading.Event()
+
+    def start(self, worker: Any) -> None:
+        reaper = Reaper(worker.app)
+        threading.Thread(target=reaper.run, args=(self._ended,), name="reaper", daemon=True).start()
+
+    def stop(self, worker: Any) -> None:
+        self._ended.set()
+
+    def terminate(self, worker: Any) -> None:
+        self._ended.set()
+
+
+class Reaper:
+    """Sends the messages of overdue steps again."""
+
+    def __init__(self, app: Any) -> None:
+        setup: Setup = app.conf.imagemill
+        self._app = app
+        # A connection of its own: those of the tasks belong to the processes of the pool.
+        journal = open_journal(app, setup.backend, setup.key_prefix)
+        self._records = Records(journal, setup.redelivery_seconds)
+        self._redis = journal.redis
+        self._grace = setup.redelivery_seconds
+        self._round = max(SHORTEST_ROUND, min(LONGEST_ROUND, self._grace / ROUNDS))
+        self._looked = time.monotonic()
+        broker = app.connection_for_write()
+        self._broker_errors = (OperationalError, *broker.connection_errors, *broker.channel_errors)
+
+    def run(self, ended: threading.Event) -> None:
+        """Look for overdue steps until `ended` is set."""
+        while not ended.wait(self._round):
+            try:
+                if self._may_judge():
+                    self.send_overdue()
+            except (*LOST, *self._broker_errors) as error:
+                log.warning("Overdue steps could not be looked for: %s", error)
+
+    def send_overdue(self) -> None:
+        """Send the messages of steps that were lost."""
+        waiting: dict[str, bool] = {}
+        for due in self._records.overdue():
+            if not due.lost and due.queue not in waiting:
+                waiting[due.queue] = self._waiting(due.queue) > 0
+            if due.lost or not waiting[due.queue]:
+                self._send(due)
+
+    def _send(self, due: Due) -> None:
+        log.warning("Step %s of build %s is overdue: sent again", due.step, due.build)
+        pipeline.send(due)
+
+    def _may_judge(self) -> bool:
+        """Whether living workers have had the time to renew their leases since Redis, or this
+        process, was away.
+        """
+        looked, self._looked = self._looked, time.monotonic()
+        info: Any = self._redis.info("server")
+        return (
+            self._looked - looked < 2 * self._round + 1
+            and info["uptime_in_seconds"] > self._grace / 2
+        )
+
+    def _waiting(self, queue: str) -> int:
+        """Return how many messages wait in the queue; none if nobody has declared it yet."""
+        with self._app.connection_for_write() as connection:
+            try:
+                declared = connection.default_channel.queue_declare(queue=queue, passive=True)
+            except connection.channel_errors:
+                return 0
+            return int(declared.message_count)
