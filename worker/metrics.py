@@ -1,8 +1,7 @@
 """What a worker counts and measures, for Prometheus: told by signals of the chain, served by
 `worker.health`.
 
-A pool of processes counts in files that they share, in a folder of the worker's; so
-`prometheus_client` is imported only when that folder is known.
+A pool of processes counts in files that they share, in a folder of the worker's.
 """
 
 import os
@@ -39,7 +38,11 @@ class Metrics:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700, parents=True)
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-        from prometheus_client import Counter, Histogram
+        from prometheus_client import Counter, Histogram, values
+
+        # Chosen by the variable when it was imported: by Flower, a plugin of Celery's command,
+        # before we are asked.
+        values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
 
         self._began = Counter("imagemill_builds_begun", "Builds whose request was taken.")
         self._ended = Counter(

@@ -2,9 +2,6 @@
 
 import base64
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -14,6 +11,7 @@ from imagemill.addresses import LOCAL, Reach
 from imagemill.errors import ImagemillError, OperatorError, PermissionDenied, TransientError
 from imagemill.messages import BuildReport, Failure
 from imagemill.webhooks import ENDED, PUBLISHED, deliver, event, key, signature
+from webhook_receiver import Receiver
 
 DIGEST = f"sha256:{'a' * 64}"
 BUILT = BuildReport(
@@ -25,42 +23,6 @@ BUILT = BuildReport(
 )
 EXISTED = BUILT.model_copy(update={"built": False})
 FAILED = BuildReport(id="b2", status="failed", error=Failure(kind="UserError", message="why"))
-
-
-class Receiver:
-    """A web server that keeps what it is sent, and answers with `status`."""
-
-    def __init__(self) -> None:
-        self.status, self.headers = 204, dict[str, str]()
-        self.received: list[tuple[dict[str, str], bytes]] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                outer.received.append((dict(self.headers), body))
-                self.send_response(outer.status)
-                for name, value in outer.headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/hook"
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    made = Receiver()
-    thread = threading.Thread(target=made.server.serve_forever)
-    thread.start()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
-    thread.join()
 
 
 HERE = Reach(networks=LOCAL, plain=frozenset({"127.0.0.1"}))
