@@ -8,6 +8,7 @@ from celery import Task, current_app, shared_task
 
 from imagemill.addresses import Reach, networks
 from imagemill.errors import OperatorError, TransientError
+from imagemill.extras import explained
 from imagemill.messages import BuildReport
 from imagemill.names import STEPS, task_name
 from tasks.settings import setup
@@ -26,7 +27,8 @@ def tell(report: BuildReport) -> None:
     """
     if not setup().webhooks:
         return
-    from imagemill import webhooks  # it brings packages that few workers need
+    with explained():
+        from imagemill import webhooks  # it brings packages that few workers need
 
     for number in range(len(setup().webhooks)):
         current_app.send_task(
@@ -43,7 +45,8 @@ def notify(self: Task[Any, Any], number: int, event: dict[str, Any]) -> None:
 
     Its address is not in the message: it may hold a secret.
     """
-    from imagemill import webhooks
+    with explained():
+        from imagemill import webhooks
 
     here = setup()
     if number >= len(here.webhooks):

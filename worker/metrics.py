@@ -13,6 +13,7 @@ from typing import Any
 
 from celery.signals import before_task_publish, task_prerun, worker_process_shutdown
 
+from imagemill.extras import explained
 from imagemill.messages import Build, BuildReport
 from tasks.signals import (
     build_began,
@@ -38,7 +39,8 @@ class Metrics:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700, parents=True)
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-        from prometheus_client import Counter, Histogram, values
+        with explained():
+            from prometheus_client import Counter, Histogram, values
 
         # Chosen by the variable when it was imported: by Flower, a plugin of Celery's command,
         # before we are asked.
