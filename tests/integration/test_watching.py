@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import servers
-from contract.images import Pusher
+from images import Pusher
 from service import Service, service, until
 from webhook_receiver import Receiver
 
