@@ -58,6 +58,9 @@ class Client:
     `broker` and `backend` are Celery's URLs; the backend is Redis, and by default the broker.
     `key_prefix` is the workers' IMAGEMILL_KEY_PREFIX. What is not given comes from IMAGEMILL_BROKER,
     IMAGEMILL_BACKEND and IMAGEMILL_KEY_PREFIX; a URL that cannot be one is a `UserError`.
+
+    Where the workers tell tenants apart, `tenant` is the name of who asks, and `key` signs what is
+    asked for; by default those of IMAGEMILL_TENANT and IMAGEMILL_TENANT_KEY.
     """
 
     def __init__(
@@ -66,6 +69,8 @@ class Client:
         backend: str | None = None,
         *,
         key_prefix: str | None = None,
+        tenant: str | None = None,
+        key: str | None = None,
     ) -> None:
         if broker is None:
             broker = environment.variable("IMAGEMILL_BROKER")
@@ -77,6 +82,8 @@ class Client:
         self.app = Celery("imagemill-client", broker=broker, backend=backend, set_as_current=False)
         self.app.conf.update(_client_configuration(broker, key_prefix))
         self._key_prefix = key_prefix
+        self._tenant = tenant or environment.variable("IMAGEMILL_TENANT")
+        self._key = key or environment.variable("IMAGEMILL_TENANT_KEY") or ""
         self._journal = open_journal(self.app, backend, key_prefix, patience=2)
 
     def __enter__(self) -> Self:
@@ -222,9 +229,11 @@ class Client:
 
         with _reachable():
             self._journal.redis.ping()  # Celery tries for long, and then tells what it has tried
+            question = uuid.uuid4().hex
             asked: AsyncResult[Any] = self.app.send_task(
                 PLAN_UPLOAD,
-                kwargs={"request": request.dump()},
+                kwargs=self._signed(question, request),
+                task_id=question,
                 queue=LIGHT,
                 argsrepr="()",
                 kwargsrepr="{}",
@@ -296,7 +305,7 @@ class Client:
             self._journal.enter(build, State.QUEUED, time.time())
             self.app.send_task(
                 BUILD_IMAGE,
-                kwargs={"request": request.dump()},
+                kwargs=self._signed(build, request),
                 task_id=build,
                 queue=LIGHT,
                 # Build arguments are for the worker, not for whoever looks at the broker's events.
@@ -309,6 +318,14 @@ class Client:
                     "interval_max": 1,
                 },
             )
+
+    def _signed(self, task: str, request: BuildRequest) -> dict[str, Any]:
+        """The arguments of a task about a request, signed where there is a tenant."""
+        if not self._tenant:
+            return {"request": request.dump()}
+        from imagemill.tenants import signed
+
+        return signed(request.dump(), task, self._tenant, self._key)
 
     @cached_property
     def _inputs(self) -> InputRecords:

@@ -367,6 +367,7 @@ class Build(Message):
     id: BuildId
     request: BuildRequest
     started: float
+    tenant: str | None = Field(None, description="who has signed the request, if anybody has")
     deadline: float | None = None
     config: LaunchConfig | None = None
     source: str | None = Field(
