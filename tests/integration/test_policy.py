@@ -69,7 +69,7 @@ def ends(tenants: Service, tenant: str | None, key: str = "", **request: Any) ->
     return report.error.message if report.error else report.status
 
 
-def test_a_tenant_builds_what_it_may(self, tenants: Service, source: Path, registry: str) -> None:
+def test_a_tenant_builds_what_it_may(tenants: Service, source: Path, registry: str) -> None:
     destination = f"{registry}/a-x"
     ended = ends(tenants, "team-a", source=str(source), destination=destination, tags=["v1"])
     assert ended == "succeeded"
