@@ -3,41 +3,41 @@
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from celery import chain
 from celery.result import AsyncResult
 
+from benchmarks.figures import Figure, Turn, ratio, sized, turn
 from benchmarks.service import service, subfolder
 from imagemill.client import Client
 
-BUILDS = 100
+BUILDS = sized(100, 5)
 STEPS = 5
 """Tasks of a build whose image exists: build_image, load_config, hash_source, check_registry,
 report.
 """
 
-ROUNDS = 30
+ROUNDS = sized(30, 1)
 POLL = 0.005
-SINGLE = 50
+SINGLE = sized(50, 2)
 
 
-def measure() -> dict[str, float]:
+def measure() -> Iterator[tuple[str, Figure | float]]:
     """`chain_vs_bare` (a ratio of rates) and `cached_ms` (a median, in milliseconds)."""
     with tempfile.TemporaryDirectory() as folder, service(Path(folder)) as running:
         client, request = running.client, _small_project(Path(folder), running.registry)
         client.wait(client.submit(**request), timeout=120).raise_for_status()
         rounds = [
-            (_rate(lambda: _submit(client, request)), _rate(lambda: _bare(client)))
+            # A ratio of rates: the bare one's time stands first.
+            (_all(lambda: _bare(client)), _all(lambda: _submit(client, request)))
             for _ in range(ROUNDS + 1)
         ]
-        return {
-            # The first round warms up the worker's processes.
-            "chain_vs_bare": statistics.median(ours / bare for ours, bare in rounds[1:]),
-            "cached_ms": statistics.median(_single(client, request) for _ in range(SINGLE)),
-        }
+        # The first round warms up the worker's processes.
+        yield "chain_vs_bare", ratio(rounds[1:])
+        yield "cached_ms", statistics.median(_single(client, request) for _ in range(SINGLE))
 
 
 def _small_project(folder: Path, registry: str) -> dict[str, Any]:
@@ -47,15 +47,17 @@ def _small_project(folder: Path, registry: str) -> dict[str, Any]:
     return {"source": str(project), "destination": f"{registry}/bench"}
 
 
-def _rate(start: Callable[[], AsyncResult[Any]]) -> float:
-    """How many chains end per second, of BUILDS that are started at once."""
-    begun = time.perf_counter()
-    for result in [start() for _ in range(BUILDS)]:
-        # Asked for, not listened to: what Celery publishes is lost at times, and then costs
-        # seconds.
-        while not result.ready():
-            time.sleep(POLL)
-    return BUILDS / (time.perf_counter() - begun)
+def _all(start: Callable[[], AsyncResult[Any]]) -> Turn:
+    """What it takes until BUILDS chains have ended that are started at once."""
+
+    def action() -> None:
+        for result in [start() for _ in range(BUILDS)]:
+            # Asked for, not listened to: what Celery publishes is lost at times, and then costs
+            # seconds.
+            while not result.ready():
+                time.sleep(POLL)
+
+    return turn(action)
 
 
 def _submit(client: Client, request: dict[str, Any]) -> AsyncResult[Any]:
@@ -76,4 +78,4 @@ def _single(client: Client, request: dict[str, Any]) -> float:
 
 
 if __name__ == "__main__":
-    print(measure())
+    print(*measure(), sep="\n")

@@ -11,31 +11,30 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from benchmarks.figures import sized
 from imagemill import context
 from imagemill.objects import store_for
 from imagemill.ports import Quiet
 
-ROUNDS = 5
-FILES, BYTES = 20_000, 500_000_000
-LARGE_FILES, LARGE_BYTES = 4_000, 2_000_000_000
+ROUNDS = sized(5, 1)
+FILES, BYTES = sized(20_000, 200), sized(500_000_000, 1_000_000)
+LARGE_FILES, LARGE_BYTES = sized(4_000, 100), sized(2_000_000_000, 1_000_000)
 
 MIB = 1 << 20
 
 
-def measure() -> dict[str, float]:
+def measure() -> Iterator[tuple[str, float]]:
     """`hash_vs_sha256` and `pack_vs_tar_pigz`: ratios of times; `pack_rss_mb`: MiB."""
     with tempfile.TemporaryDirectory() as folder:
         source = generate(Path(folder) / "source", FILES, BYTES)
-        figures = {
-            "hash_vs_sha256": hash_vs_sha256(source),
-            "pack_vs_tar_pigz": pack_vs_tar_pigz(source),
-        }
+        yield "hash_vs_sha256", hash_vs_sha256(source)
+        yield "pack_vs_tar_pigz", pack_vs_tar_pigz(source)
     with tempfile.TemporaryDirectory() as folder:
         source = generate(Path(folder) / "source", LARGE_FILES, LARGE_BYTES)
-        return {**figures, "pack_rss_mb": pack_rss_mb(source, Path(folder) / "contexts")}
+        yield "pack_rss_mb", pack_rss_mb(source, Path(folder) / "contexts")
 
 
 def hash_vs_sha256(source: Path) -> float:
@@ -128,5 +127,5 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         print(store(Path(sys.argv[1]), sys.argv[2]))
     else:
-        for key, value in measure().items():
+        for key, value in measure():
             print(f"{key} {value:.2f}")

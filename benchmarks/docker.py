@@ -13,30 +13,29 @@ is in use. So memory is touched before each of them.
 import mmap
 import os
 import random
-import statistics
 import subprocess
 import tempfile
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import servers
+from benchmarks.figures import Figure, Turn, ratio, sized, turn
 from benchmarks.service import service, subfolder
 from imagemill.client import Client
 
-ROUNDS = 9
-MODULES, MODULE_BYTES = 300, 20_000
-WEIGHTS, WEIGHTS_BYTES = 4, 23_500_000
+ROUNDS = sized(9, 1)
+MODULES, MODULE_BYTES = sized(300, 10), 20_000
+WEIGHTS, WEIGHTS_BYTES = 4, sized(23_500_000, 50_000)
 
-TOUCHED_BYTES = 1 << 30
+TOUCHED_BYTES = sized(1 << 30, 1 << 20)
 """More than either side writes: the context, its layer, and what the registry stores."""
 
 Deliver = Callable[[Path, str], object]
 """Builds the image of a folder and pushes it under a reference."""
 
 
-def measure() -> dict[str, float]:
+def measure() -> dict[str, Figure]:
     """`docker_vs_cli`: a ratio of times."""
     with tempfile.TemporaryDirectory() as folder, service(Path(folder)) as running:
         place, registry = Path(folder), running.registry
@@ -45,14 +44,11 @@ def measure() -> dict[str, float]:
         rounds = [
             (cold(ours, place, registry), cold(by_hand, place, registry)) for _ in range(ROUNDS)
         ]
-        return {
-            "docker_vs_cli": statistics.median(one for one, _ in rounds)
-            / statistics.median(two for _, two in rounds)
-        }
+        return {"docker_vs_cli": ratio(rounds)}
 
 
-def cold(deliver: Deliver, place: Path, registry: str) -> float:
-    """Seconds for a context that nobody has seen before; what is still to be written to disk is
+def cold(deliver: Deliver, place: Path, registry: str) -> Turn:
+    """What it takes for a context that nobody has seen before; what is still to be written to disk is
     written first.
 
     The project stays until the end: ext4 is slow to create files for some seconds after many were
@@ -62,9 +58,7 @@ def cold(deliver: Deliver, place: Path, registry: str) -> float:
     generate(project, project.name)
     os.sync()
     touch_memory()
-    begun = time.perf_counter()
-    deliver(project, f"{registry}/bench/{project.name}:1")
-    return time.perf_counter() - begun
+    return turn(lambda: deliver(project, f"{registry}/bench/{project.name}:1"))
 
 
 def touch_memory() -> None:

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import psutil
 
 import servers
+from benchmarks.figures import sized
 from benchmarks.service import ROOT, subfolder, worker
 from imagemill.client import Client
 from imagemill.reference import ImageReference
@@ -30,9 +31,9 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/contract")]
 from images import Pusher  # noqa: E402
 from kubernetes_server import KubernetesServer  # noqa: E402
 
-POOL = 200
-SINGLE = 15
-LINES = 500
+POOL = sized(200, 5)
+SINGLE = sized(15, 2)
+LINES = sized(500, 50)
 BATCH = 50
 TIMEOUT = 300.0
 SAMPLE = 0.1

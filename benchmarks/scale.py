@@ -20,11 +20,12 @@ import psutil
 from redis import Redis
 
 from benchmarks.chain import _small_project
+from benchmarks.figures import sized
 from benchmarks.service import ROOT, service
 from imagemill.client import Client
 
 PAGE = ROOT / "docs/scale.md"
-BUILDS = 200
+BUILDS = sized(200, 10)
 """Builds of an existing image over which costs are averaged."""
 
 

@@ -21,6 +21,7 @@ class Service:
     client: Client
     registry: str
     engine: str
+    broker: str
 
 
 @contextmanager
@@ -32,7 +33,7 @@ def service(folder: Path) -> Iterator[Service]:
         broker = stack.enter_context(servers.redis_server(subfolder(folder, "redis")))
         docker = {"IMAGEMILL_DOCKER_HOST": engine, "IMAGEMILL_DOCKER_CLI": servers.docker_cli()}
         stack.enter_context(worker(folder, broker, "imagemill,imagemill.docker", docker))
-        yield Service(Client(broker), registry, engine)
+        yield Service(Client(broker), registry, engine, broker)
 
 
 @contextmanager

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SIZE = 2_000_000_000
-ROUNDS = 2
+from benchmarks.figures import sized
+
+SIZE = sized(2_000_000_000, 20_000_000)
+ROUNDS = sized(2, 1)
 MIB = 1 << 20
 NAME = "context.tar.gz"
 REGION = "us-east-1"

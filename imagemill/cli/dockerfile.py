@@ -31,6 +31,7 @@ def dockerfile(
     base_image: str | None,
     accelerator: str | None,
     entrypoint: tuple[str, ...] | None,
+    system_packages: tuple[str, ...],
     uv: str | None,
     cache_mounts: bool | None,
     config: str | None,
@@ -42,8 +43,10 @@ def dockerfile(
     pyproject.toml, setup.py, setup.cfg or a script alone. A Dockerfile that SRC has already is not
     looked at.
     """
+    from imagemill.cli import terminal
     from imagemill.cli.requests import check_config
     from imagemill.cli.sources import fetched
+    from imagemill.context.dockerfile import OTHER_NAMES
     from imagemill.dockerfile import generate
 
     builder = check_config(config, default_config).config.builder
@@ -52,8 +55,18 @@ def dockerfile(
         base_image,
         accelerator,
         entrypoint,
+        system_packages=system_packages,
+        index=builder.package_index,
         cache_mounts=builder.type != "kaniko" if cache_mounts is None else cache_mounts,
         uv=uv or builder.uv_image or generate.UV,
     )
     with fetched(source) as folder:
-        click.echo(generate.generate(folder, wishes), nl=False)
+        names = () if (folder / "Dockerfile").exists() or wishes.named else OTHER_NAMES
+        if other := next((name for name in names if (folder / name).is_file()), None):
+            terminal.say(f"The source has no Dockerfile: it is built by its {other}")
+            click.echo((folder / other).read_bytes(), nl=False)
+            return
+        made = wishes.generated(folder)
+        click.echo(made.dockerfile, nl=False)
+        for warning in made.warnings:
+            terminal.warn(warning)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from imagemill.context.dockerfile import OTHER_NAMES
 from imagemill.context.manifest import Manifest
 from imagemill.text import amount
 
@@ -41,8 +42,9 @@ _LARGE_ONLY = frozenset(name.encode() for name in _DATA)
 
 
 def costs(manifest: Manifest) -> tuple[str, ...]:
-    """Return a warning, if there is need of one: what counts in the hash and is seldom meant, how
-    much of it there is, and what to write into `.dockerignore`.
+    """Return the warnings that a source gives cause for: what its generated Dockerfile leaves out,
+    and what counts in the hash and is seldom meant, how much of it there is, and what to write into
+    `.dockerignore`.
     """
     files: dict[bytes, int] = {}
     sizes: dict[bytes, int] = {}
@@ -58,7 +60,7 @@ def costs(manifest: Manifest) -> tuple[str, ...]:
         and not (name in _TOP and name + b"/__init__.py" in packages)
     ]
     if not told:
-        return ()
+        return manifest.warnings
     what = ", ".join(
         f"{name.decode()} ({files[name]:,} {'file' if files[name] == 1 else 'files'},"
         f" {amount(sizes[name])})"
@@ -66,6 +68,7 @@ def costs(manifest: Manifest) -> tuple[str, ...]:
     )
     lines = " ".join(_LINES[name] for name in told)
     return (
+        *manifest.warnings,
         f"The source has {what} in it: that is part of its hash, and goes to the builder each time;"
         f" to leave it out, write into .dockerignore, a line each: {lines}",
     )
@@ -81,7 +84,13 @@ def notes(manifest: Manifest) -> tuple[str, ...]:
         "The source has no Dockerfile: it is built by a generated one (`imagemill dockerfile SRC`"
         " shows it)"
     )
-    return (left_out,) * manifest.without_git + (generated,) * manifest.dockerfile.generated
+    by_another = f"The source has no Dockerfile: it is built by its {manifest.dockerfile.path}"
+    other = manifest.dockerfile.path in OTHER_NAMES
+    return (
+        (left_out,) * manifest.without_git
+        + (generated,) * manifest.dockerfile.generated
+        + (by_another,) * other
+    )
 
 
 def _named(path: bytes) -> bytes | None:

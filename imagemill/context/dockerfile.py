@@ -25,6 +25,9 @@ from imagemill.files.tree import open_below, shown
 from imagemill.ports import Quiet
 
 _DEFAULT = "Dockerfile"
+OTHER_NAMES = ("Dockerfile.wandb", "Containerfile")
+"""What other tools take by itself, the W&B agent and Podman: where there is no `Dockerfile`."""
+
 _MAX_SIZE = 4 << 20
 _DESCRIBING = (b"pyproject.toml", b"setup.py", b"setup.cfg")
 """What says how a project gets its version."""
@@ -48,6 +51,8 @@ class Recipe(NamedTuple):
     """
     git: bool = False
     """Whether the build reads `.git`, which is no part of a source otherwise."""
+    warnings: tuple[str, ...] = ()
+    """What whoever builds it should know."""
     without_git: bool = False
     """Whether there is one that is left out though no ignore file says so."""
 
@@ -58,6 +63,8 @@ class Generated(NamedTuple):
     dockerfile: bytes
     ignore: bytes
     """What is to be ignored where the source has no ignore file."""
+    warnings: tuple[str, ...] = ()
+    """What the project declares and the image is without."""
 
 
 class Generator(Protocol):
@@ -73,9 +80,15 @@ class Generator(Protocol):
         """
 
 
-Choice = str | Generator | None
-"""The path of a Dockerfile within the source; or what makes one if the source has none; or
-neither.
+class Given(NamedTuple):
+    """A Dockerfile that lies elsewhere than in the source."""
+
+    text: str
+
+
+Choice = str | Given | Generator | None
+"""The path of a Dockerfile within the source; or its text; or what makes one if the source has
+none; or nothing.
 """
 
 
@@ -87,27 +100,23 @@ def find(root: bytes, top: int, dockerfile: Choice) -> Recipe:
     outside the source, or if there is none; then the error lists those that may have been meant. If
     there is nothing that could have been meant, a generator makes one.
     """
+    read = _Reader(root, top)
+    if isinstance(dockerfile, Given):
+        return _recipe(read, top, _DEFAULT, dockerfile.text.encode())
     path, generator = (dockerfile, None) if isinstance(dockerfile, str) else (_DEFAULT, dockerfile)
-    path, read = _inside(path), _Reader(root, top)
+    path = _inside(path)
     content = read.file(path)
     if content is None and posixpath.basename(path) == _DEFAULT:
         content = read.file(posixpath.join(posixpath.dirname(path), _DEFAULT.lower()))
+    if content is None and not isinstance(dockerfile, str):
+        found = ((name, read.file(name)) for name in OTHER_NAMES)
+        path, content = next(
+            ((name, text) for name, text in found if text is not None), (path, None)
+        )
     if content is not None:
         if generator and generator.named:
             raise _for_nothing(path, generator.named)
-        text = decoded(content, path) if is_marked(content) else content.decode(errors="replace")
-        if "\0" in text:
-            decoded(content, path)  # says what is wrong
-        ignore, there = _ignore(read, path), _has_git(top)
-        git = ignore.asks_for_git or (there and _reads_git(top, text))
-        return Recipe(
-            path,
-            text.encode() if is_marked(content) else content,
-            ignore,
-            files=read.found,
-            git=git,
-            without_git=there and not git and not ignore.match(GIT, ignore.at_top)[0],
-        )
+        return _recipe(read, top, path, content)
     candidates = _candidates(top, path)
     if generator is None or candidates:
         raise _missing(path, candidates)
@@ -120,6 +129,25 @@ def find(root: bytes, top: int, dockerfile: Choice) -> Recipe:
         generated=True,
         files=read.found,
         git=ignore.asks_for_git,
+        warnings=made.warnings,
+    )
+
+
+def _recipe(read: "_Reader", top: int, path: str, content: bytes) -> Recipe:
+    """The recipe of a source with this Dockerfile."""
+    text = content.decode(errors="replace")
+    if is_marked(content) or "\0" in text:
+        text = decoded(content, path)
+        content = text.encode()
+    ignore, there = _ignore(read, path), _has_git(top)
+    git = ignore.asks_for_git or (there and _reads_git(top, text))
+    return Recipe(
+        path,
+        content,
+        ignore,
+        files=read.found,
+        git=git,
+        without_git=there and not git and not ignore.match(GIT, ignore.at_top)[0],
     )
 
 

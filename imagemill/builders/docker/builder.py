@@ -8,8 +8,8 @@ folder of the build's own, so nobody is logged in on the host.
 import hashlib
 import json
 import math
+import shutil
 import socket
-import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,9 +31,11 @@ from imagemill.builders.docker.cli import (
     run,
 )
 from imagemill.builders.docker.failures import Evidence, bare, explain, is_solving, locate
+from imagemill.builders.docker.job_folder import job_folder, note_tags, remove_dead
 from imagemill.builders.docker.progress import BuildLog, ClassicLog
 from imagemill.builders.docker.push import PushLog, push_failure
 from imagemill.context import CONTEXT, DOCKERFILE
+from imagemill.dockerfile.generate.render import SHARED
 from imagemill.dockerfile.images import images as named_images
 from imagemill.errors import ImagemillError, OperatorError, PermissionDenied, UserError
 from imagemill.messages import State
@@ -73,22 +75,40 @@ class DockerBuilder:
     ) -> str:
         """See `Builder.build`. No tag is left in the engine; BuildKit's cache keeps the layers."""
         place = self._place
-        cli = choose(place.docker_cli, path_of(place.environment), place.docker_config.folder)
-        if cli is None:
-            raise no_cli("There is no docker command on the worker")
-        endpoint = find_endpoint(
-            cli.path, place.docker_host, place.environment, place.docker_config.folder
-        )
-        with tempfile.TemporaryDirectory(prefix="docker-", dir=place.scratch) as folder:
-            source = context.folder(Path(folder) / "source", progress)
-            job = _Job(inputs, registry, progress, place, cli, endpoint, Path(folder), source)
+        cli, endpoint = self._reach()
+        self._clear_dead(cli, endpoint)
+        with job_folder(place.scratch) as folder:
+            source = context.folder(folder / "source", progress)
+            job = _Job(inputs, registry, progress, place, cli, endpoint, folder, source)
+            note_tags(folder, (job.held,))
             with job.cleared():
                 job.build()
                 progress.enter(State.PUSHING)
                 return job.push()
 
     def discard(self, build: str) -> None:
-        """See `Builder.discard`: a build ends with the docker command, and that with its worker."""
+        """See `Builder.discard`: a build ends with the docker command, and that with its worker;
+        what is left are credentials, and the tag that held the image.
+        """
+        if any(self._place.scratch.glob("docker-*")):
+            self._clear_dead(*self._reach())
+
+    def _reach(self) -> tuple[Cli, Endpoint]:
+        """The docker command, and the engine that it reaches."""
+        place = self._place
+        cli = choose(place.docker_cli, path_of(place.environment), place.docker_config.folder)
+        if cli is None:
+            raise no_cli("There is no docker command on the worker")
+        endpoint = find_endpoint(
+            cli.path, place.docker_host, place.environment, place.docker_config.folder
+        )
+        return cli, endpoint
+
+    def _clear_dead(self, cli: Cli, endpoint: Endpoint) -> None:
+        """Remove what builds have left whose worker has died, of all builds on this node."""
+        if tags := remove_dead(self._place.scratch):
+            variables = {**self._place.environment, **endpoint.environment}
+            ask([cli.path, "rmi", *tags], variables)
 
 
 @dataclass(frozen=True)
@@ -137,7 +157,7 @@ class _Job:
             *self._flags(),
         ]
         command += [
-            f"--file={self.source / DOCKERFILE}",
+            f"--file={self._file()}",
             f"--tag={self.inputs.image}",
             f"--tag={self.held}",
         ]
@@ -195,6 +215,16 @@ class _Job:
             for line in said.splitlines():
                 if "No such image" not in line:  # a build that has failed has left none
                     self.progress.log(f"Could not clear up in the Docker engine: {line}")
+
+    def _file(self) -> Path:
+        """The Dockerfile; one that mounts shared caches, with caches of the build's own place."""
+        given, own = self.source / DOCKERFILE, self.folder / DOCKERFILE
+        text, shared = given.read_bytes(), SHARED.encode()
+        if shared not in text:
+            return given
+        own.write_bytes(text.replace(shared, f"id=imagemill-{self.inputs.cache}-".encode()))
+        shutil.copyfile(f"{given}.dockerignore", f"{own}.dockerignore")
+        return own
 
     @property
     def _dockerfile(self) -> str:

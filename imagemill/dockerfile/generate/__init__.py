@@ -7,13 +7,14 @@ has the same source hash everywhere.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
 from imagemill.config.model import Builder
-from imagemill.context import Generated
+from imagemill.context import Generated, Given
 from imagemill.dockerfile.generate import entrypoint, install, python, render
+from imagemill.dockerfile.generate.indexes import Place
 from imagemill.dockerfile.generate.install import Install
 from imagemill.dockerfile.generate.project import IGNORE, Project
 from imagemill.errors import UserError
@@ -52,6 +53,10 @@ class Wishes:
     """The command, word by word."""
     cache_mounts: bool = True
     """Whether the builder has BuildKit's cache mounts; otherwise nothing is kept in caches."""
+    system_packages: tuple[str, ...] = ()
+    """Packages that apt installs."""
+    index: str | None = None
+    """The package index that is asked in place of PyPI, where the project names none."""
     uv: str = UV
     """An image that has uv, `pip` to install it by the base image's own pip, or `base` if that has
     it already.
@@ -65,15 +70,17 @@ class Wishes:
             "the base image": self.base,
             "the accelerator": self.accelerator,
             "the entrypoint": self.entrypoint,
+            "the system packages": self.system_packages,
         }
         return tuple(name for name, value in asked.items() if value)
 
     def generated(self, root: Path) -> Generated:
         """See `Generator.generated`."""
-        return Generated(generate(root, self).encode(), IGNORE)
+        made, warnings = _told(root, self)
+        return Generated(made.encode(), IGNORE, warnings)
 
 
-def chosen(request: BuildRequest, builder: Builder) -> str | Wishes:
+def chosen(request: BuildRequest, builder: Builder) -> str | Given | Wishes:
     """The Dockerfile of a request: the path of one, or how it is to be generated if the source has
     none.
     """
@@ -82,17 +89,23 @@ def chosen(request: BuildRequest, builder: Builder) -> str | Wishes:
         request.base_image,
         request.accelerator,
         request.entrypoint,
-        cache_mounts=builder.type != "kaniko",
+        system_packages=request.system_packages,
+        index=builder.package_index,
+        cache_mounts=builder.cache_mounts is not False and builder.type != "kaniko",
         uv=builder.uv_image or UV,
     )
-    if request.dockerfile is None:
+    if request.dockerfile is None and request.dockerfile_text is None:
         return wishes
+    if request.dockerfile is not None and request.dockerfile_text is not None:
+        raise UserError("Both the Dockerfile's path and its text are given", "give one of them")
     if wishes.named:
         raise UserError(
             f"Both a Dockerfile and {' and '.join(wishes.named)} are given: a Dockerfile knows nothing of them",
             "give the one or the other",
         )
-    return request.dockerfile
+    if request.dockerfile_text is not None:
+        return Given(request.dockerfile_text)
+    return request.dockerfile or wishes
 
 
 def generate(root: Path, wishes: Wishes) -> str:
@@ -101,6 +114,11 @@ def generate(root: Path, wishes: Wishes) -> str:
     `UserError` if none can be generated, and says what was looked for; or if what the project or
     the request says cannot be read or contradicts itself, with file and line.
     """
+    return _told(root, wishes)[0]
+
+
+def _told(root: Path, wishes: Wishes) -> tuple[str, tuple[str, ...]]:
+    """The Dockerfile, and what the project declares and the image is without."""
     try:
         return _generated(Project(root), wishes)
     except RecursionError:
@@ -110,16 +128,35 @@ def generate(root: Path, wishes: Wishes) -> str:
         ) from None
 
 
-def _generated(project: Project, wishes: Wishes) -> str:
-    found = install.find(project)
+def _generated(project: Project, wishes: Wishes) -> tuple[str, tuple[str, ...]]:
+    found = _wished(install.find(project), wishes)
     _check_known(project, found, wishes)
     entry = entrypoint.find(project, found, wishes.entrypoint)
     script = next((word for word in entry.command if project.has(word)), "")
     found = install.for_script(project, found, script)
     chosen = python.choose(project, wishes.python, found.python)
     if found.conda and found.conda.has_python and wishes.python is None:
-        return render.render(_image(wishes, found, chosen), None, found, entry)
-    return render.render(_image(wishes, found, chosen), chosen, found, entry)
+        return render.render(_image(wishes, found, chosen), None, found, entry), found.warnings
+    return render.render(_image(wishes, found, chosen), chosen, found, entry), found.warnings
+
+
+def _wished(found: Install, wishes: Wishes) -> Install:
+    """With what the request and the config add to what the project says."""
+    given = [install.system_package(name, "the request") for name in wishes.system_packages]
+    found = replace(found, system=tuple(dict.fromkeys((*found.system, *given))))
+    if wishes.index is None or found.own_index or not (found.commands or found.project):
+        return found
+    if found.uv_project or "poetry.lock" in found.found:
+        lock = found.found[-1]
+        return replace(
+            found,
+            warnings=(
+                *found.warnings,
+                f"builder.package-index is not asked: {lock} says where packages come from",
+            ),
+        )
+    place = Place(wishes.index, "builder.package-index").check()
+    return replace(found, places=(*found.places, place), index=wishes.index)
 
 
 def _check_known(project: Project, found: Install, wishes: Wishes) -> None:

@@ -29,6 +29,8 @@ _TELLING = (
 _NEVER = re.compile(r"(?:setup|conftest|noxfile|fabfile|_?version|test_.*|.*_test|__init__)\.py")
 _TESTS = frozenset({"test", "tests", "docs", "examples", "benchmarks"})
 _MAX_SHOWN = 10
+_FOR_A_SHELL = re.compile(r"[$`|&;<>*?~(){}\\]|^\w+=")
+_SEVERAL = re.compile(r"[|&;(){}]|^\w+=")
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,13 @@ def find(project: Project, install: Install, wish: tuple[str, ...] | None) -> En
     """The entry point; `UserError` if there is none, or more than one that could be meant."""
     if wish is not None:
         return _wished(project, wish)
-    for candidates in (_console_scripts(install), _packages(project, install), _scripts(project)):
+    for candidates in (
+        _mlproject(install),
+        _procfile(project),
+        _console_scripts(install),
+        _packages(project, install),
+        _scripts(project),
+    ):
         if len(candidates) == 1:
             return candidates[0]
         if candidates:
@@ -58,6 +66,35 @@ def _wished(project: Project, wish: tuple[str, ...]) -> EntryPoint:
         # A script alone need not be executable, nor say what runs it.
         return EntryPoint(("python", *wish), "as requested")
     return EntryPoint(wish, "as requested")
+
+
+def _mlproject(install: Install) -> list[EntryPoint]:
+    return [EntryPoint(install.entry, "main of MLproject")] if install.entry else []
+
+
+def _procfile(project: Project) -> list[EntryPoint]:
+    """What a Procfile runs, its `web` before others:
+    https://devcenter.heroku.com/articles/procfile.
+    """
+    if not project.has("Procfile"):
+        return []
+    lines = re.findall(r"(?m)^([A-Za-z0-9_-]+):[ \t]*(\S.*)$", project.text("Procfile"))
+    kinds = {kind: command.strip() for kind, command in lines if kind not in ("release", "console")}
+    if "web" in kinds:
+        kinds = {"web": kinds["web"]}
+    return [
+        EntryPoint(_shell(command), f"{kind} of the Procfile") for kind, command in kinds.items()
+    ]
+
+
+def _shell(command: str) -> tuple[str, ...]:
+    """The words of a command; where it takes a shell to know them, the shell with it."""
+    if not _FOR_A_SHELL.search(command):
+        try:
+            return tuple(shlex.split(command))
+        except ValueError:
+            pass
+    return ("/bin/sh", "-c", command if _SEVERAL.search(command) else f"exec {command}")
 
 
 def _console_scripts(install: Install) -> list[EntryPoint]:
@@ -93,10 +130,14 @@ def _scripts(project: Project) -> list[EntryPoint]:
 
 
 def _is_run(project: Project, path: str) -> bool:
-    """Whether the script has the usual `if __name__ == "__main__"`."""
-    tests = [
-        node.test for node in static_metadata.parsed(project, path).body if isinstance(node, ast.If)
-    ]
+    """Whether the script has the usual `if __name__ == "__main__"`; what is not Python as we know
+    it (that of Python 2, say) is no entry.
+    """
+    try:
+        body = static_metadata.parsed(project, path).body
+    except UserError:
+        return False
+    tests = [node.test for node in body if isinstance(node, ast.If)]
     return any(isinstance(test, ast.Compare) and "__main__" in ast.unparse(test) for test in tests)
 
 
@@ -118,6 +159,13 @@ def _nothing(project: Project) -> UserError:
         }
     )
     below = [folder for folder in elsewhere if folder][:_MAX_SHOWN]
+    notebooks = [path for path in project.files if path.endswith(".ipynb")][:_MAX_SHOWN]
+    if notebooks and not below:
+        run = f"jupyter nbconvert --to notebook --execute {notebooks[0]}"
+        return UserError(
+            f"There is nothing to run but notebooks: {', '.join(notebooks)}",
+            f"say what the image runs, such as {run}, with jupyter among its requirements",
+        )
     return UserError(
         "There is nothing at the top of the source to run: neither a console script, nor a package with __main__.py, "
         f"nor a script such as {', '.join(_TELLING)}",

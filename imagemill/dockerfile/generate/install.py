@@ -6,13 +6,14 @@ The first that finds its file decides. A lock comes before what it was made from
 https://repo2docker.readthedocs.io/en/latest/configuration/).
 """
 
+import json
 import re
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from imagemill.dockerfile.generate import static_metadata
+from imagemill.dockerfile.generate import named_files, static_metadata
 from imagemill.dockerfile.generate.indexes import Place
 from imagemill.dockerfile.generate.project import Project, line_of, strings, table
 from imagemill.dockerfile.generate.python import Constraint, constraint, poetry_constraint
@@ -25,9 +26,11 @@ PYPROJECT = "pyproject.toml"
 PROJECT_FILES = (
     "uv.lock",
     "poetry.lock",
+    "pylock.toml",
     PYPROJECT,
     "environment.yml",
     "requirements.txt",
+    "Pipfile.lock",
     "setup.py",
     "setup.cfg",
 )
@@ -35,6 +38,12 @@ PROJECT_FILES = (
 
 _POETRY = (((3, 10), "2.5.1"), ((3, 9), "2.2.1"), ((3, 8), "1.8.5"))
 """The oldest Python that a version of Poetry runs on, and the version."""
+
+_PYLOCK, _PIPFILE_LOCK = "pylock.toml", "Pipfile.lock"
+_PYPI = "https://pypi.org/simple"
+_SYSTEM_PACKAGE = re.compile(
+    r"[a-z0-9][a-z0-9+.-]+(?::[a-z0-9]+)?(?:=[A-Za-z0-9.+:~-]+)?", re.ASCII
+)
 
 _VERSIONED_BY_GIT = ("setuptools-scm", "hatch-vcs")
 _VERSION = "SETUPTOOLS_SCM_PRETEND_VERSION=0.0.0"
@@ -65,6 +74,18 @@ class Install:
     name: str = ""
     conda: "Conda | None" = None
     uv_project: bool = False
+    own_index: bool = False
+    """Whether the project says where packages come from in place of PyPI."""
+    index: str | None = None
+    """The package index that is asked in place of PyPI."""
+    entry: tuple[str, ...] = ()
+    """What an `MLproject` runs."""
+    system: tuple[str, ...] = ()
+    """Packages of the system, by apt's names."""
+    last: str = ""
+    """A script that is run when all is there."""
+    warnings: tuple[str, ...] = ()
+    """What the project declares and the image is without."""
 
 
 @dataclass(frozen=True)
@@ -78,16 +99,15 @@ def find(project: Project) -> Install:
     """How this project is to be installed; `UserError` if what it says about it cannot be read or
     used.
     """
-    for kind in _KINDS:
-        found = kind(project)
-        if found is not None:
-            return found
-    if project.has("Pipfile"):
+    found = next((each for kind in _KINDS if (each := kind(project)) is not None), Install(()))
+    system, last = _apt(project), _in_binder(project, "postBuild") or ""
+    unused = named_files.not_used(project, found.found, found.copied)
+    if unused and not found.found:
         raise UserError(
-            "The source has a Pipfile, which we do not read",
-            "run `pipenv requirements > requirements.txt` and add that, or write a Dockerfile",
+            f"The project declares dependencies that nothing here reads: {'; '.join(unused)}",
+            "do what is said there, or add a requirements.txt or a Dockerfile",
         )
-    return Install(())
+    return replace(found, system=system[0], last=last, warnings=unused)
 
 
 def for_script(project: Project, install: Install, path: str) -> Install:
@@ -167,19 +187,158 @@ def _poetry(project: Project) -> Install | None:
     )
 
 
-def _conda(project: Project) -> Install | None:
-    path = next(
-        (name for name in ("environment.yml", "environment.yaml") if project.has(name)), None
-    )
-    if path is None:
+def _mlproject(project: Project) -> Install | None:
+    """What MLflow runs: https://mlflow.org/docs/latest/ml/projects/."""
+    if not project.has("MLproject"):
         return None
+    document = project.yaml("MLproject")
+    settings = document if isinstance(document, dict) else {}
+    entry = _mlflow_entry(settings)
+    if isinstance(path := settings.get("conda_env"), str):
+        found = _from_environment(project, project.within(path, "MLproject: conda_env"))
+    elif isinstance(path := settings.get("python_env"), str):
+        found = _from_python_env(project, project.within(path, "MLproject: python_env"))
+    else:
+        return None
+    return replace(found, found=(*found.found, "MLproject"), entry=entry)
+
+
+def _mlflow_entry(settings: dict[str, Any]) -> tuple[str, ...]:
+    """The command of the entry point `main`, with the defaults of its parameters; none if they
+    have no defaults.
+    """
+    points = settings.get("entry_points")
+    main = points.get("main") if isinstance(points, dict) else None
+    command = main.get("command") if isinstance(main, dict) else None
+    if not isinstance(main, dict) or not isinstance(command, str):
+        return ()
+    for name, said in (main.get("parameters") or {}).items():
+        default = said.get("default") if isinstance(said, dict) else None
+        if default is not None:
+            command = command.replace(f"{{{name}}}", str(default))
+    try:
+        return () if "{" in command else tuple(shlex.split(command))
+    except ValueError:
+        return ()
+
+
+def _from_python_env(project: Project, path: str) -> Install:
+    """MLflow's `python_env.yaml`: lines of a requirements file, and a version of Python."""
+    document = project.yaml(path)
+    settings = document if isinstance(document, dict) else {}
+    lines = strings(settings.get("dependencies", []), f"{path}: dependencies")
+    included = [line.split()[-1] for line in lines if line.startswith("-r ")]
+    found = Requirements()
+    for line in lines:
+        found.line(project, line, f"{path}:{line_of(project.text(path), line)}")
+    words = [word for line in lines if not line.startswith("-r ") for word in (line,)]
+    files = [word for file in included for word in ("--requirement", file)]
+    python = settings.get("python")
+    return Install(
+        (path, *found.files),
+        (*found.files, *found.paths),
+        (("uv", "pip", "install", *words, *files, *found.flags),) if lines else (),
+        python=constraint(f"=={python}", path) if python else None,
+        places=tuple(found.places),
+        git=any(place.is_git for place in found.places),
+        own_index=found.own_index,
+    )
+
+
+def _pylock(project: Project) -> Install | None:
+    """A lock of any installer: https://packaging.python.org/en/latest/specifications/pylock-toml/."""
+    if not project.has(_PYLOCK):
+        return None
+    document = project.toml(_PYLOCK)
+    packages = [each for each in document.get("packages", []) if isinstance(each, dict)]
+    local, places = [], []
+    for package in packages:
+        for kind in ("directory", "archive", "vcs"):
+            said = package.get(kind)
+            where = f"{_PYLOCK}:{line_of(project.text(_PYLOCK), str(package.get('name')))}"
+            if not isinstance(said, dict):
+                continue
+            if isinstance(path := said.get("path"), str):
+                local.append(project.local(path, where))
+            elif isinstance(url := said.get("url"), str):
+                places.append(Place(f"git+{url}" if kind == "vcs" else url, where).check())
+    whole = _whole_project(project)
+    python = document.get("requires-python")
+    early = "./" not in local
+    command = ("uv", "pip", "install", "--requirement", _PYLOCK)
+    return Install(
+        (_PYLOCK, *(whole.found if whole.project else ())),
+        (_PYLOCK, *local) if early else (),
+        (command,) if early else (),
+        whole.project if early else command,
+        python=constraint(python, _PYLOCK) if isinstance(python, str) else whole.python,
+        places=(*places, *whole.places),
+        git=whole.git or any(place.is_git for place in places),
+        scripts=whole.scripts,
+        name=whole.name,
+        own_index=True,
+    )
+
+
+def _pipenv(project: Project) -> Install | None:
+    """Pipenv's lock: https://pipenv.pypa.io/en/latest/pipfile.html."""
+    if not project.has(_PIPFILE_LOCK):
+        return None
+    try:
+        document = json.loads(project.text(_PIPFILE_LOCK))
+        packages = document["default"]
+        listed = tuple(_locked(name, said) for name, said in sorted(packages.items()))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise UserError(
+            f"{_PIPFILE_LOCK}: this is no lock of Pipenv", "run `pipenv lock`"
+        ) from None
+    if other := next((name for name, said in packages.items() if "version" not in said), None):
+        raise UserError(
+            f"{_PIPFILE_LOCK}:{line_of(project.text(_PIPFILE_LOCK), other)}: {other} is from"
+            " elsewhere than an index",
+            "run `pipenv requirements > requirements.txt` and add that",
+        )
+    meta = document.get("_meta", {})
+    urls = [each["url"] for each in meta.get("sources", []) if isinstance(each, dict)]
+    places = [Place(url, _PIPFILE_LOCK).check() for url in urls if url != _PYPI]
+    version = meta.get("requires", {}).get("python_version")
+    indexes = [word for place in places for word in ("--index", place.url)]
+    return Install(
+        (_PIPFILE_LOCK,),
+        (),
+        (("uv", "pip", "install", *listed, *indexes),) if listed else (),
+        python=constraint(f"=={version}.*", _PIPFILE_LOCK) if version else None,
+        places=tuple(places),
+        own_index=bool(places),
+    )
+
+
+def _locked(name: str, said: dict[str, Any]) -> str:
+    """One package of Pipenv's lock as a requirement."""
+    extras = f"[{','.join(said['extras'])}]" if said.get("extras") else ""
+    markers = f" ; {said['markers']}" if said.get("markers") else ""
+    return check(f"{name}{extras}{said.get('version', '')}{markers}", _PIPFILE_LOCK)
+
+
+def _conda(project: Project) -> Install | None:
+    names = ("environment.yml", "environment.yaml", "conda.yaml", "conda.yml")
+    path = next((found for name in names if (found := _in_binder(project, name))), None)
+    return _from_environment(project, path) if path else None
+
+
+def _named_environment(project: Project) -> Install | None:
+    path = named_files.environment(project)
+    return _from_environment(project, path) if path else None
+
+
+def _from_environment(project: Project, path: str) -> Install:
     document = project.yaml(path)
     listed = document.get("dependencies") if isinstance(document, dict) else None
     if not isinstance(listed, list):
         raise UserError(
             f"{path}: it has no list of dependencies", "write `dependencies:` and a list below it"
         )
-    requirements = Requirements()
+    requirements = Requirements(pip=True)
     names = [
         re.split(r"[\s=<>!~\[]", each.rpartition("::")[2], maxsplit=1)[0]
         for each in listed
@@ -195,15 +354,18 @@ def _conda(project: Project) -> Install | None:
         places=tuple(requirements.places),
         git=any(place.is_git for place in requirements.places),
         conda=Conda("python" in names),
+        own_index=requirements.own_index,
     )
 
 
 def _requirements(project: Project) -> Install | None:
-    return (
-        _from_requirements(project, ("requirements.txt",))
-        if project.has("requirements.txt")
-        else None
-    )
+    path = _in_binder(project, "requirements.txt")
+    return _from_requirements(project, (path,)) if path else None
+
+
+def _named_requirements(project: Project) -> Install | None:
+    path = named_files.requirements(project)
+    return _from_requirements(project, (path,)) if path else None
 
 
 def _pyproject(project: Project) -> Install | None:
@@ -280,12 +442,17 @@ def _setup(project: Project) -> Install | None:
 
 
 _KINDS: tuple[Callable[[Project], Install | None], ...] = (
+    _mlproject,
     _uv,
     _poetry,
+    _pylock,
     _conda,
     _requirements,
     _pyproject,
     _setup,
+    _pipenv,
+    _named_requirements,
+    _named_environment,
 )
 _SETUP_FILES: tuple[tuple[str, Callable[[Project], Declared]], ...] = (
     ("setup.cfg", static_metadata.setup_cfg),
@@ -294,6 +461,36 @@ _SETUP_FILES: tuple[tuple[str, Callable[[Project], Declared]], ...] = (
 
 
 # --- What they share ---
+
+
+def _in_binder(project: Project, name: str) -> str | None:
+    """The path of a file, in Binder's folder if there is one, else at the top; None if there is
+    none.
+    """
+    paths = (*(f"{folder}/{name}" for folder in named_files.BINDER), name)
+    return next((path for path in paths if project.has(path)), None)
+
+
+def _apt(project: Project) -> tuple[tuple[str, ...], str]:
+    """The packages that Binder's `apt.txt` lists, and its path; empty if there is none."""
+    path = _in_binder(project, "apt.txt")
+    if path is None:
+        return (), ""
+    names = []
+    for number, line in enumerate(project.text(path).split("\n"), start=1):
+        names += [
+            system_package(word, f"{path}:{number}") for word in line.partition("#")[0].split()
+        ]
+    return tuple(dict.fromkeys(names)), path
+
+
+def system_package(name: str, where: str) -> str:
+    """The name itself; `UserError` if apt knows no such names (Debian Policy, 5.6.7)."""
+    if not _SYSTEM_PACKAGE.fullmatch(name):
+        raise UserError(
+            f"{where}: {name!r} is not the name of a system package", "write it like libgl1"
+        )
+    return name
 
 
 def _from_requirements(project: Project, files: tuple[str, ...]) -> Install:
@@ -308,6 +505,7 @@ def _from_requirements(project: Project, files: tuple[str, ...]) -> Install:
         "install",
         *(word for path in files for word in ("--requirement", path)),
     )
+    command = (*command, *found.flags)
     notes: tuple[str, ...] = ()
     if found.several_indexes:
         # uv would take a package from the first index that has it, in whatever version: not what
@@ -330,6 +528,7 @@ def _from_requirements(project: Project, files: tuple[str, ...]) -> Install:
         git=whole.git or any(place.is_git for place in found.places),
         scripts=whole.scripts,
         name=whole.name,
+        own_index=found.own_index,
     )
 
 

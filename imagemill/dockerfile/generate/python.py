@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import Version
 
+from imagemill.dockerfile.generate.named_files import BINDER
 from imagemill.dockerfile.generate.project import Project, line_of
 from imagemill.errors import UserError
 
@@ -141,7 +142,9 @@ def _python_version(project: Project) -> Python | None:
 
 def _runtime(project: Project) -> Python | None:
     """`runtime.txt`, as Heroku and Binder read it."""
-    return _from_file(project, "runtime.txt", r"python-(3[\d.]*)", "python-3.12.4")
+    paths = (*(f"{folder}/runtime.txt" for folder in BINDER), "runtime.txt")
+    path = next((path for path in paths if project.has(path)), "runtime.txt")
+    return _from_file(project, path, r"python-(3[\d.]*)", "python-3.12.4")
 
 
 def _from_file(project: Project, path: str, pattern: str, example: str) -> Python | None:

@@ -10,11 +10,13 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import re2  # type: ignore[import-untyped]
 from packaging.requirements import InvalidRequirement, Requirement
 
 from imagemill.dockerfile.generate.indexes import Place
 from imagemill.dockerfile.generate.project import Project
 from imagemill.errors import UserError
+from imagemill.text import one_line
 
 _INCLUDES = {"-r": "-r", "--requirement": "-r", "-c": "-c", "--constraint": "-c"}
 _EDITABLE = ("-e", "--editable")
@@ -22,8 +24,15 @@ _INDEXES = ("-i", "--index-url", "--pypi-url", "--extra-index-url", "-f", "--fin
 _LINKS = ("-f", "--find-links")
 _COMMENT = re.compile(r"(?:^|\s)#.*$")
 _OPTIONS_BEHIND = re.compile(r"\s--?[a-z].*$")
+_OPTION_BEHIND = re.compile(r"\s(--?[A-Za-z][a-z-]*)")
+_FOR_UV = {"--pre": ("--prerelease", "allow"), "--require-hashes": ("--require-hashes",)}
+"""Options of a requirements file that uv wants on its command line, and passes over in the file."""
+
+_HARMLESS = ("--prefer-binary", "--use-feature", "--no-index", "--no-binary", "--only-binary")
+_SETS_INDEX = ("-i", "--index-url", "--pypi-url", "--no-index")
 _URL = re.compile(r"(?:[a-z][a-z0-9+.-]*)://", re.IGNORECASE)
-_DIRECT = re.compile(r"\s*[A-Za-z0-9._-]+\s*(?:\[[^\]]*\])?\s*@\s*(\S+)")
+_DIRECT = re2.compile(r"\s*[A-Za-z0-9._-]+\s*(?:\[[^\]]*\])?\s*@\s*(\S+)")
+_LONGEST = 4096  # characters of one requirement, without its options
 _EXTRAS_BEHIND = re.compile(r"\[[A-Za-z0-9,._ -]*\]$")
 
 
@@ -44,6 +53,12 @@ class Requirements:
     is there.
     """
     several_indexes: bool = False
+    own_index: bool = False
+    """Whether they say which index is asked in place of PyPI."""
+    flags: tuple[str, ...] = ()
+    """What uv is told of their options, as it reads them in no file."""
+    pip: bool = False
+    """Whether pip itself reads them, which knows all of its options."""
 
     def read(self, project: Project, path: str) -> None:
         """Add what the file at `path` says."""
@@ -62,11 +77,43 @@ class Requirements:
             self.requirement(project, line if not option else value, where)
         elif option in _INDEXES:
             self.several_indexes |= option == "--extra-index-url"
+            self.own_index |= option in _SETS_INDEX
             self._index(project, option, value, where, folder)
+        elif not self.pip:
+            self._option(option, value, where)
+
+    def _option(self, option: str, value: str, where: str) -> None:
+        """An option of the whole file: pip's outcome, or an error that names it."""
+        if option == "--trusted-host":
+            flags: tuple[str, ...] = ("--allow-insecure-host", value)
+        elif option in _FOR_UV:
+            flags = _FOR_UV[option]
+        elif option in (*_HARMLESS, *_INCLUDES):
+            self.own_index |= option in _SETS_INDEX
+            return
+        else:
+            raise UserError(
+                f"{where}: uv, which installs, does not know the option {option}",
+                "leave the line out, or write a Dockerfile that installs with pip",
+            )
+        if not set(flags) <= set(self.flags):
+            self.flags += flags
 
     def requirement(self, project: Project, text: str, where: str) -> None:
         """Add one requirement: a name with specifiers, a URL or a path."""
+        behind = [] if self.pip else _OPTION_BEHIND.findall(text)
+        if other := next((option for option in behind if option != "--hash"), None):
+            raise UserError(
+                f"{where}: uv, which installs, does not know {other} behind a requirement",
+                f"write {other} on a line of its own, if it can stand there; or write a Dockerfile"
+                " that installs with pip",
+            )
         bare = _OPTIONS_BEHIND.sub("", text).strip()
+        if len(bare) > _LONGEST:
+            raise UserError(
+                f"{where}: {one_line(bare, 60)} is longer than {_LONGEST} characters",
+                "write one requirement on a line",
+            )
         direct = _DIRECT.match(bare)
         target = direct[1] if direct else bare
         if _URL.match(target) and not target.startswith("file:"):
@@ -104,9 +151,9 @@ def check(text: str, where: str) -> str:
     """The requirement itself; `UserError` if it is none (PEP 508)."""
     try:
         Requirement(text)
-    except InvalidRequirement:
+    except (InvalidRequirement, RecursionError):
         raise UserError(
-            f"{where}: {text!r} is not a requirement", "write it like numpy>=1.26,<3"
+            f"{where}: {one_line(text)!r} is not a requirement", "write it like numpy>=1.26,<3"
         ) from None
     return text
 
@@ -146,7 +193,7 @@ def _option(line: str, where: str) -> tuple[str, str]:
 def _is_path(project: Project, text: str) -> bool:
     bare = _EXTRAS_BEHIND.sub("", text)
     return (
-        text.startswith((".", "/"))
+        text.startswith((".", "/", "file:"))
         or bare.endswith((".whl", ".tar.gz", ".zip"))
         or "/" in bare.partition(";")[0]
     )

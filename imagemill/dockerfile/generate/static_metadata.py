@@ -90,7 +90,8 @@ def setup_cfg(project: Project) -> Declared:
 
 def script(project: Project, path: str) -> Declared:
     """The block `# /// script` at the top of a script; nothing if there is none."""
-    match = _SCRIPT.search(project.text(path)[:_TOP])
+    code = project.python(path)
+    match = _SCRIPT.search(code[:_TOP])
     if match is None:
         return Declared(path)
     content = "".join(
@@ -99,8 +100,8 @@ def script(project: Project, path: str) -> Declared:
     )
     try:
         block = tomllib.loads(content)
-    except tomllib.TOMLDecodeError as error:
-        line = project.text(path).count("\n", 0, match.start()) + 1
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        line = code.count("\n", 0, match.start()) + 1
         raise UserError(
             f"{path}:{line}: the block of metadata is not TOML: {error}", "correct the block"
         ) from None
@@ -112,13 +113,15 @@ def script(project: Project, path: str) -> Declared:
 def parsed(project: Project, path: str) -> ast.Module:
     """The syntax tree of a Python file; `UserError` names the line where it is not Python."""
     try:
-        return ast.parse(project.text(path))
+        return ast.parse(project.python(path))
     except SyntaxError as error:
         raise UserError(
             f"{path}:{error.lineno or 1}: this is not Python: {error.msg}", "correct the file"
         ) from None
     except ValueError as error:  # a null byte
         raise UserError(f"{path}: this is not Python: {error}", "correct the file") from None
+    except (RecursionError, MemoryError):  # the latter is what the parser says of its own stack
+        raise UserError(f"{path}: this is nested too deeply", "correct the file") from None
 
 
 def dynamic_files(document: dict[str, Any]) -> tuple[str, ...]:

@@ -1,0 +1,54 @@
+"""The folder of one docker build, which holds credentials: it is locked by whoever builds, so that
+what a killed worker has left can be told and removed.
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_PREFIX = "docker-"
+_TAGS = "tags"
+
+
+@contextmanager
+def job_folder(scratch: Path) -> Iterator[Path]:
+    """A folder that only this user can read, removed at the end of the block."""
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=scratch))
+    try:
+        with _locked(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def note_tags(folder: Path, tags: tuple[str, ...]) -> None:
+    """Note the tags that the build is about to make in the engine, for whoever finds the folder."""
+    (folder / _TAGS).write_text("\n".join(tags))
+
+
+def remove_dead(scratch: Path) -> tuple[str, ...]:
+    """Remove the folders of builds whose worker has died; returns the tags that they may have left
+    in the engine.
+    """
+    tags: list[str] = []
+    for folder in scratch.glob(f"{_PREFIX}*"):
+        with suppress(FileNotFoundError, BlockingIOError), _locked(folder):
+            with suppress(FileNotFoundError):
+                tags += (folder / _TAGS).read_text().split()
+            shutil.rmtree(folder)
+    return tuple(tags)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock on a folder, which ends with the process; `BlockingIOError` if it is held."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
