@@ -60,7 +60,7 @@ class Quiet:
 
 
 class Source(Protocol):
-    """Where code comes from: a folder, an archive, an image …"""
+    """Where code comes from: a folder, an archive, an image or the like."""
 
     @property
     def image(self) -> ImageReference | None:
