@@ -65,6 +65,11 @@ class NodeSettings(BaseModel):
     build_secrets_dir: Path | None = Field(
         None, description="folder with a file per build secret, named by its id; default: none"
     )
+    tenant_keys_dir: Path | None = Field(
+        None,
+        description="folder with a file per tenant, named as the tenant is, that holds the key which"
+        " signs its requests ([security.md](security.md))",
+    )
     insecure_registries: Hosts = Field(
         frozenset(),
         description="hosts of registries, separated by `,`, that speak plain HTTP; `localhost`"
