@@ -30,7 +30,6 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "azure": "azure",
         "jwt": "azure",
         "cloudevents": "monitoring",
-        "cloudevents": "monitoring",
         "flower": "monitoring",
         "prometheus_client": "monitoring",
     }
