@@ -115,6 +115,8 @@ class Client:
         entrypoint: Sequence[str] | None = None,
         config: str | None = None,
         force: bool = False,
+        pull: bool = False,
+        no_cache: bool = False,
         timeout: float | None = None,
         revision: str | None = None,
         source_url: str | None = None,
@@ -137,6 +139,8 @@ class Client:
                      base image, cuda or cuda12.4 …, what the image runs, word by word
         config       name of a launch config in the workers' config folder
         force        build even if the image exists
+        pull         ask the registries anew what the base images are, and use those
+        no_cache     run every instruction, and build even if the image exists
         timeout      seconds that the build may take once it has started
         revision, source_url
                      for the image's labels: revision of the source, and where it is published

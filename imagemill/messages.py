@@ -237,6 +237,12 @@ class BuildRequest(Message):
     )
     tags: tuple[Tag, ...] = Field((), description="tags to add beside the source hash")
     force: bool = Field(False, description="build even if the image exists")
+    pull: bool = Field(
+        False, description="ask the registries anew what the base images are, and use those"
+    )
+    no_cache: bool = Field(
+        False, description="run every instruction, and build even if the image exists"
+    )
     graft: bool = Field(
         True,
         description="where code alone has changed, make its layers anew on the earlier image, without a builder",
@@ -257,6 +263,11 @@ class BuildRequest(Message):
         return f"BuildRequest(source={self.source!r}, dockerfile={self.dockerfile!r}, config={self.config!r})"
 
     __str__ = __repr__
+
+    @property
+    def anew(self) -> bool:
+        """Whether the image is built though it exists."""
+        return self.force or self.no_cache
 
     @classmethod
     def parse(cls, data: object, called: Mapping[str, str] | None = None) -> Self:
@@ -373,6 +384,7 @@ class Build(Message):
         None, description="the source, named so that it cannot become another one"
     )
     source_hash: str | None = None
+    bases: dict[str, str] = Field({}, description="base image → its digest when it was hashed")
     image: str | None = Field(None, description="repository:tag that is being made")
     existing_digest: str | None = None
     context: str | None = Field(None, description="name of the packed context in the context store")

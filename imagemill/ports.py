@@ -163,6 +163,12 @@ class BuildInputs:
     source_hash: str = ""
     """The hash over all inputs of the image: equal ones make equal images."""
     build_id: str = ""
+    pull: bool = False
+    """Whether base images are to be those that their registries have now, whatever the builder
+    keeps.
+    """
+    no_cache: bool = False
+    """Whether every instruction is to run again."""
 
 
 class StoredContext(Protocol):

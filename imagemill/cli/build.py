@@ -17,7 +17,7 @@ from imagemill.cli.options import (
     launch_config_options,
 )
 from imagemill.cli.services import service_for
-from imagemill.environment import git_config
+from imagemill.environment import cache_folder, git_config
 
 
 @click.command(cls=Command, short_help="Build an image.")
@@ -34,6 +34,8 @@ from imagemill.environment import git_config
 @image_options
 @generation_options
 @click.option("--force", is_flag=True, help="Build even if the image is there.")
+@click.option("--pull", is_flag=True, help="Ask anew what the base images are; use those.")
+@click.option("--no-cache", is_flag=True, help="Run every instruction; implies --force.")
 @click.option(
     "--graft/--no-graft",
     default=True,
@@ -63,7 +65,6 @@ from imagemill.environment import git_config
 @click.option(
     "--state-dir", envvar="IMAGEMILL_STATE_DIR", type=click.Path(path_type=Path), hidden=True
 )
-@click.option("--cache-home", envvar="XDG_CACHE_HOME", type=click.Path(path_type=Path), hidden=True)
 @launch_config_options
 @connection_options()
 @click.pass_obj
@@ -80,7 +81,6 @@ def build(
     verbose: bool,
     upload: bool,
     state_dir: Path | None,
-    cache_home: Path | None,
     **fields: Any,
 ) -> int:
     """Build an image from SRC: a folder, an archive (.tar, .tar.gz, .zip),
@@ -100,7 +100,7 @@ def build(
         )
     service = service_for(
         connection,
-        state_dir or _cache(cache_home),
+        state_dir or cache_folder(),
         _environment(config, fields["timeout"]),
         {} if connection.broker else _files(secrets),
     )
@@ -163,8 +163,3 @@ def _environment(config: str | None, timeout: float | None) -> dict[str, str]:
         | git_config()
         | ({"IMAGEMILL_BUILD_TIMEOUT": str(timeout)} if timeout and timeout > 0 else {})
     )
-
-
-def _cache(home: Path | None) -> Path:
-    """The user's cache folder: https://specifications.freedesktop.org/basedir-spec/latest/."""
-    return (home if home and home.is_absolute() else Path.home() / ".cache") / "imagemill"

@@ -200,6 +200,10 @@ class _Builder(Section):
         None,
         description="false: the builder builds also where code alone has changed",
     )
+    base_digests: bool = Field(
+        True,
+        description="whether the digests of base images are part of the source hash, or their names alone",
+    )
     uv_image: str | None = Field(
         None,
         min_length=1,

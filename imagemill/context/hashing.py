@@ -2,12 +2,15 @@
 by the config.
 """
 
+import hashlib
 import json
+from collections.abc import Mapping
 
 from imagemill import __version__, context
 from imagemill.config.kaniko_job import image_arguments
 from imagemill.config.model import Builder
 from imagemill.context import Manifest
+from imagemill.dockerfile.base_images import bases
 from imagemill.dockerfile.generate import chosen
 from imagemill.messages import BuildRequest
 
@@ -33,6 +36,21 @@ def source_hash(request: BuildRequest, builder: Builder, manifest: Manifest) -> 
         secrets=request.secrets,
         arguments=arguments(builder),
     )
+
+
+def with_bases(source_hash: str, bases: Mapping[str, str]) -> str:
+    """The source hash, with what the base images are at this time: image → digest."""
+    if not bases:
+        return source_hash
+    text = json.dumps([source_hash, sorted(bases.items())])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def base_images(request: BuildRequest, manifest: Manifest) -> tuple[str, ...]:
+    """The images that the build's stages stand on, and whose content may change under their names."""
+    text = manifest.dockerfile.content.decode(errors="replace")
+    found = bases(text, request.build_args, request.target)
+    return tuple(sorted({image for image in found if image}))
 
 
 def cache_key(request: BuildRequest, builder: Builder, pinned: str) -> str:

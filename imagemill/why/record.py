@@ -17,7 +17,7 @@ from imagemill.config.model import Builder
 from imagemill.context import FORMAT, Entry, Manifest
 from imagemill.context.hashing import arguments, platform
 from imagemill.context.manifest import Kind
-from imagemill.dockerfile.base_images import Stage, stages
+from imagemill.dockerfile.base_images import Stage, bases, stages
 from imagemill.errors import OperatorError, UserError
 from imagemill.messages import BuildRequest
 
@@ -108,7 +108,12 @@ class InputRecord:
         }
 
 
-def record(request: BuildRequest, builder: Builder, manifest: Manifest) -> InputRecord:
+def record(
+    request: BuildRequest,
+    builder: Builder,
+    manifest: Manifest,
+    digests: Mapping[str, str] | None = None,
+) -> InputRecord:
     """The record of the image that `hashing.source_hash` names by the same arguments."""
     recipe = manifest.dockerfile
     return InputRecord(
@@ -117,13 +122,22 @@ def record(request: BuildRequest, builder: Builder, manifest: Manifest) -> Input
             Entry(kind, path, size, sha256[:_DIGITS], target)
             for kind, path, size, sha256, target in manifest.entries
         ),
-        stages=stages(recipe.content.decode(errors="replace"), request.build_args),
+        stages=tuple(_stages(recipe.content.decode(errors="replace"), request, digests or {})),
         target=request.target,
         platform=platform(request, builder),
         build_args={name: _digest(name, value) for name, value in _arguments(request, builder)},
         labels=request.labels,
         secrets=tuple(sorted(request.secrets)),
     )
+
+
+def _stages(dockerfile: str, request: BuildRequest, digests: Mapping[str, str]) -> Iterator[Stage]:
+    """The stages, each base image with the digest that it had."""
+    found = stages(dockerfile, request.build_args)
+    images = bases(dockerfile, request.build_args, request.target)
+    for stage, image in zip(found, images, strict=False):
+        digest = digests.get(str(image))
+        yield stage._replace(base=f"{stage.base}@{digest}") if digest else stage
 
 
 def _arguments(request: BuildRequest, builder: Builder) -> Iterator[tuple[str, str]]:

@@ -50,6 +50,7 @@ def other_arguments(inputs: BuildInputs) -> list[str]:
     arguments = [_label(name, value) for name, value in inputs.labels.items()]
     arguments += [f"--target={inputs.target}"] if inputs.target else []
     arguments += [f"--platform={inputs.platform}"] if inputs.platform else []
+    arguments += ["--pull"] * inputs.pull + ["--no-cache"] * inputs.no_cache
     return arguments + [_secret(name, path) for name, path in inputs.secrets.items()]
 
 
