@@ -9,7 +9,7 @@ help:
 	@echo 'make test-cluster  run the Kubernetes tests on the cluster of KUBECONFIG; see tests/cluster/README.md'
 	@echo 'make check    lint, format, types, import rules'
 	@echo 'make format   write the format that make check wants'
-	@echo 'make schemas  write docs/schema from the models'
+	@echo 'make schemas  write docs/schema and docs/settings.md from the models'
 	@echo 'make bench    measure, print a table and write benchmarks/results.json (SMOKE=1: only see whether it runs)'
 	@echo 'make chaos    break a whole service at each point of each step, and in storms; takes an hour or two'
 	@echo 'make setup    make .venv with everything in it'
@@ -22,7 +22,7 @@ setup: .venv/installed-all-dev
 	@touch $@ .venv/installed
 
 .venv/installed: pyproject.toml scripts/setup
-	scripts/setup
+	scripts/setup cli,local
 	@touch $@
 
 demo: .venv/installed
@@ -54,6 +54,7 @@ format: setup
 
 schemas: setup
 	python scripts/schemas.py
+	PYTHONPATH=. python scripts/settings_page.py
 
 chaos: setup
 	scripts/services install --for test

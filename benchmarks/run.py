@@ -68,6 +68,9 @@ TARGETS: Mapping[str, Target] = {
     "chain_vs_bare": Target(
         "builds/s of existing images ÷ chains/s of as many empty tasks", at_least=0.8
     ),
+    "client_import_vs_celery": Target(
+        "importing the client ÷ importing celery and redis", at_most=1.3
+    ),
     "cached_ms": Target("median ms from submit to report where the image exists"),
     "upload_vs_sdk": Target(
         "storing a 2 GB context ÷ the SDK's own upload of the file", at_most=1.1

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from imagemill.errors import OperatorError, UserError
+from imagemill.extras import install
 
 
 class Adapter(NamedTuple):
@@ -40,7 +41,7 @@ def load(table: Mapping[str, Adapter], name: str, what: str) -> type[Any]:
             raise
         raise OperatorError(
             f"The {what} {name!r} needs the Python package {error.name!r}, which cannot be imported: {error.msg}",
-            f"pip install 'imagemill[{adapter.extra}]'",
+            install(adapter.extra),
         ) from error
     cls: type[Any] = getattr(module, adapter.cls)
     return cls

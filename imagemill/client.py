@@ -7,8 +7,8 @@
 The task is called by its name, so that no worker code is needed here. Every method raises
 `ServiceUnreachable` if broker or result backend does not answer.
 
-Importing this takes hardly longer than Celery and redis-py: what reads messages (pydantic) is
-imported when it is first used.
+Importing this takes hardly longer than Celery and redis-py: what reads messages (pydantic), and all
+of Celery that it does not load by itself, is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -21,11 +21,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
-from celery import Celery
-from celery.exceptions import CeleryError
-from celery.exceptions import TimeoutError as CeleryTimeout
-from celery.result import AsyncResult
-from kombu.exceptions import OperationalError
+import celery
 from redis.exceptions import RedisError
 
 from imagemill import connections, environment
@@ -33,6 +29,8 @@ from imagemill.errors import ImagemillError, ServiceUnreachable, UserError
 from imagemill.names import BUILD_IMAGE, BUILD_KEEP_SECONDS, LIGHT, PLAN_UPLOAD
 
 if TYPE_CHECKING:
+    from celery.result import AsyncResult
+
     from imagemill.messages import (
         BuildReport,
         BuildRequest,
@@ -74,7 +72,9 @@ class Client:
             key_prefix = environment.variable("IMAGEMILL_KEY_PREFIX") or ""
         broker = connections.broker_url(broker)
         backend = connections.backend_url(backend, broker)
-        self.app = Celery("imagemill-client", broker=broker, backend=backend, set_as_current=False)
+        self.app = celery.Celery(
+            "imagemill-client", broker=broker, backend=backend, set_as_current=False
+        )
         self.app.conf.update(_client_configuration(broker, key_prefix))
         self._key_prefix = key_prefix
         self._journal = open_journal(self.app, backend, key_prefix, patience=2)
@@ -113,10 +113,12 @@ class Client:
         base_image: str | None = None,
         accelerator: str | None = None,
         entrypoint: Sequence[str] | None = None,
+        system_packages: Sequence[str] = (),
         config: str | None = None,
         force: bool = False,
         pull: bool = False,
         no_cache: bool = False,
+        graft: bool = True,
         timeout: float | None = None,
         revision: str | None = None,
         source_url: str | None = None,
@@ -134,13 +136,15 @@ class Client:
         labels       labels of the image
         platform     such as linux/amd64; default: the config's, else the builder's own
         secrets      ids of build secrets, whose values are files on the workers
-        python, base_image, accelerator, entrypoint
+        python, base_image, accelerator, entrypoint, system_packages
                      of the Dockerfile that is generated for a source without one: version of Python,
-                     base image, cuda or cuda12.4 …, what the image runs, word by word
+                     base image, cuda or cuda12.4 …, what the image runs, word by word, what apt
+                     installs
         config       name of a launch config in the workers' config folder
         force        build even if the image exists
         pull         ask the registries anew what the base images are, and use those
         no_cache     run every instruction, and build even if the image exists
+        graft        whether an image of which only code has changed may be made without a builder
         timeout      seconds that the build may take once it has started
         revision, source_url
                      for the image's labels: revision of the source, and where it is published
@@ -222,6 +226,8 @@ class Client:
         Like a build, the question waits until a worker takes it; `ServiceUnreachable` if none has
         for `timeout` seconds. The error of a worker that cannot say it is raised here.
         """
+        from celery.exceptions import TimeoutError as CeleryTimeout
+
         from imagemill.messages import UploadPlan
 
         with _reachable():
@@ -338,7 +344,7 @@ class Client:
         """What the result backend says of a build that has ended."""
         from imagemill.messages import BuildReport
 
-        result: AsyncResult[Any] = AsyncResult(build, app=self.app)
+        result: AsyncResult[Any] = self.app.AsyncResult(build)
         state, value = result.state, result.result
         if state == "SUCCESS" and isinstance(value, dict):
             return BuildReport.load(value)
@@ -348,7 +354,7 @@ class Client:
 
     def _shown(self, build: str) -> dict[str, Any]:
         """What the result backend says of a build that runs (`Journal.enter`)."""
-        shown = AsyncResult(build, app=self.app).info
+        shown = self.app.AsyncResult(build).info
         return shown if isinstance(shown, dict) else {}
 
     @staticmethod
@@ -364,10 +370,11 @@ def _request(source: str | os.PathLike[str] | BuildRequest, **fields: Any) -> Bu
     """Return the request of these fields, without those that say nothing."""
     from imagemill.messages import BuildRequest
 
+    defaults = BuildRequest.model_fields
     given = {
         name: value
         for name, value in fields.items()
-        if value is not None and value is not False and value != ()
+        if value is not None and value != defaults[name].default
     }
     if not isinstance(source, BuildRequest):
         return BuildRequest.parse({"source": source, **given})
@@ -379,7 +386,7 @@ def _request(source: str | os.PathLike[str] | BuildRequest, **fields: Any) -> Bu
     return source
 
 
-def open_journal(app: Celery, backend: str, key_prefix: str, patience: int = 6) -> Journal:
+def open_journal(app: celery.Celery, backend: str, key_prefix: str, patience: int = 6) -> Journal:
     """Return the journals that lie beside the results of the application."""
     from imagemill.state.journal import Journal, connect
 
@@ -416,11 +423,19 @@ def _reachable() -> Iterator[None]:
     """Say in our words that broker or result backend is away."""
     try:
         yield
-    except (OperationalError, RedisError, CeleryError, ConnectionError) as error:
+    except _away() as error:
         raise ServiceUnreachable(
             f"The broker or the result backend does not answer: {_without_password(error)}",
             "see that IMAGEMILL_BROKER and IMAGEMILL_BACKEND are right and that their servers are up",
         ) from None
+
+
+def _away() -> tuple[type[Exception], ...]:
+    """Return what Celery, kombu and redis-py raise where a server is away."""
+    from celery.exceptions import CeleryError
+    from kombu.exceptions import OperationalError
+
+    return (OperationalError, RedisError, CeleryError, ConnectionError)
 
 
 def _without_password(error: Exception) -> str:

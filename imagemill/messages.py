@@ -194,68 +194,74 @@ class BuildRequest(Message):
         " Blob, git+https://HOST/PATH@REF or docker-image://REFERENCE",
     )
     dockerfile: DockerfilePath | None = Field(
-        None,
+        default=None,
         description="path of the Dockerfile within the source; default: Dockerfile, or a generated one",
     )
     python: Line | None = Field(
-        None,
+        default=None,
         min_length=1,
         description="without a Dockerfile: version of Python, such as 3.12; default: the project's",
     )
     base_image: Line | None = Field(
-        None, min_length=1, description="without a Dockerfile: the base image"
+        default=None, min_length=1, description="without a Dockerfile: the base image"
     )
     accelerator: Line | None = Field(
-        None,
+        default=None,
         min_length=1,
         description="without a Dockerfile: cuda, cuda12.4 …, or a base image for it",
     )
     entrypoint: tuple[Value, ...] | None = Field(
-        None,
+        default=None,
         min_length=1,
         description="without a Dockerfile: what the image runs, word by word; default: found",
     )
     system_packages: tuple[Line, ...] = Field(
-        (), description="without a Dockerfile: packages that apt installs, such as libgl1"
+        default=(), description="without a Dockerfile: packages that apt installs, such as libgl1"
     )
-    target: Line | None = Field(None, description="stage to build, of a Dockerfile with several")
+    target: Line | None = Field(
+        default=None, description="stage to build, of a Dockerfile with several"
+    )
     build_args: dict[Line, Value] = Field(
-        {}, description="values of the Dockerfile's ARGs; not for secrets"
+        default={}, description="values of the Dockerfile's ARGs; not for secrets"
     )
-    labels: dict[Line, Value] = Field({}, description="labels of the image")
+    labels: dict[Line, Value] = Field(default={}, description="labels of the image")
     platform: Platform | None = Field(
-        None, description="for example linux/amd64; default: the config's, else the builder's own"
+        default=None,
+        description="for example linux/amd64; default: the config's, else the builder's own",
     )
     secrets: tuple[SecretId, ...] = Field(
-        (), description="ids of build secrets; their values are files on the worker"
+        default=(), description="ids of build secrets; their values are files on the worker"
     )
     config: ConfigName | None = Field(
-        None, description="name of a launch config in the workers' config folder"
+        default=None, description="name of a launch config in the workers' config folder"
     )
     destination: Destination | None = Field(
-        None, description="repository to push to, without a tag; default: the config's"
+        default=None, description="repository to push to, without a tag; default: the config's"
     )
-    tags: tuple[Tag, ...] = Field((), description="tags to add beside the source hash")
-    force: bool = Field(False, description="build even if the image exists")
+    tags: tuple[Tag, ...] = Field(default=(), description="tags to add beside the source hash")
+    force: bool = Field(default=False, description="build even if the image exists")
     pull: bool = Field(
-        False, description="ask the registries anew what the base images are, and use those"
+        default=False,
+        description="ask the registries anew what the base images are, and use those",
     )
     no_cache: bool = Field(
-        False, description="run every instruction, and build even if the image exists"
+        default=False, description="run every instruction, and build even if the image exists"
     )
     graft: bool = Field(
-        True,
+        default=True,
         description="where code alone has changed, make its layers anew on the earlier image, without a builder",
     )
     timeout: float | None = Field(
-        None,
+        default=None,
         gt=0,
         allow_inf_nan=False,
         description="seconds that the build may take once it has started",
     )
-    revision: Line | None = Field(None, description="revision of the source, for the image's label")
+    revision: Line | None = Field(
+        default=None, description="revision of the source, for the image's label"
+    )
     source_url: Line | None = Field(
-        None, description="where the source is published, for the image's label"
+        default=None, description="where the source is published, for the image's label"
     )
 
     def __repr__(self) -> str:
@@ -351,7 +357,7 @@ class Failure(Message):
     message: str
     hint: str = ""
     state: State | None = None
-    log: tuple[str, ...] = Field((), description="the last lines of the build's log")
+    log: tuple[str, ...] = Field(default=(), description="the last lines of the build's log")
 
     @classmethod
     def of(
@@ -381,20 +387,29 @@ class Build(Message):
     deadline: float | None = None
     config: LaunchConfig | None = None
     source: str | None = Field(
-        None, description="the source, named so that it cannot become another one"
+        default=None, description="the source, named so that it cannot become another one"
     )
     source_hash: str | None = None
-    bases: dict[str, str] = Field({}, description="base image → its digest when it was hashed")
-    image: str | None = Field(None, description="repository:tag that is being made")
-    existing_digest: str | None = None
-    context: str | None = Field(None, description="name of the packed context in the context store")
-    locked: bool = Field(False, description="whether the build has taken the lock on its image")
-    graft_key: str | None = Field(
-        None, description="what the image will be known by to builds that change its code alone"
+    bases: dict[str, str] = Field(
+        default={}, description="base image → its digest when it was hashed"
     )
-    grafted: bool = Field(False, description="whether the image was made without a builder")
-    not_grafted: str | None = Field(None, description="why it was not")
-    uploads: int = Field(0, description="how often the context has been brought to the store")
+    image: str | None = Field(default=None, description="repository:tag that is being made")
+    existing_digest: str | None = None
+    context: str | None = Field(
+        default=None, description="name of the packed context in the context store"
+    )
+    locked: bool = Field(
+        default=False, description="whether the build has taken the lock on its image"
+    )
+    graft_key: str | None = Field(
+        default=None,
+        description="what the image will be known by to builds that change its code alone",
+    )
+    grafted: bool = Field(default=False, description="whether the image was made without a builder")
+    not_grafted: str | None = Field(default=None, description="why it was not")
+    uploads: int = Field(
+        default=0, description="how often the context has been brought to the store"
+    )
     digest: str | None = None
     warnings: tuple[str, ...] = ()
     failure: Failure | None = None
@@ -414,18 +429,18 @@ class BuildReport(Message):
 
     id: str
     status: Literal["succeeded", "failed", "cancelled"]
-    image: str | None = Field(None, description="the image, pinned: repository@sha256:…")
+    image: str | None = Field(default=None, description="the image, pinned: repository@sha256:…")
     digest: str | None = None
-    tags: tuple[str, ...] = Field((), description="the image by its tags: repository:tag")
+    tags: tuple[str, ...] = Field(default=(), description="the image by its tags: repository:tag")
     source_hash: str | None = None
-    built: bool = Field(False, description="false where the image was there already")
+    built: bool = Field(default=False, description="false where the image was there already")
     builder: str | None = None
     grafted: bool = Field(
-        False, description="true where layers of code were made anew on an earlier image"
+        default=False, description="true where layers of code were made anew on an earlier image"
     )
-    not_grafted: str | None = Field(None, description="why the builder has built instead")
+    not_grafted: str | None = Field(default=None, description="why the builder has built instead")
     steps: tuple[StepTime, ...] = ()
-    seconds: float = Field(0, description="from the first step's start to the report")
+    seconds: float = Field(default=0, description="from the first step's start to the report")
     warnings: tuple[str, ...] = ()
     error: Failure | None = None
 

@@ -5,6 +5,7 @@ table of adapters; an adapter is one module. Adapters translate the errors they 
 `imagemill.errors` at their edge and let anything else through as it is.
 """
 
+import hashlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -163,12 +164,21 @@ class BuildInputs:
     source_hash: str = ""
     """The hash over all inputs of the image: equal ones make equal images."""
     build_id: str = ""
+    tenant: str = ""
+    """Who has asked for the build, if tenants are told apart."""
     pull: bool = False
     """Whether base images are to be those that their registries have now, whatever the builder
     keeps.
     """
     no_cache: bool = False
     """Whether every instruction is to run again."""
+
+    @property
+    def cache(self) -> str:
+        """What names the caches of the builds that may share them: those of one tenant for one
+        repository.
+        """
+        return hashlib.sha256(f"{self.tenant}\n{self.image.repository}".encode()).hexdigest()[:32]
 
 
 class StoredContext(Protocol):

@@ -47,26 +47,28 @@ class NodeSettings(BaseModel):
     config: Path | None = Field(
         None,
         description="launch config where a request names none; then that of the W&B agent,"
-        " `~/.config/wandb/launch-config.yaml`",
+        " `~/.config/wandb/launch-config.yaml`; default: none",
     )
     config_dir: Path | None = Field(
-        None, description="folder of the launch configs (`NAME.yaml`) that requests may name"
+        None,
+        description="folder of the launch configs (`NAME.yaml`) that requests may name; default: none",
     )
     home: Path = Field(
         default_factory=Path.home,
-        description="where the W&B agent's own config is looked for",
+        description="where the W&B agent's own config is looked for; default: the user's",
     )
     state_dir: Path = Field(
         default_factory=lambda: Path.home() / ".cache/imagemill",
-        description="scratch, fetched sources, and contexts where the config names no store",
+        description="scratch, fetched sources, and contexts where the config names no store; default:"
+        " `~/.cache/imagemill`",
     )
     build_secrets_dir: Path | None = Field(
-        None, description="folder with a file per build secret, named by its id"
+        None, description="folder with a file per build secret, named by its id; default: none"
     )
     insecure_registries: Hosts = Field(
         frozenset(),
         description="hosts of registries, separated by `,`, that speak plain HTTP; `localhost`"
-        " always may",
+        " always may; default: none",
     )
     docker_cli: Path | None = Field(
         None, description="the docker command; default: the first on `PATH` with BuildKit"
@@ -92,6 +94,10 @@ S = TypeVar("S", bound=NodeSettings)
 
 _NO_VARIABLES = ("sources", "environment")
 """Fields that are made of many variables."""
+
+
+_MADE = ("cache_dir", "state_dir")
+"""Folders that are made where they are not there."""
 
 
 def variables_of(model: type[NodeSettings]) -> dict[str, str]:
@@ -139,14 +145,18 @@ def doubts(model: type[NodeSettings], settings: NodeSettings) -> Iterator[str]:
 
 def _missing(model: type[NodeSettings], settings: NodeSettings, variable: str) -> Iterator[str]:
     name = variables_of(model).get(variable)
+    if name in _MADE:
+        return
+    source = SOURCE_VARIABLES.get(variable)
     value = (
         getattr(settings, name)
         if name
-        else getattr(settings.sources, SOURCE_VARIABLES.get(variable, ("", None))[0], None)
+        else getattr(settings.sources, source.option)
+        if source
+        else None
     )
-    made = name == "state_dir"
     for path in value if isinstance(value, tuple) else (value,):
-        if not isinstance(path, Path) or made:
+        if not isinstance(path, Path):
             continue
         if not path.is_absolute():
             yield f"{variable}: {path} is no absolute path"

@@ -45,7 +45,8 @@ def _graft(run: Run, work: Workspace) -> Build:
         manifest = context.manifest(folder, work.dockerfile, run, work.memory(folder))
         accept(work, manifest)
         try:
-            return _made(run, work, place, manifest, SourceFiles(folder, manifest, run))
+            with SourceFiles(folder, manifest, run) as files:
+                return _made(run, work, place, manifest, files)
         except Refusal as refusal:
             return work.build.knowing(not_grafted=refusal.reason)
 
@@ -63,7 +64,7 @@ def _made(
         digest = Graft(place, inputs, asked, run).make(
             earlier,
             manifest,
-            files.open,
+            files.chunks,
             build.started,
             lambda: run.enter(State.PUSHING),
         )

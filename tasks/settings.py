@@ -29,12 +29,12 @@ class Setup(NodeSettings):
     key_prefix: str = Field(
         "",
         description="put before every key in Redis: several installations in one database. Clients"
-        " need the same",
+        " need the same; default: none",
     )
     cache_dir: Path | None = Field(
         None,
         description="contexts and what is known of sources' files, kept from build to build;"
-        " default: the state_dir",
+        " default: `IMAGEMILL_STATE_DIR`",
     )
     context_cache_bytes: ByteSize = Field(
         ByteSize(20 << 30), ge=0, description="bytes of contexts that are kept on the node"
@@ -50,15 +50,15 @@ class Setup(NodeSettings):
         description="bytes of fetched sources that are kept on the node; 0: none",
     )
     build_timeout: float = Field(
-        BUILD_TIMEOUT, gt=0, description="the most that a build may take, once started"
+        BUILD_TIMEOUT, gt=0, description="seconds that a build may take, once started"
     )
     hash_timeout: float = Field(
-        600, gt=0, description="the most that fetching and hashing a source may take"
+        600, gt=0, description="seconds that fetching and hashing a source may take"
     )
     upload_timeout: float = Field(
-        900, gt=0, description="the most that packing and storing a context may take"
+        900, gt=0, description="seconds that packing and storing a context may take"
     )
-    quick_timeout: float = Field(120, gt=0, description="the most that any other step may take")
+    quick_timeout: float = Field(120, gt=0, description="seconds that any other step may take")
     max_retries: int = Field(
         5,
         ge=0,
@@ -66,26 +66,29 @@ class Setup(NodeSettings):
         " waited for until the build's deadline",
     )
     retry_backoff: float = Field(
-        1, gt=0, description="the first wait before a retry; doubled each time, with jitter"
+        1, gt=0, description="seconds before the first retry; doubled each time, with full jitter"
     )
     attended: bool = Field(
         False,
-        description="a person waits: what is refused is tried once more, and nothing without end",
+        description="whether a person waits: what is refused is tried once more, and nothing longer"
+        " than `IMAGEMILL_MAX_RETRIES` times. The command line's own service has it",
     )
-    retry_backoff_max: float = Field(30, gt=0, description="the longest wait before a retry")
+    retry_backoff_max: float = Field(30, gt=0, description="seconds before a retry, at most")
     max_deliveries: int = Field(
         3, ge=1, description="how often a step is started whose worker died in it"
     )
     redelivery_seconds: float = Field(
         60,
         gt=0,
-        description="how long a step lies still whose worker died, or whose message was lost",
+        description="seconds that a step lies still whose worker died, or whose message was lost",
     )
     lock_lease: float = Field(
-        30, gt=0, description="how long an image stays locked after its builder's worker died"
+        30, gt=0, description="seconds that an image stays locked after its builder's worker died"
     )
     wait_interval: float = Field(
-        2, gt=0, description="how often a build looks whether another one of its image is done"
+        2,
+        gt=0,
+        description="seconds between two looks of a build at whether another one of its image is done",
     )
 
     @property

@@ -101,7 +101,8 @@ class PushedImage:
         return found
 
     def _layer(self, digest: str) -> bytes:
-        return gzip.decompress(self._get(f"blobs/{digest}"))
+        blob = self._get(f"blobs/{digest}")
+        return gzip.decompress(blob) if blob.startswith(b"\x1f\x8b") else blob
 
     def _get(self, path: str) -> bytes:
         url = f"http://{self.reference.registry}/v2/{self.reference.path}/{path}"

@@ -25,7 +25,7 @@ from imagemill.ports import BuildInputs, Quiet
 from imagemill.reference import ImageReference
 from imagemill.registries import blobs_for
 from imagemill.registries.docker_config import DockerConfig
-from imagemill.state.grafts import Grafts
+from imagemill.state.grafts import Earlier, Grafts
 from imagemill.why import record as recording
 
 Files = dict[str, tuple[Any, ...]]
@@ -41,6 +41,13 @@ class Outcome(NamedTuple):
     """The reason; None if an image was made."""
     wrong: str | None
     """How it differs from BuildKit's."""
+
+
+class Before(NamedTuple):
+    """An image that BuildKit has made."""
+
+    image: Earlier
+    key: str
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,21 @@ class Trials:
             edit(folder)
             yield Outcome(seed, number, *self._outcome(folder, name, number, old, old_image))
 
+    def built(self, folder: Path, name: str) -> "Before":
+        """BuildKit's image of a project, in the registry."""
+        manifest, asked = self._ask(folder, f"{name}:old")
+        assert isinstance(asked, Question), asked
+        assert self._build(folder, f"{self.registry}/{name}:old")
+        return Before(self._noted(name, manifest, asked), asked.key)
+
+    def grafted(self, folder: Path, name: str, before: "Before") -> str:
+        """Make the image `name` of a project by what was before; returns its digest."""
+        manifest, asked = self._ask(folder, f"{name}:new")
+        assert isinstance(asked, Question), asked
+        with SourceFiles(folder, manifest, Quiet()) as files:
+            graft = Graft(self._place(), self._inputs(f"{name}:new"), asked, Quiet())
+            return graft.make(before.image, manifest, files.chunks, 1e9, lambda: None)
+
     def _outcome(
         self, folder: Path, name: str, number: int, old: Any, old_image: PushedImage
     ) -> tuple[str | None, str | None]:
@@ -93,13 +115,9 @@ class Trials:
         place = self._place()
         try:
             pinned = self._noted(name, *old)
-            made = Graft(place, inputs, asked, Quiet()).make(
-                pinned,
-                manifest,
-                SourceFiles(folder, manifest, Quiet()).open,
-                1e9,
-                lambda: None,
-            )
+            with SourceFiles(folder, manifest, Quiet()) as files:
+                graft = Graft(place, inputs, asked, Quiet())
+                made = graft.make(pinned, manifest, files.chunks, 1e9, lambda: None)
         except Refusal as refusal:
             return refusal.reason, None
         mine = PushedImage(ImageReference.parse(f"{self.registry}/{name}@{made}"))

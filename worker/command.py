@@ -4,6 +4,8 @@ what Celery is told besides.
 
 import sys
 
+from imagemill.errors import OperatorError
+from imagemill.extras import explained
 from imagemill.names import POOLS
 
 
@@ -19,8 +21,12 @@ def arguments(pool: str, *given: str) -> list[str]:
 
 def main() -> None:
     """Run the worker to its end."""
-    # Celery would import what it is to run from the working folder first: it is here before that.
-    import tasks.all  # noqa: F401
-    from worker.app import app
+    try:
+        with explained():
+            # Celery would look for it in the working folder first: it is here before that.
+            import tasks.all  # noqa: F401
+            from worker.app import app
+    except OperatorError as error:
+        sys.exit(f"error: {error.message}\nhint: {error.hint}")
 
     app.worker_main(arguments(*sys.argv[1:]))

@@ -20,6 +20,7 @@ from imagemill.cli.service_commands import cancel, logs, status, wait
 from imagemill.cli.why import why
 from imagemill.cli.worker import worker
 from imagemill.errors import ImagemillError, UserError
+from imagemill.extras import explained
 
 
 class Commands(click.Group):
@@ -77,7 +78,8 @@ def main() -> NoReturn:
 
 def _run() -> int:
     try:
-        code: int | None = cli.main(prog_name="imagemill", standalone_mode=False)
+        with explained():
+            code: int | None = cli.main(prog_name="imagemill", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return USAGE

@@ -191,6 +191,10 @@ class _Builder(Section):
     platform: Literal["linux/amd64", "linux/arm64"] | None = Field(
         None, description="the target platform; absent: the builder's own"
     )
+    cache_mounts: bool | None = Field(
+        None,
+        description="false: generated Dockerfiles mount no caches, which builds for one destination share",
+    )
     package_index: PackageIndex | None = Field(
         None,
         description="the Python package index that generated Dockerfiles ask in place of PyPI,"

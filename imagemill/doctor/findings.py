@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from imagemill.errors import ImagemillError
+from imagemill.extras import explained
 
 
 class Verdict(StrEnum):
@@ -32,7 +33,8 @@ class Finding:
 def checked(check: str, find: Callable[[], Finding], lacking: Verdict = Verdict.FAILED) -> Finding:
     """What the check finds; an error is a finding too."""
     try:
-        return find()
+        with explained():
+            return find()
     except ImagemillError as error:
         return failure(check, error, lacking)
 

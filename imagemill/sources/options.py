@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from pydantic import ByteSize, TypeAdapter
 
@@ -68,9 +68,10 @@ class SourceOptions:
         environment = {
             name: value for name, value in variables.items() if not name.startswith("IMAGEMILL_")
         }
-        named = [name for name in VARIABLES if variables.get(name)]
         read = {
-            VARIABLES[name][0]: _read(name, variables[name], VARIABLES[name][1]) for name in named
+            variable.option: _read(name, variables[name], variable.read)
+            for name, variable in VARIABLES.items()
+            if variables.get(name)
         }
         return cls(**{"environment": environment, **read, **given})
 
@@ -94,22 +95,70 @@ def _tokens(text: str) -> dict[str, str]:
     return {host.lower().replace(":", "_"): token for host, _, token in pairs}
 
 
-VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = MappingProxyType(
+class Variable(NamedTuple):
+    """A variable of the environment that sets an option; `description` is its line in the docs."""
+
+    option: str
+    read: Callable[[str], Any]
+    description: str
+
+
+VARIABLES: Mapping[str, Variable] = MappingProxyType(
     {
-        "IMAGEMILL_SOURCE_ROOTS": ("roots", _paths),
-        "IMAGEMILL_SOURCE_MAX_BYTES": ("max_bytes", TypeAdapter(ByteSize).validate_python),
-        "IMAGEMILL_SOURCE_MAX_FILES": ("max_files", int),
-        "IMAGEMILL_SOURCE_INSECURE_HOSTS": ("insecure_hosts", _hosts),
-        "IMAGEMILL_SOURCE_NETWORKS": ("networks", _networks),
-        "IMAGEMILL_SOURCE_SUBMODULE_HOSTS": ("submodule_hosts", _hosts),
-        "IMAGEMILL_SOURCE_CREDENTIALS": ("credentials", Path),
-        "IMAGEMILL_SOURCE_TOKENS": ("tokens", _tokens),
-        "IMAGEMILL_GIT_SSH_KEYS": ("ssh_keys", Path),
-        "IMAGEMILL_GIT_KNOWN_HOSTS": ("known_hosts", Path),
-        "IMAGEMILL_GIT_CONFIG": ("git_config", Path),
+        "IMAGEMILL_SOURCE_ROOTS": Variable(
+            "roots",
+            _paths,
+            "folders, separated by `:`, that local sources may lie in; default: none, and there are"
+            " no local sources",
+        ),
+        "IMAGEMILL_SOURCE_MAX_BYTES": Variable(
+            "max_bytes",
+            TypeAdapter(ByteSize).validate_python,
+            "the most that one source may take on the disk; default: 32 GiB",
+        ),
+        "IMAGEMILL_SOURCE_MAX_FILES": Variable(
+            "max_files", int, "the most files that one source may have; default: 1000000"
+        ),
+        "IMAGEMILL_SOURCE_INSECURE_HOSTS": Variable(
+            "insecure_hosts",
+            _hosts,
+            "`HOST` or `HOST:PORT` that sources may be read from by `http://` and `git://`; default:"
+            " none",
+        ),
+        "IMAGEMILL_SOURCE_NETWORKS": Variable(
+            "networks",
+            _networks,
+            "networks, as `10.0.0.0/8`, whose servers archives may be read from though they are not"
+            " public; default: none",
+        ),
+        "IMAGEMILL_SOURCE_SUBMODULE_HOSTS": Variable(
+            "submodule_hosts",
+            _hosts,
+            "`HOST` or `HOST:PORT` whose credentials also submodules of sources on other hosts get;"
+            " default: none",
+        ),
+        "IMAGEMILL_SOURCE_CREDENTIALS": Variable(
+            "credentials",
+            Path,
+            "folder with a file per host that holds `TOKEN` or `USER:TOKEN`"
+            " ([sources.md](sources.md)); default: none",
+        ),
+        "IMAGEMILL_SOURCE_TOKENS": Variable(
+            "tokens", _tokens, "the same as `HOST=TOKEN HOST:PORT=USER:TOKEN`; default: none"
+        ),
+        "IMAGEMILL_GIT_SSH_KEYS": Variable(
+            "ssh_keys", Path, "folder with a deploy key per host; default: ssh's own keys and agent"
+        ),
+        "IMAGEMILL_GIT_KNOWN_HOSTS": Variable(
+            "known_hosts", Path, "file of the host keys that are trusted; default: ssh's own"
+        ),
+        "IMAGEMILL_GIT_CONFIG": Variable(
+            "git_config",
+            Path,
+            "a git config for credential helpers, proxies and certificates; default: none",
+        ),
     }
 )
-"""Variable → the option that it sets, and what reads it."""
 
 
 def _read(name: str, text: str, parse: Callable[[str], Any]) -> Any:
@@ -118,5 +167,5 @@ def _read(name: str, text: str, parse: Callable[[str], Any]) -> Any:
         return parse(text)
     except ValueError:
         raise OperatorError(
-            f"The variable {name} cannot be read", "docs/operating.md says how it is written"
+            f"The variable {name} cannot be read", "docs/settings.md says how it is written"
         ) from None

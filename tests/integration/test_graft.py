@@ -1,5 +1,6 @@
 """Images of code alone, made through the chain: real brokers, workers, engine and registry."""
 
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from benchmarks.proxy import counting
 from builds import SHELL, PushedImage
 from graft_trial import flattened
 from imagemill.messages import BuildReport
@@ -135,3 +137,27 @@ def test_layers_below_come_from_another_repository_without_being_sent(project: P
     report = project.build(destination=f"{project.destination}/other")
     assert report.grafted, report.not_grafted
     assert "/serve.py" in "".join(f"/{path}" for path in flattened(image_of(report)))
+
+
+def test_a_change_of_code_sends_no_weights_and_reads_no_layer(
+    project: Project, running: Service, registry: str
+) -> None:
+    make(project.folder, {"weights.bin": os.urandom(17 << 20), "text.bin": b"ab" * (9 << 20)})
+    with counting(registry) as (address, counts):
+        project.destination = f"{address}/{project.name}"
+        first = project.build()
+        make(project.folder, {"serve.py": "another"})
+        counts.clear()
+        second = project.build()
+        assert second.grafted, second.not_grafted
+        assert counts.sent < 1_500_000  # of which busybox is one million
+        assert counts.received < 100_000
+        assert len(counts.requests) <= 20
+        built = project.build(graft=False, destination=f"{project.destination}/built")
+        assert flattened(image_of(second)) == flattened(image_of(built))
+        layers = [len(image_of(report).manifest["layers"]) for report in (first, second)]
+        assert layers[1] == layers[0] + 2
+        types = {
+            layer["mediaType"].rpartition(".")[2] for layer in image_of(second).manifest["layers"]
+        }
+        assert types == {"gzip", "tar"}

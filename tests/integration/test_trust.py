@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
+from imagemill.dockerfile.generate.render import SHARED
 from imagemill.errors import ImagemillError
 from imagemill.masking import HIDDEN
 from service import Service, service, until
@@ -149,3 +150,25 @@ def test_docker_gets_a_listed_environment_and_the_logins_of_this_build_alone(
     assert LOGINS["other.example.com"]["auth"] not in given
     assert not re.findall(r"^(?:IMAGEMILL|AWS)_.*", given, re.MULTILINE)
     assert "git-token" not in given
+
+
+def test_caches_of_two_destinations_are_apart(
+    running: Service, project: Path, request_of: dict[str, Any]
+) -> None:
+    dockerfile = (project / "Dockerfile").read_text()
+
+    def kept(name: str, destination: str) -> str:
+        """What the mounted cache has, after a build has put a file there."""
+        (project / "Dockerfile").write_text(
+            f"{dockerfile}RUN --mount=type=cache,{SHARED}cache,target=/c "
+            f'["/bin/busybox", "sh", "-c", "/bin/busybox touch /c/{name}; echo KEPT $(echo /c/*)"]\n'
+        )
+        build = running.client.submit(**{**request_of, "destination": destination})
+        running.client.wait(build, timeout=60).raise_for_status()
+        last = [line for line in running.client.logs(build) if "KEPT /c" in line][-1]
+        return last.partition("KEPT ")[2]
+
+    own, other = request_of["destination"], f"{request_of['destination']}-other"
+    assert kept("first", own) == "/c/first"
+    assert kept("second", own) == "/c/first /c/second"
+    assert kept("third", other) == "/c/third"

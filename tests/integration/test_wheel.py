@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -23,6 +24,18 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def programs(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The programs of an environment that has the wheel and what builds with docker."""
     return package.install(built, tmp_path_factory.mktemp("installed") / "venv", "cli", "local")
+
+
+@pytest.fixture(scope="session")
+def slim(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of an environment that has the wheel without any extra."""
+    return package.install(built, tmp_path_factory.mktemp("slim") / "venv")
+
+
+@pytest.fixture(scope="session")
+def terminal(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of one with the command line, for a service elsewhere."""
+    return package.install(built, tmp_path_factory.mktemp("terminal") / "venv", "cli")
 
 
 @pytest.fixture
@@ -71,7 +84,7 @@ def test_the_wheel_alone_builds(
     ]
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("built  by docker, in ")
+    assert "\nbuilt  by docker, in " in done.stdout
 
 
 def test_the_wheel_alone_runs_a_worker_that_builds_for_others(
@@ -100,3 +113,129 @@ def test_the_wheel_alone_runs_a_worker_that_builds_for_others(
         finally:
             worker.terminate()
             assert worker.wait(30) == 0, log.read_text()
+
+
+# --- For whoever only enqueues ---
+
+
+def run(*command: str | Path, **variables: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [*map(str, command)],
+        cwd=Path(str(command[0])).parent,
+        env={"PATH": os.environ["PATH"], **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+USER_PROGRAM = """
+import asyncio
+from pathlib import Path
+
+from imagemill import AsyncClient, BuildFailed, BuildReport, BuildRequest, Client, UserError
+from imagemill.testing import StubClient
+
+
+def images(client: Client, sources: list[Path]) -> list[str]:
+    builds = [client.submit(source, "registry.example.com/a", tags=["v1"]) for source in sources]
+    builds.append(client.submit(BuildRequest(source="/src/c")))
+    return [client.wait(build).raise_for_status().image or "" for build in builds]
+
+
+async def awaited() -> BuildReport:
+    async with AsyncClient(client=StubClient()) as client:
+        return await client.wait(await client.submit("/src", timeout=60))
+
+
+with StubClient() as stub:
+    assert len(images(stub, [Path("/src/a"), Path("/src/b")])) == 3
+assert asyncio.run(awaited()).status == "succeeded"
+try:
+    StubClient().submit("/src", tags=["no tag"])
+except UserError as error:
+    print(error.hint)
+except BuildFailed as failure:
+    print(failure.report.status)
+"""
+
+
+def test_a_users_program_needs_no_extra(slim: Path) -> None:
+    done = run(slim / "python", "-c", USER_PROGRAM)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("a tag is up to 128")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("", ""),
+        ('Client().submit("/src", destinaton="h/r")', 'Unexpected keyword argument "destinaton"'),
+        ('Client().submit("/src", tags="v1", force="yes")', 'Argument "force"'),
+        ("Client().submit()", 'Missing positional argument "source"'),
+        ('Client().wait("x").imag', 'has no attribute "imag"'),
+        ('AsyncClient().submit("/src", destinaton="h/r")', "destinaton"),
+        ("Clint()", 'Name "Clint" is not defined'),
+    ],
+)
+def test_a_users_program_is_checked_strictly(
+    slim: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
+    line: str,
+    said: str,
+) -> None:
+    (tmp_path / "use.py").write_text(f"{USER_PROGRAM}\n{line}\n")
+    mypy: list[str | Path] = [
+        sys.executable,
+        "-P",
+        "-m",
+        "mypy",
+        "--strict",
+        "--python-executable",
+        slim / "python",
+    ]
+    cache = tmp_path_factory.getbasetemp() / "mypy"
+    done = run(*mypy, "--config-file", os.devnull, "--cache-dir", cache, tmp_path / "use.py")
+    errors = [text for text in done.stdout.splitlines() if ": error: " in text]
+    assert len(errors) == (1 if line else 0), done.stdout + done.stderr
+    assert said in done.stdout
+
+
+def test_without_its_extra_the_command_says_how_to_install_it(slim: Path) -> None:
+    done = run(slim / "imagemill", "status", "x", "--broker", "redis://127.0.0.1:1/0")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: This needs the Python package 'rich', which is not installed\n"
+        "hint: pip install 'imagemill[cli]'\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "extra"), [("build", "local"), ("hash", "local"), ("worker", "local")]
+)
+def test_a_command_that_builds_says_which_extra_it_needs(
+    terminal: Path, project: Path, command: str, extra: str
+) -> None:
+    options = ["--broker", "redis://127.0.0.1:1/0"] if command == "worker" else [str(project)]
+    done = run(terminal / "imagemill", command, *options, HOME=str(project.parent))
+    assert done.returncode != 0
+    assert f"pip install 'imagemill[{extra}]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_line_that_installs_an_extra_asks_no_index_for_what_is_there(slim: Path) -> None:
+    pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", slim / "python"]
+    done = run(*pip, "install", "--no-index", "--no-deps", "--dry-run", "imagemill[aws]")
+    assert "Requirement already satisfied: imagemill[aws]" in done.stdout, done.stderr
+
+
+def test_builds_of_others_are_looked_at_with_the_command_line_alone(
+    terminal: Path, redis_url: str, key_prefix: str
+) -> None:
+    with Client(redis_url, key_prefix=key_prefix) as client:
+        build = client.submit("/src")
+    where = ["--broker", redis_url, "--key-prefix", key_prefix]
+    done = run(terminal / "imagemill", *where, "status", build)
+    assert done.returncode == 0, done.stderr
+    assert "QUEUED" in done.stdout

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import settings_page
 from imagemill.errors import OperatorError
 from imagemill.settings import NodeSettings, doubts, read, variables_of
 from imagemill.sources.options import VARIABLES as SOURCE_VARIABLES
@@ -118,3 +119,8 @@ def test_each_setting_has_a_variable_and_says_what_it_is() -> None:
     assert all(fields[name].description for name in fields)
     assert set(variables_of(Settings).values()) == set(fields) - {"sources", "environment"}
     assert all(name.startswith("IMAGEMILL_") for name in SOURCE_VARIABLES)
+
+
+def test_the_page_of_the_settings_is_up_to_date() -> None:
+    assert settings_page.PAGE.read_text() == settings_page.page(), "run make schemas"
+    assert all(f"| `{name}` |" in settings_page.page() for name in SOURCE_VARIABLES)

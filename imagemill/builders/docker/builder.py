@@ -8,6 +8,7 @@ folder of the build's own, so nobody is logged in on the host.
 import hashlib
 import json
 import math
+import shutil
 import socket
 import time
 import uuid
@@ -34,6 +35,7 @@ from imagemill.builders.docker.job_folder import job_folder, note_tags, remove_d
 from imagemill.builders.docker.progress import BuildLog, ClassicLog
 from imagemill.builders.docker.push import PushLog, push_failure
 from imagemill.context import CONTEXT, DOCKERFILE
+from imagemill.dockerfile.generate.render import SHARED
 from imagemill.dockerfile.images import images as named_images
 from imagemill.errors import ImagemillError, OperatorError, PermissionDenied, UserError
 from imagemill.messages import State
@@ -155,7 +157,7 @@ class _Job:
             *self._flags(),
         ]
         command += [
-            f"--file={self.source / DOCKERFILE}",
+            f"--file={self._file()}",
             f"--tag={self.inputs.image}",
             f"--tag={self.held}",
         ]
@@ -213,6 +215,16 @@ class _Job:
             for line in said.splitlines():
                 if "No such image" not in line:  # a build that has failed has left none
                     self.progress.log(f"Could not clear up in the Docker engine: {line}")
+
+    def _file(self) -> Path:
+        """The Dockerfile; one that mounts shared caches, with caches of the build's own place."""
+        given, own = self.source / DOCKERFILE, self.folder / DOCKERFILE
+        text, shared = given.read_bytes(), SHARED.encode()
+        if shared not in text:
+            return given
+        own.write_bytes(text.replace(shared, f"id=imagemill-{self.inputs.cache}-".encode()))
+        shutil.copyfile(f"{given}.dockerignore", f"{own}.dockerignore")
+        return own
 
     @property
     def _dockerfile(self) -> str:

@@ -12,9 +12,9 @@ from imagemill.builders.graft import FORMAT, Refusal, bases, recipe
 from imagemill.builders.graft.bases import Base, Open
 from imagemill.builders.graft.copying import Context, Placed
 from imagemill.builders.graft.image import Blob, Image
+from imagemill.builders.graft.large_files import MOST_LAYERS, LargeFiles
 from imagemill.builders.graft.layers import Layer, View, read_layer
-from imagemill.builders.graft.packing import Open as OpenFile
-from imagemill.builders.graft.packing import pack
+from imagemill.builders.graft.packing import Read, pack
 from imagemill.builders.graft.proof import Suffix, remade
 from imagemill.builders.graft.recipe import Recipe, Setting, folder_after
 from imagemill.context import Manifest
@@ -91,7 +91,7 @@ class Graft:
         self,
         earlier: Earlier,
         new: Manifest,
-        source: OpenFile,
+        source: Read,
         at: float,
         pushing: Callable[[], None],
     ) -> str:
@@ -171,9 +171,9 @@ class Graft:
         image: Image,
         reference: ImageReference,
         layers: Mapping[int, Mapping[str, Placed]],
-        source: OpenFile,
+        source: Read,
         blobs: Blobs,
-    ) -> dict[int, Blob]:
+    ) -> Mapping[int, Sequence[Blob]]:
         target = self.inputs.image
         if target.repository != reference.repository:
             for number, descriptor in enumerate(image.manifest["layers"]):
@@ -181,21 +181,31 @@ class Graft:
                     target, descriptor["digest"], reference
                 ):
                     raise Refusal(f"{target.registry} does not mount layers of {reference.path}")
-        return {
-            number: self._push_layer(changes, source, blobs) for number, changes in layers.items()
-        }
+        large = self._large_files(blobs)
+        room = MOST_LAYERS - len(image.diff_ids)
+        sent: dict[int, list[Blob]] = {}
+        for number, changes in layers.items():
+            together, alone = large.split(changes, room)
+            room -= len(alone)
+            sent[number] = [self._push_layer(together, source, blobs)] if together else []
+            sent[number] += [large.layer(path, changes[path], source) for path in alone]
+        return sent
 
-    def _push_layer(self, changes: Mapping[str, Placed], source: OpenFile, blobs: Blobs) -> Blob:
+    def _large_files(self, blobs: Blobs) -> LargeFiles:
+        return LargeFiles(self.inputs.image, blobs, self.place.known, self.place.scratch)
+
+    def _push_layer(self, changes: Mapping[str, Placed], source: Read, blobs: Blobs) -> Blob:
         target = self.inputs.image
         with tempfile.TemporaryFile(dir=self.place.scratch) as file:
-            packed = pack(changes, source, file)
-            if not blobs.has(target, packed.digest):
-                file.seek(0)
-                blobs.push(target, packed.digest, file, packed.size)
-        self.progress.log(f"Made a layer of {len(changes)} entries, {packed.size:,} bytes")
-        return Blob(packed.digest, packed.size, packed.diff_id)
+            blob = pack(changes, source, file)
+            if not blobs.has(target, blob.digest):
+                blobs.push(target, blob.digest, file, blob.size)
+        self.progress.log(f"Made a layer of {len(changes)} entries, {blob.size:,} bytes")
+        return blob
 
-    def _push_image(self, image: Image, sent: Mapping[int, Blob], at: float, blobs: Blobs) -> str:
+    def _push_image(
+        self, image: Image, sent: Mapping[int, Sequence[Blob]], at: float, blobs: Blobs
+    ) -> str:
         target = self.inputs.image
         made = image.remade(sent, self.inputs.labels, at)
         if not blobs.has(target, made.config_digest):
@@ -219,7 +229,11 @@ def note(
     keep it in mind for builds that have the same `key`.
     """
     blobs = place.registries(image)
-    read_layers(find(image, blobs), image, blobs, place.known, progress)
+    found = find(image, blobs)
+    layers = read_layers(found, image, blobs, place.known, progress)
+    large = LargeFiles(image, blobs, place.known, place.scratch)
+    for number in range(found.last_copied, len(layers)):
+        large.lift(layers[number], found.manifest["layers"][number]["digest"])
     place.known.keep_image(key, Earlier(image.pinned, tuple(labels), record))
 
 

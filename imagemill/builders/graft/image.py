@@ -27,6 +27,7 @@ _GZIPPED = {
 }
 
 
+_OF_ONE_FILE = "imagemill: a layer of one large file"
 _SETTLED = recipe.METADATA | {"ADD", "COPY", "WORKDIR"}
 
 
@@ -124,19 +125,33 @@ class Image:
             layer -= _has_layer(entry)
         return layer
 
-    def remade(self, layers: Mapping[int, Blob], labels: Mapping[str, str], at: float) -> Made:
-        """The image with some of its layers replaced, by their numbers, and with these labels.
+    def remade(
+        self, layers: Mapping[int, Sequence[Blob]], labels: Mapping[str, str], at: float
+    ) -> Made:
+        """The image with some of its layers, by their numbers, replaced by one or more, and with
+        these labels.
 
         `at` is when, in seconds since 1970.
         """
         created = datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
-        diff_ids, descriptors = list(self.diff_ids), list(self.manifest["layers"])
-        history = [dict(entry) for entry in self.history]
-        places = [number for number, entry in enumerate(history) if _has_layer(entry)]
-        for number, blob in layers.items():
-            diff_ids[number] = blob.diff_id
-            descriptors[number] = self._descriptor(blob)
-            history[places[number]]["created"] = created
+        diff_ids: list[str] = []
+        descriptors: list[Mapping[str, Any]] = []
+        history: list[Mapping[str, Any]] = []
+        numbers = iter(range(len(self.diff_ids)))
+        for entry in self.history:
+            number = next(numbers) if _has_layer(entry) else None
+            if number is None or number not in layers:
+                history.append(entry)
+            else:
+                history.append({**entry, "created": created})
+                more = len(layers[number]) - 1
+                history += more * [{**entry, "created": created, "comment": _OF_ONE_FILE}]
+                diff_ids += [blob.diff_id for blob in layers[number]]
+                descriptors += [self._descriptor(blob) for blob in layers[number]]
+                continue
+            if number is not None:
+                diff_ids.append(self.diff_ids[number])
+                descriptors.append(self.manifest["layers"][number])
         settings = {**self.settings, "Labels": {**(self.settings.get("Labels") or {}), **labels}}
         config = _bytes(
             {

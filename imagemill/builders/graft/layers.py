@@ -79,7 +79,7 @@ def read_layer(stream: BufferedReader, diff_id: str, contents: bool, progress: P
 
     `contents` says whether the digests of its files are wanted. `Refusal` for what is no such layer.
     """
-    hashed = _Hashed(_decompressed(stream), progress)
+    hashed = _Hashed(decompressed(stream), progress)
     try:
         with tarfile.open(
             fileobj=cast(BinaryIO, hashed), mode="r|", encoding="utf-8", errors="surrogateescape"
@@ -184,7 +184,8 @@ class _Hashed:
             pass
 
 
-def _decompressed(stream: BufferedReader) -> BinaryIO:
+def decompressed(stream: BufferedReader) -> BinaryIO:
+    """The tar in a layer's blob, which may be compressed or not."""
     head = stream.peek(4)
     if head.startswith(_GZIP_MAGIC):
         return igzip_threaded.open(stream, "rb", threads=1)  # type: ignore[no-untyped-call,no-any-return]

@@ -3,29 +3,21 @@
 import hashlib
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, Protocol
 
-from isal import igzip_threaded
+from isal import igzip_threaded, isal_zlib
 
 from imagemill.builders.graft.copying import Placed
+from imagemill.builders.graft.image import Blob
+from imagemill.builders.graft.layers import Node
 from imagemill.context.tarball import MTIME
 
 _BLOCK = 1 << 20
+_WORTH = 0.9
 _ENCODING = "utf-8", "surrogateescape"
 
-Open = Callable[[bytes], AbstractContextManager[Iterator[bytes]]]
-"""Opens a file of the source by its path; gives its content in chunks."""
-
-
-class Packed(NamedTuple):
-    """A layer that was written."""
-
-    digest: str
-    """Of the blob, as it was written."""
-    diff_id: str
-    """Of the tar in it."""
-    size: int
+Read = Callable[[bytes], Iterator[bytes]]
+"""Yields the content of a file of the source, by its path."""
 
 
 class _Writer(Protocol):
@@ -52,7 +44,7 @@ class _Counted:
         return f"sha256:{self.sha256.hexdigest()}"
 
 
-def pack(changes: Mapping[str, Placed], source: Open, out: BinaryIO) -> Packed:
+def pack(changes: Mapping[str, Placed], source: Read, out: BinaryIO) -> Blob:
     """Write the layer, gzipped, to `out`; paths are sorted, times are those of packed contexts."""
     blob = _Counted(out)
     with igzip_threaded.open(  # type: ignore[no-untyped-call]
@@ -60,11 +52,28 @@ def pack(changes: Mapping[str, Placed], source: Open, out: BinaryIO) -> Packed:
     ) as compressed:
         blocks = _Blocks(compressed)
         tar = _Counted(blocks)
-        for path in sorted(changes, key=lambda path: path.split("/")):
-            _add(tar, path, changes[path], source)
-        tar.write(bytes(2 * tarfile.BLOCKSIZE))
+        _write(tar, changes, source)
         blocks.end()
-    return Packed(blob.digest, tar.digest, blob.size)
+    return Blob(blob.digest, blob.size, tar.digest)
+
+
+def store(changes: Mapping[str, Placed], source: Read, out: BinaryIO) -> Blob:
+    """Write the layer, not compressed, to `out`."""
+    tar = _Counted(out)
+    _write(tar, changes, source)
+    return Blob(tar.digest, tar.size, tar.digest, gzipped=False)
+
+
+def pays(content: Iterator[bytes]) -> bool:
+    """Whether compressing saves enough of a file to be worth its time, by its beginning."""
+    head = next(content, b"")
+    return len(isal_zlib.compress(head, 1)) < _WORTH * len(head)
+
+
+def _write(tar: _Counted, changes: Mapping[str, Placed], source: Read) -> None:
+    for path in sorted(changes, key=lambda path: path.split("/")):
+        _add(tar, path, changes[path], source)
+    tar.write(bytes(2 * tarfile.BLOCKSIZE))
 
 
 class _Blocks:
@@ -86,22 +95,53 @@ class _Blocks:
         self._out.write(bytes(self._waiting))
 
 
-def _add(tar: _Counted, path: str, placed: Placed, source: Open) -> None:
+def _add(tar: _Counted, path: str, placed: Placed, source: Read) -> None:
     node = placed.node
-    info = tarfile.TarInfo(path)
-    info.mode, info.uid, info.gid, info.mtime = node.mode, node.uid, node.gid, MTIME
-    if node.kind == "dir":
-        info.type = tarfile.DIRTYPE
-    elif node.kind == "link":
-        info.type, info.linkname = tarfile.SYMTYPE, node.target
-    else:
-        info.size = node.size
-    # pax headers only where a name is too long for ustar, or no ASCII
-    tar.write(info.tobuf(tarfile.PAX_FORMAT, *_ENCODING))
     if node.kind != "file":
+        tar.write(header(path, node))
         return
     assert placed.entry is not None
-    with source(placed.entry.path) as chunks:
-        for chunk in chunks:
-            tar.write(chunk)
-    tar.write(bytes(-node.size % tarfile.BLOCKSIZE))
+    padding = bytes(-node.size % tarfile.BLOCKSIZE)
+    if node.size <= _BLOCK:  # in one piece, which is faster
+        tar.write(b"".join((header(path, node), *source(placed.entry.path), padding)))
+        return
+    tar.write(header(path, node))
+    for chunk in source(placed.entry.path):
+        tar.write(chunk)
+    tar.write(padding)
+
+
+_TYPES = {"file": tarfile.REGTYPE, "dir": tarfile.DIRTYPE, "link": tarfile.SYMTYPE}
+_SHORT, _SMALL_ID, _SMALL = 100, 1 << 21, 1 << 33
+
+
+def header(path: str, node: Node) -> bytes:
+    """The header of an entry: ustar's one block where names and numbers fit into it, else pax's.
+
+    Of many small files the headers would take longer than the contents if `tarfile` made them.
+    """
+    name = f"{path}/" if node.kind == "dir" else path
+    plain = name.isascii() and node.target.isascii()
+    small = max(node.uid, node.gid) < _SMALL_ID and node.size < _SMALL
+    if not (plain and small and max(len(name), len(node.target)) < _SHORT):
+        return _long_header(path, node)
+    size = node.size if node.kind == "file" else 0
+    block = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0        %b%bustar\x0000" % (
+        name.encode().ljust(_SHORT, b"\0"),
+        node.mode,
+        node.uid,
+        node.gid,
+        size,
+        MTIME,
+        _TYPES[node.kind],
+        node.target.encode().ljust(_SHORT, b"\0"),
+    )
+    return b"%b%06o\0%b" % (block[:148], sum(block), block[155:].ljust(357, b"\0"))
+
+
+def _long_header(path: str, node: Node) -> bytes:
+    info = tarfile.TarInfo(path)
+    info.type, info.linkname = _TYPES[node.kind], node.target
+    info.mode, info.uid, info.gid, info.mtime = node.mode, node.uid, node.gid, MTIME
+    info.size = node.size if node.kind == "file" else 0
+    return info.tobuf(tarfile.PAX_FORMAT, *_ENCODING)

@@ -2,13 +2,16 @@
 
 import hashlib
 import os
+import posixpath
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from imagemill.context import Manifest
 from imagemill.context.walk import changed, reading_failed
-from imagemill.files.tree import open_below, open_folder
+from imagemill.files.tree import open_file, open_folder, open_folder_below
 from imagemill.ports import Progress
 
 _CHUNK = 1 << 20
@@ -21,30 +24,58 @@ class SourceFiles:
         self._root = os.path.realpath(os.fsencode(root))
         self._entries = {entry.path: entry for entry in manifest.entries}
         self._progress = progress
-
-    @contextmanager
-    def open(self, path: bytes) -> Iterator[Iterator[bytes]]:
-        """Open a file; gives its content in chunks, the last of them only if all are as they were.
-
-        `UserError` if they are not.
+        self._folder: tuple[bytes, int] | None = None
+        """The folder of the file before, which most often is that of the next one: path, and
+        descriptor.
         """
-        top = open_folder(self._root)
+
+    def __enter__(self) -> Self:
+        self._top = open_folder(self._root)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._leave()
+        os.close(self._top)
+
+    def chunks(self, path: bytes) -> Iterator[bytes]:
+        """Yield the content of a file, the last of it only if all is as it was; `UserError` if it
+        is not.
+        """
+        self._progress.check()
         try:
-            with open_below(top, path) as file:
-                yield self._checked(path, iter(lambda: file.read(_CHUNK), b""))
+            with closing(os.fdopen(self._open(path), "rb", buffering=0)) as file:
+                yield from self._checked(path, iter(lambda: file.read(_CHUNK), b""))
         except OSError as error:
             reading_failed(path, error)
-        finally:
-            os.close(top)
 
     def _checked(self, path: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        entry, digest, size = self._entries[path], hashlib.sha256(), 0
+        entry, digest, left = self._entries[path], hashlib.sha256(), self._entries[path].size
+        held = b""
         for chunk in chunks:
-            self._progress.check()
+            if held:
+                self._progress.check()
+                yield held
             digest.update(chunk)
-            size += len(chunk)
-            if size > entry.size:
+            held, left = chunk, left - len(chunk)
+            if left < 0:
                 break
-            yield chunk
-        if size != entry.size or digest.hexdigest() != entry.sha256:
+        if left or digest.hexdigest() != entry.sha256:
             raise changed(path)
+        yield held
+
+    def _open(self, path: bytes) -> int:
+        folder, name = posixpath.split(path)
+        if self._folder is None or self._folder[0] != folder:
+            self._leave()
+            self._folder = folder, open_folder_below(self._top, folder)
+        return open_file(name, self._folder[1])
+
+    def _leave(self) -> None:
+        if self._folder is not None:
+            os.close(self._folder[1])
+            self._folder = None

@@ -91,7 +91,7 @@ def chosen(request: BuildRequest, builder: Builder) -> str | Wishes:
         request.entrypoint,
         system_packages=request.system_packages,
         index=builder.package_index,
-        cache_mounts=builder.type != "kaniko",
+        cache_mounts=builder.cache_mounts is not False and builder.type != "kaniko",
         uv=builder.uv_image or UV,
     )
     if request.dockerfile is None:

@@ -23,6 +23,11 @@ _UID = 10001
 
 _OWNER = f"{_UID}:{_UID}"
 _CACHES = "/root/.cache"
+
+SHARED = "id=imagemill-shared-"
+"""How the ids of cache mounts begin. A builder puts another word for `shared`, since what one build
+leaves in a cache, those of the same id run.
+"""
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9._/@+,-]+")
 
@@ -212,13 +217,13 @@ def _credentials(install: Install) -> list[str]:
     return said
 
 
+def _mount(name: str, target: str) -> str:
+    return f"--mount=type=cache,{SHARED}{name},target={target}"
+
+
 def _run(image: Image, install: Install, commands: Iterable[str]) -> str:
-    mounts = [f"--mount=type=cache,target={_CACHES}"] if image.cache_mounts else []
-    mounts += (
-        ["--mount=type=cache,target=/opt/conda/pkgs"]
-        if image.cache_mounts and install.conda
-        else []
-    )
+    mounts = [_mount("cache", _CACHES)] if image.cache_mounts else []
+    mounts += [_mount("conda", "/opt/conda/pkgs")] if image.cache_mounts and install.conda else []
     mounts += (
         ["--mount=type=secret,id=netrc,target=/root/.netrc"]
         if hosts_with_users(install.places)

@@ -19,8 +19,8 @@ WORKDIR /app
 # The dependencies come before the code: their layer lives until they change.
 COPY environment.yml ./
 COPY requirements/extra.txt ./requirements/
-RUN --mount=type=cache,target=/root/.cache \
-    --mount=type=cache,target=/opt/conda/pkgs \
+RUN --mount=type=cache,id=imagemill-shared-cache,target=/root/.cache \
+    --mount=type=cache,id=imagemill-shared-conda,target=/opt/conda/pkgs \
     micromamba install --yes --name base --file environment.yml
 
 COPY --chown=10001:10001 . .

@@ -23,13 +23,13 @@ WORKDIR /app
 
 # The dependencies come before the code: their layer lives until they change.
 COPY pyproject.toml poetry.lock ./
-RUN --mount=type=cache,target=/root/.cache \
+RUN --mount=type=cache,id=imagemill-shared-cache,target=/root/.cache \
     uv tool run poetry@2.5.1 install --no-interaction --only main --no-root
 
 COPY --chown=10001:10001 . .
 
 # The project itself: editable, so that the code in /app is what runs.
-RUN --mount=type=cache,target=/root/.cache \
+RUN --mount=type=cache,id=imagemill-shared-cache,target=/root/.cache \
     uv tool run poetry@2.5.1 install --no-interaction --only-root
 
 USER 10001:10001

@@ -33,7 +33,7 @@ WORKDIR /app
 COPY requirements.txt constraints.txt ./
 COPY requirements/base.txt ./requirements/
 COPY libs/common/ ./libs/common/
-RUN --mount=type=cache,target=/root/.cache \
+RUN --mount=type=cache,id=imagemill-shared-cache,target=/root/.cache \
     --mount=type=secret,id=netrc,target=/root/.netrc \
     --mount=type=secret,id=INDEX_TOKEN,required=true \
     --mount=type=secret,id=INDEX_USER,required=true \

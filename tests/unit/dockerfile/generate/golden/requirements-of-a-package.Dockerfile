@@ -23,13 +23,13 @@ WORKDIR /app
 
 # The dependencies come before the code: their layer lives until they change.
 COPY requirements.txt ./
-RUN --mount=type=cache,target=/root/.cache \
+RUN --mount=type=cache,id=imagemill-shared-cache,target=/root/.cache \
     uv pip install --requirement requirements.txt
 
 COPY --chown=10001:10001 . .
 
 # The project itself: editable, so that the code in /app is what runs.
-RUN --mount=type=cache,target=/root/.cache \
+RUN --mount=type=cache,id=imagemill-shared-cache,target=/root/.cache \
     env SETUPTOOLS_SCM_PRETEND_VERSION=0.0.0 uv pip install --editable .
 
 USER 10001:10001

@@ -23,7 +23,7 @@ WORKDIR /app
 
 # The dependencies come before the code: their layer lives until they change.
 COPY requirements.txt ./
-RUN --mount=type=cache,target=/root/.cache \
+RUN --mount=type=cache,id=imagemill-shared-cache,target=/root/.cache \
     uv pip install --requirement requirements.txt
 
 COPY --chown=10001:10001 . .

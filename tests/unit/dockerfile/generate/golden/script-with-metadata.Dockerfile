@@ -22,7 +22,7 @@ RUN echo 'app:x:10001:10001::/home/app:/bin/sh' >> /etc/passwd \
 WORKDIR /app
 
 # The dependencies come before the code: their layer lives until they change.
-RUN --mount=type=cache,target=/root/.cache \
+RUN --mount=type=cache,id=imagemill-shared-cache,target=/root/.cache \
     uv pip install 'torch>=2.4' rich
 
 COPY --chown=10001:10001 . .

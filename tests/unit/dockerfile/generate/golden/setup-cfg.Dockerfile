@@ -22,13 +22,13 @@ RUN echo 'app:x:10001:10001::/home/app:/bin/sh' >> /etc/passwd \
 WORKDIR /app
 
 # The dependencies come before the code: their layer lives until they change.
-RUN --mount=type=cache,target=/root/.cache \
+RUN --mount=type=cache,id=imagemill-shared-cache,target=/root/.cache \
     uv pip install statsmodels 'numpy>=1.26; python_version < "3.13"'
 
 COPY --chown=10001:10001 . .
 
 # The project itself: editable, so that the code in /app is what runs.
-RUN --mount=type=cache,target=/root/.cache \
+RUN --mount=type=cache,id=imagemill-shared-cache,target=/root/.cache \
     uv pip install --editable .
 
 USER 10001:10001

@@ -25,13 +25,13 @@ WORKDIR /app
 
 # The dependencies come before the code: their layer lives until they change.
 COPY pyproject.toml uv.lock ./
-RUN --mount=type=cache,target=/root/.cache \
+RUN --mount=type=cache,id=imagemill-shared-cache,target=/root/.cache \
     uv sync --no-dev --frozen --no-install-local
 
 COPY --chown=10001:10001 . .
 
 # The project itself: editable, so that the code in /app is what runs.
-RUN --mount=type=cache,target=/root/.cache \
+RUN --mount=type=cache,id=imagemill-shared-cache,target=/root/.cache \
     uv sync --no-dev --locked
 
 USER 10001:10001

@@ -25,7 +25,7 @@ WORKDIR /app
 
 # The dependencies come before the code: their layer lives until they change.
 COPY pyproject.toml uv.lock ./
-RUN --mount=type=cache,target=/root/.cache \
+RUN --mount=type=cache,id=imagemill-shared-cache,target=/root/.cache \
     uv sync --no-dev --locked --no-install-local
 
 COPY --chown=10001:10001 . .

@@ -1,0 +1,21 @@
+"""The command `imagemill`, also as `python -m imagemill`."""
+
+import sys
+
+from imagemill.errors import OperatorError
+from imagemill.extras import explained
+
+
+def main() -> None:
+    """Run the command and exit; without its packages, say how to install them."""
+    try:
+        with explained():
+            from imagemill.cli.commands import main as run
+
+            run()
+    except OperatorError as error:  # rich, which would say it nicely, is what is missing
+        sys.exit(f"error: {error.message}\nhint: {error.hint}")
+
+
+if __name__ == "__main__":
+    main()
