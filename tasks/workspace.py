@@ -126,7 +126,7 @@ class Workspace:
 
     def base_digests(self, images: Iterable[str], progress: Progress) -> dict[str, str]:
         """Return what the base images are at this time; nothing if their names alone count."""
-        if not self.config.builder.base_digests:
+        if self.config.builder.base_digests is False:
             return {}
         seconds = 0 if self.build.request.pull else self.setup.base_digest_seconds
         known = BaseDigests(journal().redis, self.setup.key_prefix, seconds) if seconds else None

@@ -92,7 +92,7 @@ def _memory(source: str, folder: Path) -> Memory | None:
 def _base_digests(
     request: BuildRequest, builder: Builder, manifest: Manifest, *, offline: bool
 ) -> Mapping[str, str]:
-    images = hashing.base_images(request, manifest) if builder.base_digests else ()
+    images = hashing.base_images(request, manifest) if builder.base_digests is not False else ()
     if not images:
         return {}
     from imagemill.base_digests import digests

@@ -32,6 +32,7 @@ from imagemill.files.tree import (
     room,
     shown,
 )
+from imagemill.meter import Meter
 from imagemill.ports import Progress
 
 __all__ = [
@@ -139,6 +140,8 @@ def bundle(root: Path, dockerfile: Choice, out: BinaryIO, progress: Progress) ->
 class _Bundle:
     """The sink of a source that is packed as one: the Dockerfile comes at its own place."""
 
+    done = "packed"
+
     def __init__(self, writer: tarball.Writer) -> None:
         self.folder, self.link, self.file, self.write = (
             writer.folder,
@@ -157,6 +160,9 @@ Accept = Callable[[Manifest], None]
 class _Sink(Protocol):
     """Where entries go while they are read."""
 
+    done: str
+    """What has become of the bytes that went there, in a word."""
+
     def dockerfile(self, content: bytes) -> None: ...
     def folder(self, path: bytes) -> None: ...
     def link(self, path: bytes, target: bytes) -> None: ...
@@ -166,6 +172,8 @@ class _Sink(Protocol):
 
 class _Nowhere:
     """The sink for those who want the manifest alone."""
+
+    done = "hashed"
 
     def dockerfile(self, content: bytes) -> None: ...
     def folder(self, path: bytes) -> None: ...
@@ -225,9 +233,8 @@ def _changes(index: Index, top: int, digests: Digests, progress: Progress) -> in
     paths = index.entries.paths
     if not all(index.is_file(number) and _is_regular(paths[number], top) for number in differing):
         return None
-    found_ones = [
-        (number, *_read_anew(paths[number], top, digests, progress)) for number in differing
-    ]
+    meter = Meter(_Nowhere.done, progress)
+    found_ones = [(number, *_read_anew(paths[number], top, digests, meter)) for number in differing]
     sha256s = digests.sha256s()
     for number, entry, status in found_ones:
         whole = entry if isinstance(entry, Entry) else Entry(*entry, next(sha256s))
@@ -243,7 +250,7 @@ def _is_regular(path: bytes, top: int) -> bool:
 
 
 def _read_anew(
-    path: bytes, top: int, digests: Digests, progress: Progress
+    path: bytes, top: int, digests: Digests, meter: Meter
 ) -> tuple[Entry | _Undigested, os.stat_result]:
     parent, _, name = path.rpartition(b"/")
     try:
@@ -251,7 +258,7 @@ def _read_anew(
     except OSError as error:
         reading_failed(path, error)
     try:
-        return _file(Found(path, name, within, True, False), _Nowhere(), digests, progress)
+        return _file(Found(path, name, within, True, False), _Nowhere(), digests, meter)
     finally:
         os.close(within)
 
@@ -260,10 +267,11 @@ def _walked(top: int, recipe: Recipe, digests: Digests, progress: Progress, know
     """The index of a walk over the source, in which files that are `known` are not read."""
     index = Index(known.rules)
     walk = Walk(recipe.ignore, progress, git=recipe.git, seen=index.add_folder)
+    meter = Meter(_Nowhere.done, progress)
     found_ones: list[tuple[Entry | _Undigested, os.stat_result]] = []
     for found in walk.entries(top):
         if found.is_file:
-            found_ones.append(_file(found, _Nowhere(), digests, progress, known))
+            found_ones.append(_file(found, _Nowhere(), digests, meter, known))
         else:
             found_ones.append(_other(found, _Nowhere()))
     sha256s = digests.sha256s()
@@ -287,10 +295,9 @@ def _read_all(
         recipe = find(real, top, dockerfile)
         sink.dockerfile(recipe.dockerfile)
         entries: list[Entry | _Undigested] = []
+        meter = Meter(sink.done, progress)
         for found in Walk(recipe.ignore, progress, git=recipe.git).entries(top):
-            read_one = (
-                _file(found, sink, digests, progress) if found.is_file else _other(found, sink)
-            )
+            read_one = _file(found, sink, digests, meter) if found.is_file else _other(found, sink)
             entries.append(read_one[0])
         sha256s = digests.sha256s()
     manifest = Manifest(
@@ -326,11 +333,11 @@ def _opened(root: bytes) -> Iterator[int]:
 
 
 def _file(
-    found: Found, sink: _Sink, digests: Digests, progress: Progress, known: Index | None = None
+    found: Found, sink: _Sink, digests: Digests, meter: Meter, known: Index | None = None
 ) -> tuple[Entry | _Undigested, os.stat_result]:
     """Read a file to `sink`; one that is `known` is not read, and nothing of it goes there."""
     path, name, within, _, _ = found
-    progress.check()
+    meter.check()
     try:
         descriptor = open_file(name, within)
     except OSError as error:
@@ -346,6 +353,7 @@ def _file(
             return Entry(kind, path, size, sha256), status
         # One byte more is asked for than there should be, so that a file that has grown shows.
         content = read(descriptor, size + 1 if size < _CHUNK else _CHUNK)
+        meter.add(len(content))
         sink.file(path, executable, size, content)
         if len(content) == size < _CHUNK:
             digests.add(content)
@@ -353,7 +361,8 @@ def _file(
             with digests.large() as update:
                 update(content)
                 for chunk in _rest(path, descriptor, size - len(content)):
-                    progress.check()
+                    meter.check()
+                    meter.add(len(chunk))
                     update(chunk)
                     sink.write(chunk)
         return (kind, path, size), status
