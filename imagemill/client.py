@@ -104,6 +104,7 @@ class Client:
         *,
         tags: Sequence[str] = (),
         dockerfile: str | None = None,
+        dockerfile_text: str | None = None,
         target: str | None = None,
         build_args: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
@@ -116,8 +117,8 @@ class Client:
         system_packages: Sequence[str] = (),
         config: str | None = None,
         force: bool = False,
-        pull: bool = False,
         no_cache: bool = False,
+        pull: bool = False,
         graft: bool = True,
         timeout: float | None = None,
         revision: str | None = None,
@@ -131,6 +132,8 @@ class Client:
         destination  repository to push to, without a tag; default: the workers' config's
         tags         tags to add beside the source hash
         dockerfile   path of the Dockerfile within the source; default: Dockerfile, or a generated one
+        dockerfile_text
+                     the Dockerfile itself, where the source has none that is meant
         target       stage to build, of a Dockerfile with several
         build_args   values of the Dockerfile's ARGs; not for secrets
         labels       labels of the image
@@ -142,8 +145,8 @@ class Client:
                      installs
         config       name of a launch config in the workers' config folder
         force        build even if the image exists
-        pull         ask the registries anew what the base images are, and use those
-        no_cache     run every instruction, and build even if the image exists
+        no_cache     build, and take nothing from the builder's cache of layers
+        pull         build, and have the builder ask for base images anew
         graft        whether an image of which only code has changed may be made without a builder
         timeout      seconds that the build may take once it has started
         revision, source_url

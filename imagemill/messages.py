@@ -129,6 +129,12 @@ def _dockerfile_path(value: str) -> str:
 def _platform(value: str) -> str:
     if value in PLATFORMS:
         return value
+    if "," in value:
+        raise _refused(
+            "these are several platforms, and a build is for one platform",
+            "build each platform by itself, and join them: `docker buildx imagetools create -t"
+            " REPOSITORY:TAG IMAGE IMAGE`",
+        )
     machine = value.lower().partition("/")[2] or value.lower()
     machines = [
         platform.removeprefix("linux/") for platform in PLATFORMS if platform.startswith("linux/")
@@ -197,6 +203,9 @@ class BuildRequest(Message):
         default=None,
         description="path of the Dockerfile within the source; default: Dockerfile, or a generated one",
     )
+    dockerfile_text: Value | None = Field(
+        default=None, description="the Dockerfile itself, where the source has none that is meant"
+    )
     python: Line | None = Field(
         default=None,
         min_length=1,
@@ -240,12 +249,11 @@ class BuildRequest(Message):
     )
     tags: tuple[Tag, ...] = Field(default=(), description="tags to add beside the source hash")
     force: bool = Field(default=False, description="build even if the image exists")
-    pull: bool = Field(
-        default=False,
-        description="ask the registries anew what the base images are, and use those",
-    )
     no_cache: bool = Field(
-        default=False, description="run every instruction, and build even if the image exists"
+        default=False, description="build, and take nothing from the builder's cache of layers"
+    )
+    pull: bool = Field(
+        default=False, description="build, and have the builder ask for base images anew"
     )
     graft: bool = Field(
         default=True,
@@ -264,16 +272,16 @@ class BuildRequest(Message):
         default=None, description="where the source is published, for the image's label"
     )
 
+    @property
+    def anew(self) -> bool:
+        """Whether to build even if the image exists."""
+        return self.force or self.no_cache or self.pull
+
     def __repr__(self) -> str:
         """Without build arguments and labels, which people put secrets into."""
         return f"BuildRequest(source={self.source!r}, dockerfile={self.dockerfile!r}, config={self.config!r})"
 
     __str__ = __repr__
-
-    @property
-    def anew(self) -> bool:
-        """Whether the image is built though it exists."""
-        return self.force or self.no_cache
 
     @classmethod
     def parse(cls, data: object, called: Mapping[str, str] | None = None) -> Self:

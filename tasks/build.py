@@ -47,12 +47,21 @@ def _build(run: Run, work: Workspace) -> Build | Next:
 
 
 def _upload_again(run: Run, build: Build) -> Next:
-    """The context is gone: another build of the same source has ended and cleaned up, or it is on
-    another node.
-    """
+    """The context is gone: somebody has removed it, or it is on another node."""
     if build.uploads >= MOST_UPLOADS:
-        raise OperatorError(
-            f"The context {build.context} is not to be found on the worker that builds, {run.worker}",
-            "where workers do not share a disk, set builder.build-context-store to an object store",
-        )
+        raise _not_there(run, build)
     return Next("upload_context", build.knowing(context=None))
+
+
+def _not_there(run: Run, build: Build) -> OperatorError:
+    assert build.config is not None
+    store = build.config.builder.build_context_store
+    if store is not None and not store.startswith("file:"):
+        return OperatorError(
+            f"The context {build.context} is gone from {store}, time and again",
+            "see who deletes from builder.build-context-store: a life cycle rule of less than a day, or a person",
+        )
+    return OperatorError(
+        f"The context {build.context} is not to be found on the worker that builds, {run.worker}",
+        "where workers do not share a disk, set builder.build-context-store to an object store",
+    )

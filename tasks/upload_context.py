@@ -12,7 +12,7 @@ from tasks.workspace import Workspace
 def upload_context(run: Run, work: Workspace) -> Build:
     """Learn `context`. What is stored already is not stored again."""
     contexts = work.contexts
-    name = contexts.find(work.source_hash) or store(contexts, run, work)
+    name = contexts.find(work.source_hash, work.build.id) or store(contexts, run, work)
     return work.build.knowing(context=name, uploads=work.build.uploads + 1)
 
 

@@ -17,7 +17,7 @@ from imagemill.builders import builder_for, detect
 from imagemill.builders.graft import grafting
 from imagemill.builders.labels import labels
 from imagemill.config import LaunchConfig, Loaded
-from imagemill.context import Manifest, hashing
+from imagemill.context import Given, Manifest, hashing
 from imagemill.context.handover import Contexts, KeptContexts, Origin, Packed, PackedContexts
 from imagemill.context.index import Memory
 from imagemill.context.mirrors import Mirrors
@@ -110,7 +110,7 @@ class Workspace:
             yield tree
 
     @property
-    def dockerfile(self) -> str | Wishes:
+    def dockerfile(self) -> str | Given | Wishes:
         """The path of the Dockerfile, or how it is to be generated if the source has none."""
         return chosen(self.build.request, self.config.builder)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from imagemill import context
+from imagemill.cli.docker_habits import dockerfile
 from imagemill.cli.requests import checked, located
 from imagemill.config.model import Builder
 from imagemill.context import Manifest, hashing
@@ -74,7 +75,9 @@ def hashed(
 
     `offline` says that base images count by their names where their registries do not answer.
     """
-    request = checked(source=located(source), secrets=tuple(secrets), **fields)
+    place = located(source)
+    fields["dockerfile"], fields["dockerfile_text"] = dockerfile(fields["dockerfile"], place)
+    request = checked(source=place, secrets=tuple(secrets), **fields)
     with fetched(source, "source hash") as folder:
         memory = _memory(source, folder)
         manifest = context.manifest(folder, chosen(request, builder), Quiet(), memory)

@@ -153,35 +153,3 @@ def overruled(job: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
             value = value.get(key) if isinstance(value, dict) else None
         if value not in (None, ours):
             yield (*FREE, *path), f"{path[-1]} is {ours}"
-
-
-_OF_IMAGE = frozenset(
-    {
-        "annotation",
-        "build-arg",
-        "custom-platform",
-        "customPlatform",
-        "ignore-path",
-        "ignore-var-run",
-        "label",
-        "reproducible",
-        "single-snapshot",
-        "target",
-    }
-)
-"""Flags of the executor that change the image, and so are part of its hash."""
-
-
-def image_arguments(job: dict[str, Any]) -> tuple[str, ...]:
-    """Return the executor's arguments in the document that change the image, with the values that
-    its variables give to build arguments without one.
-    """
-    container = executor_of(job)
-    variables = {each["name"]: each.get("value") for each in container.get("env") or ()}
-    found = []
-    for argument in container.get("args") or ():
-        flag, _, value = str(argument).removeprefix("--").partition("=")
-        if flag in _OF_IMAGE:
-            given = flag == "build-arg" and "=" not in value and variables.get(value)
-            found.append(f"{argument}={given}" if given else str(argument))
-    return tuple(found)

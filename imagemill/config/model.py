@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from imagemill.clouds.hosts import AZURE_BLOB
+from imagemill.clouds.hosts import AZURE_BLOB, ecr_host
 from imagemill.config.faults import Fault, fault_error, mismatch
 from imagemill.config.kaniko_job import job_faults
 from imagemill.config.policy import Policy
@@ -82,11 +82,11 @@ def _destination(text: str) -> ImageReference:
     if host == DOCKER_HUB and re.fullmatch(r"library/(localhost|.*\..*)", path):
         raise UserError(f"{text!r} is a registry without a repository")
     if ecr := re.fullmatch(r"(\d{12})\.ecr\.(.+)\.amazonaws\.com(\.cn)?", host):
-        hint = f"write {ecr[1]}.dkr.ecr.{ecr[2]}.amazonaws.com{ecr[3] or ''}/{path}"
+        hint = f"write {ecr_host(ecr[1], ecr[2])}/{path}"
         raise UserError(
             f"{host!r} is no registry: the dkr in an ECR registry's name is missing", hint
         )
-    if host.endswith("-docker.pkg.dev") and path.count("/") < 2:
+    if host.endswith("-docker.pkg.dev") and path.count("/") < 2 + ("." in path.split("/")[0]):
         raise UserError(
             f"{text!r} has no image name",
             f"write {reference}/IMAGE: {host}/PROJECT/REPOSITORY/IMAGE",
@@ -114,8 +114,8 @@ Image = Annotated[str, _reference(ImageReference.parse, "an image")]
 ContextStoreUri = Annotated[str, AfterValidator(_context_store)]
 JobName = Annotated[
     str,
-    # 63 characters are a Kubernetes name's limit, of which "-" and 20 digits of the source hash
-    # take 21.
+    # 63 characters are a Kubernetes name's limit, of which two "-", 12 digits of the source hash
+    # and 7 of the image's take 21.
     _text(
         r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?",
         "up to 42 lower-case letters, digits and '-' (a Kubernetes name)",
@@ -255,6 +255,10 @@ class KanikoBuilder(_Builder):
     # Google archived its own executor in June 2025; this is the maintained fork.
     kaniko_image: Image = Field(
         "ghcr.io/osscontainertools/kaniko:v1.28.3", description="the Kaniko executor's image"
+    )
+    kaniko_features: Literal["recommended", "none"] = Field(
+        "recommended",
+        description="whether the executor's switches are on that make its images as BuildKit's and its caches right",
     )
     secret_name: SecretName | None = Field(
         None,

@@ -19,7 +19,7 @@ from imagemill.context import tarball
 from imagemill.context.copying import Copier
 from imagemill.context.costs import costs, notes
 from imagemill.context.digests import Digests
-from imagemill.context.dockerfile import Choice, Generated, Generator, Recipe, find
+from imagemill.context.dockerfile import Choice, Generated, Generator, Given, Recipe, find
 from imagemill.context.index import DIR, Index, IndexedManifest, Memory, listed, looks, rules_of
 from imagemill.context.manifest import FORMAT, Dockerfile, Entry, Kind, Manifest, source_hash
 from imagemill.context.walk import Found, Walk, changed, listing, reading_failed
@@ -44,6 +44,7 @@ __all__ = [
     "Entry",
     "Generated",
     "Generator",
+    "Given",
     "Manifest",
     "bundle",
     "copy",
@@ -347,22 +348,19 @@ def _file(
         mode, size = status.st_mode, status.st_size
         if not stat.S_ISREG(mode):
             raise changed(path)
-        executable = mode & stat.S_IXUSR != 0
-        kind: Kind = "exec" if executable else "file"
+        kind = _kind(mode)
         if known and (sha256 := known.known(path, looks(status))):
             return Entry(kind, path, size, sha256), status
         # One byte more is asked for than there should be, so that a file that has grown shows.
         content = read(descriptor, size + 1 if size < _CHUNK else _CHUNK)
         meter.add(len(content))
-        sink.file(path, executable, size, content)
+        sink.file(path, kind == "exec", size, content)
         if len(content) == size < _CHUNK:
             digests.add(content)
         else:
             with digests.large() as update:
                 update(content)
-                for chunk in _rest(path, descriptor, size - len(content)):
-                    meter.check()
-                    meter.add(len(chunk))
+                for chunk in _rest(path, descriptor, size - len(content), meter):
                     update(chunk)
                     sink.write(chunk)
         return (kind, path, size), status
@@ -370,12 +368,18 @@ def _file(
         os.close(descriptor)
 
 
-def _rest(path: bytes, descriptor: int, left: int) -> Iterator[bytes]:
+def _kind(mode: int) -> Kind:
+    return "exec" if mode & stat.S_IXUSR else "file"
+
+
+def _rest(path: bytes, descriptor: int, left: int, meter: Meter) -> Iterator[bytes]:
     """What is left to read of a file, which must be `left` bytes."""
     while left >= 0:
+        meter.check()
         chunk = read(descriptor, min(left + 1, _CHUNK))
         if not chunk:
             break
+        meter.add(len(chunk))
         left -= len(chunk)
         yield chunk
     if left:
@@ -401,9 +405,8 @@ def _other(found: Found, sink: _Sink) -> tuple[Entry, os.stat_result]:
         sink.link(found.path, target)
         return Entry("link", found.path, target=target), status
     if stat.S_ISSOCK(mode):
-        executable = mode & stat.S_IXUSR != 0
-        sink.file(found.path, executable, 0, b"")
-        kind: Kind = "exec" if executable else "file"
+        kind = _kind(mode)
+        sink.file(found.path, kind == "exec", 0, b"")
         return Entry(kind, found.path, 0, hashlib.sha256().hexdigest()), status
     what = "a FIFO" if stat.S_ISFIFO(mode) else "a device"
     raise UserError(

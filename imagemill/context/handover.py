@@ -39,8 +39,8 @@ class Origin:
 class Contexts(Protocol):
     """Where the contexts of a config are kept while they are built."""
 
-    def find(self, source_hash: str) -> str | None:
-        """The name of a context that is stored whole already."""
+    def find(self, source_hash: str, build: str) -> str | None:
+        """The name of the build's context, if it is stored whole already."""
 
     def add(self, origin: Origin, accept: Accept, progress: Progress) -> str:
         """Store the context, unless `accept` raises over its manifest; returns its name."""
@@ -85,16 +85,16 @@ class Copied:
 
 @dataclass(frozen=True)
 class PackedContexts:
-    """Contexts in a store. One context serves all builds of the same source."""
+    """Contexts in a store. Each build has its own, so that none loses it to another's end."""
 
     store: ContextStore
 
-    def find(self, source_hash: str) -> str | None:
-        name = _packed_name(source_hash)
+    def find(self, source_hash: str, build: str) -> str | None:
+        name = _packed_name(source_hash, build)
         return name if self.exists(name) else None
 
     def add(self, origin: Origin, accept: Accept, progress: Progress) -> str:
-        name = _packed_name(origin.source_hash)
+        name = _packed_name(origin.source_hash, origin.build)
         with origin.fetched() as root, self.store.create(name) as stream:
             accept(context.pack(root, origin.dockerfile, stream, progress))
         return name
@@ -109,8 +109,8 @@ class PackedContexts:
         self.store.delete(name)
 
 
-def _packed_name(source_hash: str) -> str:
-    return f"{source_hash}.tar.gz"
+def _packed_name(source_hash: str, build: str) -> str:
+    return f"{source_hash}-{build}.tar.gz"
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class KeptContexts:
     home: Path | None = None
     """A folder without which no build of ours goes on."""
 
-    def find(self, source_hash: str) -> None:
+    def find(self, source_hash: str, build: str) -> None:
         return None
 
     def add(self, origin: Origin, accept: Accept, progress: Progress) -> str:

@@ -5,9 +5,11 @@ by the config.
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Self
 
 from imagemill import __version__, context
-from imagemill.config.kaniko_job import image_arguments
+from imagemill.config.kaniko_inputs import kaniko_inputs
 from imagemill.config.model import Builder
 from imagemill.context import Manifest
 from imagemill.dockerfile.base_images import bases
@@ -15,27 +17,42 @@ from imagemill.dockerfile.generate import chosen
 from imagemill.messages import BuildRequest
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What an image is made from besides the context: by the request, and by the config where the
+    request says nothing.
+    """
+
+    target: str | None
+    platform: str | None
+    build_args: dict[str, str]
+    labels: dict[str, str]
+    secrets: tuple[str, ...]
+    options: dict[str, str]
+    """Other options of the builder that change the image."""
+
+    @classmethod
+    def of(cls, request: BuildRequest, builder: Builder) -> Self:
+        """Return the inputs of the image that the builder makes for the request."""
+        given = kaniko_inputs(builder)
+        return cls(
+            request.target or given.target,
+            platform(request, builder) or given.platform,
+            given.build_args | dict(request.build_args),
+            given.labels | dict(request.labels),
+            tuple(sorted(request.secrets)),
+            given.options,
+        )
+
+
 def platform(request: BuildRequest, builder: Builder) -> str | None:
     """The target platform; None for the builder's own."""
     return request.platform or builder.platform
 
 
-def arguments(builder: Builder) -> tuple[str, ...]:
-    """The builder's arguments that change the image, by the config."""
-    return image_arguments(builder.kaniko_config) if builder.type == "kaniko" else ()
-
-
 def source_hash(request: BuildRequest, builder: Builder, manifest: Manifest) -> str:
     """The hash over the manifest and all other inputs of the image."""
-    return context.source_hash(
-        manifest,
-        target=request.target,
-        build_args=request.build_args,
-        platform=platform(request, builder),
-        labels=request.labels,
-        secrets=request.secrets,
-        arguments=arguments(builder),
-    )
+    return context.source_hash(manifest, **asdict(Inputs.of(request, builder)))
 
 
 def with_bases(source_hash: str, bases: Mapping[str, str]) -> str:
@@ -62,11 +79,6 @@ def cache_key(request: BuildRequest, builder: Builder, pinned: str) -> str:
         "version": __version__,  # what generates Dockerfiles changes with it
         "source": pinned,
         "dockerfile": repr(chosen(request, builder)),
-        "target": request.target,
-        "build_args": request.build_args,
-        "platform": platform(request, builder),
-        "labels": request.labels,
-        "secrets": sorted(request.secrets),
-        "arguments": arguments(builder),
+        **asdict(Inputs.of(request, builder)),
     }
     return json.dumps(inputs, sort_keys=True)

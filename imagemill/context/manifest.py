@@ -107,12 +107,12 @@ def source_hash(
     platform: str | None = None,
     labels: Mapping[str, str] | None = None,
     secrets: Iterable[str] = (),
-    arguments: Iterable[str] = (),
+    options: Mapping[str, str] | None = None,
 ) -> str:
     """The hash of everything that an image is made from, as 64 hex digits.
 
-    `secrets` are the ids of build secrets: what they hold is never hashed. `arguments` are those of
-    the builder that change the image, by the config. Mappings have no order.
+    `secrets` are the ids of build secrets: what they hold is never hashed. `options` are those of
+    the builder that change the image. Mappings have no order.
     """
     inputs: dict[str, object] = {
         "format": FORMAT,
@@ -122,9 +122,9 @@ def source_hash(
         "platform": platform,
         "labels": dict(labels or {}),
         "secrets": sorted(secrets),
+        # Only where there are any, so that hashes stay as they were where there are none.
+        **({"options": dict(options)} if options else {}),
     }
-    if given := list(arguments):
-        inputs["arguments"] = given
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 

@@ -65,6 +65,8 @@ class Differences:
     secrets: Named = field(default_factory=dict)
     """Id → the same id, where there is such a secret."""
     labels: Named = field(default_factory=dict)
+    options: Named = field(default_factory=dict)
+    """Options of the builder, such as the arguments of `kaniko-config`."""
     changed: tuple[Pair, ...] = ()
     renamed: tuple[Pair, ...] = ()
     """Files that are gone and have come back, with the same content, under another name."""
@@ -101,6 +103,7 @@ def find(before: InputRecord, after: InputRecord) -> Differences:
             {name: name for name in before.secrets}, {name: name for name in after.secrets}
         ),
         labels=_changes(before.labels, after.labels),
+        options=_changes(before.options, after.options),
         changed=tuple(
             Pair(old[path], new[path]) for path in old if old[path] != new.get(path, old[path])
         ),

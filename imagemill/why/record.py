@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 
 from imagemill.config.model import Builder
 from imagemill.context import FORMAT, Entry, Manifest
-from imagemill.context.hashing import arguments, platform
+from imagemill.context.hashing import Inputs
 from imagemill.context.manifest import Kind
 from imagemill.dockerfile.base_images import Stage, bases, stages
 from imagemill.errors import OperatorError, UserError
@@ -58,6 +58,8 @@ class InputRecord:
     labels: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
     """Ids of build secrets, sorted."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Options of the builder that change the image."""
     format: int = FORMAT
     """How the source hash is made, which is an input too."""
 
@@ -96,6 +98,8 @@ class InputRecord:
             "build_args": dict(self.build_args),
             "labels": dict(self.labels),
             "secrets": self.secrets,
+            # Left out where there are none: those who do not know them read the record still.
+            **({"options": dict(self.options)} if self.options else {}),
             "format": self.format,
             "kinds": "".join(_LETTERS[entry.kind] for entry in self.entries),
             "paths": [entry.path.decode(errors="surrogateescape") for entry in self.entries],
@@ -115,7 +119,7 @@ def record(
     digests: Mapping[str, str] | None = None,
 ) -> InputRecord:
     """The record of the image that `hashing.source_hash` names by the same arguments."""
-    recipe = manifest.dockerfile
+    recipe, inputs = manifest.dockerfile, Inputs.of(request, builder)
     return InputRecord(
         recipe=Recipe(recipe.path, recipe.sha256[:_DIGITS], recipe.generated),
         entries=tuple(
@@ -123,11 +127,12 @@ def record(
             for kind, path, size, sha256, target in manifest.entries
         ),
         stages=tuple(_stages(recipe.content.decode(errors="replace"), request, digests or {})),
-        target=request.target,
-        platform=platform(request, builder),
-        build_args={name: _digest(name, value) for name, value in _arguments(request, builder)},
-        labels=request.labels,
-        secrets=tuple(sorted(request.secrets)),
+        target=inputs.target,
+        platform=inputs.platform,
+        build_args={name: _digest(name, value) for name, value in inputs.build_args.items()},
+        labels=inputs.labels,
+        secrets=inputs.secrets,
+        options=inputs.options,
     )
 
 
@@ -138,15 +143,6 @@ def _stages(dockerfile: str, request: BuildRequest, digests: Mapping[str, str]) 
     for stage, image in zip(found, images, strict=False):
         digest = digests.get(str(image))
         yield stage._replace(base=f"{stage.base}@{digest}") if digest else stage
-
-
-def _arguments(request: BuildRequest, builder: Builder) -> Iterator[tuple[str, str]]:
-    """The build arguments, and what the config gives the builder: by their names alone, as others."""
-    for argument in arguments(builder):
-        name, _, value = argument.partition("=")
-        inner, separator, rest = value.partition("=")
-        yield (f"{name}={inner}", rest) if separator else (name, value)
-    yield from request.build_args.items()
 
 
 def _digest(name: str, value: str) -> str:

@@ -405,7 +405,6 @@ def invalid_pods() -> list[Any]:
             volumes=[{"name": "work", "persistentVolumeClaim": {"claimName": ""}}],
         ),
         case("a node selector", "nodeSelector", "Invalid", nodeSelector={"zone": "here and there"}),
-        case("a service account's name", "serviceAccountName", "Invalid", serviceAccountName="Me_"),
         case("a deadline of nothing", "activeDeadlineSeconds", "Invalid", activeDeadlineSeconds=0),
         case(
             "a toleration of a value that must exist",
@@ -432,7 +431,6 @@ def invalid_pods() -> list[Any]:
             securityContext={"seccompProfile": {"type": "Default"}},
         ),
         of_container("no image", "image", "Required", image=""),
-        of_container("an image in spaces", "image", "Invalid", image=" image"),
         of_container("a container's name", "name", "Invalid", name="Main"),
         of_container("a long name", "name", "Invalid", name="a" * 64),
         of_container(
@@ -470,7 +468,7 @@ def invalid_pods() -> list[Any]:
         ),
         of_container(
             "a path out of the volume",
-            "volumeMounts[0].subPath",
+            "volumeMounts.subPath",
             "Invalid",
             volumeMounts=[mount | {"subPath": "../up"}],
             more={"volumes": [volume]},
@@ -513,6 +511,24 @@ def test_a_pod_that_cannot_be_is_invalid_in_a_job_as_on_its_own(
     assert (f"spec.template.spec.{field}", reason) in causes(in_job)
     alone = refused(cluster.core.create_namespaced_pod, cluster.namespace, pod(**changes))
     assert (f"spec.{field}", reason) in causes(alone)
+
+
+def test_an_image_in_spaces_is_invalid_in_a_pod_alone(cluster: Cluster) -> None:
+    create_job(cluster, job(containers=[container(image=" image")]))
+    spaced = pod(containers=[container(image=" image")])
+    alone = refused(cluster.core.create_namespaced_pod, cluster.namespace, spaced)
+    assert causes(alone) == {("spec.containers[0].image", "FieldValueInvalid")}
+
+
+def test_the_account_of_a_pod_has_to_be_there(cluster: Cluster) -> None:
+    """Admission asks for it before the pod is validated; a Job's template is only validated."""
+    in_job = refused(create_job, cluster, job(serviceAccountName="Me_"))
+    assert ("spec.template.spec.serviceAccountName", "FieldValueInvalid") in causes(in_job)
+    for name in ("Me_", "absent"):
+        alone = pod(serviceAccountName=name)
+        status = refused(cluster.core.create_namespaced_pod, cluster.namespace, alone)
+        assert (status["code"], status["reason"]) == (403, "Forbidden")
+        assert "error looking up service account" in status["message"]
 
 
 def test_a_fault_is_told_in_kubernetes_words(cluster: Cluster) -> None:
@@ -591,7 +607,7 @@ def test_labels_may_be_empty_or_63_characters(cluster: Cluster) -> None:
 def test_an_owner_is_named_in_full(cluster: Cluster) -> None:
     owners = [{"apiVersion": "batch/v1", "kind": "Job", "name": "build", "uid": ""}]
     status = refused(create_map, cluster, config_map("map", ownerReferences=owners))
-    assert causes(status) == {("metadata.ownerReferences[0].uid", "FieldValueInvalid")}
+    assert causes(status) == {("metadata.ownerReferences.uid", "FieldValueInvalid")}
 
 
 def test_counts_of_a_job_are_not_negative(cluster: Cluster) -> None:
@@ -1090,7 +1106,11 @@ def test_a_jobs_template_cannot_be_changed_but_its_deadline_can(cluster: Cluster
     patch = cluster.batch.patch_namespaced_job
     image = {"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "other:1"}]}}}}
     status = refused(patch, "build", cluster.namespace, image, _content_type=STRATEGIC)
-    assert causes(status) == {("spec.template", "FieldValueInvalid")}
+    # Up to 1.35 the cause is of the template as a whole.
+    assert causes(status) <= {
+        ("spec.template", "FieldValueInvalid"),
+        ("spec.template.spec", "FieldValueInvalid"),
+    }
     assert "field is immutable" in status["message"]
     deadline = {"spec": {"activeDeadlineSeconds": 60}, "metadata": {"labels": {"a": "b"}}}
     changed = patch("build", cluster.namespace, deadline, _content_type=STRATEGIC)
@@ -1232,7 +1252,7 @@ def test_a_deletion_can_be_of_one_uid_only(cluster: Cluster) -> None:
     status = refused(cluster.batch.delete_namespaced_job, "build", cluster.namespace, body=options)
     assert (status["code"], status["reason"]) == (409, "Conflict")
     assert (
-        "Precondition failed: UID in precondition: other, UID in object meta: " in status["message"]
+        "the UID in the precondition (other) does not match the UID in record" in status["message"]
     )
 
 

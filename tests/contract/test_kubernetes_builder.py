@@ -6,17 +6,21 @@ through the API of a real cluster (`make test-cluster`), where the Job controlle
 """
 
 import base64
+import itertools
 import json
+import threading
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from api_player import own_server
 from builds import until
-from imagemill.builders.kaniko import run, watch
+from certificates import write_with_key
+from imagemill.builders.kaniko import api, run, watch
 from imagemill.builders.kaniko.api import JOBS, PODS, SECRETS
 from imagemill.builders.kaniko.builder import more_memory
 from imagemill.builders.kaniko.permissions import PERMISSIONS
@@ -32,7 +36,8 @@ from imagemill.messages import State
 from imagemill.ports import Credentials
 from imagemill.registries.oci import OciRegistry
 from images import Pusher
-from kaniko_builds import DIGEST, Logins, PlayedCluster, container, played_cluster
+from kaniko_builds import DIGEST, Logins, Object, PlayedCluster, container, played_cluster
+from kubernetes_server import KubernetesServer
 
 
 @pytest.fixture
@@ -293,12 +298,122 @@ def test_the_same_source_for_another_destination_has_a_job_of_its_own(
     first = cluster.build(source_hash)
     assert first.says("Created the Job")
     second = cluster.build(source_hash, destination="elsewhere.example.com/app", build_id="build-2")
-    assert cluster.job(2)["spec"]["template"]["spec"]["containers"][0]["args"]
-    cluster.succeed(2)
+    assert second.says("Created the Job")
+    mine, other = sorted(
+        cluster.server.jobs(), key=lambda job: "elsewhere" in str(job["metadata"]["annotations"])
+    )
+    cluster.server.finish(other, 0, DIGEST)
     assert second.result() == DIGEST
     assert first.is_running
-    cluster.succeed()
+    cluster.server.finish(mine, 0, DIGEST)
     assert first.result() == DIGEST
+
+
+@own_server("six pods of it are the test's to end")
+def test_one_source_is_built_for_six_places_at_once(cluster: PlayedCluster) -> None:
+    source_hash = uuid.uuid4().hex * 2
+    builds = [
+        cluster.build(source_hash, destination=f"registry-{number}.example.com/app")
+        for number in range(6)
+    ]
+    assert until(lambda: len(cluster.server.jobs()) == 6)
+    for job in cluster.server.jobs():
+        cluster.server.finish(job, 0, DIGEST)
+    assert [build.result() for build in builds] == [DIGEST] * 6
+    assert cluster.is_empty()
+
+
+@own_server("its control plane cannot be started again")
+def test_a_build_goes_on_while_the_api_server_starts_again_and_refuses_everything(
+    cluster: PlayedCluster,
+) -> None:
+    build = cluster.build()
+    job, pod = cluster.run()
+    cluster.server.log(pod, ["before"])
+    assert build.says("before")
+    cluster.server.restart(refusing=1.0)
+    assert until(lambda: not cluster.server.access.starting)
+    cluster.server.log(pod, ["after"])
+    assert build.says("after")
+    cluster.server.finish(job, 0, DIGEST)
+    assert build.result() == DIGEST
+    assert build.progress.lines.count("before") == 1
+    assert cluster.is_empty()
+
+
+@own_server("its Roles are not the test's to change")
+def test_a_permission_that_is_taken_away_for_good_ends_the_build(
+    cluster: PlayedCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "REFUSALS", 0.5)
+    build = cluster.build()
+    cluster.run()
+    cluster.server.deny("watch", "jobs")
+    cluster.server.cut_watches()
+    assert isinstance(build.error(), PermissionDenied)
+
+
+@own_server("its Jobs' controller cannot be held up")
+def test_a_build_that_fails_for_good_keeps_its_job_before_the_jobs_condition_has_come(
+    cluster: PlayedCluster,
+) -> None:
+    build = cluster.build()
+    _, pod = cluster.run()
+    cluster.server.finish_pod(pod, 1, "error building image: exit status 3")
+    assert build.error()
+    cluster.builder().discard("build-1")
+    (kept,) = cluster.server.jobs()
+    assert "conditions" not in kept["status"]
+    cluster.server.fail_job(kept)
+    cluster.builder().discard("build-1")
+    assert cluster.server.jobs()
+
+
+def test_what_a_dead_worker_left_running_is_discarded(cluster: PlayedCluster) -> None:
+    build = cluster.build()
+    cluster.run()
+    build.stop(ServiceUnreachable("the worker dies", "never mind"))
+    assert build.error()
+    cluster.builder().discard("build-1")
+    assert until(cluster.is_empty)
+
+
+@own_server("its noise is the test's own")
+def test_watches_that_end_while_events_come_in_over_tls_end_quietly(tmp_path: Path) -> None:
+    """The TLS layer must not be taken away from under the thread that reads."""
+    pem = tmp_path / "api.pem"
+    write_with_key(pem, "127.0.0.1")
+    (tmp_path / "cluster").mkdir()
+    with KubernetesServer(tmp_path / "cluster", certificate=pem) as server:
+        played = PlayedCluster(server, tmp_path)
+        for _ in range(10):
+            build = played.build()
+            _, pod = played.run()
+            with noise(server, pod):
+                build.stop(BuildCancelled("enough"))
+                assert build.error()  # a thread that died would fail the test
+            assert until(played.is_empty)
+
+
+@contextmanager
+def noise(server: KubernetesServer, pod: Object) -> Iterator[None]:
+    """Events of a pod, one after the other, of several TLS records each."""
+    ends = threading.Event()
+
+    def make() -> None:
+        for count in itertools.count():
+            if ends.is_set():
+                return
+            with suppress(LookupError):  # the pod is gone
+                server.pod_status(pod, {"message": f"{count} {'x' * 40_000}"})
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    try:
+        yield
+    finally:
+        ends.set()
+        thread.join()
 
 
 @own_server("its API server cannot be made to fail")

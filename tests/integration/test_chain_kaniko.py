@@ -207,7 +207,7 @@ def test_a_worker_that_dies_leaves_its_job_to_the_next(
     )
     running.kill(first)
     start_pool(running, "second")
-    until(lambda: "Redelivered" in running.log, "the redelivery", lambda: running.log)
+    until(lambda: "begins anew" in running.log, "the redelivery", lambda: running.log)
     digest = push(made)
     cluster.finish(made, 0, digest)
     report = ended(running, build).raise_for_status()

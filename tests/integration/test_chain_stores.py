@@ -11,9 +11,8 @@ import pytest
 
 import aws_fixtures
 import aws_servers
-from http_faults import FaultyProxy
 from imagemill.objects import store_for
-from service import Service, service, until
+from service import Service, service
 
 CONFIG = """\
 environment: {environment}
@@ -98,38 +97,27 @@ def test_a_context_goes_through_the_store_and_is_gone_afterwards(
     assert report.digest == again.digest
     assert not again.built
     region = aws_fixtures.REGION if store[1].startswith("s3") else None
-    assert not store_for(store[1], region=region).exists(f"{report.source_hash}.tar.gz")
+    assert not store_for(store[1], region=region).exists(f"{report.source_hash}-{report.id}.tar.gz")
 
 
-def test_a_context_that_is_stored_already_is_not_sent_again(
-    prepared: Service, tmp_path: Path, registry: str, store: tuple[str, str, dict[str, str]]
+def test_each_of_two_images_of_one_source_has_a_context_of_its_own(
+    running: Service, tmp_path: Path, registry: str, store: tuple[str, str, dict[str, str]]
 ) -> None:
+    """So whichever build ends first takes nothing away from the other."""
     project = tmp_path / "project"
     project.mkdir()
     (project / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
-    [endpoint] = ENDPOINTS & store[2].keys()
-    with FaultyProxy(store[2][endpoint]) as proxy:
-        prepared.settings[endpoint] = proxy.url
-        prepared.start("light", queues="imagemill")
-        sent = []
-        for waiting in (1, 2):  # two images of one source
-            destination = f"{registry}/chain-stores/{uuid.uuid4().hex}"
-            prepared.client.submit(source=str(project), destination=destination)
-            await_uploaded(prepared, waiting)
-            sent.append(proxy.asked("^(PUT|POST) "))
-    assert sent[0] > 0
-    assert sent[1] == sent[0]
-
-
-def await_uploaded(running: Service, builds: int) -> None:
-    """Return when so many builds, with their contexts stored, wait for a worker that builds."""
-    with running.client.app.connection_for_read() as connection:
-        channel: Any = connection.default_channel
-        until(
-            lambda: channel.queue_declare("imagemill.docker").message_count == builds,
-            "the upload",
-            lambda: running.log,
+    builds = [
+        running.client.submit(
+            source=str(project), destination=f"{registry}/chain-stores/{uuid.uuid4().hex}"
         )
+        for _ in range(3)
+    ]
+    reports = [running.client.wait(each, timeout=120).raise_for_status() for each in builds]
+
+    assert len({report.source_hash for report in reports}) == 1
+    assert [report.built for report in reports] == [True] * 3
+    assert not [line for each in builds for line in running.client.logs(each) if "again" in line]
 
 
 def test_a_store_that_is_not_there_fails_the_build_and_says_so(

@@ -7,7 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kubernetes_server import status
-from kubernetes_server.resources import ACCESS_REVIEWS, NAMESPACES, QUOTAS, Resource, Target
+from kubernetes_server.resources import (
+    ACCESS_REVIEWS,
+    NAMESPACES,
+    PODS,
+    QUOTAS,
+    SERVICE_ACCOUNTS,
+    Resource,
+    Target,
+)
 from kubernetes_server.status import ApiError, Cause, Object
 from kubernetes_server.store import Store
 
@@ -60,6 +68,8 @@ class Access:
     denied: set[Rule] = field(default_factory=set)
     webhooks: list[Webhook] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    starting: bool = False
+    """Whether the server has just started and has not read its Roles yet: it refuses everything."""
     lost_answers: list[Fault] = field(default_factory=list)
     """Requests that are carried out, but whose connection breaks before the answer."""
 
@@ -79,6 +89,7 @@ class Access:
         asking that.
         """
         granted = user == self.user or (user != ANONYMOUS and resource == ACCESS_REVIEWS.plural)
+        granted = granted and not self.starting
         return granted and not any(rule.covers(verb, resource, namespace) for rule in self.denied)
 
     def authorize(self, user: str, verb: str, target: Target) -> None:
@@ -157,6 +168,14 @@ def check_namespace(store: Store, resource: Resource, created: Object) -> None:
         )
         error.details = (error.details or {}) | {"causes": [vars(cause)]}
         raise error
+
+
+def check_service_account(store: Store, pod: Object) -> None:
+    """ServiceAccount: a pod's account has to be there, which is asked before the pod is looked at."""
+    namespace, name = pod["metadata"]["namespace"], pod["spec"]["serviceAccountName"]
+    if store.get(SERVICE_ACCOUNTS, namespace, name) is None:
+        why = f'error looking up service account {namespace}/{name}: serviceaccount "{name}" not found'
+        raise status.forbidden(PODS, pod["metadata"]["name"], why)
 
 
 def _take(faults: list[Fault], verb: str, target: Target) -> Fault | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubernetes_server import decoding, defaults, patches, selectors, status, validation
-from kubernetes_server.access import Access, check_namespace
+from kubernetes_server.access import Access, check_namespace, check_service_account
 from kubernetes_server.garbage import FOREGROUND, ORPHAN, GarbageCollector
 from kubernetes_server.resources import ACCESS_REVIEWS, JOBS, PODS, Resource, Target
 from kubernetes_server.status import Cause, Object
@@ -74,6 +74,8 @@ class Api:
             )
         check_namespace(self.store, resource, created)
         prepared = defaults.prepare(resource, created)
+        if resource == PODS:
+            check_service_account(self.store, prepared)
         self._validate(resource, prepared, validation.of_new(resource, prepared))
         call.warnings += validation.warnings(resource, prepared)
         self.access.admit(resource, prepared, self.store)
@@ -371,7 +373,8 @@ class Api:
         for key, word in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
             has = doomed["metadata"][key]
             if preconditions.get(key, has) != has:
-                why = f"Precondition failed: {word} in precondition: {preconditions[key]}, {word} in object meta: {has}"
+                given = preconditions[key]
+                why = f"the {word} in the precondition ({given}) does not match the {word} in record ({has})"
                 raise status.conflict(resource, doomed["metadata"]["name"], why)
 
     # checks that several verbs share

@@ -17,6 +17,7 @@ class Running(Protocol):
     """A server that runs: its parts, to be touched on its loop only."""
 
     namespace: str
+    pace: float
     store: Store
     access: Access
     api: Api

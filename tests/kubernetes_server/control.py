@@ -1,5 +1,6 @@
 """What a test can do to the API server: deny, break connections, expire versions, count watches."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 
@@ -111,6 +112,22 @@ class Control(Running):
                 watch.cut()
 
         self._call(cut)
+
+    def restart(self, refusing: float = 0.5) -> None:
+        """Start again, as at an upgrade of the control plane: all streams break, and for so many
+        seconds every question is answered by 403, until the Roles are read.
+        """
+
+        def start() -> None:
+            for watch in self.api.watches:
+                watch.cut()
+            self.frontend.cut_logs()
+            self.access.starting = True
+            asyncio.get_running_loop().call_later(
+                refusing, vars(self.access).update, {"starting": False}
+            )
+
+        self._call(start)
 
     def expire_watches(self, *, as_status: bool = False) -> None:
         """Forget all changes so far: open watches end with an ERROR event of 410, and older

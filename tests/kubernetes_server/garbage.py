@@ -1,10 +1,11 @@
 """The garbage collector: dependents follow their owners, in the way that the deletion asked for.
 
 https://kubernetes.io/docs/concepts/architecture/garbage-collection/
-Kubernetes collects in the background; here it is done at once after each write, so a test never has
-to wait for it.
+Kubernetes collects in the background. Here it is done after each write, so a test never has to wait
+for it, but for what is deleted in the foreground: that stays for a moment, as there.
 """
 
+import asyncio
 from typing import Any
 
 from kubernetes_server import clock
@@ -21,6 +22,9 @@ class GarbageCollector:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.pace = 0.0
+        """Seconds after which it comes by to see what is deleted in the foreground."""
+        self._unseen: set[str] = set()
         self.keeps_terminating = False
         """Whether pods stay `Terminating`, as on a node that is lost, instead of ending at once."""
 
@@ -39,6 +43,8 @@ class GarbageCollector:
         ]
         if finalizer:
             finalizers.append(finalizer)
+        if finalizer == FOREGROUND and self.pace:
+            self._come_by(doomed["metadata"]["uid"])
         if finalizers:
             metadata["finalizers"] = finalizers
         kept = {
@@ -69,6 +75,16 @@ class GarbageCollector:
             return self.store.remove(resource, changed)
         return self.store.put(resource, changed)
 
+    def _come_by(self, uid: str) -> None:
+        """See to an object later."""
+
+        def see() -> None:
+            self._unseen.discard(uid)
+            self.collect()
+
+        self._unseen.add(uid)
+        asyncio.get_running_loop().call_later(self.pace, see)
+
     def collect(self) -> None:
         """Delete what can be deleted by now, until nothing more follows from it."""
         moved = True
@@ -91,7 +107,8 @@ class GarbageCollector:
             self._orphan_dependents(metadata["uid"])
             return self._drop_finalizer(resource, candidate, ORPHAN)
         if FOREGROUND in finalizers:
-            return self._delete_in_foreground(resource, candidate)
+            unseen = metadata["uid"] in self._unseen
+            return not unseen and self._delete_in_foreground(resource, candidate)
         if finalizers or (resource == PODS and self.keeps_terminating):
             return False
         if resource == NAMESPACES and self._content(metadata["name"]):

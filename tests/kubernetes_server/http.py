@@ -28,8 +28,19 @@ class Frontend:
         self.api = api
         self.logs: dict[tuple[str, str], Log] = {}
         """Logs by the pod's uid and the container's name."""
-        self.followers = 0
+        self._following: dict[int, web.Request] = {}
         api.store.subscribers.add(self._end_logs_of_deleted)
+
+    @property
+    def followers(self) -> int:
+        """How many logs are being followed."""
+        return len(self._following)
+
+    def cut_logs(self) -> None:
+        """Break the connections of all logs that are followed."""
+        for request in self._following.values():
+            if request.transport is not None:
+                request.transport.abort()
 
     def log(self, uid: str, container: str) -> Log:
         return self.logs.setdefault((uid, container), Log())
@@ -131,12 +142,13 @@ class Frontend:
         if not pod["spec"].get("nodeName"):
             return web.Response(status=204)
         logs.check_started(pod, container)
-        self.followers += wanted.follow
+        if wanted.follow:
+            self._following[id(request)] = request
         try:
             lines = wanted.read(self.log(pod["metadata"]["uid"], container))
             return await self._stream(request, "text/plain", lines)
         finally:
-            self.followers -= wanted.follow
+            self._following.pop(id(request), None)
 
     async def _stream(
         self, request: web.Request, kind: str, pieces: AsyncIterator[bytes]

@@ -64,7 +64,9 @@ def of_change(before: Object, after: Object) -> Causes:
         # Before a suspended Job has started, a queue manager may say where it is to run.
         new = new | {"spec": _with_scheduling_of(old["spec"], new["spec"])}
         new |= {"metadata": old["metadata"]}
-    yield from unchanged("spec.template", old, new)
+    # Since 1.36 the causes are of the template's parts.
+    yield from unchanged("spec.template.spec", old["spec"], new["spec"])
+    yield from unchanged("spec.template.metadata", old["metadata"], new["metadata"])
 
 
 def _with_scheduling_of(old: Object, new: Object) -> Object:

@@ -61,12 +61,12 @@ def annotations(given: dict[str, str], path: str) -> Causes:
 
 
 def _owners(owners: list[Object], path: str) -> Causes:
-    for index, owner in enumerate(owners):
+    for owner in owners:  # Kubernetes does not say which of them it is
         if not owner.get("apiVersion"):
-            yield invalid(f"{path}[{index}].apiVersion", "", "version must not be empty")
+            yield invalid(f"{path}.apiVersion", "", "version must not be empty")
         for key in ("kind", "name", "uid"):
             if not owner.get(key):
-                yield invalid(f"{path}[{index}].{key}", "", "must not be empty")
+                yield invalid(f"{path}.{key}", "", "must not be empty")
     controllers = [
         f"{owner.get('kind')}/{owner.get('name')}" for owner in owners if owner.get("controller")
     ]

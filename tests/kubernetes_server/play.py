@@ -3,6 +3,7 @@
 Each call writes what they would write, through the same store, so that watches and logs show it.
 """
 
+import time
 from typing import Any
 
 from kubernetes_server import clock, defaults, patches
@@ -98,24 +99,48 @@ class Play(Running):
         pod: str | Object | None = None,
     ) -> Object:
         """End the containers of the Job's newest pod, and draw the Job controller's conclusions;
-        returns the Job.
+        returns the Job, in its last state if it was deleted meanwhile.
 
         `message` is the termination message. `reason` is `OOMKilled`, or what the exit code says.
         """
+        current = self.job(job)
+        ended = self._call(
+            lambda: self._now(PODS, pod) if pod is not None else self._newest_pod(current)
+        )
+        self.finish_pod(ended, exit_code, message, reason)
+        self._pause()
 
-        def end() -> Object:
-            current = self._now(JOBS, job)
-            ended = self._now(PODS, pod) if pod is not None else self._newest_pod(current)
-            self._end_pod(ended, exit_code, message, reason)
-            return self._conclude(self._now(JOBS, current), exit_code == 0)
+        def conclude() -> Object:
+            left = self._left(JOBS, current)
+            return current if left is None else self._conclude(left, exit_code == 0)
 
-        return self._call(end)
+        return self._call(conclude)
 
     def finish_pod(
         self, pod: str | Object, exit_code: int = 0, message: str = "", reason: str = ""
     ) -> Object:
-        """End a pod's containers; the Job controller has not seen it yet."""
-        return self._call(lambda: self._end_pod(self._now(PODS, pod), exit_code, message, reason))
+        """End a pod's containers, and then, as the kubelet does some time later, the pod; the Job
+        controller has not seen it yet.
+
+        Returns the pod, in its last state if it was deleted meanwhile.
+        """
+        ended = self._call(
+            lambda: self._end_containers(self._now(PODS, pod), exit_code, message, reason)
+        )
+        self._pause()
+
+        def end() -> Object:
+            left = self._left(PODS, ended)
+            phase = "Failed" if exit_code else "Succeeded"
+            return ended if left is None else self._patch_status(PODS, left, {"phase": phase})
+
+        return self._call(end)
+
+    def _pause(self) -> None:
+        """Let a moment pass in which others see what has happened so far, as they do in a real
+        cluster: a container's end, its pod's and its Job's are a second or two apart there.
+        """
+        time.sleep(self.pace)
 
     def fail_job(self, job: str | Object, reason: str = FAILED[0], message: str = "") -> Object:
         """The Job controller gives the Job up (`DeadlineExceeded` …): it deletes what runs, then
@@ -245,7 +270,12 @@ class Play(Running):
             self._count(job, ready=len(self._active(job)))
         return running
 
-    def _end_pod(self, pod: Object, exit_code: int, message: str, reason: str) -> Object:
+    def _left(self, resource: Resource, known: Object) -> Object | None:
+        """The object as it is now, None if it is gone."""
+        found = self.store.find(known["metadata"]["uid"])
+        return None if found is None else found[1]
+
+    def _end_containers(self, pod: Object, exit_code: int, message: str, reason: str) -> Object:
         if pod["status"]["phase"] == "Pending":
             pod = self._run_pod(pod, NODE)
         started = (
@@ -263,8 +293,7 @@ class Play(Running):
         if message:
             terminated["message"] = message
         self.frontend.end_logs(pod)
-        ended = self._containers(pod, {"terminated": terminated}, ready=False)
-        return self._patch_status(PODS, ended, {"phase": "Failed" if exit_code else "Succeeded"})
+        return self._containers(pod, {"terminated": terminated}, ready=False)
 
     def _conclude(self, job: Object, succeeded: bool) -> Object:
         """The Job controller: complete, failed, or another try."""

@@ -114,8 +114,6 @@ def _container(container: Object, volumes: set[str], path: str) -> Causes:
     image = container.get("image", "")
     if not image:
         yield required(f"{path}.image")
-    elif image != image.strip():
-        yield invalid(f"{path}.image", image, "must not have leading or trailing whitespace")
     yield from one_of(
         f"{path}.imagePullPolicy",
         container.get("imagePullPolicy"),
@@ -198,8 +196,8 @@ def _mounts(mounts: list[Object], volumes: set[str], path: str) -> Causes:
                 mount["subPathExpr"],
                 "subPathExpr and subPath are mutually exclusive",
             )
-        for key in ("subPath", "subPathExpr"):
-            yield from _relative_path(mount.get(key, ""), f"{here}.{key}")
+        for key in ("subPath", "subPathExpr"):  # Kubernetes does not say of which mount
+            yield from _relative_path(mount.get(key, ""), f"{path}.{key}")
 
 
 def _relative_path(text: str, path: str) -> Causes:

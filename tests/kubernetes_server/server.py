@@ -5,8 +5,10 @@ done, watches included, when the call returns.
 """
 
 import asyncio
+import base64
 import secrets
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -41,16 +43,31 @@ class KubernetesServer(JobController, Control):
     """
 
     def __init__(
-        self, folder: Path, namespace: str = "builds", *, controls_jobs: bool = False
+        self,
+        folder: Path,
+        namespace: str = "builds",
+        *,
+        controls_jobs: bool = False,
+        pace: float = 0.05,
+        certificate: Path | None = None,
     ) -> None:
+        """`certificate`: a PEM file with a key and a certificate for 127.0.0.1, to speak TLS;
+        without one it is plain HTTP.
+
+        `pace`: seconds between what kubelet, controllers and garbage collector do one after the
+        other.
+        """
         self.folder, self.namespace = folder, namespace
         self.kubeconfig = folder / "kubeconfig.yaml"
         self.token = secrets.token_urlsafe(24)
         self.user = f"system:serviceaccount:{namespace}:worker"
         self.url = ""
+        self.certificate = certificate
+        self.pace = pace
         self.store = Store()
         self.access = Access(self.token, self.user)
         self.api = Api(self.store, self.access)
+        self.api.garbage.pace = pace
         self.controllers = Controllers(self.store)
         self.frontend = Frontend(self.api)
         if controls_jobs:
@@ -102,9 +119,9 @@ class KubernetesServer(JobController, Control):
         )
         await runner.setup()
         listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        await web.SockSite(runner, listening).start()
+        await web.SockSite(runner, listening, ssl_context=self._tls()).start()
         host, port = listening.getsockname()
-        self.url = f"http://{host}:{port}"
+        self.url = f"http{'s' if self.certificate else ''}://{host}:{port}"
         self._ready.set()
         await self._stopping.wait()
         for watch in self.api.watches:
@@ -122,6 +139,13 @@ class KubernetesServer(JobController, Control):
         await runner.cleanup()
         await _settled()
 
+    def _tls(self) -> ssl.SSLContext | None:
+        if self.certificate is None:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self.certificate)
+        return context
+
     def _populate(self) -> None:
         for name in sorted({"default", self.namespace}):
             self._insert(NAMESPACES, {"metadata": {"name": name}})
@@ -136,12 +160,21 @@ class KubernetesServer(JobController, Control):
         config = {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": "tests", "cluster": {"server": self.url}}],
+            "clusters": [{"name": "tests", "cluster": self._reached()}],
             "users": [{"name": "tests", "user": {"token": self.token}}],
             "contexts": [{"name": "tests", "context": context}],
             "current-context": "tests",
         }
         self.kubeconfig.write_text(yaml.safe_dump(config))
+
+    def _reached(self) -> Object:
+        """Where the server is, and whom to trust for it."""
+        where: Object = {"server": self.url}
+        if self.certificate is not None:
+            begin = b"-----BEGIN CERTIFICATE-----"
+            own = begin + self.certificate.read_bytes().partition(begin)[2]
+            where["certificate-authority-data"] = base64.b64encode(own).decode()
+        return where
 
 
 async def _settled() -> None:

@@ -56,7 +56,14 @@ def _no_rules(_: Object) -> Causes:
 
 
 def _pod(pod: Object) -> Causes:
-    return pod_rules.spec(pod["spec"], "spec")
+    yield from pod_rules.spec(pod["spec"], "spec")
+    # Of a pod alone: the template of a Job is not asked.
+    for field in ("containers", "initContainers"):
+        for index, container in enumerate(pod["spec"].get(field, [])):
+            image = container.get("image", "")
+            if image != image.strip():
+                detail = "must not have leading or trailing whitespace"
+                yield invalid(f"spec.{field}[{index}].image", image, detail)
 
 
 def _pod_change(before: Object, after: Object) -> Causes:

@@ -20,6 +20,7 @@ import pytest
 from kubernetes import client, watch
 from urllib3.exceptions import ProtocolError
 
+from builds import until
 from kubernetes_server import KubernetesServer
 from kubernetes_server.cluster import connected
 
@@ -313,10 +314,8 @@ def test_on_a_lost_node_a_pod_stays_terminating_and_holds_its_job(
     pod = server.run_pod(server.start_pod("build"))
     server.keep_terminating()
     batch.delete_namespaced_job("build", NAMESPACE, propagation_policy="Foreground")
-    assert (
-        core.read_namespaced_pod(pod["metadata"]["name"], NAMESPACE).metadata.deletion_timestamp
-        is not None
-    )
+    name = pod["metadata"]["name"]
+    assert until(lambda: core.read_namespaced_pod(name, NAMESPACE).metadata.deletion_timestamp)
     assert batch.read_namespaced_job("build", NAMESPACE).metadata.finalizers == [
         "foregroundDeletion"
     ]
@@ -335,8 +334,70 @@ def test_an_expired_job_goes_with_all_that_it_owns(
     server.start_pod("build")
     server.finish("build", 0)
     server.expire_job("build")
-    assert (server.jobs(), server.pods("build")) == ([], [])
+    assert until(lambda: (server.jobs(), server.pods("build")) == ([], []))
     assert refused(core.read_namespaced_secret, "secret", NAMESPACE).status == 404
+
+
+def test_what_is_deleted_in_the_foreground_keeps_its_name_until_the_collector_has_come_by(
+    server: KubernetesServer, core: Any
+) -> None:
+    """Also what owns nothing, as a Secret."""
+    secret = {"metadata": {"name": "secret"}}
+    core.create_namespaced_secret(NAMESPACE, secret)
+    core.delete_namespaced_secret("secret", NAMESPACE, propagation_policy="Foreground")
+    assert refused(core.create_namespaced_secret, NAMESPACE, secret).status == 409
+
+    def is_gone() -> bool:
+        return not core.list_namespaced_secret(NAMESPACE).items
+
+    assert until(is_gone)
+    core.create_namespaced_secret(NAMESPACE, secret)
+    core.delete_namespaced_secret("secret", NAMESPACE, propagation_policy="Background")
+    assert is_gone()
+
+
+def test_a_containers_end_is_seen_before_its_pods_and_that_before_its_jobs(
+    server: KubernetesServer, batch: Any, core: Any
+) -> None:
+    batch.create_namespaced_job(NAMESPACE, job())
+    server.run_pod(server.start_pod("build"))
+    pods, jobs = (
+        watching(server, each) for each in (core.list_namespaced_pod, batch.list_namespaced_job)
+    )
+    server.finish("build", 1)
+    server.close_watches()
+    states = [pod["status"] for _, pod in pods.end()]
+    seen = [
+        (state["phase"], "terminated" in state["containerStatuses"][0]["state"]) for state in states
+    ]
+    assert seen[-2:] == [("Running", True), ("Failed", True)]
+    conditions = jobs.end()[-1][1]["status"]["conditions"]
+    assert [one["type"] for one in conditions] == ["FailureTarget", "Failed"]
+
+
+def test_a_job_that_is_deleted_at_its_containers_end_is_concluded_by_nobody(
+    tmp_path: Path,
+) -> None:
+    with KubernetesServer(tmp_path, pace=1.0) as server, connected(server.kubeconfig) as api:
+        batch: Any = client.BatchV1Api(api)
+        batch.create_namespaced_job(server.namespace, job())
+        server.run_pod(server.start_pod("build"))
+        with ThreadPoolExecutor(1) as pool:
+            ended = pool.submit(server.finish, "build", 1)
+            assert until(lambda: "terminated" in str(server.pods("build")[0]["status"]))
+            batch.delete_namespaced_job("build", server.namespace, propagation_policy="Background")
+            assert "conditions" not in ended.result()["status"]
+
+
+def test_a_server_that_starts_again_refuses_for_a_moment_what_it_allows(
+    server: KubernetesServer, core: Any
+) -> None:
+    server.restart(refusing=0.5)
+    refusal = refused(core.list_namespaced_pod, NAMESPACE)
+    assert refusal.status == 403
+    assert "cannot list resource" in refusal.body
+    assert until(lambda: server.access.starting is False)
+    core.list_namespaced_pod(NAMESPACE)
 
 
 def test_a_pod_deleted_by_hand_is_gone_at_once(

@@ -9,6 +9,7 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/.
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache, wraps
@@ -26,7 +27,12 @@ from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
 
 from imagemill.builders.kaniko.api_errors import Question, reason, refusal
 from imagemill.builders.kaniko.permissions import PERMISSIONS, Permission
-from imagemill.errors import ImagemillError, OperatorError, ServiceUnreachable
+from imagemill.errors import (
+    ImagemillError,
+    OperatorError,
+    PermissionDenied,
+    ServiceUnreachable,
+)
 from imagemill.retry_after import retry_after_seconds
 
 Object = dict[str, Any]
@@ -42,6 +48,11 @@ STREAMS = 64
 """Streams that are expected at most: three watches, and the logs that are followed
 (`logs.FOLLOWERS`).
 """
+
+REFUSALS = 30.0
+"""Seconds for which the API server may refuse what it has allowed before: see `Grants`."""
+
+_ANOTHER_TIME = 60.0  # seconds without a refusal, after which the next one is the first again
 
 _SILENCE = 30.0
 _TIMEOUT = Timeout(connect=10, read=_SILENCE)
@@ -117,6 +128,42 @@ class Answer(NamedTuple):
     body: bytes
 
 
+class Grants:
+    """What the API server has allowed, and when it began to refuse that.
+
+    An API server that has just started refuses for a moment what it allows, until it has read its
+    Roles. So what was allowed before is not taken for forbidden at once, nor for ever.
+    """
+
+    def __init__(self) -> None:
+        self._allowed: set[tuple[str, str]] = set()
+        self._refused: dict[tuple[str, str], tuple[float, float]] = {}
+
+    def allowed(self, question: Question) -> None:
+        """Take note that the question was answered."""
+        key = (question.verb, question.resource)
+        self._allowed.add(key)
+        self._refused.pop(key, None)
+
+    def judged(self, error: ImagemillError, question: Question) -> ImagemillError:
+        """The error, or, where it refuses what was allowed within `REFUSALS` seconds, one that time
+        may mend.
+        """
+        key, now = (question.verb, question.resource), time.monotonic()
+        if not isinstance(error, PermissionDenied) or key not in self._allowed:
+            return error
+        first, last = self._refused.get(key, (now, now))
+        if now - last > _ANOTHER_TIME:
+            first = now
+        self._refused[key] = (first, now)
+        if now - first >= REFUSALS:
+            return error
+        return ServiceUnreachable(
+            f"The Kubernetes API at {question.host} refuses what it has allowed: {error.message}",
+            "it may be starting; if this lasts, see the Role of the workers: `imagemill doctor`",
+        )
+
+
 class Cluster:
     """One namespace of a cluster, as the worker may use it. Safe to be used by many threads.
 
@@ -127,6 +174,7 @@ class Cluster:
     def __init__(self, configuration: Configuration, namespace: str) -> None:
         configuration.socket_options = _KEEP_ALIVE
         self.namespace = namespace
+        self._grants = Grants()
         self._configuration = configuration
         self._questions = _pool(configuration, CONNECTIONS, block=True)
         self._streams = _pool(configuration, STREAMS, block=False)
@@ -163,14 +211,17 @@ class Cluster:
         return self._object(self._ask("GET", self._path(resource), question, query), question)
 
     def delete(self, resource: Resource, name: str, uid: str = "") -> None:
-        """Delete the object and, before it goes, all that it owns; no error if it, or the one of
+        """Delete the object and, before a Job goes, all that it owns; no error if it, or the one of
         `uid`, is gone.
+
+        What owns nothing goes at once: in the foreground it would keep its name until the garbage
+        collector has come by.
         """
         question = self._question("delete", resource, name)
         options: Object = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
-            "propagationPolicy": "Foreground",
+            "propagationPolicy": "Foreground" if resource is JOBS else "Background",
         }
         if uid:
             options["preconditions"] = {"uid": uid}
@@ -317,7 +368,11 @@ class Cluster:
                 preload_content=False,
             )
             try:
-                _check_stream(response, question)
+                try:
+                    _check_stream(response, question)
+                except ImagemillError as error:
+                    raise self._grants.judged(error, question) from None
+                self._grants.allowed(question)
                 yield response
             finally:
                 response.close()
@@ -342,10 +397,10 @@ class Cluster:
                 headers[setting["key"]] = setting["value"]
         return headers
 
-    @staticmethod
-    def _object(answer: Answer, question: Question) -> Object:
+    def _object(self, answer: Answer, question: Question) -> Object:
         if answer.status not in (200, 201, 202):
-            raise refusal(answer.status, answer.body, question)
+            raise self._grants.judged(refusal(answer.status, answer.body, question), question)
+        self._grants.allowed(question)
         try:
             found = json.loads(answer.body)
         except ValueError:

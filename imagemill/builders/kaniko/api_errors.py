@@ -169,10 +169,13 @@ def _policy(text: str) -> ImagemillError | None:
         who, why = f"The admission policy {found['policy']}", found["rule"]
     else:
         who, why = f"Pod security ({found['level']})", found["violation"]
-    return OperatorError(
-        f"{who} does not admit the build: {shortened(why)}",
-        "do as it says in builder.kaniko-config, or have the namespace exempted from the policy",
-    )
+    hint = "do as it says in builder.kaniko-config, or have the namespace exempted from the policy"
+    if found["level"] == "restricted":
+        hint = (
+            "Kaniko has to be root, which this level does not allow: let the build pods run in a namespace of the"
+            " level baseline (pod-security.kubernetes.io/enforce)"
+        )
+    return OperatorError(f"{who} does not admit the build: {shortened(why)}", hint)
 
 
 def _limit_range(text: str) -> ImagemillError | None:

@@ -11,12 +11,12 @@ from decimal import Decimal
 from kubernetes.utils import parse_quantity
 
 from imagemill.builders import Workplace
-from imagemill.builders.kaniko.api import JOBS, connect
+from imagemill.builders.kaniko.api import JOBS, PODS, SECRETS, connect
 from imagemill.builders.kaniko.context_access import endpoint
-from imagemill.builders.kaniko.failures import holding
-from imagemill.builders.kaniko.job import BUILD_ID, job_name, label_value
+from imagemill.builders.kaniko.failures import has_failed
+from imagemill.builders.kaniko.job import BUILD_ID, job_name, label_value, own_secrets
 from imagemill.builders.kaniko.run import Attempt, Ending, Task
-from imagemill.builders.kaniko.watch import SELECTOR
+from imagemill.builders.kaniko.watch import SELECTOR, owner_of
 from imagemill.config.model import KanikoBuilder as Section
 from imagemill.errors import OperatorError, TransientError
 from imagemill.ports import BuildInputs, Progress, Registry, StoredContext
@@ -56,15 +56,23 @@ class KanikoBuilder:
         return _run(task)
 
     def discard(self, build: str) -> None:
-        """See `Builder.discard`: the Jobs that it has made and that have not failed, with their
-        pods and Secrets.
+        """See `Builder.discard`: the Jobs that it has made, with their pods and Secrets.
+
+        Of those that have failed only the Secrets. The executor's end tells that, since the Job's
+        own condition comes a second or two later.
         """
         cluster = connect(self._place.environment)
-        for job in cluster.list(JOBS, labels=f"{SELECTOR},{BUILD_ID}={label_value(build)}")[
-            "items"
-        ]:
-            if not holding(job, "Failed"):
-                cluster.delete(JOBS, job["metadata"]["name"], job["metadata"]["uid"])
+        labels = f"{SELECTOR},{BUILD_ID}={label_value(build)}"
+        jobs = cluster.list(JOBS, labels=labels)["items"]
+        pods = cluster.list(PODS, labels=labels)["items"] if jobs else []
+        for job in jobs:
+            name, uid = job["metadata"]["name"], job["metadata"]["uid"]
+            own = [pod for pod in pods if owner_of(pod, "Job")[1] == uid]
+            if not has_failed(job, own):
+                cluster.delete(JOBS, name, uid)
+                continue
+            for secret in own_secrets(job):
+                cluster.delete(SECRETS, secret)
 
 
 def _run(task: Task) -> str:
@@ -86,7 +94,7 @@ def _run(task: Task) -> str:
             ending.memory_limit, task.section.memory_ceiling, ending.memory_request
         )
         task.progress.warn(_second_try(ending, memory))
-    name = job_name(task.section, task.inputs.source_hash)
+    name = job_name(task.section, task.inputs)
     raise TransientError(
         f"The names of the build's Jobs, {name} and those after it, are taken in {task.cluster.namespace}",
         "see which of them Kubernetes cannot delete: kubectl get jobs,pods",

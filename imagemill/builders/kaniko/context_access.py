@@ -95,12 +95,14 @@ def _from_volume(uri: str, section: KanikoBuilder) -> Equipment:
     """
     assert section.context_volume_claim is not None  # the config is refused without
     store, path = _path(section.build_context_store), _path(uri)
-    place = PurePosixPath(_MOUNT) / path.relative_to(store)
+    file = path.relative_to(store)
+    place = PurePosixPath(_MOUNT) / file.name
     # Read-only as a mount, and not as a claim, since that would keep some kinds of disks from the
-    # workers' nodes.
+    # workers' nodes. Of the claim only this build's file: what a Dockerfile runs reads all that is
+    # mounted.
     claim = {"claimName": section.context_volume_claim}
     return Equipment(arguments=(f"--context=tar://{literal(str(place))}", *_LAYOUT)) + volume(
-        "imagemill-context", _MOUNT, {"persistentVolumeClaim": claim}
+        "imagemill-context", str(place), {"persistentVolumeClaim": claim}, str(file)
     )
 
 

@@ -5,6 +5,7 @@ https://github.com/osscontainertools/kaniko. The texts within are those of go-co
 the clouds' SDKs.
 """
 
+import json
 import re
 from collections.abc import Sequence
 
@@ -39,6 +40,20 @@ _REFUSED = re.compile(
     re.IGNORECASE,
 )
 _NO_CONTEXT = re.compile(r"NoSuchKey|object doesn't exist|BlobNotFound")
+_NO_CREDENTIALS = re.compile(
+    r"no EC2 IMDS role found|failed to refresh cached credentials|NoCredentialProviders|get credentials: "
+    r"|could not find default credentials|DefaultAzureCredential: failed|no valid credential|AnonymousCredential",
+    re.IGNORECASE,
+)
+_NOT_IN_CONTEXT = re.compile(
+    r"(?:fileinfo for|l?stat) /kaniko/buildcontext/(?:context/)?(?P<path>\S+?): (?:l?stat\b|no such file)"
+)
+_TEXT_FORMAT = re.compile(
+    r'time="[^"]*" level=(?P<level>[a-z]+) msg=(?P<text>"(?:[^"\\]|\\.)*"|\S*)(?: .*)?'
+)
+_USAGE = re.compile(
+    r"\s*|\s+\S.*|(?:Usage|Flags|Available Commands|Global Flags|Aliases):.*|Use \".*"
+)
 _PLAIN_HTTP = re.compile(r"server gave HTTP response to HTTPS client")
 _UNTRUSTED = re.compile(r"x509: |certificate signed by unknown authority|tls: failed to verify")
 _REGISTRY = re.compile(
@@ -70,6 +85,36 @@ def explain(log: Sequence[str], code: int, image: str) -> ImagemillError:
         f"Kaniko ended with exit code {code}: {told}",
         "see the log, and args and image in builder.kaniko-config",
     )
+
+
+class Readable:
+    """The executor's log as people read it: what was said, without the logger's own marks, and
+    without the list of all flags that follows on some errors.
+    """
+
+    def __init__(self) -> None:
+        self._in_usage = False
+
+    def line(self, line: str) -> str | None:
+        """What the line says; None if it says nothing."""
+        self._in_usage = line == "Usage:" or (self._in_usage and _USAGE.fullmatch(line) is not None)
+        if self._in_usage:
+            return None
+        found = _TEXT_FORMAT.fullmatch(line)
+        if found is None:
+            return line
+        level, text = found["level"], _unquoted(found["text"])
+        return text if level in ("info", "debug", "trace") else f"{level}: {text}"
+
+
+def _unquoted(text: str) -> str:
+    """What Go's %q has put into quotes; as it is, if it is not of that form."""
+    if not text.startswith('"'):
+        return text
+    try:
+        return str(json.loads(text))
+    except ValueError:
+        return text[1:-1]
 
 
 def tag_is_kept(log: Sequence[str]) -> bool:
@@ -114,6 +159,11 @@ def _building(why: str, instruction: str) -> ImagemillError:
         )
     if found := _REGISTRY.search(why):
         return _base_image(why, found)
+    if found := _NOT_IN_CONTEXT.search(why):
+        return UserError(
+            f"{place} failed: {found['path']} is not in the build context: no such file or directory",
+            "check the path, and that .dockerignore does not leave it out",
+        )
     return UserError(f"{place} failed: {shortened(why)}", "see the last lines of the log")
 
 
@@ -172,6 +222,12 @@ def _registry_failure(why: str, doing: Doing) -> ImagemillError | None:
 
 def _context(why: str) -> ImagemillError:
     told = f"The build's pod cannot read the context: {shortened(why)}"
+    if _NO_CREDENTIALS.search(why):
+        hint = (
+            "the pod has no credentials for builder.build-context-store: name a Secret in builder.secret-name,"
+            " or run it as a service account that has a role (serviceAccountName in builder.kaniko-config)"
+        )
+        return PermissionDenied(told, hint, "read", "the context store")
     if _REFUSED.search(why):
         hint = (
             "allow the pod's service account to read builder.build-context-store, "

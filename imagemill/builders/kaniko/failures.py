@@ -33,9 +33,11 @@ CREATING = 30.0
 """Seconds for which the Job's controller may try again to make a pod, where the reason is none that
 is known to stay: several that count against one quota get in each other's way, for example."""
 
-PULLING = 30.0
-"""Seconds for which the kubelet may try again to pull an image, where the registry does not
-answer.
+PULLING = 60.0
+"""Seconds for which the kubelet may try again to pull an image, where the registry does not answer.
+
+After that the build fails for good: the kubelet's tries are the retries, and a Job for each try of
+ours would begin them anew (docs/adr/0011).
 """
 
 MISSING = 3.0
@@ -387,14 +389,21 @@ def _scheduling(evidence: Evidence, pod: Object) -> Trouble | None:
     for condition in pod.get("status", {}).get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             said = str(condition.get("message") or condition.get("reason"))
+            if missing := _MISSING.search(said):
+                return Trouble("missing", _absent(missing, said), MISSING)
             error = OperatorError(
                 f"No node can run the build's pod {_name(pod)}: {shortened(said)}",
-                "lower the resources or widen node selectors and tolerations in builder.kaniko-config, or add nodes;"
-                " builder.scheduling-timeout says how long to wait",
+                f"{_wanted_nodes(pod)}lower the resources or widen node selectors and tolerations in"
+                " builder.kaniko-config, or add nodes; builder.scheduling-timeout says how long to wait",
             )
-            patient = not _MISSING.search(said)
-            return Trouble("scheduling", error, evidence.scheduling_timeout if patient else 0.0)
+            return Trouble("scheduling", error, evidence.scheduling_timeout)
     return None
+
+
+def _wanted_nodes(pod: Object) -> str:
+    """Which nodes the build's platform asks for, as the beginning of a hint."""
+    architecture = (pod["spec"].get("nodeSelector") or {}).get("kubernetes.io/arch")
+    return f"the build's platform needs a node that is {architecture}; " if architecture else ""
 
 
 def _waiting(pod: Object) -> Iterator[tuple[Object, str, str]]:
@@ -442,8 +451,12 @@ def _pull(image: str, reason: str, said: str) -> Trouble:
         hint = "check builder.kaniko-image and the images in builder.kaniko-config, and that the nodes can reach them"
         return Trouble("image", OperatorError(told, hint))
     if _REGISTRY_AWAY.search(said) or reason == "ImagePullBackOff":
-        hint = "check that the nodes can reach the registry, or mirror the image (builder.kaniko-image)"
-        return Trouble("image", TransientError(told, hint), PULLING)
+        host = image.partition("/")[0] if "." in image.partition("/")[0] else "Docker Hub"
+        hint = (
+            f"check the name of the image's host, {host}, and that the nodes can reach it;"
+            " or mirror the image (builder.kaniko-image)"
+        )
+        return Trouble("image", OperatorError(told, hint), PULLING)
     return Trouble(
         "image", OperatorError(told, "see the kubelet's events: kubectl get events"), PULLING
     )

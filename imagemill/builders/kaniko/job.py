@@ -7,6 +7,7 @@ laid over the user's config, since a config of the W&B agent must work as it is;
 would change what is built are refused, so that nobody waits for what they would not get.
 """
 
+import hashlib
 import math
 import re
 from collections.abc import Collection, Iterator
@@ -14,7 +15,8 @@ from dataclasses import dataclass, field
 
 from imagemill.builders.kaniko import arguments
 from imagemill.builders.kaniko.context_access import context_equipment
-from imagemill.builders.kaniko.overlay import Document, executor, lay
+from imagemill.builders.kaniko.features import FEATURES
+from imagemill.builders.kaniko.overlay import Document, executor, lay, pod_spec
 from imagemill.builders.kaniko.pod_additions import (
     FOLDER,
     Equipment,
@@ -53,6 +55,10 @@ REQUESTS = {"cpu": "500m", "memory": "1Gi", "ephemeral-storage": "5Gi"}
 writes it.
 """
 
+CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETFCAP", "SETGID", "SETUID")
+"""What root may do in the pod beyond any user: give files their owners, modes and capabilities as an
+image has them, and become the user that the Dockerfile names. All others are dropped."""
+
 LOST_NODE = tuple(
     {
         "key": f"node.kubernetes.io/{taint}",
@@ -87,7 +93,7 @@ EXECUTOR = ("spec", "template", "spec", "containers", 0)
 
 _CONTAINER = "kaniko"
 _LABEL_LENGTH = 63
-_HASH_DIGITS = 20
+_SOURCE_DIGITS, _IMAGE_DIGITS = 12, 7
 _RETRIES = 3
 _SECRETS = f"{FOLDER}/build-secrets"
 
@@ -133,7 +139,7 @@ def circumstances_of(
     `has_login` says whether it brings credentials for the registry along; for the others see
     `Circumstances`.
     """
-    name = job_name(section, inputs.source_hash, attempt)
+    name = job_name(section, inputs, attempt)
     return Circumstances(
         environment=environment,
         deadline=remaining + SLACK,
@@ -164,13 +170,14 @@ def job_for(
     return _in_order(lay(job, _ours(section, inputs, equipment, facts)))
 
 
-def job_name(section: KanikoBuilder, source_hash: str, attempt: int = 1) -> str:
-    """`<build-job-name>-<20 digits of the source hash>`, so that one source is built once; `-2` for
-    a second attempt.
+def job_name(section: KanikoBuilder, inputs: BuildInputs, attempt: int = 1) -> str:
+    """`<build-job-name>-<12 digits of the source hash>-<7 of the image's>`, so that one source is
+    built once for each place that it goes to; `-2` for a second attempt.
 
     Pods carry it as a label, so it has at most 63 characters: the prefix gives way.
     """
-    end = f"-{source_hash[:_HASH_DIGITS]}" + (f"-{attempt}" if attempt > 1 else "")
+    image = hashlib.sha256(str(inputs.image).encode()).hexdigest()[:_IMAGE_DIGITS]
+    end = f"-{inputs.source_hash[:_SOURCE_DIGITS]}-{image}" + (f"-{attempt}" if attempt > 1 else "")
     return section.build_job_name[: _LABEL_LENGTH - len(end)].rstrip("-") + end
 
 
@@ -182,6 +189,16 @@ def docker_secret_name(job: str) -> str:
 def build_secret_name(job: str) -> str:
     """The Secret with the build secrets."""
     return f"{job}-build-secrets"
+
+
+def own_secrets(job: Document) -> list[str]:
+    """The names of the Secrets that a Job mounts and that were made for it."""
+    name = job["metadata"]["name"]
+    mounted = {
+        (volume.get("secret") or {}).get("secretName")
+        for volume in pod_spec(job).get("volumes") or ()
+    }
+    return [own for own in (docker_secret_name(name), build_secret_name(name)) if own in mounted]
 
 
 def job_labels(inputs: BuildInputs) -> dict[str, str]:
@@ -236,6 +253,7 @@ def _equipment(
         # which is not there, is one of its signs. This is another:
         # https://systemd.io/CONTAINER_INTERFACE/#environment-variables
         variable("container", "kube")
+        + _features(section)
         + context_equipment(context_uri, section, facts.environment, facts.endpoint)
         + credentials_equipment(section, facts.environment, inputs.image, facts.docker_secret)
     )
@@ -251,6 +269,11 @@ def _equipment(
     )
 
 
+def _features(section: KanikoBuilder) -> Equipment:
+    wanted = FEATURES if section.kaniko_features == "recommended" else ()
+    return Equipment(env=tuple({"name": name, "value": "true"} for name in wanted))
+
+
 def _defaults(
     section: KanikoBuilder, inputs: BuildInputs, equipment: Equipment, facts: Circumstances
 ) -> Document:
@@ -261,6 +284,7 @@ def _defaults(
         "args": _default_arguments(facts),
         "env": list(equipment.env),
         "resources": {"requests": _requests(section.kaniko_config)},
+        "securityContext": _security(section.kaniko_config),
     }
     if equipment.mounts:
         container["volumeMounts"] = list(equipment.mounts)
@@ -292,6 +316,18 @@ def _default_arguments(facts: Circumstances) -> list[str]:
         f"--push-retry={_RETRIES}",
         *(f"--insecure-registry={host}" for host in sorted(facts.insecure_registries)),
     ]
+
+
+def _security(config: Document) -> Document:
+    """What root may do in the pod. Where the config gives it more than any container has,
+    Kubernetes does not take `allowPrivilegeEscalation: false`.
+    """
+    given = executor(config).get("securityContext") or {}
+    added = (given.get("capabilities") or {}).get("add") or ()
+    least: Document = {"capabilities": {"drop": ["ALL"], "add": list(CAPABILITIES)}}
+    if given.get("privileged") or not {"SYS_ADMIN", "CAP_SYS_ADMIN", "ALL"}.isdisjoint(added):
+        return least
+    return {"allowPrivilegeEscalation": False} | least
 
 
 def _requests(config: Document) -> dict[str, str]:
@@ -351,7 +387,7 @@ def _ours(
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            "name": job_name(section, inputs.source_hash, facts.attempt),
+            "name": job_name(section, inputs, facts.attempt),
             "generateName": None,
             **marks,
         },
@@ -403,6 +439,7 @@ def _arguments(inputs: BuildInputs) -> list[str]:
     environment of the executor, which obeys them.
     """
     given = [f"--destination={inputs.image}", f"--digest-file={TERMINATION_LOG}"]
+    given += ["--cache=false"] * inputs.no_cache
     given += [f"--target={inputs.target}"] if inputs.target else []
     given += [f"--custom-platform={inputs.platform}"] if inputs.platform else []
     given += [_pair("build-arg", "build argument", *pair) for pair in inputs.build_args.items()]

@@ -50,10 +50,11 @@ def secret_variable(name: str, secret: str, key: str) -> Equipment:
     )
 
 
-def volume(name: str, path: str, source: Document) -> Equipment:
-    """A volume that is mounted read-only."""
+def volume(name: str, path: str, source: Document, part: str = "") -> Equipment:
+    """A volume that is mounted read-only; `part`: only this folder or file of it."""
+    mount = {"name": name, "mountPath": path, "readOnly": True}
     return Equipment(
-        mounts=({"name": name, "mountPath": path, "readOnly": True},),
+        mounts=(mount | ({"subPath": part} if part else {}),),
         volumes=({"name": name, **source},),
     )
 

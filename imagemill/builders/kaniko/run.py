@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from imagemill.builders.kaniko import failures, secrets
 from imagemill.builders.kaniko.api import JOBS, SECRETS, Cluster, Object, Resource
+from imagemill.builders.kaniko.executor_log import Readable
 from imagemill.builders.kaniko.failures import Evidence, Trouble
 from imagemill.builders.kaniko.job import (
     BUILD_ID,
@@ -22,9 +23,10 @@ from imagemill.builders.kaniko.job import (
     circumstances_of,
     docker_secret_name,
     job_name,
+    own_secrets,
 )
 from imagemill.builders.kaniko.logs import PodLog, followers_of
-from imagemill.builders.kaniko.overlay import Document, executor, pod_spec
+from imagemill.builders.kaniko.overlay import Document, executor
 from imagemill.builders.kaniko.pod_credentials import needs_docker_secret
 from imagemill.builders.kaniko.validation import valid_job
 from imagemill.builders.kaniko.watch import Feed, Sight, watches_of
@@ -90,6 +92,7 @@ class Attempt:
     number: int = 1
     memory: str | None = None
     _tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL))
+    _readable: Readable = field(default_factory=Readable)
     _logs: dict[str, PodLog] = field(default_factory=dict)
     _trouble: Trouble | None = None
     _since: float = 0.0
@@ -99,7 +102,7 @@ class Attempt:
     @property
     def name(self) -> str:
         """The Job's name."""
-        return job_name(self.task.section, self.task.inputs.source_hash, self.number)
+        return job_name(self.task.section, self.task.inputs, self.number)
 
     def run(self) -> Ending | None:
         """How it ended; None if the name is taken by a Job that can be neither adopted nor
@@ -213,9 +216,8 @@ class Attempt:
         if not ending.is_kept:
             self._delete(job)
             return
-        for name in (docker_secret_name(self.name), build_secret_name(self.name)):
-            if _mounts(job, name):
-                self._remove(SECRETS, name)
+        for name in own_secrets(job):
+            self._remove(SECRETS, name)
 
     def _delete(self, job: Object) -> None:
         self._remove(JOBS, self.name, job["metadata"]["uid"])
@@ -344,14 +346,14 @@ class Attempt:
     def _bring_secrets(self, job: Object) -> None:
         """Make the Secrets that the Job's pod waits for, or, of an adopted one, make them anew."""
         self._bring_login(job)
-        if _mounts(job, build_secret_name(self.name)):
+        if build_secret_name(self.name) in own_secrets(job):
             secrets.put(
                 self.task.cluster,
                 secrets.build_secret(job, secrets.values(self.task.inputs.secrets)),
             )
 
     def _bring_login(self, job: Object) -> None:
-        if not _mounts(job, docker_secret_name(self.name)):
+        if docker_secret_name(self.name) not in own_secrets(job):
             return
         image = self.task.inputs.image
         credentials = self.task.registry.credentials(image)
@@ -406,7 +408,8 @@ class Attempt:
 
     def _say(self, line: str) -> None:
         self._tail.append(line)
-        self.task.progress.log(line)
+        if (readable := self._readable.line(line)) is not None:
+            self.task.progress.log(readable)
         if not self._pushing and _PUSHING.search(line):
             self._pushing = True
             self.task.progress.enter(State.PUSHING)
@@ -439,8 +442,3 @@ def _destinations(job: Object) -> set[str]:
         for argument in executor(job).get("args") or ()
         if argument.startswith("--destination=")
     }
-
-
-def _mounts(job: Object, secret: str) -> bool:
-    volumes = pod_spec(job).get("volumes") or ()
-    return any((volume.get("secret") or {}).get("secretName") == secret for volume in volumes)

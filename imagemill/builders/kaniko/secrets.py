@@ -23,7 +23,8 @@ bring new ones.
 """
 
 _HUB_KEY = "https://index.docker.io/v1/"
-_TRIES = 5
+_PAUSES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+"""Seconds after each deletion of a Secret that has the name: whoever holds it may need a moment."""
 
 
 def docker_config(registry: str, credentials: Credentials) -> bytes:
@@ -67,13 +68,15 @@ def put(cluster: Cluster, secret: Object) -> None:
     """Create the Secret, in the place of one that has its name: pods that run read the new one
     after a while.
     """
-    for _ in range(_TRIES):
+    name = secret["metadata"]["name"]
+    for pause in _PAUSES:
         if cluster.create(SECRETS, secret) is not None:
             return
-        cluster.delete(SECRETS, secret["metadata"]["name"])
+        cluster.delete(SECRETS, name)
+        time.sleep(pause)
     raise ServiceUnreachable(
-        f"The Secret {secret['metadata']['name']} is made again and again by somebody else",
-        "see by whom, and stop it",
+        f"The Secret {name} cannot be replaced: it is still there after it was deleted",
+        f"see what keeps it, or makes it again: kubectl get secret {name} -o yaml",
     )
 
 

@@ -11,6 +11,7 @@ is asked repeatedly: a build waits until its `Feed` has something new.
 import json
 import logging
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -379,6 +380,8 @@ class _Watch(threading.Thread):
     def _read(self, stream: BaseHTTPResponse) -> None:
         try:
             for line in lines(stream):
+                if self._stopped.is_set():
+                    return  # what was cut off by the end need not be a whole line
                 self._take(json.loads(line))
         except ReadTimeoutError:
             log.debug("The watch on %s was silent", self._resource.plural)
@@ -431,8 +434,17 @@ def lines(
 
 
 def shut(stream: BaseHTTPResponse) -> None:
-    """Wake the thread that reads the stream, with its end."""
+    """Wake the thread that reads the stream, with its end.
+
+    The connection below TLS is ended, and TLS is left as it is: `SSLSocket.shutdown` would take the
+    TLS layer away from under the thread that reads, which then gets records that nobody decrypts.
+    """
+    connection = stream.connection
+    below = None if connection is None else getattr(connection, "sock", None)
     try:
-        stream.shutdown()
+        if isinstance(below, socket.socket):
+            socket.socket.shutdown(below, socket.SHUT_RDWR)
+        else:
+            stream.shutdown()
     except (OSError, RuntimeError, ValueError):  # it is through with it already
         return

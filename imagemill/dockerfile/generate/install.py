@@ -288,7 +288,7 @@ def _pipenv(project: Project) -> Install | None:
         document = json.loads(project.text(_PIPFILE_LOCK))
         packages = document["default"]
         listed = tuple(_locked(name, said) for name, said in sorted(packages.items()))
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise UserError(
             f"{_PIPFILE_LOCK}: this is no lock of Pipenv", "run `pipenv lock`"
         ) from None

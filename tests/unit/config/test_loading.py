@@ -313,6 +313,8 @@ def test_uri_is_another_spelling_of_the_destination(
         ("registry: {uri: https://a.example/b}", "a.example/b"),
         ("registry: {type: acr, uri: https://name.azurecr.io/b}", "name.azurecr.io/b"),
         ("registry: {type: gcr, uri: eu-docker.pkg.dev/p/r/i}", "eu-docker.pkg.dev/p/r/i"),
+        ('registry: {type: gcr, region: eu, project: "example.com:my-project", repository: r, image-name: i}',
+         "eu-docker.pkg.dev/example.com/my-project/r/i"),
         ("registry: {type: gcr, region: eu, project: my-project, repository: r, image-name: i}",
          "eu-docker.pkg.dev/my-project/r/i"),
         ("registry: {type: gcr, repository: r, image_name: i}\n"
@@ -870,6 +872,7 @@ def test_description_has_all_values_but_those_that_may_be_secret(
                 "build-context-store": "s3://example/contexts",
                 "build-job-name": "imagemill-build",
                 "kaniko-image": "ghcr.io/osscontainertools/kaniko:v1.28.3",
+                "kaniko-features": "recommended",
                 "kaniko-config": {
                     "spec": {
                         "template": {

@@ -253,7 +253,7 @@ def test_manifest_is_one_line_of_ascii_for_each_entry(manifest: Manifest) -> Non
     assert len(bytes(manifest).splitlines()) == len(manifest.entries) + 1
 
 
-def test_arguments_of_the_builder_that_change_the_image_count(source: Path) -> None:
-    one, two = (hashed(source, arguments=(f"--build-arg=A={value}",)) for value in "12")
+def test_options_of_the_builder_that_change_the_image_count(source: Path) -> None:
+    one, two = (hashed(source, options={"--compression": value}) for value in "12")
     assert len({hashed(source), one, two}) == 3
-    assert hashed(source, arguments=()) == hashed(source)
+    assert hashed(source, options={}) == hashed(source)

@@ -5,9 +5,11 @@ what it needs.
 import io
 import json
 import math
+import re
 import socket
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,11 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from imagemill import context
 from imagemill.builders.kaniko.arguments import LOW_MEMORY
+from imagemill.builders.kaniko.features import FEATURES
 from imagemill.builders.kaniko.job import Circumstances, job_for, job_name, label_value
 from imagemill.builders.kaniko.overlay import executor, pod_spec
 from imagemill.builders.kaniko.pod_credentials import needs_docker_secret
@@ -77,8 +81,16 @@ def arguments(made: dict[str, Any]) -> list[str]:
 
 
 def variables(made: dict[str, Any]) -> dict[str, Any]:
-    return {
+    """All but the executor's switches."""
+    given = {
         item["name"]: item.get("value", item.get("valueFrom")) for item in executor(made)["env"]
+    }
+    return {name: value for name, value in given.items() if name not in FEATURES}
+
+
+def switches(made: dict[str, Any]) -> dict[str, str]:
+    return {
+        item["name"]: item["value"] for item in executor(made)["env"] if item["name"] in FEATURES
     }
 
 
@@ -158,18 +170,24 @@ def test_every_text_becomes_the_value_of_a_label(text: str) -> None:
 
 
 def test_name_comes_from_the_source_hash() -> None:
-    assert job()["metadata"]["name"] == f"imagemill-build-{HASH[:20]}"
-    assert job(attempt=2)["metadata"]["name"] == f"imagemill-build-{HASH[:20]}-2"
+    name = job()["metadata"]["name"]
+    assert re.fullmatch(f"imagemill-build-{HASH[:12]}-[0-9a-f]{{7}}", name)
+    assert job(attempt=2)["metadata"]["name"] == f"{name}-2"
+
+
+def test_one_source_has_a_job_for_each_place_that_it_goes_to() -> None:
+    places = [f"registry{number}.example.com/app:v1" for number in range(6)]
+    wanted = [replace(inputs(), image=ImageReference.parse(place)) for place in places]
+    assert len({job(wanted=each)["metadata"]["name"] for each in wanted}) == 6
 
 
 @pytest.mark.parametrize("prefix", ["a" * 42, "a" * 39 + "-aa", "b"])
 def test_name_of_each_attempt_is_short_enough_for_a_label(prefix: str) -> None:
     builder = section(build_job_name=prefix)
-    first, second = job_name(builder, HASH), job_name(builder, HASH, 2)
-    assert len(first) <= 63
-    assert len(second) <= 63
-    assert first.endswith(f"a-{HASH[:20]}" if "a" in prefix else f"b-{HASH[:20]}")
-    assert second.endswith(f"a-{HASH[:20]}-2" if "a" in prefix else f"b-{HASH[:20]}-2")
+    first, second = job_name(builder, inputs()), job_name(builder, inputs(), 2)
+    assert max(len(first), len(second)) <= 63
+    assert re.search(f"[ab]-{HASH[:12]}-[0-9a-f]{{7}}$", first)
+    assert re.search(f"[ab]-{HASH[:12]}-[0-9a-f]{{7}}-2$", second)
 
 
 @pytest.mark.parametrize(
@@ -445,11 +463,53 @@ def test_shared_volume_has_a_place_of_its_own_in_the_pod() -> None:
     made = job(builder, uri=f"file:///mnt/a%20b/{HASH}.tar.gz")
     assert f"--context=tar:///kaniko/contexts/{HASH}.tar.gz" in arguments(made)
     assert executor(made)["volumeMounts"] == [
-        {"name": "imagemill-context", "mountPath": "/kaniko/contexts", "readOnly": True}
+        {
+            "name": "imagemill-context",
+            "mountPath": f"/kaniko/contexts/{HASH}.tar.gz",
+            "readOnly": True,
+            "subPath": f"{HASH}.tar.gz",
+        }
     ]
     assert pod_spec(made)["volumes"] == [
         {"name": "imagemill-context", "persistentVolumeClaim": {"claimName": "contexts"}}
     ]
+
+
+def test_folder_of_the_workers_that_no_pod_can_reach_is_refused() -> None:
+    with pytest.raises(ValidationError, match="which build pods cannot reach"):
+        section(build_context_store="file:///mnt/contexts")
+
+
+BASELINE = {"AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE",
+            "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"}  # fmt: skip
+"""What Pod Security's level "baseline" allows to be added at all."""
+
+
+def test_root_in_the_pod_may_do_what_images_need_and_no_more() -> None:
+    security = executor(job())["securityContext"]
+    assert security["allowPrivilegeEscalation"] is False
+    assert security["capabilities"]["drop"] == ["ALL"]
+    assert set(security["capabilities"]["add"]) < BASELINE
+
+
+def test_the_executors_switches_are_on_and_can_be_turned_off() -> None:
+    given = switches(job())
+    assert given["FF_KANIKO_COPY_AS_ROOT"] == given["FF_KANIKO_CROSS_REPO_MOUNT"] == "true"
+    off = container(env=[{"name": "FF_KANIKO_COPY_AS_ROOT", "value": "false"}])
+    assert switches(job(section(kaniko_config=off))) == given | {"FF_KANIKO_COPY_AS_ROOT": "false"}
+    assert switches(job(section(kaniko_features="none"))) == {}
+
+
+def test_the_config_may_allow_the_pod_more() -> None:
+    more = {"capabilities": {"add": ["SYS_PTRACE"]}, "allowPrivilegeEscalation": True}
+    security = executor(job(section(kaniko_config=container(securityContext=more))))[
+        "securityContext"
+    ]
+    assert security["capabilities"] == {"drop": ["ALL"], "add": ["SYS_PTRACE"]}
+    assert security["allowPrivilegeEscalation"]
+    for needed in ({"privileged": True}, {"capabilities": {"add": ["SYS_ADMIN"]}}):
+        given = section(kaniko_config=container(securityContext=needed))
+        assert "allowPrivilegeEscalation" not in executor(job(given))["securityContext"]
 
 
 def test_s3_store_has_the_region_of_an_ecr_destination() -> None:
@@ -727,9 +787,9 @@ def test_command_prints_the_job_with_the_real_source_hash(
     printed, source_hash = yaml.safe_load(out), source_hash.strip()
     assert (code, err) == (0, "")
     assert list(printed) == ["apiVersion", "kind", "metadata", "spec"]
-    assert printed["metadata"]["name"] == f"imagemill-build-{source_hash[:20]}"
+    assert printed["metadata"]["name"].startswith(f"imagemill-build-{source_hash[:12]}-")
     assert f"--destination={REGISTRY}:{source_hash}" in arguments(printed)
-    assert f"--context={S3}/{source_hash}.tar.gz" in arguments(printed)
+    assert f"--context={S3}/{source_hash}-printed.tar.gz" in arguments(printed)
     assert {"--build-arg=VERSION=2", "--target=serve", "--label=a=b"} < set(arguments(printed))
     assert f"--label=dev.imagemill.source-hash={source_hash}" in arguments(printed)
     assert printed["spec"]["activeDeadlineSeconds"] == 1860

@@ -1,6 +1,6 @@
 """What `kaniko-config` makes of the Job: golden files, and the rules by which it is laid over it.
 
-`python tests/unit/test_kaniko_overlay.py` writes the golden files anew, to be read before they are
+`python tests/unit/builders/kaniko/test_overlay.py` writes the golden files anew, to be read before they are
 committed.
 """
 
@@ -37,7 +37,9 @@ def made(case: str) -> dict[str, Any]:
         build_id="5c1d1c5e-4a34-4c3f-9f0e-5a1a5a2b1c0d",
     )
     secret = (
-        job_name(section, HASH) if needs_docker_secret(section, environment, inputs.image) else None
+        job_name(section, inputs)
+        if needs_docker_secret(section, environment, inputs.image)
+        else None
     )
     circumstances = Circumstances(environment=environment, deadline=1799.5, docker_secret=secret)
     return valid_job(section, inputs, f"{section.build_context_store}/{HASH}.tar.gz", circumstances)
