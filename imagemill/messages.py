@@ -176,6 +176,13 @@ DockerfilePath = Annotated[
 ]
 
 
+MOST_BYTES = 1 << 20
+"""Bytes of a request as JSON; a message with a longer one is refused."""
+
+MOST_DEPTH = 64
+"""How deep the JSON of a message may be nested."""
+
+
 class Message(BaseModel):
     """What all messages share: frozen, tolerant of fields that they do not know."""
 
@@ -392,6 +399,7 @@ class Build(Message):
     id: BuildId
     request: BuildRequest
     started: float
+    tenant: str | None = Field(None, description="who has signed the request, if anybody has")
     deadline: float | None = None
     config: LaunchConfig | None = None
     source: str | None = Field(

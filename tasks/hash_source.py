@@ -33,7 +33,10 @@ def _hashed(run: Run, work: Workspace) -> tuple[Workspace, tuple[str, ...]]:
     hashed, on whichever worker; and, where it was read, what its author should know.
     """
     pinned = work.build.source
-    if pinned and (found := work.known_hashes.find(work.hash_key(pinned))):
+    if not pinned or work.permit.limits_images:
+        # What a Dockerfile builds from can be checked only where it is read.
+        return _read(run, work)
+    if found := work.known_hashes.find(work.hash_key(pinned)):
         own_hash, *images = found.split()
         known = _with_bases(run, work, own_hash, images)
         if use_inputs(known, known.source_hash):
@@ -45,6 +48,8 @@ def _hashed(run: Run, work: Workspace) -> tuple[Workspace, tuple[str, ...]]:
 def _read(run: Run, work: Workspace) -> tuple[Workspace, tuple[str, ...]]:
     with work.fetched(run) as folder:
         manifest = context.manifest(folder, work.dockerfile, run, work.memory(folder))
+    dockerfile = manifest.dockerfile.content.decode(errors="replace")
+    work.permit.check_dockerfile(dockerfile, work.build.request.build_args)
     for note in context.notes(manifest):
         run.log(note)
     own_hash = work.own_hash_of(manifest)
