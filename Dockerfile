@@ -16,7 +16,7 @@ RUN pip install ".[all,monitoring]"
 FROM python:3.12-slim-bookworm
 # What git sources are read with.
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends git git-lfs openssh-client \
+    && apt-get install --yes --no-install-recommends git openssh-client \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=docker /usr/local/bin/docker /usr/local/bin/docker
 COPY --from=docker /usr/local/libexec/docker/cli-plugins/docker-buildx /usr/local/libexec/docker/cli-plugins/docker-buildx

@@ -261,6 +261,13 @@ def host_of(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
+def address_of(url: str) -> str:
+    """Return `HOST:PORT` of a URL, in lower case, with the port also where it is the scheme's."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2].lower()
+    return host if parts.port else f"{host}:{_PORTS[parts.scheme]}"
+
+
 def is_url(text: str) -> bool:
     """Return whether this is an address that can be asked."""
     try:

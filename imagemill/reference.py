@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 from typing import Self
 
+from imagemill.clouds.hosts import ECR_ARN, ecr_host
 from imagemill.errors import UserError
 from imagemill.grammar import TAG
 
@@ -67,6 +68,9 @@ class ImageReference:
         """Read what people and files write; `https://` in front is dropped. `UserError` says what
         is wrong with it.
         """
+        if arn := ECR_ARN.fullmatch(text):
+            hint = f"write {ecr_host(arn['account'], arn['region'])}/{arn['path']}"
+            raise UserError(f"{text!r} is an ARN, which no registry is asked by", hint)
         name, at, digest = _without_scheme(text).partition("@")
         if at and not is_digest(digest):
             # What is before an '@' may be a password: it is not repeated.

@@ -59,6 +59,8 @@ class GitHttp:
     """What is said to those who may not read; `{authorization}` in it is what they sent."""
     redirect: str = ""
     """URL that everything is redirected below."""
+    moved: str = ""
+    """URL that the LFS file `moved` is redirected to."""
     stall_after: int | None = None
     """Bytes of an answer after which no more come, until the client has gone."""
     stalled: threading.Event = field(default_factory=threading.Event)
@@ -197,6 +199,9 @@ class _Handler(BaseHTTPRequestHandler):
         """https://github.com/git-lfs/git-lfs/blob/main/docs/api/batch.md, for downloads of what
         lies in `lfs`.
         """
+        if self.path.endswith("/info/lfs/moved"):
+            self._send(302, {"Location": self.git.moved})
+            return
         if self.command == "GET":
             self._send(200, {}, (self.folder / "lfs" / Path(self.path).name).read_bytes())
             return

@@ -45,7 +45,6 @@ PACKAGES = {
     "docker-registry": "docker-registry",
     "dockerd": "docker.io",
     "git": "git",
-    "git-lfs": "git-lfs",
     "git-shell": "git",
     "htpasswd": "apache2-utils",
     "ip": "iproute2",
@@ -118,7 +117,7 @@ def missing(purpose: str) -> list[str]:
             "rabbitmq-server",
             "redis-server",
         }
-        wanted |= {"git", "git-lfs", "sshd", "ssh-keygen"}
+        wanted |= {"git", "sshd", "ssh-keygen"}
         wanted |= {"node"} if azurite_folder().exists() else {"node", "npm"}
     return sorted(name for name in wanted if not _usable(name))
 

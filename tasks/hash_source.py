@@ -34,7 +34,8 @@ def _source_hash(run: Run, work: Workspace) -> tuple[str, tuple[str, ...]]:
     if pinned is None:
         return _hashed(run, work)
     known, key = work.known_hashes, work.hash_key(pinned)
-    if source_hash := known.find(key):
+    # What a Dockerfile builds from can be checked only where it is read.
+    if not work.permit.limits_images and (source_hash := known.find(key)):
         run.log(f"{pinned} was hashed before")
         use_inputs(work, source_hash)
         return source_hash, ()
@@ -46,6 +47,8 @@ def _source_hash(run: Run, work: Workspace) -> tuple[str, tuple[str, ...]]:
 def _hashed(run: Run, work: Workspace) -> tuple[str, tuple[str, ...]]:
     with work.fetched(run) as folder:
         manifest = context.manifest(folder, work.dockerfile, run, work.memory(folder))
+    dockerfile = manifest.dockerfile.content.decode(errors="replace")
+    work.permit.check_dockerfile(dockerfile, work.build.request.build_args)
     for note in context.notes(manifest):
         run.log(note)
     source_hash = work.hash_of(manifest)

@@ -16,7 +16,8 @@ from imagemill.builders import builder_for, detect
 from imagemill.builders.graft import grafting
 from imagemill.builders.labels import labels
 from imagemill.config import LaunchConfig, Loaded
-from imagemill.context import Manifest, hashing
+from imagemill.config.policy import Policy
+from imagemill.context import Given, Manifest, hashing
 from imagemill.context.handover import Contexts, KeptContexts, Origin, Packed, PackedContexts
 from imagemill.context.index import Memory
 from imagemill.context.mirrors import Mirrors
@@ -25,6 +26,7 @@ from imagemill.errors import OperatorError, UserError
 from imagemill.files import folders
 from imagemill.messages import Build, BuildRequest
 from imagemill.objects import store_for
+from imagemill.policy import Permit
 from imagemill.ports import Builder, BuildInputs, Progress, Quiet, Registry, Source, StoredContext
 from imagemill.reference import ImageReference
 from imagemill.registries import blobs_for, registry_for
@@ -84,12 +86,24 @@ class Workspace:
             )
         return ImageReference.parse_destination(text)
 
+    @cached_property
+    def permit(self) -> Permit:
+        """What whoever asked for the build may have."""
+        policies = policies_for(self.setup, self.build.request)
+        return Permit.of(policies, self.build.tenant)
+
     @property
     def source(self) -> Source:
         """Where the code comes from: once it is known, the very commit or archive that the source
         was.
         """
-        options = replace(self.setup.sources, scratch=self.scratch_folder)
+        permit, most = self.permit, self.setup.sources.max_bytes
+        options = replace(
+            self.setup.sources,
+            scratch=self.scratch_folder,
+            check_place=permit.check_source,
+            max_bytes=min(permit.least("max_source_bytes") or most, most),
+        )
         return open_source(self.build.source or self.build.request.source, options)
 
     @contextmanager
@@ -104,12 +118,15 @@ class Workspace:
             return
         cache = SourceCache(self.setup.state_dir / "sources", self.setup.source_cache_bytes)
         with cache.tree(
-            self.build.source, lambda folder: wanted.fetch(folder, progress), progress
+            # What else belongs to a source, such as submodules, is not allowed to everybody.
+            " ".join(filter(None, (self.build.source, self.permit.of_sources))),
+            lambda folder: wanted.fetch(folder, progress),
+            progress,
         ) as tree:
             yield tree
 
     @property
-    def dockerfile(self) -> str | Wishes:
+    def dockerfile(self) -> str | Given | Wishes:
         """The path of the Dockerfile, or how it is to be generated if the source has none."""
         return chosen(self.build.request, self.config.builder)
 
@@ -232,6 +249,9 @@ class Workspace:
             ),
             source_hash=self.source_hash,
             build_id=self.build.id,
+            tenant=self.build.tenant or "",
+            no_cache=request.no_cache,
+            pull=request.pull,
         )
 
     @property
@@ -296,19 +316,32 @@ def graft_place(setup: Setup) -> grafting.Place:
     return grafting.Place(blobs, known, scratch_folder(setup))
 
 
+def policies_for(setup: Setup, request: BuildRequest) -> Iterator[Policy | None]:
+    """Yield the policies that hold for a request: of the workers' own config and, where it names
+    another one, of that besides.
+    """
+    for name in {None, request.config}:
+        path = _config_path(setup, name)
+        yield _loaded(path, path.stat().st_mtime_ns).config.policy if path else None
+
+
 def launch_config(setup: Setup, request: BuildRequest) -> Loaded:
     """The config that holds for the request, with the type of its builder decided."""
-    path = launch.find(
-        explicit=None,
-        name=request.config,
-        folder=setup.config_dir,
-        environment_file=setup.config,
-        home=setup.home,
-    )
+    path = _config_path(setup, request.config)
     loaded = _loaded(path, path.stat().st_mtime_ns) if path else Loaded(LaunchConfig())
     if loaded.config.builder.type != "auto":
         return loaded
     return replace(loaded, config=loaded.config.with_builder(_detected(setup)))
+
+
+def _config_path(setup: Setup, name: str | None) -> Path | None:
+    return launch.find(
+        explicit=None,
+        name=name,
+        folder=setup.config_dir,
+        environment_file=setup.config,
+        home=setup.home,
+    )
 
 
 @lru_cache(maxsize=64)

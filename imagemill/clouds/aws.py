@@ -252,14 +252,6 @@ def identity(region: str | None = None) -> Identity:
     return Identity(arn, _SOURCES.get(credentials.method, credentials.method))
 
 
-def partition(region: str | None) -> str:
-    """The part of AWS that a region is in, as ARNs name it."""
-    names = {"cn": "aws-cn", "us-gov": "aws-us-gov"}
-    return next(
-        (name for prefix, name in names.items() if (region or "").startswith(f"{prefix}-")), "aws"
-    )
-
-
 def _no_credentials() -> OperatorError:
     providers = _session(os.getpid()).get_component("credential_provider").providers
     tried = [_SOURCES.get(provider.METHOD, provider.METHOD) for provider in providers]

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from imagemill.clouds.hosts import AZURE_BLOB
+from imagemill.clouds.hosts import AZURE_BLOB, ecr_host
 from imagemill.config.faults import Fault, fault_error, mismatch
 from imagemill.config.kaniko_job import job_faults
 from imagemill.config.policy import Policy
@@ -82,11 +82,11 @@ def _destination(text: str) -> ImageReference:
     if host == DOCKER_HUB and re.fullmatch(r"library/(localhost|.*\..*)", path):
         raise UserError(f"{text!r} is a registry without a repository")
     if ecr := re.fullmatch(r"(\d{12})\.ecr\.(.+)\.amazonaws\.com(\.cn)?", host):
-        hint = f"write {ecr[1]}.dkr.ecr.{ecr[2]}.amazonaws.com{ecr[3] or ''}/{path}"
+        hint = f"write {ecr_host(ecr[1], ecr[2])}/{path}"
         raise UserError(
             f"{host!r} is no registry: the dkr in an ECR registry's name is missing", hint
         )
-    if host.endswith("-docker.pkg.dev") and path.count("/") < 2:
+    if host.endswith("-docker.pkg.dev") and path.count("/") < 2 + ("." in path.split("/")[0]):
         raise UserError(
             f"{text!r} has no image name",
             f"write {reference}/IMAGE: {host}/PROJECT/REPOSITORY/IMAGE",

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
+from imagemill.clouds.hosts import ecr_host
 from imagemill.config.faults import mismatch
 from imagemill.config.model import Builder, Environment, Project, Region, Section, type_or
 
@@ -53,8 +54,7 @@ class EcrRegistry(_Registry):
     def spelt_out(self) -> str | None:
         if not (self.account_id and self.region and self.repository):
             return None
-        domain = "amazonaws.com.cn" if self.region.startswith("cn-") else "amazonaws.com"
-        return f"{self.account_id}.dkr.ecr.{self.region}.{domain}/{self.repository}"
+        return f"{ecr_host(self.account_id, self.region)}/{self.repository}"
 
 
 class GcrRegistry(_Registry):
@@ -77,7 +77,8 @@ class GcrRegistry(_Registry):
     def spelt_out(self) -> str | None:
         if not (self.region and self.project and self.repository and self.image_name):
             return None
-        return f"{self.region}-docker.pkg.dev/{self.project}/{self.repository}/{self.image_name}"
+        project = self.project.replace(":", "/")  # of one that is of a domain, example.com:name
+        return f"{self.region}-docker.pkg.dev/{project}/{self.repository}/{self.image_name}"
 
 
 class AcrRegistry(_Registry):

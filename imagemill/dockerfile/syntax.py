@@ -6,6 +6,7 @@ line. The grammar: https://docs.docker.com/reference/dockerfile/.
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ _FROM = re.compile(r"(?:--\S+\s+)*(?P<base>\S+)(?:\s+AS\s+(?P<name>\S+))?", re.I
 _HEREDOC = re.compile(
     r"""(?<![<\d])\d?<<(?P<dash>-?)(?P<quote>["']?)(?P<end>[A-Za-z_]\w*)(?P=quote)"""
 )
-_VARIABLE = re.compile(r"\$\{[^}]*\}|\$\w+|[\"'\\]")
+_VARIABLE = re.compile(r"\$\{[^}]{0,1000}\}|\$\w+|[\"'\\]")
 _HEREDOC_KEYWORDS = frozenset({"RUN", "COPY", "ADD"})
 _COUNTED = frozenset({"RUN", "COPY", "ADD", "WORKDIR"})
 
@@ -72,6 +73,7 @@ def instructions(text: str, *, heredocs: bool = True) -> Iterator[Instruction]:
     Without `heredocs`, the lines of here-documents are read as if they were instructions, too.
     """
     lines = [line.removesuffix("\r") for line in text.split("\n")]
+    ends = _Ends(lines)
     continued = re.compile(rf"(?<!{_escape(lines)}){_escape(lines)}[ \t]*$")
     number = 0
     while number < len(lines):
@@ -82,7 +84,7 @@ def instructions(text: str, *, heredocs: bool = True) -> Iterator[Instruction]:
             continue
         keyword = words[0].upper()
         if heredocs and keyword in _HEREDOC_KEYWORDS:
-            number = _after_heredocs(joined, lines, number)
+            number = ends.after_heredocs(joined, number)
         yield Instruction(first + 1, keyword, joined)
 
 
@@ -143,16 +145,29 @@ def _joined(lines: list[str], number: int, continued: re.Pattern[str]) -> tuple[
     return "".join(parts).strip(), number
 
 
-def _after_heredocs(joined: str, lines: list[str], number: int) -> int:
-    """The number of the line after the here-documents that the instruction opens."""
-    for opened in _HEREDOC.finditer(joined):
-        ends = (i for i in range(number, len(lines)) if _ends(lines[i], opened))
-        number = next(ends, number - 1) + 1
-    return number
+class _Ends:
+    """Where here-documents can end: found once, since an instruction may open any number of them."""
 
+    def __init__(self, lines: list[str]) -> None:
+        self._lines = lines
+        self._numbers: dict[bool, dict[str, list[int]]] = {}
 
-def _ends(line: str, opened: re.Match[str]) -> bool:
-    return (line.lstrip("\t") if opened["dash"] else line) == opened["end"]
+    def after_heredocs(self, joined: str, number: int) -> int:
+        """Return the number of the line after the here-documents that the instruction opens."""
+        for opened in _HEREDOC.finditer(joined):
+            found = self._of(bool(opened["dash"])).get(opened["end"], [])
+            at = bisect_left(found, number)
+            number = found[at] + 1 if at < len(found) else number
+        return number
+
+    def _of(self, dash: bool) -> dict[str, list[int]]:
+        """The numbers of lines by their text; with a dash tabs before it do not count."""
+        if dash not in self._numbers:
+            numbers: dict[str, list[int]] = {}
+            for number, line in enumerate(self._lines):
+                numbers.setdefault(line.lstrip("\t") if dash else line, []).append(number)
+            self._numbers[dash] = numbers
+        return self._numbers[dash]
 
 
 def _squeezed(text: str) -> str:

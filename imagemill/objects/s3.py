@@ -22,6 +22,7 @@ from s3transfer.manager import TransferConfig, TransferManager
 from s3transfer.subscribers import BaseSubscriber
 
 from imagemill.clouds import aws
+from imagemill.clouds.hosts import partition_of
 from imagemill.errors import UserError
 from imagemill.objects.names import UPLOAD_TRIES, checked
 
@@ -126,7 +127,7 @@ class S3Store:
         return f"{self._prefix}/{checked(name)}" if self._prefix else checked(name)
 
     def _arn(self, key: str = "") -> str:
-        return f"arn:{aws.partition(self._region)}:s3:::{self._bucket}{'/' if key else ''}{key}"
+        return f"arn:{partition_of(self._region).name}:s3:::{self._bucket}{'/' if key else ''}{key}"
 
     def _has_checksum(self, client: Any, key: str) -> bool:
         """Whether the server has the CRC of the whole object, as it does of what `create` has

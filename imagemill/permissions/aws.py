@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from imagemill.clouds.hosts import ECR
+from imagemill.clouds.hosts import ECR, partition_of
 from imagemill.config import LaunchConfig
 from imagemill.permissions.needs import Need, Party, Use
 from imagemill.permissions.policy import Block, Grant, Policy, identifier, least, optional
@@ -41,7 +41,6 @@ _OBJECTS = {
     Use.KEEP_CONTEXTS: ("s3:GetObject", "s3:PutObject", "s3:DeleteObject"),
     Use.READ_CONTEXTS: ("s3:GetObject",),
 }
-_PARTITIONS = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
 _LOGIN = "ecr:GetAuthorizationToken"
 
 
@@ -55,7 +54,7 @@ def grants(needs: Sequence[Need], config: LaunchConfig) -> tuple[Grant, ...]:
 def _grants(need: Need, region: str) -> Iterator[Grant]:
     if need.where.startswith("s3://"):
         parts = urlsplit(need.where)
-        bucket = f"arn:{_partition(region)}:s3:::{parts.netloc}"
+        bucket = f"arn:{partition_of(region).name}:s3:::{parts.netloc}"
         if need.use in _BUCKET:
             yield Grant(need, _BUCKET[need.use], bucket)
         yield Grant(need, _OBJECTS[need.use], f"{bucket}{parts.path}/*")
@@ -71,13 +70,7 @@ def _arn(reference: ImageReference) -> str | None:
     if host is None:
         return None
     region = host["region"]
-    return f"arn:{_partition(region)}:ecr:{region}:{host['account']}:repository/{reference.path}"
-
-
-def _partition(region: str) -> str:
-    return next(
-        (partition for prefix, partition in _PARTITIONS.items() if region.startswith(prefix)), "aws"
-    )
+    return f"arn:{partition_of(region).name}:ecr:{region}:{host['account']}:repository/{reference.path}"
 
 
 def policy(party: Party, grants: Sequence[Grant]) -> Policy:

@@ -15,7 +15,7 @@ from typing import Any
 import botocore.exceptions as sdk
 
 from imagemill.clouds import aws
-from imagemill.clouds.hosts import ECR
+from imagemill.clouds.hosts import ECR, partition_of
 from imagemill.errors import (
     OperatorError,
     PermissionDenied,
@@ -219,7 +219,7 @@ def _part(reference: ImageReference, name: str) -> str:
 
 def _arn(reference: ImageReference) -> str:
     region, account = _part(reference, "region"), _part(reference, "account")
-    return f"arn:{aws.partition(region)}:ecr:{region}:{account}:repository/{reference.path}"
+    return f"arn:{partition_of(region).name}:ecr:{region}:{account}:repository/{reference.path}"
 
 
 def _names(reference: ImageReference) -> dict[str, str]:

@@ -28,6 +28,7 @@ from isal import igzip, isal_zlib
 from imagemill.errors import UserError
 from imagemill.files.tree import Tree, UnsafePathError, room
 from imagemill.ports import Progress
+from imagemill.sources.zip_directory import oversteps
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -159,6 +160,15 @@ class _Budget:
         if self._members > self._limits.members:
             raise _LimitError(f"has more than {self._limits.members:,} members")
 
+    def check_directory(self, file: IO[bytes]) -> None:
+        """Raise if a zip file lists too many members."""
+        try:
+            too_many = oversteps(file, self._limits.members)
+        except (ValueError, struct.error) as error:
+            raise zipfile.BadZipFile(str(error)) from error
+        if too_many:
+            raise _LimitError(f"has more than {self._limits.members:,} members")
+
     def counter(self) -> Callable[[int], None]:
         """A function that takes a number of bytes, and counts on its own."""
         taken = 0
@@ -269,6 +279,7 @@ class _Forward:
 
 def _unpack_zip(file: IO[bytes], tree: Tree, budget: _Budget) -> None:
     written = budget.counter()
+    budget.check_directory(file)
     with _opened_zip(file) as archive:
         for info in archive.infolist():
             budget.member()

@@ -33,9 +33,9 @@ from imagemill.errors import (
     UserError,
 )
 from imagemill.ports import Quiet
-from imagemill.sources.artifact.download import reach
 from imagemill.sources.artifact.source import ArtifactSource
 from imagemill.sources.options import SourceOptions
+from imagemill.sources.reach import reach
 from servers import free_port
 from web import Request, Response, Web
 
@@ -437,7 +437,9 @@ class TestPrivateAddresses:
 
     def test_public_addresses_are_allowed(self) -> None:
         public = ["140.82.112.3", "2606:50c0:8000::153"]
-        assert len(reach(SourceOptions(), lambda *_: public).addresses("github.com", 443)) == 2
+        assert (
+            len(reach(SourceOptions(), resolve=lambda *_: public).addresses("github.com", 443)) == 2
+        )
 
 
 class TestRedirects:

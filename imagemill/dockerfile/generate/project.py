@@ -16,6 +16,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import re2  # type: ignore[import-untyped]
 import yaml
 
 from imagemill.context.dockerignore import DockerIgnore
@@ -55,7 +56,14 @@ not the project's own, what changes without it (so that the source hash lives lo
 which holds secrets."""
 
 _IGNORE_FILES = ("Dockerfile.dockerignore", ".dockerignore")
-_MAX_SIZE = 16 << 20
+_MAX_SIZE = 1 << 20
+_MAX_LOCK_SIZE = 16 << 20
+_LOCKS = re2.compile(r"(?i)\block\b|\.ipynb$")
+"""Names of files that tools write, and that may be large."""
+
+_DEEP = re2.compile(r"""(?:(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){60}""")
+"""A key of TOML that no project has: reading one takes the square of its length."""
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -103,8 +111,8 @@ class Project:
         return frozenset(self.files)
 
     def text(self, path: str) -> str:
-        """The content of a file, without a byte-order mark and with `\\n` alone at the ends of
-        lines.
+        """Return the content of a file, without a byte-order mark and with a line feed alone at the
+        ends of lines.
         """
         return decoded(self._read(path), path).replace("\r\n", "\n").replace("\r", "\n")
 
@@ -129,7 +137,12 @@ class Project:
                 content
             ):  # TOML is UTF-8, and so installers in the image take nothing else
                 raise UserError(f"{path}:1: this is not UTF-8", "save the file as UTF-8")
-            return tomllib.loads(self.text(path))
+            text = self.text(path)
+            if _DEEP.search(text):
+                raise UserError(f"{path} has keys of more than 60 parts", "shorten them")
+            return tomllib.loads(text)
+        except RecursionError:
+            raise UserError(f"{path} is nested too deeply", "correct the file") from None
         except ValueError as error:  # TOMLDecodeError, or a number that is too long to read
             place = re.search(r"(.*) \(at line (\d+)", str(error))
             where, what = (f"{path}:{place[2]}", place[1]) if place else (path, str(error))
@@ -139,6 +152,8 @@ class Project:
         """A YAML file's content; `UserError` names the line where it is not YAML."""
         try:
             return yaml.safe_load(self.text(path))
+        except RecursionError:
+            raise UserError(f"{path} is nested too deeply", "correct the file") from None
         except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or a number that is none
             mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
             where = f"{path}:{mark.line + 1}" if mark else path
@@ -189,18 +204,19 @@ class Project:
                 f"{path!r} is a link that leaves the source", "put the file itself in its place"
             )
         top = self._open_top()
+        most = _MAX_LOCK_SIZE if _LOCKS.search(posixpath.basename(path)) else _MAX_SIZE
         try:
             with open_below(top, inside) as file:
-                content = file.read(_MAX_SIZE + 1)
+                content = file.read(most + 1)
         except FileNotFoundError:
             raise
         except OSError as error:
             reading_failed(os.fsencode(path), error)
         finally:
             os.close(top)
-        if len(content) > _MAX_SIZE:
+        if len(content) > most:
             raise UserError(
-                f"{path!r} is larger than {_MAX_SIZE >> 20} MiB", "is it the file that is meant?"
+                f"{path!r} is larger than {most >> 20} MiB", "is it the file that is meant?"
             )
         return content
 

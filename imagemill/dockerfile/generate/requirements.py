@@ -10,11 +10,13 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import re2  # type: ignore[import-untyped]
 from packaging.requirements import InvalidRequirement, Requirement
 
 from imagemill.dockerfile.generate.indexes import Place
 from imagemill.dockerfile.generate.project import Project
 from imagemill.errors import UserError
+from imagemill.text import one_line
 
 _INCLUDES = {"-r": "-r", "--requirement": "-r", "-c": "-c", "--constraint": "-c"}
 _EDITABLE = ("-e", "--editable")
@@ -29,7 +31,8 @@ _FOR_UV = {"--pre": ("--prerelease", "allow"), "--require-hashes": ("--require-h
 _HARMLESS = ("--prefer-binary", "--use-feature", "--no-index", "--no-binary", "--only-binary")
 _SETS_INDEX = ("-i", "--index-url", "--pypi-url", "--no-index")
 _URL = re.compile(r"(?:[a-z][a-z0-9+.-]*)://", re.IGNORECASE)
-_DIRECT = re.compile(r"\s*[A-Za-z0-9._-]+\s*(?:\[[^\]]*\])?\s*@\s*(\S+)")
+_DIRECT = re2.compile(r"\s*[A-Za-z0-9._-]+\s*(?:\[[^\]]*\])?\s*@\s*(\S+)")
+_LONGEST = 4096  # characters of one requirement, without its options
 _EXTRAS_BEHIND = re.compile(r"\[[A-Za-z0-9,._ -]*\]$")
 
 
@@ -106,6 +109,11 @@ class Requirements:
                 " that installs with pip",
             )
         bare = _OPTIONS_BEHIND.sub("", text).strip()
+        if len(bare) > _LONGEST:
+            raise UserError(
+                f"{where}: {one_line(bare, 60)} is longer than {_LONGEST} characters",
+                "write one requirement on a line",
+            )
         direct = _DIRECT.match(bare)
         target = direct[1] if direct else bare
         if _URL.match(target) and not target.startswith("file:"):
@@ -143,9 +151,9 @@ def check(text: str, where: str) -> str:
     """The requirement itself; `UserError` if it is none (PEP 508)."""
     try:
         Requirement(text)
-    except InvalidRequirement:
+    except (InvalidRequirement, RecursionError):
         raise UserError(
-            f"{where}: {text!r} is not a requirement", "write it like numpy>=1.26,<3"
+            f"{where}: {one_line(text)!r} is not a requirement", "write it like numpy>=1.26,<3"
         ) from None
     return text
 

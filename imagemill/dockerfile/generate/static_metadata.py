@@ -100,7 +100,7 @@ def script(project: Project, path: str) -> Declared:
     )
     try:
         block = tomllib.loads(content)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         line = code.count("\n", 0, match.start()) + 1
         raise UserError(
             f"{path}:{line}: the block of metadata is not TOML: {error}", "correct the block"
@@ -120,6 +120,8 @@ def parsed(project: Project, path: str) -> ast.Module:
         ) from None
     except ValueError as error:  # a null byte
         raise UserError(f"{path}: this is not Python: {error}", "correct the file") from None
+    except (RecursionError, MemoryError):  # the latter is what the parser says of its own stack
+        raise UserError(f"{path}: this is nested too deeply", "correct the file") from None
 
 
 def dynamic_files(document: dict[str, Any]) -> tuple[str, ...]:

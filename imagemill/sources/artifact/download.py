@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from imagemill import http
-from imagemill.addresses import Reach, Resolve, networks, system_addresses
+from imagemill.addresses import Resolve, system_addresses
 from imagemill.errors import (
     OperatorError,
     PermissionDenied,
@@ -18,6 +18,7 @@ from imagemill.ports import Progress
 from imagemill.sources.artifact.url import ArtifactUrl, Server, server_of
 from imagemill.sources.host_credentials import file_name, token_line
 from imagemill.sources.options import SourceOptions
+from imagemill.sources.reach import reach
 from imagemill.time_limits import time_limit
 
 CHUNK = 1 << 18
@@ -31,23 +32,12 @@ _HEADERS: Mapping[str, str] = {
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
-def reach(options: SourceOptions, resolve: Resolve = system_addresses) -> Reach:
-    """Return where servers may be that sources name or lead to."""
-    return Reach(
-        networks=networks(options.networks),
-        plain=options.insecure_hosts,
-        to_allow="add its network to IMAGEMILL_SOURCE_NETWORKS",
-        plain_setting="IMAGEMILL_SOURCE_INSECURE_HOSTS",
-        resolve=resolve,
-    )
-
-
 class Download:
     """What one worker may download over HTTP, and how."""
 
     def __init__(self, options: SourceOptions, resolve: Resolve = system_addresses) -> None:
         self._options = options
-        self._reach = reach(options, resolve)
+        self._reach = reach(options, resolve=resolve)
 
     def write(
         self, artifact: ArtifactUrl, write: Callable[[bytes], object], progress: Progress

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import botocore.exceptions as sdk
 
 from imagemill.clouds import aws
+from imagemill.clouds.hosts import partition_of
 from imagemill.sources.artifact.bucket import CHUNK, ChangedError, MissingError, StoredObject
 from imagemill.sources.artifact.url import ArtifactUrl
 
@@ -53,7 +54,8 @@ class S3Bucket:
 
     @contextmanager
     def _asked(self, action: str, key: str) -> Iterator[None]:
-        resource = f"arn:aws:s3:::{self._bucket}{'/' if key else ''}{key}"
+        partition = partition_of(aws.s3_client(None).meta.region_name).name
+        resource = f"arn:{partition}:s3:::{self._bucket}{'/' if key else ''}{key}"
         with aws.translated(action, resource):
             try:
                 yield

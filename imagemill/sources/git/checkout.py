@@ -20,6 +20,7 @@ from typing import NamedTuple
 from imagemill.errors import UserError
 from imagemill.files.tree import Tree, UnsafePathError, shown
 from imagemill.ports import Progress
+from imagemill.sources.git import lfs
 from imagemill.sources.git.command import ALL_REFS, Git, opened
 from imagemill.sources.git.failures import NotServedAloneError
 from imagemill.sources.git.url import Remote, submodule_remote
@@ -179,7 +180,6 @@ class Checkout:
             self.scratch,
             self.progress,
             measured=self.scratch,
-            lfs=self.lfs,
         ) as git:
             _fetch(git, remote, commit, way)
             listing = _Listing(remote, os.fsencode(subdirectory), self.options.max_files)
@@ -188,6 +188,8 @@ class Checkout:
             if way is _Way.FILES:
                 _fetch_missing(git, listing.files)
             _check_out(git, commit, subdirectory, tree)
+            if self.lfs:
+                lfs.bring(git, remote, self._options_for(remote), tree, self.progress)
             return list(self._submodules(git, commit, listing)) if self.submodules else []
 
     def _options_for(self, remote: Remote) -> SourceOptions:

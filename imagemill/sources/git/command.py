@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -99,7 +99,6 @@ def opened(
     progress: Progress,
     *,
     measured: Path | None = None,
-    lfs: bool = False,
 ) -> Iterator["Git"]:
     """A git for one remote repository, with all of its own in a folder that is gone at the end.
 
@@ -115,7 +114,6 @@ def opened(
             options,
             home,
             Bounded(measured or home, remote, options.max_bytes, progress),
-            lfs=lfs,
         )
 
 
@@ -127,22 +125,20 @@ class Git:
     """
 
     def __init__(
-        self,
-        remote: Remote,
-        options: SourceOptions,
-        home: Path,
-        bounded: Bounded,
-        *,
-        lfs: bool = False,
+        self, remote: Remote, options: SourceOptions, home: Path, bounded: Bounded
     ) -> None:
         self._remote, self._home, self._bounded = remote, home, bounded
         self._secrets = tuple(secrets_of(remote, options))
         self.repository = home / "repository"
         self._git = _git(options.environment.get("PATH", DEFAULT_PATH))
-        (home / "config").write_text(config_for(remote, options, home, lfs))
+        (home / "config").write_text(config_for(remote, options, home))
         (home / "credentials").write_text(CREDENTIAL_HELPER)
-        self._environment = environment_for(remote, options, home)
-        self._environment["GIT_DIR"] = str(self.repository)
+        self.environment = environment_for(remote, options, home)
+        self.environment["GIT_DIR"] = str(self.repository)
+
+    def check(self) -> None:
+        """Raise if the build is to end, or what was fetched is too large."""
+        self._bounded.check()
 
     def init(self, object_format: str = "sha1") -> None:
         """Make the empty repository; the format is that of its ids, sha1 or sha256."""
@@ -169,10 +165,10 @@ class Git:
         *arguments: str,
         tree: Path | None = None,
         read: Callable[[bytes], None] | None = None,
-        stdin: Sequence[str] = (),
+        stdin: Sequence[str] | bytes = (),
     ) -> None:
-        """Run git, with `tree` as the folder for the files if one is given, and the lines of
-        `stdin` to read.
+        """Run git, with `tree` as the folder for the files if one is given, and the lines, or
+        bytes, of `stdin` to read.
 
         `read` gets its output as it comes.
 
@@ -187,9 +183,10 @@ class Git:
 
         work = {"GIT_WORK_TREE": str(tree)} if tree else {}
         given = self._home / "stdin"
-        given.write_text("".join(f"{line}\n" for line in stdin))
+        lines = stdin if isinstance(stdin, bytes) else "".join(f"{x}\n" for x in stdin).encode()
+        given.write_bytes(lines)
         with given.open("rb") as file:
-            command, environment = [self._git, *arguments], {**self._environment, **work}
+            command, environment = [self._git, *arguments], {**self.environment, **work}
             code = run(
                 command, environment, self._home, file, self._bounded.check, read or _ignore, keep
             )
@@ -201,7 +198,7 @@ class Git:
         if code:
             raise failure(self._remote, self._without_secrets(said.decode(errors="replace")))
 
-    def output(self, *arguments: str, stdin: Sequence[str] = ()) -> bytes:
+    def output(self, *arguments: str, stdin: Sequence[str] | bytes = ()) -> bytes:
         """Run git and return all that it prints, for answers that are short."""
         chunks: list[bytes] = []
         self.run(*arguments, read=chunks.append, stdin=stdin)
@@ -234,11 +231,3 @@ def _git(path: str) -> str:
             f"install {'.'.join(map(str, OLDEST))} or a later one",
         )
     return found
-
-
-def check_lfs(environment: Mapping[str, str]) -> None:
-    """`OperatorError` if the worker has no Git LFS."""
-    if shutil.which("git-lfs", path=environment.get("PATH", DEFAULT_PATH)) is None:
-        raise OperatorError(
-            "The source asks for Git LFS, and the worker has none", "install it (Debian: git-lfs)"
-        )

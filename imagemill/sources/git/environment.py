@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from imagemill.errors import PermissionDenied
+from imagemill.files.own import own_file
 from imagemill.sources.git.url import PLAIN, Remote
-from imagemill.sources.host_credentials import own_file, token_line
+from imagemill.sources.host_credentials import token_line
 from imagemill.sources.options import SourceOptions
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -99,18 +100,7 @@ _NO_LFS = """\
     process =
     required = false
 """
-
-_LFS = """\
-[filter "lfs"]
-    smudge = git-lfs smudge -- %f
-    process = git-lfs filter-process
-    required = true
-[lfs]
-    url = {url}
-    basicTransfersOnly = true
-    skipDownloadErrors = false
-"""
-"""The URL is set, since `.lfsconfig` in the repository could name any, also of files."""
+"""Its files are brought by `imagemill.sources.git.lfs`."""
 
 CREDENTIAL_HELPER = f"""\
 # Tells git the credentials for one host, as gitcredentials(7) has it. Arguments: the file with them, what to do.
@@ -122,7 +112,7 @@ done
 [ "$(printf %s "$host" | tr A-Z a-z)" = "${_HOST}" ] || exit 0
 case $2 in
     get) if [ -e "$0.refused" ]; then exit 0; fi ;;
-    erase) : > "$0.refused"; exit 0 ;;  # Git LFS would ask for them, and try them, without end
+    erase) : > "$0.refused"; exit 0 ;;  # they are not asked for again
     *) exit 0 ;;
 esac
 token=
@@ -137,11 +127,11 @@ esac
 for each half. `printf` is the shell's own, so that no token is ever an argument of a process."""
 
 
-def config_for(remote: Remote, options: SourceOptions, home: Path, lfs: bool) -> str:
+def config_for(remote: Remote, options: SourceOptions, home: Path) -> str:
     """The only config that git reads, besides that of the repository it makes."""
     parts = [f"[include]\n    path = {_quoted(options.git_config)}\n"] if options.git_config else []
     parts.append(_CONFIG)
-    parts.append(_LFS.format(url=_quoted(_lfs_url(remote))) if lfs else _NO_LFS)
+    parts.append(_NO_LFS)
     if remote.scheme in _BY_TOKEN:
         if options.anonymous:  # an empty helper makes git forget those before it
             parts.append("[credential]\n    helper =\n")
@@ -162,13 +152,6 @@ def config_for(remote: Remote, options: SourceOptions, home: Path, lfs: bool) ->
 def _quoted(value: object) -> str:
     text = str(value).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{text}"'
-
-
-def _lfs_url(remote: Remote) -> str:
-    """https://github.com/git-lfs/git-lfs/blob/main/docs/api/server-discovery.md."""
-    if remote.scheme not in _BY_TOKEN:
-        return str(remote)
-    return f"{remote}/info/lfs" if remote.path.endswith(".git") else f"{remote}.git/info/lfs"
 
 
 def environment_for(remote: Remote, options: SourceOptions, home: Path) -> dict[str, str]:

@@ -170,13 +170,6 @@ def _no_ssh(remote: Remote, said: str) -> ImagemillError:
     )
 
 
-def _no_lfs_object(remote: Remote, said: str) -> ImagemillError:
-    return UserError(
-        f"Files of {remote} that lie in Git LFS could not be had: {said}",
-        "push them (git lfs push --all); only the LFS server at the repository's own URL is asked",
-    )
-
-
 def _known(pattern: str, error: Callable[[Remote, str], ImagemillError]) -> _Known:
     return _Known(re.compile(pattern, re.IGNORECASE), error)
 
@@ -197,7 +190,6 @@ _KNOWN = (
     _known(
         r"could not resolve (?:host|proxy)|unable to look up|name or service not known", _no_host
     ),
-    _known(r"smudge filter lfs failed|external filter 'git-lfs", _no_lfs_object),
     _known(r"could not read (?:Username|Password) for", _no_credentials),
     _known(
         r"authentication failed for|returned error: 40[13]|access denied(?! or repository not exported)",

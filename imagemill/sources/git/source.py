@@ -15,7 +15,7 @@ from imagemill.files.tree import room
 from imagemill.ports import Progress
 from imagemill.reference import ImageReference
 from imagemill.sources.git.checkout import Checkout
-from imagemill.sources.git.command import ALL_REFS, Git, check_lfs, opened
+from imagemill.sources.git.command import ALL_REFS, Git, opened
 from imagemill.sources.git.failures import NotServedAloneError
 from imagemill.sources.git.url import GitUrl, parse
 from imagemill.sources.options import SourceOptions
@@ -65,8 +65,6 @@ class GitSource:
         repository takes more than the worker allows.
         """
         url = parse(self.pinned(progress))
-        if url.lfs:
-            check_lfs(self._options.environment)
         with room(scratch):
             scratch.mkdir(exist_ok=True)
             tree = Path(tempfile.mkdtemp(prefix="source-", dir=scratch))

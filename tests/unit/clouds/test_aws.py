@@ -185,19 +185,6 @@ def test_output_of_a_credential_process_is_not_repeated() -> None:
     assert "credential_process" in known.message
 
 
-@pytest.mark.parametrize(
-    ("region", "partition"),
-    [
-        (None, "aws"),
-        ("eu-central-1", "aws"),
-        ("cn-north-1", "aws-cn"),
-        ("us-gov-west-1", "aws-us-gov"),
-    ],
-)
-def test_partition_of_a_region(region: str | None, partition: str) -> None:
-    assert aws.partition(region) == partition
-
-
 def test_clients_are_kept_until_they_are_forgotten(aws_environment: pytest.MonkeyPatch) -> None:
     first = aws.client("s3", "eu-central-1")
     assert aws.client("s3", "eu-central-1") is first

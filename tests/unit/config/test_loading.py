@@ -313,6 +313,8 @@ def test_uri_is_another_spelling_of_the_destination(
         ("registry: {uri: https://a.example/b}", "a.example/b"),
         ("registry: {type: acr, uri: https://name.azurecr.io/b}", "name.azurecr.io/b"),
         ("registry: {type: gcr, uri: eu-docker.pkg.dev/p/r/i}", "eu-docker.pkg.dev/p/r/i"),
+        ('registry: {type: gcr, region: eu, project: "example.com:my-project", repository: r, image-name: i}',
+         "eu-docker.pkg.dev/example.com/my-project/r/i"),
         ("registry: {type: gcr, region: eu, project: my-project, repository: r, image-name: i}",
          "eu-docker.pkg.dev/my-project/r/i"),
         ("registry: {type: gcr, repository: r, image_name: i}\n"
