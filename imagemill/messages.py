@@ -419,6 +419,9 @@ class Build(Message):
         default=None, description="the source, named so that it cannot become another one"
     )
     source_hash: str | None = None
+    bases: dict[str, str] = Field(
+        default={}, description="base image → its digest when it was hashed"
+    )
     image: str | None = Field(default=None, description="repository:tag that is being made")
     existing_digest: str | None = None
     context: str | None = Field(

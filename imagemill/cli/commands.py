@@ -16,6 +16,7 @@ from imagemill.cli.kaniko import kaniko
 from imagemill.cli.local import config, hash_
 from imagemill.cli.options import INTERRUPTED, UNREACHABLE, USAGE, connection_options
 from imagemill.cli.permissions import permissions
+from imagemill.cli.plan import plan
 from imagemill.cli.service_commands import cancel, list_, logs, status, wait
 from imagemill.cli.why import why
 from imagemill.cli.worker import worker
@@ -55,6 +56,7 @@ for command in (
     cancel,
     hash_,
     why,
+    plan,
     dockerfile,
     config,
     permissions,

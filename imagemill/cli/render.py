@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
@@ -14,6 +14,9 @@ from imagemill.cli.terminal import console, error, warn
 from imagemill.errors import UserError
 from imagemill.messages import BuildReport, BuildStatus, BuildSummary, State
 from imagemill.text import one_line, printable
+
+if TYPE_CHECKING:
+    from imagemill.builders.graft.planning import Plan
 
 STEPS = {
     State.QUEUED: "queue",
@@ -130,6 +133,30 @@ def cancelled(known: BuildStatus, *, had_ended: bool, as_json: bool) -> None:
         print(f"The build is {known.state} and stops as soon as a worker looks at it")
     else:
         print(f"The build has ended: {known.state}")
+
+
+_WAYS = {
+    "nothing": "nothing: the image is there, if it was built",
+    "code": "layers of code are made anew on the earlier image, without a builder",
+    "builder": "the builder builds",
+}
+
+
+def plan(found: "Plan", *, as_json: bool) -> None:
+    """What a build will do: the way, the instructions, and what to change."""
+    if as_json:
+        json_(found.dump())
+        return
+    rows = [("plan", _WAYS[found.way]), ("why", found.why)]
+    if found.sent is not None:
+        rows.append(("packed", f"{found.sent:,} bytes"))
+    if found.move:
+        rows.append(("hint", found.move))
+    _table(rows)
+    for step in found.steps:
+        print(f"  {step.line:>4}  {printable(step.instruction[:80])}")
+        if step.because:
+            print(f"        again: {printable(step.because)}")
 
 
 def launch_config(described: dict[str, Any], *, as_json: bool) -> None:

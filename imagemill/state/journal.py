@@ -72,12 +72,16 @@ BEGUN = "begun"
 
 @dataclass(frozen=True)
 class Event:
-    """One entry of a build's journal; exactly one of `state`, `line` and `report` is set."""
+    """One entry of a build's journal; exactly one of `state`, `line`, `amount` and `report` is
+    set.
+    """
 
     position: str
     at: float
     state: State | None = None
     line: str | None = None
+    amount: str | None = None
+    """How far the step has come: the last one counts."""
     report: BuildReport | None = None
 
 
@@ -169,6 +173,15 @@ class Journal:
                 approximate=True,
             )
         pipeline.execute()
+
+    def tell(self, build: str, amount: str) -> None:
+        """Say how far the step has come."""
+        self.redis.xadd(
+            self.build_key(build, "events"),
+            {"amount": one_line(amount, MAX_LINE)},
+            maxlen=MAX_EVENTS,
+            approximate=True,
+        )
 
     def end(self, build: str, report: BuildReport) -> BuildReport:
         """Write the report, the last event of a build, unless there is one; return the one that
@@ -329,4 +342,6 @@ def _event(position: bytes, fields: dict[bytes, bytes]) -> Event:
         return Event(where, at, state=State(fields[b"state"].decode()))
     if b"report" in fields:
         return Event(where, at, report=BuildReport.load(json.loads(fields[b"report"])))
+    if b"amount" in fields:
+        return Event(where, at, amount=fields[b"amount"].decode(errors="replace"))
     return Event(where, at, line=fields[b"line"].decode(errors="replace"))

@@ -123,7 +123,8 @@ def test_builds_are_listed_newest_first(running: Service, registry: str, tmp_pat
     newest, older = client.builds()
     assert (newest.id, newest.state, newest.destination) == (bad, "FAILED", f"{registry}/other")
     assert (older.id, older.state) == (good, "SUCCEEDED")
-    assert older.image and older.image.startswith(f"{registry}/watched@sha256:")
+    assert older.image
+    assert older.image.startswith(f"{registry}/watched@sha256:")
     assert newest.error
     assert [each.id for each in client.builds(states=["SUCCEEDED"])] == [good]
     assert [each.id for each in client.builds(destination="other")] == [bad]
