@@ -18,10 +18,10 @@ import math
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
-from itertools import chain, repeat
+from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import celery
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         BuildReport,
         BuildRequest,
         BuildStatus,
+        BuildSummary,
         Failure,
         StepTime,
         UploadPlan,
@@ -209,6 +210,33 @@ class Client:
                 steps=steps,
                 cancelling=self._journal.is_cancelled(build),
             )
+
+        return self._patiently(ask)
+
+    def builds(
+        self,
+        *,
+        states: Collection[str] = (),
+        destination: str = "",
+        since: float = BUILD_KEEP_SECONDS,
+        most: int | None = None,
+    ) -> list[BuildSummary]:
+        """Return the builds that workers have taken in the last `since` seconds, newest first, at
+        most `most`.
+
+        `states` are names of states as in `status`, in capitals; `destination` is part of the
+        repository. Builds are known for a day.
+        """
+
+        def ask() -> list[BuildSummary]:
+            found = self._journal.newest(time.time() - since)
+            wanted = (
+                each
+                for each in found
+                if (not states or each.state in states)
+                and destination in (each.image or each.destination or "")
+            )
+            return list(islice(wanted, most))
 
         return self._patiently(ask)
 
