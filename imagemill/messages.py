@@ -509,7 +509,7 @@ class BuildSummary(Message):
     source: str
     destination: str | None = None
     image: str | None = None
-    seconds: float | None = Field(None, description="how long it took, once it has ended")
+    seconds: float | None = Field(default=None, description="how long it took, once it has ended")
     error: str | None = None
 
 
