@@ -9,14 +9,14 @@ _SECONDS = 10.0
 _PUBLIC = ("https", "http", "ssh", "git")
 
 
-class Checkout(NamedTuple):
+class GitInfo(NamedTuple):
     """A revision, and the URL of the repository; `None` where it is not known."""
 
     revision: str | None = None
     url: str | None = None
 
 
-def checkout(source: Path) -> Checkout:
+def checkout(source: Path) -> GitInfo:
     """What is known of `source`, if it lies in a checkout in which it has not been changed; else
     nothing.
     """
@@ -25,10 +25,10 @@ def checkout(source: Path) -> Checkout:
         # not hold.
         known = _git(source, "rev-parse", "HEAD", "HEAD:./").split()
         if _git(source, "status", "--porcelain", "--", "."):
-            return Checkout()
+            return GitInfo()
     except (OSError, subprocess.SubprocessError):
-        return Checkout()
-    return Checkout(known[0], _origin(source))
+        return GitInfo()
+    return GitInfo(known[0], _origin(source))
 
 
 def _origin(source: Path) -> str | None:
