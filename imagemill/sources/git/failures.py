@@ -14,6 +14,7 @@ from imagemill.errors import (
     OperatorError,
     PermissionDenied,
     ServiceUnreachable,
+    TransientError,
     UserError,
 )
 from imagemill.sources.git.url import Remote
@@ -120,7 +121,7 @@ def _untrusted(remote: Remote, said: str) -> ImagemillError:
 
 def _no_host(remote: Remote, said: str) -> ImagemillError:
     return ServiceUnreachable(
-        f"The host {remote.host} is not known to the worker: {said}",
+        f"The name of {remote.host} cannot be resolved: {said}",
         "check its spelling, and the name servers and the proxy of the worker",
     )
 
@@ -129,6 +130,13 @@ def _unreachable(remote: Remote, said: str) -> ImagemillError:
     return ServiceUnreachable(
         f"{remote.address} does not answer, or broke off: {said}",
         "check that it is up, and what is between",
+    )
+
+
+def _proxy(remote: Remote, said: str) -> ImagemillError:
+    return TransientError(
+        f"The proxy does not lead to {remote.address}: {said}",
+        "check the proxy, and what HTTPS_PROXY, HTTP_PROXY and NO_PROXY say",
     )
 
 
@@ -190,6 +198,7 @@ _KNOWN = (
     _known(
         r"could not resolve (?:host|proxy)|unable to look up|name or service not known", _no_host
     ),
+    _known(r"CONNECT tunnel failed|HTTP code \d+ from proxy", _proxy),
     _known(r"could not read (?:Username|Password) for", _no_credentials),
     _known(
         r"authentication failed for|returned error: 40[13]|access denied(?! or repository not exported)",
