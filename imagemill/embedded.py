@@ -81,12 +81,12 @@ class EmbeddedService:
     the block ends.
 
     `cache` is the folder for what is large, `environment` are variables of the worker beside those
-    of this process, `secrets` are build secrets by their ids. `OperatorError` if it cannot be
+    of this process, `secrets` are build secrets by their ids: files, or values. `OperatorError` if it cannot be
     started here at all.
     """
 
     def __init__(
-        self, cache: Path, environment: Mapping[str, str], secrets: Mapping[str, Path]
+        self, cache: Path, environment: Mapping[str, str], secrets: Mapping[str, Path | bytes]
     ) -> None:
         self._cache, self._environment, self._secrets = cache, dict(environment), dict(secrets)
 
@@ -123,7 +123,8 @@ class EmbeddedService:
         from imagemill.client import Client
 
         self.wait()
-        return Client(self.broker)
+        # Its end is the end of its builds: nothing comes back that could be waited for.
+        return Client(self.broker, patience=0)
 
     def failure(self) -> EmbeddedFailed:
         """Why the service does not answer, for who has found that out."""
@@ -158,7 +159,9 @@ class EmbeddedService:
         folder = self._run / SECRETS
         folder.mkdir(mode=0o700)
         for name, path in self._secrets.items():
-            if path.is_file():
+            if isinstance(path, bytes):
+                (folder / name).write_bytes(path)
+            elif path.is_file():
                 (folder / name).symlink_to(path.absolute())
             else:
                 (folder / name).write_bytes(path.read_bytes())

@@ -129,6 +129,12 @@ def _dockerfile_path(value: str) -> str:
 def _platform(value: str) -> str:
     if value in PLATFORMS:
         return value
+    if "," in value:
+        raise _refused(
+            "these are several platforms, and a build is for one platform",
+            "build each platform by itself, and join them: `docker buildx imagetools create -t"
+            " REPOSITORY:TAG IMAGE IMAGE`",
+        )
     machine = value.lower().partition("/")[2] or value.lower()
     machines = [
         platform.removeprefix("linux/") for platform in PLATFORMS if platform.startswith("linux/")
@@ -170,6 +176,13 @@ DockerfilePath = Annotated[
 ]
 
 
+MOST_BYTES = 1 << 20
+"""Bytes of a request as JSON; a message with a longer one is refused."""
+
+MOST_DEPTH = 64
+"""How deep the JSON of a message may be nested."""
+
+
 class Message(BaseModel):
     """What all messages share: frozen, tolerant of fields that they do not know."""
 
@@ -196,6 +209,9 @@ class BuildRequest(Message):
     dockerfile: DockerfilePath | None = Field(
         default=None,
         description="path of the Dockerfile within the source; default: Dockerfile, or a generated one",
+    )
+    dockerfile_text: Value | None = Field(
+        default=None, description="the Dockerfile itself, where the source has none that is meant"
     )
     python: Line | None = Field(
         default=None,
@@ -240,6 +256,12 @@ class BuildRequest(Message):
     )
     tags: tuple[Tag, ...] = Field(default=(), description="tags to add beside the source hash")
     force: bool = Field(default=False, description="build even if the image exists")
+    no_cache: bool = Field(
+        default=False, description="build, and take nothing from the builder's cache of layers"
+    )
+    pull: bool = Field(
+        default=False, description="build, and have the builder ask for base images anew"
+    )
     graft: bool = Field(
         default=True,
         description="where code alone has changed, make its layers anew on the earlier image, without a builder",
@@ -256,6 +278,11 @@ class BuildRequest(Message):
     source_url: Line | None = Field(
         default=None, description="where the source is published, for the image's label"
     )
+
+    @property
+    def anew(self) -> bool:
+        """Whether to build even if the image exists."""
+        return self.force or self.no_cache or self.pull
 
     def __repr__(self) -> str:
         """Without build arguments and labels, which people put secrets into."""

@@ -60,7 +60,7 @@ class Quiet:
 
 
 class Source(Protocol):
-    """Where code comes from: a folder, an archive, an image …"""
+    """Where code comes from: a folder, an archive, an image or the like."""
 
     @property
     def image(self) -> ImageReference | None:
@@ -164,6 +164,10 @@ class BuildInputs:
     source_hash: str = ""
     """The hash over all inputs of the image: equal ones make equal images."""
     build_id: str = ""
+    no_cache: bool = False
+    """Whether nothing is to be taken from the builder's cache of layers."""
+    pull: bool = False
+    """Whether base images are to be asked for anew."""
     tenant: str = ""
     """Who has asked for the build, if tenants are told apart."""
 

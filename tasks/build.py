@@ -33,7 +33,7 @@ def _build(run: Run, work: Workspace) -> Build | Next:
     build, registry = work.build, work.registry
     # Somebody may have pushed it since it was looked for: another holder of the lock, or the worker
     # that had this step before.
-    existing = None if build.request.force else registry.digest(work.image)
+    existing = None if build.request.anew else registry.digest(work.image)
     if existing is not None:
         discard(work)
         return build.knowing(existing_digest=existing, digest=existing)

@@ -16,7 +16,7 @@ def check_registry(run: Run, work: Workspace) -> Build | Next:
     wait.
     """
     build = work.build
-    if build.source_hash is None or not build.request.force:
+    if build.source_hash is None or not build.request.anew:
         digest = work.image.digest or work.registry.digest(work.image)
         if digest is not None or build.source_hash is None:
             build = build.knowing(existing_digest=digest, digest=digest)

@@ -54,7 +54,7 @@ def make(build: Build, builder: str) -> Next:
     """Return what makes the image; no context is packed for a builder that never builds."""
     if builder == "noop":
         return Next("build", build)
-    wanted = build.request.graft and not build.request.force
+    wanted = build.request.graft and not build.request.anew
     allowed = build.config is not None and build.config.builder.graft is not False
     return Next("graft" if wanted and allowed else "upload_context", build)
 

@@ -13,6 +13,7 @@ from pydantic import ByteSize, Field
 from imagemill.client import open_journal
 from imagemill.names import BUILD_TIMEOUT
 from imagemill.settings import NodeSettings
+from imagemill.state.dead_letters import DeadLetters
 from imagemill.state.journal import Journal
 from imagemill.state.records import Leases, Records
 
@@ -121,6 +122,11 @@ def records() -> Records:
 def leases() -> Leases:
     """Return what renews the leases of the steps in this process."""
     return _leases(records(), setup().redelivery_seconds, os.getpid())
+
+
+def dead_letters() -> DeadLetters:
+    """Return the messages that no worker may work with."""
+    return DeadLetters(journal().redis, setup().key_prefix)
 
 
 def journal() -> Journal:

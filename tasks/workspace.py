@@ -16,7 +16,7 @@ from imagemill.builders import builder_for, detect
 from imagemill.builders.graft import grafting
 from imagemill.builders.labels import labels
 from imagemill.config import LaunchConfig, Loaded
-from imagemill.context import Manifest, hashing
+from imagemill.context import Given, Manifest, hashing
 from imagemill.context.handover import Contexts, KeptContexts, Origin, Packed, PackedContexts
 from imagemill.context.index import Memory
 from imagemill.context.mirrors import Mirrors
@@ -109,7 +109,7 @@ class Workspace:
             yield tree
 
     @property
-    def dockerfile(self) -> str | Wishes:
+    def dockerfile(self) -> str | Given | Wishes:
         """The path of the Dockerfile, or how it is to be generated if the source has none."""
         return chosen(self.build.request, self.config.builder)
 
@@ -232,6 +232,8 @@ class Workspace:
             ),
             source_hash=self.source_hash,
             build_id=self.build.id,
+            no_cache=request.no_cache,
+            pull=request.pull,
         )
 
     @property

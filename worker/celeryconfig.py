@@ -71,6 +71,8 @@ def _delivery(settings: Settings) -> dict[str, Any]:
         "broker_channel_error_retry": True,
         # A worker waits for its broker for as long as it takes.
         "broker_connection_max_retries": None,
+        # Looks at a message before Celery works with it.
+        "worker_consumer": "worker.consumer:Consumer",
         "broker_transport_options": _redis_transport(settings)
         if redis
         else {"confirm_publish": True},

@@ -6,10 +6,12 @@ from typing import Any
 
 import click
 
+from imagemill.cli.docker_habits import INSTEAD, named
 from imagemill.cli.options import (
     Command,
     Connection,
     Misuse,
+    Secret,
     connection_options,
     generation_options,
     image_options,
@@ -17,16 +19,29 @@ from imagemill.cli.options import (
     launch_config_options,
 )
 from imagemill.cli.services import service_for
-from imagemill.environment import git_config
+from imagemill.environment import git_config, variable
+
+OUTPUT = click.Path(path_type=Path, dir_okay=False)
 
 
-@click.command(cls=Command, short_help="Build an image.")
-@click.argument("source", metavar="SRC")
+class BuildCommand(Command):
+    """Answers for docker's options that are not here."""
+
+    instead = INSTEAD
+
+
+@click.command(cls=BuildCommand, short_help="Build an image.")
+@click.argument("source", metavar="[SRC]", default=".")
 @click.option(
     "--destination", "-d", metavar="REPOSITORY", help="Where to push.  [default: the config's]"
 )
 @click.option(
-    "--tag", "-t", "tags", multiple=True, metavar="TAG", help="Tag to add beside the source hash."
+    "--tag",
+    "-t",
+    "tags",
+    multiple=True,
+    metavar="[REPOSITORY:]TAG",
+    help="Tag to add beside the source hash; with a repository, it is the destination too.",
 )
 @click.option(
     "--config", metavar="FILE", help="Launch config; with a broker, the name of one on the workers."
@@ -34,6 +49,9 @@ from imagemill.environment import git_config
 @image_options
 @generation_options
 @click.option("--force", is_flag=True, help="Build even if the image is there.")
+@click.option("--no-cache", is_flag=True, help="Build, and take nothing from the builder's cache.")
+@click.option("--pull", is_flag=True, help="Build, and ask for base images anew.")
+@click.option("--push", is_flag=True, help="As with docker; done in any case.")
 @click.option(
     "--graft/--no-graft",
     default=True,
@@ -49,6 +67,19 @@ from imagemill.environment import git_config
     help="Where the source is published, for a label.  [default: from git]",
 )
 @json_option
+@click.option(
+    "--quiet", "-q", is_flag=True, help="Show no progress; print the image alone, pinned."
+)
+@click.option(
+    "--progress",
+    type=click.Choice(["auto", "plain", "tty", "quiet"]),
+    default="auto",
+    help="How the build is shown: auto is tty on a terminal.",
+)
+@click.option("--iidfile", metavar="FILE", type=OUTPUT, help="Write the image's digest to FILE.")
+@click.option(
+    "--metadata-file", metavar="FILE", type=OUTPUT, help="Write digest, names and report to FILE."
+)
 @click.option(
     "--detach", is_flag=True, help="Print the build's id and leave it running; needs a broker."
 )
@@ -74,8 +105,13 @@ def build(
     *,
     config: str | None,
     default_config: Path | None,
-    secrets: dict[str, Path | None],
+    secrets: dict[str, Secret],
+    push: bool,
     as_json: bool,
+    quiet: bool,
+    progress: str,
+    iidfile: Path | None,
+    metadata_file: Path | None,
     detach: bool,
     verbose: bool,
     upload: bool,
@@ -88,8 +124,11 @@ def build(
 
     The image is pushed to the destination under its source hash; if it is there already, nothing is
     built. A source without a Dockerfile is built by a generated one, which `imagemill dockerfile`
-    shows. Ctrl-C cancels the build.
+    shows. Ctrl-C cancels the build. SRC is the working folder if it is not given.
+
+    Where standard output is piped, the image alone goes there, pinned to its digest.
     """
+    fields["tags"], fields["destination"] = named(fields["tags"], fields["destination"])
     if connection.broker:
         _check_for_remote(config, secrets)
         fields["config"] = config
@@ -106,7 +145,7 @@ def build(
     )
     with service:
         # The embedded service starts while we import and ask git.
-        from imagemill.cli.follow import attend
+        from imagemill.cli.follow import Shown, attend
         from imagemill.cli.requests import check_config, request
 
         if not connection.broker:
@@ -121,34 +160,44 @@ def build(
             build = service.connect().submit(wanted)
             click.echo(json.dumps({"id": build}) if as_json else build)
             return 0
-        return attend(service, wanted, as_json=as_json, verbose=verbose)
+        shown = Shown(
+            as_json=as_json,
+            verbose=verbose,
+            progress="quiet" if quiet else progress,
+            files=((iidfile, "iid"), (metadata_file, "metadata")),
+        )
+        return attend(service, wanted, shown)
 
 
-def _check_for_remote(config: str | None, secrets: dict[str, Path | None]) -> None:
+def _check_for_remote(config: str | None, secrets: dict[str, Secret]) -> None:
     """What names a file here means nothing to workers elsewhere."""
     if config and ("/" in config or config.endswith((".yaml", ".yml"))):
         raise Misuse(
             f"With a broker, --config is the name of a config on the workers, not a file: {config}",
             f"put the file into the workers' IMAGEMILL_CONFIG_DIR, and give --config {Path(config).stem}",
         )
-    if given := [name for name, path in secrets.items() if path]:
+    if given := [name for name, path in secrets.items() if path is not None]:
         raise Misuse(
-            f"With a broker, --secret takes no src: secrets never travel ({', '.join(given)})",
+            f"With a broker, --secret takes no src and no env: secrets never travel"
+            f" ({', '.join(given)})",
             "build secrets are the workers' own files, named by their ids in their IMAGEMILL_BUILD_SECRETS_DIR",
         )
 
 
-def _files(secrets: dict[str, Path | None]) -> dict[str, Path]:
-    """The files of build secrets; without any, they are those of IMAGEMILL_BUILD_SECRETS_DIR."""
-    files = {name: path for name, path in secrets.items() if path}
-    if files and len(files) < len(secrets):
-        without = ", ".join(name for name, path in secrets.items() if not path)
+def _files(secrets: dict[str, Secret]) -> dict[str, Path | bytes]:
+    """The files and values of build secrets; without any, they are those of
+    IMAGEMILL_BUILD_SECRETS_DIR.
+    """
+    files = {name: path for name, path in secrets.items() if path is not None}
+    without = ", ".join(name for name, path in secrets.items() if path is None)
+    if without and (files or not variable("IMAGEMILL_BUILD_SECRETS_DIR")):
         raise Misuse(
-            f"--secret without src beside others with src: {without}",
-            "give src for each, or for none",
+            f"It is not said where the build secret is: {without}",
+            "give --secret id=ID,src=FILE or id=ID,env=NAME, or all of them as files in the folder"
+            " IMAGEMILL_BUILD_SECRETS_DIR",
         )
     for path in files.values():
-        if not path.exists() or path.is_dir():
+        if isinstance(path, Path) and (not path.exists() or path.is_dir()):
             raise click.BadParameter(f"there is no file {path}", param_hint="--secret")
     return files
 
@@ -158,11 +207,14 @@ def _environment(config: str | None, timeout: float | None) -> dict[str, str]:
     is the user's own.
     """
     variables = {"IMAGEMILL_CONFIG": str(Path(config).absolute())} if config else {}
-    return (
-        variables
-        | git_config()
-        | ({"IMAGEMILL_BUILD_TIMEOUT": str(timeout)} if timeout and timeout > 0 else {})
-    )
+    longest = str(timeout) if timeout and timeout > 0 else None
+    limits = {name: variable(name) or longest or _UNLIMITED for name in _LIMITS}
+    return variables | git_config() | limits
+
+
+_LIMITS = ("IMAGEMILL_BUILD_TIMEOUT", "IMAGEMILL_HASH_TIMEOUT", "IMAGEMILL_UPLOAD_TIMEOUT")
+_UNLIMITED = str(30 * 24 * 3600)
+"""Seconds: who waits for a build of their own ends it themselves, if it takes too long."""
 
 
 def _cache(home: Path | None) -> Path:

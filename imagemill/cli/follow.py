@@ -4,9 +4,12 @@ once.
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 from imagemill.cli import interrupts, render, terminal
 from imagemill.cli.options import FAILED, INTERRUPTED, UNREACHABLE, USAGE
@@ -25,9 +28,21 @@ IDLE_SECONDS = 5.0
 """How long a build may wait in the queue before it is asked whether there is a worker at all."""
 
 
-def attend(service: Service, request: BuildRequest, *, as_json: bool, verbose: bool) -> int:
+@dataclass(frozen=True)
+class Shown:
+    """How a build is shown, and where its outcome goes."""
+
+    as_json: bool = False
+    verbose: bool = False
+    progress: str = "auto"
+    files: tuple[tuple[Path | None, str], ...] = ()
+    """Files to write, and what: `iid` or `metadata`."""
+
+
+def attend(service: Service, request: BuildRequest, shown: Shown) -> int:
     """Submit a build, follow it, show its report; returns the exit code."""
-    view, build = view_for(as_json=as_json, verbose=verbose), ""
+    as_json, build = shown.as_json, ""
+    view = view_for(as_json=as_json, verbose=shown.verbose, progress=shown.progress)
     remote = not isinstance(service, LocalService)
     try:
         client = service.connect()
@@ -43,7 +58,15 @@ def attend(service: Service, request: BuildRequest, *, as_json: bool, verbose: b
         raise
     if _is_unexpected(report):
         terminal.show_log(service.worker_log())
-    render.report(report, as_json=as_json, log_shown=view.log_shown, kept=remote)
+    render.report(
+        report,
+        as_json=as_json,
+        log_shown=view.log_shown,
+        kept=remote,
+        alone=shown.progress == "quiet" or not sys.stdout.isatty(),
+    )
+    if report.error is None:
+        render.write_files(report, shown.files)
     return exit_code(report, interrupted=interrupted.is_set())
 
 
@@ -79,6 +102,7 @@ def follow(client: Client, build: str, view: View, *, embedded: bool = False) ->
     told; an `embedded` service has one, which may be starting.
     """
     report = None
+    client.on_outage = view.note
     idle = _idle(client, view.note)
     if not embedded:
         idle.start()

@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imagemill.cli.options import generation_options, image_options, launch_config_options
+from imagemill.cli.options import (
+    Secret,
+    generation_options,
+    image_options,
+    launch_config_options,
+)
 from imagemill.environment import everything, variable
 from imagemill.names import BUILD_TIMEOUT
 
@@ -101,7 +106,7 @@ def _section(loaded: "Loaded") -> "KanikoBuilder":
 
 
 def _inputs(
-    source: str, section: "KanikoBuilder", *, secrets: dict[str, Path | None], **fields: Any
+    source: str, section: "KanikoBuilder", *, secrets: dict[str, Secret], **fields: Any
 ) -> "BuildInputs":
     """What the builder would be told by the steps before it."""
     from imagemill.builders.labels import labels
@@ -123,7 +128,7 @@ def _inputs(
         platform=hashing.platform(request, section),
         build_args=request.build_args,
         labels=labels(source_hash, known.revision, known.url, request.labels),
-        secrets={name: path or Path(name) for name, path in secrets.items()},
+        secrets={name: Path(name) for name in secrets},
         source_hash=source_hash,
         build_id="printed",
     )

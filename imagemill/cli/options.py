@@ -3,9 +3,10 @@ end.
 """
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import click
@@ -22,12 +23,30 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 class Command(click.Command):
     """A command whose usage errors all point to its own help; click's own forget it when an option
-    has no value.
+    has no value, and propose hidden ones.
     """
+
+    instead: Mapping[str, str] = MappingProxyType({})
+    """Options that others have, and what to do here instead."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
             return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            error.ctx = error.ctx or ctx
+            instead = self.instead.get(error.option_name)
+            if instead is None:
+                hidden = {
+                    name
+                    for option in self.params
+                    if isinstance(option, click.Option) and option.hidden
+                    for name in option.opts
+                }
+                shown = [name for name in error.possibilities or () if name not in hidden]
+                raise click.NoSuchOption(error.option_name, None, shown, error.ctx) from None
+            misuse = Misuse(f"There is no {error.option_name} here, as docker has it", instead)
+            misuse.ctx = error.ctx
+            raise misuse from None
         except click.UsageError as error:
             error.ctx = error.ctx or ctx
             raise
@@ -94,7 +113,7 @@ def image_options(function: Function) -> Function:
                 "-f",
                 "dockerfile",
                 metavar="PATH",
-                help="The Dockerfile, within the source.",
+                help="The Dockerfile: relative to the working folder, else to the source.",
             ),
             click.option("--target", metavar="STAGE", help="Stage of the Dockerfile to build."),
             click.option(
@@ -119,10 +138,10 @@ def image_options(function: Function) -> Function:
             click.option(
                 "--secret",
                 "secrets",
-                metavar="id=ID[,src=FILE]",
+                metavar="id=ID[,src=FILE|,env=NAME]",
                 multiple=True,
                 callback=_secrets,
-                help="Build secret for RUN --mount=type=secret; src only without a broker.",
+                help="Build secret for RUN --mount=type=secret; src and env only without a broker.",
             ),
         )
     ):
@@ -225,17 +244,31 @@ def _check_key(key: str, what: str) -> None:
         raise click.BadParameter(f"a {what} needs a name: KEY=VALUE")
 
 
+Secret = Path | bytes | None
+"""Where a build secret is: in a file, in a variable (its value), or with the workers."""
+
+
 def _secrets(
     context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
-) -> dict[str, Path | None]:
+) -> dict[str, Secret]:
     return dict(map(_secret, values))
 
 
-def _secret(text: str) -> tuple[str, Path | None]:
-    """`id=ID`, `id=ID,src=FILE`; the names of docker's own option."""
+def _secret(text: str) -> tuple[str, Secret]:
+    """`id=ID`, `id=ID,src=FILE`, `id=ID,env=NAME`; the names of docker's own option."""
     fields = dict(field.partition("=")[::2] for field in text.split(","))
-    name, kind = fields.pop("id", ""), fields.pop("type", "file")
+    name, kind = fields.pop("id", ""), fields.pop("type", "")
     path = fields.pop("src", "") or fields.pop("source", "")
-    if not name or fields or kind != "file":
-        raise click.BadParameter(f"expected id=ID or id=ID,src=FILE, found {text!r}")
-    return name, Path(path) if path else None
+    named = fields.pop("env", "")
+    if kind == "env" and path and not named:  # docker: type=env,src=NAME
+        path, named = "", path
+    if not name or fields or kind not in ("", "file", "env") or (path and named):
+        raise click.BadParameter(
+            f"expected id=ID, id=ID,src=FILE or id=ID,env=NAME, found {text!r}"
+        )
+    if not named:
+        return name, Path(path) if path else None
+    value = variable(named)
+    if value is None:
+        raise click.BadParameter(f"the variable {named} is not set")
+    return name, value.encode()

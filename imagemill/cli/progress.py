@@ -2,6 +2,7 @@
 all.
 """
 
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -187,11 +188,14 @@ class LiveView:
         )
 
 
-def view_for(*, as_json: bool, verbose: bool) -> View:
-    """The view for where standard output goes; with `--json` that is the report's alone."""
-    if as_json:
-        return PlainView(console(stderr=True)) if verbose else NoView()
-    out = console()
+def view_for(*, as_json: bool, verbose: bool, progress: str = "auto") -> View:
+    """The view for where output goes. What is piped is the report's or the image's alone: there the
+    progress goes to standard error.
+    """
+    if progress == "quiet" or (as_json and not verbose):
+        return NoView()
+    out = console(stderr=as_json or not sys.stdout.isatty())
     # Not rich's own question: it says yes in a pipe where colours are forced.
-    interactive = out.file.isatty() and not out.is_dumb_terminal
-    return LiveView(out) if interactive else PlainView(out)
+    interactive = out.file.isatty() and not out.is_dumb_terminal and not as_json
+    live = interactive if progress == "auto" else progress == "tty"
+    return LiveView(out) if live else PlainView(out)

@@ -4,11 +4,13 @@ import json
 import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from rich.text import Text
 
 from imagemill.cli.terminal import console, error, warn
+from imagemill.errors import UserError
 from imagemill.messages import BuildReport, BuildStatus, State
 from imagemill.text import printable
 
@@ -32,13 +34,18 @@ def json_(data: Any) -> None:
 
 
 def report(
-    done: BuildReport, *, as_json: bool, log_shown: bool = False, kept: bool = False
+    done: BuildReport,
+    *,
+    as_json: bool,
+    log_shown: bool = False,
+    kept: bool = False,
+    alone: bool = False,
 ) -> None:
     """How a build ended: the image on standard output; on standard error warnings, and a failure:
     the last log lines, the step, the reason and the hint.
 
-    `log_shown` says that the log need not be told again, `kept` that a service has it for
-    `imagemill logs`.
+    `alone` says that nothing but the image goes to standard output, `log_shown` that the log need
+    not be told again, `kept` that a service has it for `imagemill logs`.
     """
     if as_json:
         json_(done.dump())
@@ -55,7 +62,31 @@ def report(
             log,
         )
     elif not as_json:
-        _table(_facts(done))
+        if alone:
+            print(printable(done.image or ""), flush=True)
+        _table(_facts(done), stderr=alone)
+
+
+def write_files(done: BuildReport, files: Iterable[tuple[Path | None, str]]) -> None:
+    """Write what became of a build as docker does: `iid` is the image's digest, `metadata` JSON
+    with the keys of BuildKit, and the whole report.
+    """
+    for path, what in files:
+        if path is None:
+            continue
+        metadata = {
+            "containerimage.digest": done.digest,
+            "image.name": ",".join(done.tags),
+            "imagemill.report": done.dump(),
+        }
+        text = f"{done.digest or ''}" if what == "iid" else f"{json.dumps(metadata, indent=2)}\n"
+        try:
+            path.write_text(text)
+        except OSError as failure:
+            raise UserError(
+                f"The image is built, but {path} cannot be written: {failure.strerror}",
+                "give a path that can be written",
+            ) from None
 
 
 def status(known: BuildStatus, *, as_json: bool) -> None:
@@ -102,8 +133,8 @@ def launch_config(described: dict[str, Any], *, as_json: bool) -> None:
         warn(warning)
 
 
-def _table(rows: Iterable[tuple[str, str]]) -> None:
-    out = console()
+def _table(rows: Iterable[tuple[str, str]], *, stderr: bool = False) -> None:
+    out = console(stderr=stderr)
     for name, value in rows:
         out.print(Text.assemble((f"{name:<7}", "bold"), printable(value)))
 

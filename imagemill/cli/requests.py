@@ -4,6 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from imagemill.cli.docker_habits import dockerfile
 from imagemill.cli.git_info import Checkout, checkout
 from imagemill.cli.options import Misuse
 from imagemill.config import Loaded, load_found
@@ -15,6 +16,7 @@ from imagemill.sources.git.url import is_git
 NAMES = {name: f"--{name.replace('_', '-')}" for name in BuildRequest.model_fields} | {
     "source": "SRC",
     "dockerfile": "--file",
+    "dockerfile_text": "--file",
     "base_image": "--base",
     "build_args": "--build-arg",
     "labels": "--label",
@@ -32,6 +34,7 @@ def request(source: str, *, remote: bool, **fields: Any) -> BuildRequest:
     `remote` says that the workers are elsewhere, and so may have a source that is not here.
     """
     place = located(source, remote=remote)
+    fields["dockerfile"], fields["dockerfile_text"] = dockerfile(fields["dockerfile"], place)
     known = checkout(Path(place)) if Path(place).is_dir() else Checkout()
     fields["revision"] = fields["revision"] or known.revision
     fields["source_url"] = fields["source_url"] or known.url

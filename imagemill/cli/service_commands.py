@@ -1,5 +1,6 @@
 """The commands for builds that run on a service: `status`, `wait`, `logs`, `cancel`."""
 
+import sys
 from contextlib import suppress
 
 import click
@@ -40,7 +41,8 @@ def wait(connection: Connection, /, build: str, *, as_json: bool, verbose: bool)
 
     with view_for(as_json=as_json, verbose=verbose) as view:
         report = follow(client, build, view)
-    render.report(report, as_json=as_json, log_shown=view.log_shown, kept=True)
+    alone = not sys.stdout.isatty()
+    render.report(report, as_json=as_json, log_shown=view.log_shown, kept=True, alone=alone)
     return exit_code(report)
 
 

@@ -89,7 +89,10 @@ def client_of(connection: Connection) -> "Client":
 
 
 def service_for(
-    connection: Connection, cache: Path, environment: Mapping[str, str], secrets: Mapping[str, Path]
+    connection: Connection,
+    cache: Path,
+    environment: Mapping[str, str],
+    secrets: Mapping[str, Path | bytes],
 ) -> Service:
     """The service behind the broker, if there is one; else an embedded one with these variables and
     build secrets.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from imagemill import context
+from imagemill.cli.docker_habits import dockerfile
 from imagemill.cli.requests import checked, located
 from imagemill.config.model import Builder
 from imagemill.context import Manifest, hashing
@@ -61,7 +62,9 @@ class Hashed(NamedTuple):
 
 def hashed(source: str, builder: Builder, *, secrets: Iterable[str] = (), **fields: Any) -> Hashed:
     """Hash a source with these fields of a request; `secrets` are ids."""
-    request = checked(source=located(source), secrets=tuple(secrets), **fields)
+    place = located(source)
+    fields["dockerfile"], fields["dockerfile_text"] = dockerfile(fields["dockerfile"], place)
+    request = checked(source=place, secrets=tuple(secrets), **fields)
     with fetched(source, "source hash") as folder:
         manifest = context.manifest(folder, chosen(request, builder), Quiet())
     return Hashed(request, manifest, hashing.source_hash(request, builder, manifest))

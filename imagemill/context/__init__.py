@@ -19,7 +19,7 @@ from imagemill.context import tarball
 from imagemill.context.copying import Copier
 from imagemill.context.costs import costs, notes
 from imagemill.context.digests import Digests
-from imagemill.context.dockerfile import Choice, Generated, Generator, Recipe, find
+from imagemill.context.dockerfile import Choice, Generated, Generator, Given, Recipe, find
 from imagemill.context.index import DIR, Index, IndexedManifest, Memory, listed, looks, rules_of
 from imagemill.context.manifest import FORMAT, Dockerfile, Entry, Kind, Manifest, source_hash
 from imagemill.context.walk import Found, Walk, changed, listing, reading_failed
@@ -43,6 +43,7 @@ __all__ = [
     "Entry",
     "Generated",
     "Generator",
+    "Given",
     "Manifest",
     "bundle",
     "copy",

@@ -80,9 +80,15 @@ class Generator(Protocol):
         """
 
 
-Choice = str | Generator | None
-"""The path of a Dockerfile within the source; or what makes one if the source has none; or
-neither.
+class Given(NamedTuple):
+    """A Dockerfile that lies elsewhere than in the source."""
+
+    text: str
+
+
+Choice = str | Given | Generator | None
+"""The path of a Dockerfile within the source; or its text; or what makes one if the source has
+none; or nothing.
 """
 
 
@@ -94,8 +100,11 @@ def find(root: bytes, top: int, dockerfile: Choice) -> Recipe:
     outside the source, or if there is none; then the error lists those that may have been meant. If
     there is nothing that could have been meant, a generator makes one.
     """
+    read = _Reader(root, top)
+    if isinstance(dockerfile, Given):
+        return _recipe(read, top, _DEFAULT, dockerfile.text.encode())
     path, generator = (dockerfile, None) if isinstance(dockerfile, str) else (_DEFAULT, dockerfile)
-    path, read = _inside(path), _Reader(root, top)
+    path = _inside(path)
     content = read.file(path)
     if content is None and posixpath.basename(path) == _DEFAULT:
         content = read.file(posixpath.join(posixpath.dirname(path), _DEFAULT.lower()))
@@ -107,19 +116,7 @@ def find(root: bytes, top: int, dockerfile: Choice) -> Recipe:
     if content is not None:
         if generator and generator.named:
             raise _for_nothing(path, generator.named)
-        text = decoded(content, path) if is_marked(content) else content.decode(errors="replace")
-        if "\0" in text:
-            decoded(content, path)  # says what is wrong
-        ignore, there = _ignore(read, path), _has_git(top)
-        git = ignore.asks_for_git or (there and _reads_git(top, text))
-        return Recipe(
-            path,
-            text.encode() if is_marked(content) else content,
-            ignore,
-            files=read.found,
-            git=git,
-            without_git=there and not git and not ignore.match(GIT, ignore.at_top)[0],
-        )
+        return _recipe(read, top, path, content)
     candidates = _candidates(top, path)
     if generator is None or candidates:
         raise _missing(path, candidates)
@@ -133,6 +130,24 @@ def find(root: bytes, top: int, dockerfile: Choice) -> Recipe:
         files=read.found,
         git=ignore.asks_for_git,
         warnings=made.warnings,
+    )
+
+
+def _recipe(read: "_Reader", top: int, path: str, content: bytes) -> Recipe:
+    """The recipe of a source with this Dockerfile."""
+    text = content.decode(errors="replace")
+    if is_marked(content) or "\0" in text:
+        text = decoded(content, path)
+        content = text.encode()
+    ignore, there = _ignore(read, path), _has_git(top)
+    git = ignore.asks_for_git or (there and _reads_git(top, text))
+    return Recipe(
+        path,
+        content,
+        ignore,
+        files=read.found,
+        git=git,
+        without_git=there and not git and not ignore.match(GIT, ignore.at_top)[0],
     )
 
 

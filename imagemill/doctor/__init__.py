@@ -42,7 +42,15 @@ def examine(place: Place) -> Iterator[Finding]:
         yield failure("destination", error)
     case = Case(place, config, permissions(config))
     for examination in EXAMINATIONS:
-        yield from examination(case)
+        try:
+            yield from examination(case)
+        except ImportError as error:
+            yield Finding(
+                "packages",
+                Verdict.FAILED,
+                f"the Python package {error.name!r} cannot be imported: {error.msg}",
+                "pip install 'imagemill[all]', or the extra of the config's cloud",
+            )
 
 
 def _config(loaded: Loaded) -> Iterator[Finding]:

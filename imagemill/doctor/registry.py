@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from imagemill.adapters import load
 from imagemill.clouds.hosts import ECR
 from imagemill.doctor.examination import Case
 from imagemill.doctor.findings import Finding, Verdict
@@ -10,7 +11,7 @@ from imagemill.doctor.push_probe import may_push
 from imagemill.permissions import Party, Use, pushing_party
 from imagemill.ports import Registry
 from imagemill.reference import ImageReference
-from imagemill.registries import registry_for
+from imagemill.registries import ADAPTERS, registry_for
 
 _NOT_OURS = Finding(
     "credentials",
@@ -59,9 +60,7 @@ def _repository(case: Case, repository: ImageReference) -> Finding:
     """Whether the repository is there. ECR alone has them made before they are pushed to; a doctor
     makes nothing.
     """
-    from imagemill.registries.ecr import EcrRegistry  # for those alone who have AWS's SDK
-
-    if EcrRegistry().has(repository):
+    if load(ADAPTERS, "ecr", "registry")().has(repository):
         return Finding("repository", Verdict.OK, f"{repository.path} is there")
     return Finding(
         "repository",

@@ -83,9 +83,9 @@ def sleeping(cli: CommandLine, source: Path, destination: str) -> str:
 def test_a_build_is_shown_and_reported(cli: CommandLine, source: Path, destination: str) -> None:
     done = cli.run("build", source, "-d", destination)
     assert done.returncode == 0, done.stderr
-    assert "[BUILDING] building the image\n" in done.stdout
-    assert "\nit runs\n" in done.stdout
-    assert f"image  {destination}@sha256:" in done.stdout
+    assert "[BUILDING] building the image\n" in done.stderr
+    assert "\nit runs\n" in done.stderr
+    assert done.stdout.startswith(f"{destination}@sha256:")
 
 
 def test_the_id_that_is_shown_at_the_start_is_good_for_the_other_commands(
@@ -130,7 +130,7 @@ def test_a_build_that_has_ended_can_be_looked_at(
 ) -> None:
     build = cli.run("build", source, "-d", destination, "--detach").stdout.strip()
     waited = cli.run("wait", build)
-    assert "[BUILDING] building the image\n" in waited.stdout
+    assert "[BUILDING] building the image\n" in waited.stderr
     status = cli.run("status", build)
     assert status.returncode == 0
     assert status.stdout.startswith(f"build  {build}\nstate  SUCCEEDED\n")
@@ -229,7 +229,7 @@ def test_config_and_secrets_are_the_workers_own(
     )
     done = cli.run("build", source, "--config", "team", "--secret", "id=token")
     assert done.returncode == 0, done.stderr
-    assert f"image  {destination}@sha256:" in done.stdout
+    assert done.stdout.startswith(f"{destination}@sha256:")
 
 
 def test_a_broken_config_on_the_worker_is_exit_code_2(

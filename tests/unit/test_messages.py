@@ -53,7 +53,7 @@ def refused(**fields: Any) -> UserError:
             "nonsense",
             "v1",
             "nonsense: there is no such field",
-            "the fields are source, dockerfile, python",
+            "the fields are source, dockerfile, dockerfile_text, python",
         ),
     ],
 )

@@ -46,10 +46,11 @@ def build_arguments(inputs: BuildInputs, taken: Container[str]) -> tuple[list[st
 
 
 def other_arguments(inputs: BuildInputs) -> list[str]:
-    """The arguments for labels, target, platform and secrets."""
+    """The arguments for labels, target, platform, caches and secrets."""
     arguments = [_label(name, value) for name, value in inputs.labels.items()]
     arguments += [f"--target={inputs.target}"] if inputs.target else []
     arguments += [f"--platform={inputs.platform}"] if inputs.platform else []
+    arguments += ["--no-cache"] * inputs.no_cache + ["--pull"] * inputs.pull
     return arguments + [_secret(name, path) for name, path in inputs.secrets.items()]
 
 

@@ -439,6 +439,7 @@ def _arguments(inputs: BuildInputs) -> list[str]:
     environment of the executor, which obeys them.
     """
     given = [f"--destination={inputs.image}", f"--digest-file={TERMINATION_LOG}"]
+    given += ["--cache=false"] * inputs.no_cache
     given += [f"--target={inputs.target}"] if inputs.target else []
     given += [f"--custom-platform={inputs.platform}"] if inputs.platform else []
     given += [_pair("build-arg", "build argument", *pair) for pair in inputs.build_args.items()]

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from imagemill.config.model import Builder
-from imagemill.context import Generated
+from imagemill.context import Generated, Given
 from imagemill.dockerfile.generate import entrypoint, install, python, render
 from imagemill.dockerfile.generate.indexes import Place
 from imagemill.dockerfile.generate.install import Install
@@ -80,7 +80,7 @@ class Wishes:
         return Generated(made.encode(), IGNORE, warnings)
 
 
-def chosen(request: BuildRequest, builder: Builder) -> str | Wishes:
+def chosen(request: BuildRequest, builder: Builder) -> str | Given | Wishes:
     """The Dockerfile of a request: the path of one, or how it is to be generated if the source has
     none.
     """
@@ -94,14 +94,18 @@ def chosen(request: BuildRequest, builder: Builder) -> str | Wishes:
         cache_mounts=builder.cache_mounts is not False and builder.type != "kaniko",
         uv=builder.uv_image or UV,
     )
-    if request.dockerfile is None:
+    if request.dockerfile is None and request.dockerfile_text is None:
         return wishes
+    if request.dockerfile is not None and request.dockerfile_text is not None:
+        raise UserError("Both the Dockerfile's path and its text are given", "give one of them")
     if wishes.named:
         raise UserError(
             f"Both a Dockerfile and {' and '.join(wishes.named)} are given: a Dockerfile knows nothing of them",
             "give the one or the other",
         )
-    return request.dockerfile
+    if request.dockerfile_text is not None:
+        return Given(request.dockerfile_text)
+    return request.dockerfile or wishes
 
 
 def generate(root: Path, wishes: Wishes) -> str:

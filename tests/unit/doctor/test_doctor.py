@@ -160,6 +160,7 @@ def test_a_service_account_of_the_build_pods_cannot_be_tried_from_here(tmp_path:
                 "type": "kaniko",
                 "destination": "localhost:1/r",
                 "build-context-store": tmp_path.as_uri(),
+                "context-volume-claim": "contexts",
                 "secret-name": "login",
                 "secret-key": "config.json",
             }

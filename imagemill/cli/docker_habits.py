@@ -1,0 +1,130 @@
+"""What docker's users type: what it means here, and what to do instead where it cannot be."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+from imagemill.cli.options import Misuse
+from imagemill.errors import UserError
+from imagemill.reference import ImageReference, is_tag
+
+_PUSHED = "the image is in its registry: `docker pull IMAGE` brings it here"
+_ONE_MACHINE = "set it on the docker engine, or build with `docker build`"
+
+INSTEAD: Mapping[str, str] = MappingProxyType(
+    {
+        "--load": _PUSHED,
+        "--output": f"{_PUSHED}, and `docker save IMAGE` into a file",
+        "-o": f"{_PUSHED}, and `docker save IMAGE` into a file",
+        "--cache-from": "layers are kept by the engine, or with Kaniko in the registry: --cache=true"
+        " in kaniko-config",
+        "--cache-to": "layers are kept by the engine, or with Kaniko in the registry: --cache=true"
+        " in kaniko-config",
+        "--no-cache-filter": "--no-cache builds all stages anew",
+        "--build-context": "put the folder into the source, or FROM and COPY --from=IMAGE an image",
+        "--ssh": "write git+https:// for dependencies, and give the token as --secret id=netrc",
+        "--annotation": "--label KEY=VALUE says it in the image's config",
+        "--attest": "sign and attest the image by its digest, which --metadata-file writes",
+        "--provenance": "attest the image by its digest, which --metadata-file writes",
+        "--sbom": "scan the image by its digest, which --metadata-file writes",
+        "--call": "`imagemill hash SRC` reads the source, and `imagemill dockerfile SRC` generates",
+        "--check": "`imagemill hash SRC` reads the source without building",
+        "--builder": "builder.type in the launch config says what builds",
+        "--network": _ONE_MACHINE,
+        "--add-host": _ONE_MACHINE,
+        "--allow": _ONE_MACHINE,
+        "--shm-size": _ONE_MACHINE,
+        "--ulimit": _ONE_MACHINE,
+        "--memory": _ONE_MACHINE,
+        "-m": _ONE_MACHINE,
+        "--memory-swap": _ONE_MACHINE,
+        "--cpu-quota": _ONE_MACHINE,
+        "--cpu-period": _ONE_MACHINE,
+        "--cpu-shares": _ONE_MACHINE,
+        "-c": _ONE_MACHINE,
+        "--cpuset-cpus": _ONE_MACHINE,
+        "--cpuset-mems": _ONE_MACHINE,
+        "--cgroup-parent": _ONE_MACHINE,
+        "--security-opt": _ONE_MACHINE,
+        "--isolation": _ONE_MACHINE,
+        "--squash": "a Dockerfile of several stages gives a small image",
+        "--compress": "leave it out: contexts are compressed",
+        "--rm": "leave it out: nothing stays behind",
+        "--force-rm": "leave it out: nothing stays behind",
+        "--disable-content-trust": "leave it out",
+    }
+)
+"""Option of `docker build` that is not here → what to do instead."""
+
+
+def named(tags: Sequence[str], destination: str | None) -> tuple[tuple[str, ...], str | None]:
+    """Return tags and destination where tags are written as docker has them, `REPOSITORY:TAG`.
+
+    `Misuse` if they name several repositories, or another one than `destination`.
+    """
+    plain: list[str] = []
+    repositories = [] if destination is None else [destination]
+    for text in tags:
+        if "/" not in text and ":" not in text:
+            plain.append(text)
+            continue
+        repository, tag = _split(text)
+        if _in_full(repository) not in map(_in_full, repositories):
+            repositories.append(repository)
+        plain.append(tag)
+    if len(repositories) > 1:
+        given = f"--destination {repositories[0]}"
+        raise Misuse(
+            f"An image goes to one repository, and these are several: {', '.join(repositories)}",
+            f"give {given} {' '.join(f'--tag {tag}' for tag in plain)}, and build once more for"
+            " another one: nothing is built twice, if a cache is shared",
+        )
+    return tuple(dict.fromkeys(plain)), repositories[0] if repositories else None
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Repository and tag; as with docker, the tag is `latest` if there is none."""
+    repository, colon, tag = text.rpartition(":")
+    if not colon or "/" in tag:
+        repository, tag = text, "latest"
+    if "/" not in repository or not is_tag(tag):
+        raise Misuse(
+            f"{text!r} names no registry to push to",
+            f"give -t REGISTRY/{text}, or -d REGISTRY/REPOSITORY -t {tag or 'TAG'}",
+        )
+    return repository, tag
+
+
+def _in_full(repository: str) -> str:
+    """The repository as docker shortens it."""
+    try:
+        reference = ImageReference.parse_destination(repository)
+    except UserError:
+        return repository
+    return f"{reference.registry}/{reference.path}"
+
+
+def dockerfile(path: str | None, source: str) -> tuple[str | None, str | None]:
+    """Return the path of the Dockerfile within a source that is a folder here, or its text if it
+    lies outside of it.
+
+    As docker has it, `path` is relative to the working folder; else it is relative to the source.
+    """
+    if path is None or not Path(source).is_dir():
+        return path, None
+    there, top = Path(path).absolute(), Path(source).resolve()
+    if not there.is_file():
+        return path, None
+    for folder in (Path(source).absolute(), top):
+        for file in (there, there.parent.resolve() / there.name):
+            if file.is_relative_to(folder):
+                return str(file.relative_to(folder)), None
+    if there.with_name(f"{there.name}.dockerignore").exists():
+        raise Misuse(
+            f"{there} lies outside of {source}, and has an ignore file beside it",
+            "put both into the source, or the patterns into its .dockerignore",
+        )
+    try:
+        return None, there.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misuse(f"{there} cannot be read: {error}", "save the file as UTF-8") from None

@@ -1,0 +1,105 @@
+"""What docker's users type is understood, or answered with what to do instead."""
+
+from pathlib import Path
+
+import pytest
+from click import NoSuchOption
+from click.testing import CliRunner
+
+import trees
+from imagemill.cli.commands import cli
+from imagemill.cli.docker_habits import INSTEAD, dockerfile, named
+from imagemill.cli.options import Misuse
+
+
+@pytest.mark.parametrize(
+    ("tags", "destination", "result"),
+    [
+        (["v1"], None, (("v1",), None)),
+        (["localhost:5000/team/model:v1"], None, (("v1",), "localhost:5000/team/model")),
+        (["host/model"], None, (("latest",), "host/model")),
+        (["host/model:a", "host/model:b", "c"], "host/model", (("a", "b", "c"), "host/model")),
+        (["team/model:v1"], "docker.io/team/model", (("v1",), "docker.io/team/model")),
+    ],
+)
+def test_tags_with_their_repository(
+    tags: list[str], destination: str | None, result: tuple[tuple[str, ...], str | None]
+) -> None:
+    assert named(tags, destination) == result
+
+
+@pytest.mark.parametrize(
+    ("tags", "destination", "words"),
+    [
+        (["a.example/x:1"], "b.example/x", ["a.example/x", "b.example/x", "-d"]),
+        (["a.example/x:1", "b.example/x:1"], None, ["a.example/x", "b.example/x"]),
+        (["model:v1"], None, ["names no registry", "-t REGISTRY/model:v1"]),
+    ],
+)
+def test_what_cannot_be_is_answered(
+    tags: list[str], destination: str | None, words: list[str]
+) -> None:
+    with pytest.raises(Misuse) as raised:
+        named(tags, destination)
+    said = f"{raised.value.message} {raised.value.hint}".replace("--destination", "-d")
+    assert [word for word in words if word not in said] == []
+
+
+def test_dockerfile_is_looked_for_as_docker_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trees.make(tmp_path, {"src/Dockerfile": "1", "src/x/Dockerfile": "2", "Dockerfile": "3"})
+    monkeypatch.chdir(tmp_path)
+    source = str(tmp_path / "src")
+    assert dockerfile(str(tmp_path / "src/Dockerfile"), source) == ("Dockerfile", None)
+    assert dockerfile("src/x/Dockerfile", source) == ("x/Dockerfile", None)
+    assert dockerfile("Dockerfile", source) == (None, "3")
+    assert dockerfile("x/Dockerfile", source) == ("x/Dockerfile", None)
+    assert dockerfile(None, source) == (None, None)
+    assert dockerfile("Dockerfile", "git+https://host/a") == ("Dockerfile", None)
+
+
+def test_dockerfile_outside_is_hashed_by_its_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trees.make(tmp_path, {"ctx/a": "1", "one": "FROM scratch\n", "two": "FROM scratch\n#\n"})
+    monkeypatch.chdir(tmp_path)
+    hashes = [
+        CliRunner().invoke(cli, ["hash", "ctx", "-f", name], standalone_mode=False).stdout
+        for name in ("one", "two")
+    ]
+    assert len(set(hashes)) == 2
+    assert all(len(each.strip()) == 64 for each in hashes)
+
+
+def test_ignore_file_beside_a_dockerfile_outside_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trees.make(tmp_path, {"ctx/a": "", "Dockerfile": "", "Dockerfile.dockerignore": "a"})
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Misuse, match="ignore file beside it"):
+        dockerfile("Dockerfile", "ctx")
+
+
+@pytest.mark.parametrize("option", [name for name in INSTEAD if name.startswith("--")])
+def test_option_that_is_not_here_is_answered(option: str) -> None:
+    result = CliRunner().invoke(cli, ["build", ".", option, "x"], standalone_mode=False)
+    assert isinstance(result.exception, Misuse)
+    assert option in result.exception.message
+    assert result.exception.hint == INSTEAD[option]
+
+
+@pytest.mark.parametrize("option", ["--cache-hom", "--state-di", "--brokr"])
+def test_no_hidden_option_is_proposed(option: str) -> None:
+    result = CliRunner().invoke(cli, ["build", option, "x"], standalone_mode=False)
+    assert isinstance(result.exception, NoSuchOption)
+    hidden = {"--cache-home", "--state-dir", "--broker"}
+    assert hidden.isdisjoint(result.exception.possibilities or ())
+
+
+def test_several_platforms_are_answered(tmp_path: Path) -> None:
+    source = trees.make(tmp_path, {"Dockerfile": "FROM scratch\n"})
+    arguments = ["hash", str(source), "--platform", "linux/amd64,linux/arm64"]
+    result = CliRunner().invoke(cli, arguments, standalone_mode=False)
+    assert "a build is for one platform" in str(result.exception)
+    assert "imagetools create" in str(result.exception)
