@@ -5,7 +5,6 @@ are no codes behind them. What nothing here knows is an `OperatorError` with git
 """
 
 import errno
-import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,22 +16,23 @@ from imagemill.errors import (
     TransientError,
     UserError,
 )
+from imagemill.patterns import Linear
 from imagemill.sources.git.url import Remote
 
 _LINES = 6
 _WIDTH = 300
 
-_NOT_ADVERTISED = re.compile(
+_NOT_ADVERTISED = Linear(
     r"Server does not allow request for unadvertised object|dumb http transport does not support shallow"
     r"|Server does not support shallow (?:clients|requests)|want [0-9a-f]+ not valid",
-    re.IGNORECASE,
+    ignore_case=True,
 )
 
 
 class _Known(NamedTuple):
     """What is said, and the error for it."""
 
-    said: "re.Pattern[str]"
+    said: Linear
     error: Callable[[Remote, str], ImagemillError]
 
 
@@ -68,7 +68,7 @@ def told(said: str) -> str:
     return "; ".join(shown[-_LINES:])
 
 
-_NOISE = re.compile(
+_NOISE = Linear(
     r"Please make sure you have the correct access rights|and the repository exists\.|hint: |remote: $"
 )
 
@@ -179,7 +179,7 @@ def _no_ssh(remote: Remote, said: str) -> ImagemillError:
 
 
 def _known(pattern: str, error: Callable[[Remote, str], ImagemillError]) -> _Known:
-    return _Known(re.compile(pattern, re.IGNORECASE), error)
+    return _Known(Linear(pattern, ignore_case=True), error)
 
 
 # The first that fits counts: a reason comes before what merely follows from it.
@@ -200,8 +200,9 @@ _KNOWN = (
     ),
     _known(r"CONNECT tunnel failed|HTTP code \d+ from proxy", _proxy),
     _known(r"could not read (?:Username|Password) for", _no_credentials),
+    _known(r"access denied or repository not exported", _absent),
     _known(
-        r"authentication failed for|returned error: 40[13]|access denied(?! or repository not exported)",
+        r"authentication failed for|returned error: 40[13]|access denied",
         _refused,
     ),
     _known(r"transport '\S+' not allowed|protocol .* (?:not supported|disabled)", _not_allowed),
