@@ -4,13 +4,16 @@ A request must not make a worker read what is not meant for it, so both have to 
 below folders that the operator names.
 """
 
+import errno
 import hashlib
 import os
 import re
+import stat
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from imagemill.errors import PermissionDenied, UserError
+from imagemill.files.tree import OpenFolder, open_below, open_folder, open_folder_below
 from imagemill.ports import Progress
 from imagemill.reference import ImageReference
 from imagemill.sources import archive
@@ -47,38 +50,82 @@ class LocalSource:
 
         `PermissionDenied` if it lies outside the roots, `UserError` if it is not there, or not fit.
         """
-        path = self._allowed()
-        if path.is_dir() and not self._sha256:
-            return path
-        if not path.is_file():
-            raise UserError(
-                f"There is no folder and no archive at {self._path} on this worker",
-                "the path has to exist on the worker's node: use a volume that both have",
-            )
-        scratch.mkdir(exist_ok=True)
-        if self._sha256:
-            self._check(path)
-        archive.unpack(path, scratch, progress, self._limits)
+        path, top = self._allowed()
+        try:
+            inside = os.fsencode(path.relative_to(top))
+            descriptor = self._open(os.fsencode(top), inside)
+        except OSError as error:
+            raise self._unfit(error) from None
+        # What was checked is what is read: by its descriptor, whatever the path means by then.
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) and not self._sha256:
+            return OpenFolder.of(path, descriptor)
+        try:
+            self._unpack(Path(f"/dev/fd/{descriptor}"), scratch, progress)
+        finally:
+            os.close(descriptor)
         return scratch
 
-    def _check(self, path: Path) -> None:
-        with path.open("rb") as file:
+    def _open(self, top: bytes, inside: bytes) -> int:
+        """Open a folder or a regular file, name by name from the root; `OSError` if it is neither,
+        or if a name on the way has become a link.
+        """
+        root = open_folder(top)
+        try:
+            try:
+                return open_folder_below(root, inside)
+            except NotADirectoryError:
+                with open_below(root, inside) as file:
+                    return os.dup(file.fileno())
+        finally:
+            os.close(root)
+
+    def _unfit(self, error: OSError) -> Exception:
+        if isinstance(error, PermissionError):
+            return PermissionDenied(
+                f"The worker may not read {self._path}",
+                f"let the user with the id {os.geteuid()} read it",
+            )
+        if error.errno == errno.ELOOP:
+            return PermissionDenied(
+                f"{self._path} has become a link while it was opened, and is not followed",
+                "build when nothing writes there any more",
+            )
+        if not isinstance(error, FileNotFoundError):
+            return error
+        return UserError(
+            f"There is no folder and no archive at {self._path} on this worker",
+            "the path has to exist on the worker's node: use a volume that both have",
+        )
+
+    def _unpack(self, opened: Path, scratch: Path, progress: Progress) -> None:
+        if not opened.is_file():
+            raise self._unfit(FileNotFoundError())
+        scratch.mkdir(exist_ok=True)
+        if self._sha256:
+            self._check(opened)
+        archive.unpack(opened, scratch, progress, self._limits, str(self._path))
+
+    def _check(self, opened: Path) -> None:
+        with opened.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != self._sha256:
             raise UserError(
-                f"The archive {path} has the SHA-256 {found}, where {self._sha256} is given",
+                f"The archive {self._path} has the SHA-256 {found}, where {self._sha256} is given",
                 "see which of the two is right, and give the archive or the digest that is meant",
             )
 
-    def _allowed(self) -> Path:
+    def _allowed(self) -> tuple[Path, Path]:
+        """The path with its links followed, and the root that it is below."""
         path = Path(os.path.realpath(self._path))
-        if not any(path.is_relative_to(os.path.realpath(root)) for root in self._roots):
+        roots = (Path(os.path.realpath(root)) for root in self._roots)
+        top = next((root for root in roots if path.is_relative_to(root)), None)
+        if top is None:
             allowed = ", ".join(map(str, self._roots)) or "none"
             raise PermissionDenied(
                 f"The worker may not read sources at {self._path}; folders that it may: {allowed}",
                 "put the source below one of them, or have the operator add its folder to IMAGEMILL_SOURCE_ROOTS",
             )
-        return path
+        return path, top
 
 
 def _path(text: str) -> tuple[Path, str]:
