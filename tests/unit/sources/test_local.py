@@ -1,6 +1,7 @@
 """What was checked of a local source is what is read, whatever its path comes to mean."""
 
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,22 @@ def test_folder_leaves_no_descriptor_open(tmp_path: Path) -> None:
     assert sum(1 for _ in Path("/dev/fd").iterdir()) == before + 1
     del folder
     assert sum(1 for _ in Path("/dev/fd").iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "form", ["{}#subdirectory=repo-main/serve", "file://{}#subdirectory=repo-main/serve/"]
+)
+def test_folder_in_an_archive_may_be_meant(tmp_path: Path, form: str) -> None:
+    """Hosts' own archives have one folder at their top."""
+    trees.make(tmp_path / "tree", {"repo-main/serve/Dockerfile": "", "repo-main/b": "", "l@": "/"})
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "tree", "")
+    text = form.format(tmp_path / "a.tar.gz")
+    folder = LocalSource(text, options(tmp_path)).fetch(tmp_path / "x", Quiet())
+    assert [entry.path for entry in context.manifest(folder, None, Quiet()).entries] == [
+        b"Dockerfile"
+    ]
+    with pytest.raises(UserError, match="There is no folder 'l' in"):
+        LocalSource(f"file://{tmp_path}/a.tar.gz#subdirectory=l", options(tmp_path)).fetch(
+            tmp_path / "y", Quiet()
+        )
