@@ -1,5 +1,5 @@
 # The ways in. Each sets up what it needs; nothing has to be installed by hand on a Debian or Ubuntu where one is root.
-.PHONY: help setup demo test test-cluster check format schemas bench chaos
+.PHONY: help setup demo test test-cluster coverage check format schemas bench chaos
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -7,6 +7,7 @@ help:
 	@echo 'make demo     build an example into a registry, twice, and once more with a change'
 	@echo 'make test     run all tests, on real servers'
 	@echo 'make test-cluster  run the Kubernetes tests on the cluster of KUBECONFIG; see tests/cluster/README.md'
+	@echo 'make coverage run all tests and see how much of the code they run'
 	@echo 'make check    lint, format, types, import rules'
 	@echo 'make format   write the format that make check wants'
 	@echo 'make schemas  write docs/schema and docs/settings.md from the models'
@@ -17,11 +18,11 @@ help:
 setup: .venv/installed-all-dev
 
 # The stamps are redone only when what is to be installed changes.
-.venv/installed-all-dev: pyproject.toml scripts/setup
+.venv/installed-all-dev: pyproject.toml uv.lock scripts/setup
 	scripts/setup all,dev
 	@touch $@ .venv/installed
 
-.venv/installed: pyproject.toml scripts/setup
+.venv/installed: pyproject.toml uv.lock scripts/setup
 	scripts/setup cli,local
 	@touch $@
 
@@ -42,7 +43,16 @@ test-cluster: setup
 	scripts/services install --for test
 	python -m pytest $(wildcard tests/contract/test_kubernetes_*.py tests/cluster/test_*.py)
 
+# In one process, since each starts many others: takes twice as long as the tests do.
+coverage: setup
+	scripts/services install --for test
+	coverage erase
+	coverage run -m pytest
+	coverage combine --quiet
+	coverage report
+
 check: setup
+	uv lock --check --quiet
 	ruff check .
 	ruff format --check .
 	mypy

@@ -13,13 +13,16 @@ of Celery that it does not load by itself, is imported when it is first used.
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from functools import cached_property, partial
+from itertools import chain, islice, repeat
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import celery
 from redis.exceptions import RedisError
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
         BuildReport,
         BuildRequest,
         BuildStatus,
+        BuildSummary,
         Failure,
         StepTime,
         UploadPlan,
@@ -43,8 +47,20 @@ if TYPE_CHECKING:
     from imagemill.state.journal import Event, Journal
     from imagemill.why.record import InputRecord
 
+log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
 _READ_SECONDS = 1.0
 """How long one read of a journal waits for something new."""
+
+_PAUSES = (0.2, 0.5, 1.0)
+"""Seconds between tries to reach a service that is away; the last is that of all further tries."""
+
+_FIRST_SECONDS = 2.0
+"""How long a client waits for a service that it has not reached yet: a server that has just started
+may break a connection off.
+"""
 
 _BACKEND_CHECK_SECONDS = 5.0
 """How often who waits asks the result backend too, in case that a build ended without a report."""
@@ -56,6 +72,12 @@ class Client:
     `broker` and `backend` are Celery's URLs; the backend is Redis, and by default the broker.
     `key_prefix` is the workers' IMAGEMILL_KEY_PREFIX. What is not given comes from IMAGEMILL_BROKER,
     IMAGEMILL_BACKEND and IMAGEMILL_KEY_PREFIX; a URL that cannot be one is a `UserError`.
+
+    Where the workers tell tenants apart, `tenant` is the name of who asks, and `key` signs what is
+    asked for; by default those of IMAGEMILL_TENANT and IMAGEMILL_TENANT_KEY.
+
+    `wait`, `events`, `logs`, `status`, `cancel` and `workers` wait for `patience` seconds for a
+    service that was there and is away, and tell `on_outage` so (by default the log).
     """
 
     def __init__(
@@ -64,7 +86,12 @@ class Client:
         backend: str | None = None,
         *,
         key_prefix: str | None = None,
+        tenant: str | None = None,
+        key: str | None = None,
+        patience: float = 60,
     ) -> None:
+        self._patience, self._reached = patience, False
+        self.on_outage: Callable[[str], object] = log.warning
         if broker is None:
             broker = environment.variable("IMAGEMILL_BROKER")
             backend = backend or environment.variable("IMAGEMILL_BACKEND")
@@ -77,6 +104,8 @@ class Client:
         )
         self.app.conf.update(_client_configuration(broker, key_prefix))
         self._key_prefix = key_prefix
+        self._tenant = tenant or environment.variable("IMAGEMILL_TENANT")
+        self._key = key or environment.variable("IMAGEMILL_TENANT_KEY") or ""
         self._journal = open_journal(self.app, backend, key_prefix, patience=2)
 
     def __enter__(self) -> Self:
@@ -104,6 +133,7 @@ class Client:
         *,
         tags: Sequence[str] = (),
         dockerfile: str | None = None,
+        dockerfile_text: str | None = None,
         target: str | None = None,
         build_args: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
@@ -116,6 +146,8 @@ class Client:
         system_packages: Sequence[str] = (),
         config: str | None = None,
         force: bool = False,
+        no_cache: bool = False,
+        pull: bool = False,
         graft: bool = True,
         timeout: float | None = None,
         revision: str | None = None,
@@ -129,6 +161,8 @@ class Client:
         destination  repository to push to, without a tag; default: the workers' config's
         tags         tags to add beside the source hash
         dockerfile   path of the Dockerfile within the source; default: Dockerfile, or a generated one
+        dockerfile_text
+                     the Dockerfile itself, where the source has none that is meant
         target       stage to build, of a Dockerfile with several
         build_args   values of the Dockerfile's ARGs; not for secrets
         labels       labels of the image
@@ -140,6 +174,8 @@ class Client:
                      installs
         config       name of a launch config in the workers' config folder
         force        build even if the image exists
+        no_cache     build, and take nothing from the builder's cache of layers
+        pull         build, and have the builder ask for base images anew
         graft        whether an image of which only code has changed may be made without a builder
         timeout      seconds that the build may take once it has started
         revision, source_url
@@ -163,7 +199,7 @@ class Client:
         """Where the build is; `UserError` if nothing is known of it."""
         from imagemill.messages import BuildStatus
 
-        with _reachable():
+        def ask() -> BuildStatus:
             report = self._report(build)
             if report is not None:
                 return BuildStatus.ended(report)
@@ -174,6 +210,35 @@ class Client:
                 steps=steps,
                 cancelling=self._journal.is_cancelled(build),
             )
+
+        return self._patiently(ask)
+
+    def builds(
+        self,
+        *,
+        states: Collection[str] = (),
+        destination: str = "",
+        since: float = BUILD_KEEP_SECONDS,
+        most: int | None = None,
+    ) -> list[BuildSummary]:
+        """Return the builds that workers have taken in the last `since` seconds, newest first, at
+        most `most`.
+
+        `states` are names of states as in `status`, in capitals; `destination` is part of the
+        repository. Builds are known for a day.
+        """
+
+        def ask() -> list[BuildSummary]:
+            found = self._journal.newest(time.time() - since)
+            wanted = (
+                each
+                for each in found
+                if (not states or each.state in states)
+                and destination in (each.image or each.destination or "")
+            )
+            return list(islice(wanted, most))
+
+        return self._patiently(ask)
 
     def logs(self, build: str, *, follow: bool = False) -> Iterator[str]:
         """The lines of the build's log so far; with `follow` also those to come, until the build
@@ -199,22 +264,24 @@ class Client:
 
         end = time.monotonic() + timeout if timeout is not None else None
         position, asked = after, time.monotonic()
-        with _reachable():
-            self._known(build)
-            while True:
-                events = self._journal.events(build, position, self._patience(follow, end))
-                for event in events:
-                    yield event
-                    if event.report is not None:
-                        return
-                    position = event.position
-                if not events and (not follow or (end is not None and time.monotonic() >= end)):
+        self._patiently(lambda: self._known(build), end)
+        while True:
+            wait = self._wait(follow, end)
+            events = self._patiently(partial(self._journal.events, build, position, wait), end)
+            for event in events:
+                yield event
+                if event.report is not None:
                     return
-                if not events and time.monotonic() - asked > _BACKEND_CHECK_SECONDS:
-                    asked = time.monotonic()
-                    if (report := self._result(build)) is not None:
-                        yield Event(position, time.time(), report=report)
-                        return
+                position = event.position
+            if not events and (not follow or (end is not None and time.monotonic() >= end)):
+                return
+            if not events and time.monotonic() - asked > _BACKEND_CHECK_SECONDS:
+                asked = time.monotonic()
+                if (report := self._patiently(lambda: self._result(build), end)) is not None:
+                    yield Event(position, time.time(), report=report)
+                    return
+                # A Redis that has lost its data knows of no build any more.
+                self._patiently(lambda: self._known(build), end)
 
     def plan_upload(self, request: BuildRequest, timeout: float | None = None) -> UploadPlan:
         """Where a source is to go that the workers cannot read; see `imagemill.uploads`.
@@ -228,9 +295,11 @@ class Client:
 
         with _reachable():
             self._journal.redis.ping()  # Celery tries for long, and then tells what it has tried
+            question = uuid.uuid4().hex
             asked: AsyncResult[Any] = self.app.send_task(
                 PLAN_UPLOAD,
-                kwargs={"request": request.dump()},
+                kwargs=self._signed(question, request),
+                task_id=question,
                 queue=LIGHT,
                 argsrepr="()",
                 kwargsrepr="{}",
@@ -282,15 +351,19 @@ class Client:
 
     def cancel(self, build: str) -> None:
         """Have the build stop; returns at once. A build that has ended stays as it is."""
-        with _reachable():
+
+        def ask() -> None:
             if self._report(build) is None:
                 self._known(build)
                 self._journal.ask_to_cancel(build)
 
+        self._patiently(ask)
+
     def workers(self, timeout: float = 1.0) -> dict[str, list[str]]:
         """The workers that answer within `timeout` seconds: name → queues."""
-        with _reachable():
-            answers = self.app.control.inspect(timeout=timeout).active_queues() or {}
+        answers = self._patiently(
+            lambda: self.app.control.inspect(timeout=timeout).active_queues() or {}
+        )
         return {
             worker: sorted(queue["name"] for queue in queues) for worker, queues in answers.items()
         }
@@ -302,7 +375,7 @@ class Client:
             self._journal.enter(build, State.QUEUED, time.time())
             self.app.send_task(
                 BUILD_IMAGE,
-                kwargs={"request": request.dump()},
+                kwargs=self._signed(build, request),
                 task_id=build,
                 queue=LIGHT,
                 # Build arguments are for the worker, not for whoever looks at the broker's events.
@@ -315,6 +388,14 @@ class Client:
                     "interval_max": 1,
                 },
             )
+
+    def _signed(self, task: str, request: BuildRequest) -> dict[str, Any]:
+        """The arguments of a task about a request, signed where there is a tenant."""
+        if not self._tenant:
+            return {"request": request.dump()}
+        from imagemill.tenants import signed
+
+        return signed(request.dump(), task, self._tenant, self._key)
 
     @cached_property
     def _inputs(self) -> InputRecords:
@@ -353,8 +434,29 @@ class Client:
         shown = self.app.AsyncResult(build).info
         return shown if isinstance(shown, dict) else {}
 
+    def _patiently(self, ask: Callable[[], Answer], end: float | None = None) -> Answer:
+        """Return what the service answers. An outage is waited for `patience` seconds, and by a
+        client that has not reached the service before, for a moment.
+        """
+        seconds = self._patience if self._reached else min(self._patience, _FIRST_SECONDS)
+        given_up = min(time.monotonic() + seconds, end if end is not None else math.inf)
+        for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
+            try:
+                with _reachable():
+                    answer = ask()
+            except ServiceUnreachable as error:
+                if time.monotonic() + pause > given_up:
+                    raise
+                if pause == _PAUSES[0]:
+                    self.on_outage(f"{error.message}; waiting for it, for up to {seconds:.0f} s")
+                time.sleep(pause)
+            else:
+                self._reached = True
+                return answer
+        raise AssertionError  # the pauses have no end
+
     @staticmethod
-    def _patience(follow: bool, end: float | None) -> float:
+    def _wait(follow: bool, end: float | None) -> float:
         if not follow:
             return 0
         return (

@@ -123,7 +123,8 @@ class EmbeddedService:
         from imagemill.client import Client
 
         self.wait()
-        return Client(self.broker)
+        # Its end is the end of its builds: nothing comes back that could be waited for.
+        return Client(self.broker, patience=0)
 
     def failure(self) -> EmbeddedFailed:
         """Why the service does not answer, for who has found that out."""

@@ -25,6 +25,9 @@ class Progress(Protocol):
     def warn(self, line: str) -> None:
         """Add one line to the build's log, and to the warnings in its report."""
 
+    def amount(self, text: str) -> None:
+        """Say how far a step has come that takes long: of what is said, the last counts."""
+
     def check(self) -> None:
         """Raise if the build has been cancelled or its time is up; cheap, call it at least once a
         second.
@@ -49,6 +52,9 @@ class Quiet:
     def warn(self, line: str) -> None:
         self.lines.append(line)
 
+    def amount(self, text: str) -> None:
+        pass
+
     def check(self) -> None:
         pass
 
@@ -60,7 +66,7 @@ class Quiet:
 
 
 class Source(Protocol):
-    """Where code comes from: a folder, an archive, an image …"""
+    """Where code comes from: a folder, an archive, an image or the like."""
 
     @property
     def image(self) -> ImageReference | None:

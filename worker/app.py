@@ -6,7 +6,7 @@ from typing import Any
 from celery import Celery
 
 from imagemill.errors import ImagemillError
-from worker import health
+from worker import health, transport
 from worker.celeryconfig import configuration
 from worker.logging import install
 from worker.reaper import Reap, ServeSteps
@@ -17,6 +17,7 @@ def create(settings: Settings) -> Celery:
     """An application with these settings; connects to nothing yet."""
     app = Celery("imagemill")
     app.conf.update(configuration(settings))
+    transport.install()
     app.steps["worker"].update((ServeSteps, Reap))
     if settings.metrics_port is not None:
         health.install(app, settings, settings.metrics_port)

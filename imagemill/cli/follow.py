@@ -102,6 +102,7 @@ def follow(client: Client, build: str, view: View, *, embedded: bool = False) ->
     told; an `embedded` service has one, which may be starting.
     """
     report = None
+    client.on_outage = view.note
     idle = _idle(client, view.note)
     if not embedded:
         idle.start()

@@ -16,7 +16,8 @@ class Section(BaseModel):
     @classmethod
     def _normalised(cls, data: object) -> object:
         """Keys with underscores; a key without a value (`null`, or empty text) is as good as
-        absent."""
+        absent.
+        """
         if not isinstance(data, Mapping):
             return data
         given = {key: value for key, value in data.items() if value not in (None, "")}

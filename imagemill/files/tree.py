@@ -51,7 +51,7 @@ def room(path: Path) -> Iterator[None]:
 
 
 def shown(path: bytes) -> str:
-    """A path for people to read: bytes that are not UTF-8 are written as `\\xNN`."""
+    r"""Return a path for people to read: bytes that are not UTF-8 are written as `\xNN`."""
     return path.decode(errors="backslashreplace")
 
 

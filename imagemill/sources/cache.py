@@ -6,6 +6,7 @@ once.
     <folder>/<sha256>.<hex>/    one that is being made
     <folder>/removed.<hex>/     one that is being removed
     <folder>/*/entry, tree/     of each: its size and top folder, as JSON; what was fetched
+    <folder>/*/used             the number of its last use: uses are counted in the file `lock`
 
 The file `entry` is locked by those who make an entry, go on to use it (shared) or remove it
 (exclusive). All locks are taken by whoever has `lock`, so that none is ever waited for. The kernel
@@ -49,7 +50,7 @@ TICK = 0.1
 _MOMENT = 0.005
 """Seconds after which `lock` is tried again."""
 
-_LOCK, _ENTRY, _TREE = "lock", "entry", "tree"
+_LOCK, _ENTRY, _TREE, _USED = "lock", "entry", "tree", "used"
 _NAME = re.compile(r"[0-9a-f]{64}")
 _UNFINISHED = re.compile(r"([0-9a-f]{64}|removed)\.[0-9a-f]{32}")
 _MENDED_BY_REMOVING = {errno.ENOSPC, errno.EDQUOT}
@@ -124,15 +125,27 @@ class SourceCache:
         with self._alone(progress):
             path = self.folder / name
             if path.is_dir():
-                os.utime(path / _ENTRY)
+                self._note_use(path)
             elif any(_is_locked(making) for making in self.folder.glob(f"{name}.*")):
                 return None
             else:
                 path = self.folder / f"{name}.{uuid.uuid4().hex}"
                 path.mkdir(mode=0o700)
+                self._note_use(path)
             lock = _Lock.take(path / _ENTRY, fcntl.LOCK_SH)
             assert lock is not None, "what somebody removes has another name"
             return path, lock
+
+    def _note_use(self, entry: Path) -> None:
+        """Count a use; whoever calls has `lock`.
+
+        Times of files would not do: they are as coarse as the kernel's clock, and some file systems
+        set them when they write.
+        """
+        count = 1 + _number(self.folder / _LOCK)
+        with (self.folder / _LOCK).open("r+") as counter:  # in place: it only ever gets longer
+            counter.write(str(count))
+        (entry / _USED).write_text(str(count))
 
     def _make(self, making: Path, lock: "_Lock", bring: Bring, progress: Progress) -> None:
         """Make an entry; it keeps its lock when it gets its name."""
@@ -190,7 +203,7 @@ class SourceCache:
             if _UNFINISHED.fullmatch(name) or (name in records and name not in fitting):
                 take(name)
         excess = sum(fitting.values()) - most
-        for name in sorted(fitting, key=lambda name: _used(self.folder / name)):
+        for name in sorted(fitting, key=lambda name: _number(self.folder / name / _USED)):
             if excess > 0 and take(name):
                 excess -= fitting[name]
         return aside
@@ -303,9 +316,10 @@ def _is_full(error: OSError | OperatorError) -> bool:
     return isinstance(cause, OSError) and cause.errno in _MENDED_BY_REMOVING
 
 
-def _used(entry: Path) -> int:
-    """When an entry was used last, in nanoseconds since 1970."""
-    return (entry / _ENTRY).stat().st_mtime_ns
+def _number(path: Path) -> int:
+    """Return the number in a file; 0 if it has none, or never came to the disk."""
+    text = path.read_text() if path.exists() else ""
+    return int(text) if text.isdecimal() else 0
 
 
 @contextmanager
@@ -323,4 +337,5 @@ def _remove_emptied(paths: list[Path]) -> None:
     for path in paths:
         with _left_over(path):
             (path / _ENTRY).unlink()
+            (path / _USED).unlink(missing_ok=True)
             path.rmdir()

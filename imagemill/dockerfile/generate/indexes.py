@@ -1,5 +1,6 @@
 """Where packages come from other than PyPI: what a build needs for it, and how it gets at
-credentials without the image getting at them."""
+credentials without the image getting at them.
+"""
 
 import re
 from dataclasses import dataclass

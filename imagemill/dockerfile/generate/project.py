@@ -111,8 +111,8 @@ class Project:
         return frozenset(self.files)
 
     def text(self, path: str) -> str:
-        """The content of a file, without a byte-order mark and with `\\n` alone at the ends of
-        lines.
+        """Return the content of a file, without a byte-order mark and with a line feed alone at the
+        ends of lines.
         """
         return decoded(self._read(path), path).replace("\r\n", "\n").replace("\r", "\n")
 

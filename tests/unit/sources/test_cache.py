@@ -1,5 +1,5 @@
 """The cache of fetched sources, as one process sees it; see also
-`tests/integration/test_source_cache.py`.
+`tests/integration/test_source_cache_processes.py`.
 """
 
 import errno
@@ -155,6 +155,18 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
     for key in "abc":
         use(cache, key, brings(100))
     use(cache, "a")
+    use(cache, "d", brings(100))
+
+    assert kept(cache, *"abcd") == ["a", "c", "d"]
+
+
+def test_the_order_of_use_is_none_of_the_file_systems_clock(tmp_path: Path) -> None:
+    cache = SourceCache(tmp_path / "sources", 400 * KIB)
+    for key in "abc":
+        use(cache, key, brings(100))
+    use(cache, "a")
+    for path in cache.folder.rglob("*"):
+        os.utime(path, (1, 1))
     use(cache, "d", brings(100))
 
     assert kept(cache, *"abcd") == ["a", "c", "d"]

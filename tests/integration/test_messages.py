@@ -1,0 +1,155 @@
+"""Whatever lies in its queues, a worker goes on."""
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from imagemill.messages import BuildRequest
+from imagemill.state.dead_letters import DeadLetters
+from service import Service, service, until
+
+NOTHING_TO_BUILD = {"source": f"docker-image://localhost:1/x@sha256:{64 * '0'}"}
+
+
+@pytest.fixture
+def running(tmp_path: Path, redis_url: str, key_prefix: str) -> Iterator[Service]:
+    config = tmp_path / "noop.yaml"
+    config.write_text("builder: {type: noop}\n")
+    with service(
+        redis_url, redis_url, key_prefix, tmp_path, IMAGEMILL_CONFIG=str(config)
+    ) as workers:
+        workers.start()
+        yield workers
+
+
+def dead(running: Service) -> DeadLetters:
+    return DeadLetters(running.journal.redis, running.prefix)
+
+
+def lives(running: Service) -> bool:
+    """Whether a build that comes last is done."""
+    build = running.client.submit(BuildRequest(**NOTHING_TO_BUILD))
+    return running.client.wait(build, timeout=60).status == "succeeded"
+
+
+def nested(depth: int) -> Any:
+    value: Any = "x"
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+def test_who_asks_for_what_cannot_be_read_is_told(running: Service) -> None:
+    request = {**NOTHING_TO_BUILD, "labels": nested(500)}
+    result = running.client.app.send_task(
+        "imagemill.build_image", kwargs={"request": request}, queue="imagemill"
+    )
+    with pytest.raises(Exception, match="nested"):
+        result.get(timeout=30)
+
+    assert lives(running)
+    (letter,) = dead(running).all()
+    assert (letter.queue, letter.message["headers"]["id"]) == ("imagemill", result.id)
+
+
+def test_what_is_no_message_is_put_aside(running: Service) -> None:
+    redis: Redis = running.journal.redis
+    texts = [
+        "",
+        "nonsense",
+        "[]",
+        "null",
+        "{}",
+        "[" * 100_000,
+        json.dumps({"headers": nested(900)}),
+    ]
+    for text in texts:
+        redis.lpush(f"{running.prefix}imagemill", text)
+
+    assert lives(running)
+    until(lambda: len(dead(running).all()) == len(texts), "the dead letters", lambda: running.log)
+    until(lambda: redis.hlen(f"{running.prefix}unacked") == 0, "an end of all messages")
+
+
+def test_messages_at_random_end_no_worker(running: Service) -> None:
+    """Real messages in which something has become something else."""
+    redis: Redis = running.journal.redis
+    chance = random.Random(14)
+    for number in range(300):
+        redis.lpush(f"{running.prefix}imagemill", json.dumps(changed(chance, number)))
+
+    assert lives(running)
+    assert "Unrecoverable" not in running.log
+
+
+def changed(chance: random.Random, number: int) -> dict[str, Any]:
+    import base64
+
+    steps = ["build_image", "load_config", "build", "report", "sweep", "plan_upload", "nothing"]
+    kwargs: dict[str, Any] = {"request": dict(NOTHING_TO_BUILD)}
+    headers: dict[str, Any] = {
+        "id": f"changed-{number}",
+        "task": f"imagemill.{chance.choice(steps)}",
+        "lang": "py",
+        "eta": None,
+        "expires": None,
+        "retries": 0,
+        "timelimit": [None, None],
+        "root_id": None,
+        "parent_id": None,
+        "group": None,
+        "argsrepr": "()",
+        "kwargsrepr": "{}",
+        "origin": "x",
+        "ignore_result": None,
+        "shadow": None,
+        "stamps": {},
+        "stamped_headers": None,
+    }
+    embedded: dict[str, Any] = {
+        "callbacks": None,
+        "errbacks": None,
+        "chain": None,
+        "chord": None,
+    }
+    properties: dict[str, Any] = {
+        "delivery_info": {"exchange": "", "routing_key": "imagemill"},
+        "body_encoding": "base64",
+        "delivery_tag": "x",
+        "priority": 0,
+        "correlation_id": "x",
+        "reply_to": "x",
+        "delivery_mode": 2,
+    }
+    for part in (headers, embedded, properties, kwargs):
+        if chance.random() < 0.5:
+            part[chance.choice(list(part))] = something(chance)
+    body = json.dumps([[], kwargs, embedded]).encode()
+    return {
+        "body": base64.b64encode(body).decode(),
+        "headers": headers,
+        "properties": properties,
+        "content-type": "application/json",
+        "content-encoding": chance.choice(["utf-8", "utf-8", "utf-8", "x", None, 5]),
+    }
+
+
+def something(chance: random.Random) -> Any:
+    values: list[Any] = [
+        None,
+        True,
+        -1,
+        10**30,
+        1e308,
+        "",
+        "x",
+        "9999-12-31T23:59:59+00:00",
+        [],
+        {},
+    ]
+    return chance.choice([*values, [[]], {"a": []}, nested(40), [None], "\u0000", "imagemill"])
