@@ -385,7 +385,7 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
 
     Without the flag for UTF-8, `zipfile` takes a name for one of DOS (code page 437): where its bytes
     are UTF-8, they are that, as Info-ZIP and macOS leave the flag out. Old programs of Windows wrote
-    `\\` between folders.
+    backslashes between folders.
     """
     name = info.filename
     if not info.flag_bits & _UTF8_FLAG:
