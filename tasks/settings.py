@@ -40,6 +40,11 @@ class Setup(NodeSettings):
     context_cache_bytes: ByteSize = Field(
         ByteSize(20 << 30), ge=0, description="bytes of contexts that are kept on the node"
     )
+    base_digest_seconds: float = Field(
+        2,
+        ge=0,
+        description="how long the digest of a base image is trusted; 0: asked each time",
+    )
     source_cache_bytes: ByteSize = Field(
         ByteSize(10 << 30),
         ge=0,

@@ -102,14 +102,15 @@ class Read:
         from imagemill.cli.sources import hashed
 
         self._builder = builder
-        self._hashed = hashed(_found(source), builder, **options)
+        self._hashed = hashed(_found(source), builder, offline=True, **options)
         self.source_hash = self._hashed.source_hash
         self.manifest = self._hashed.manifest
 
     def record(self) -> "InputRecord":
         from imagemill.why import record as inputs
 
-        return inputs.record(self._hashed.request, self._builder, self._hashed.manifest)
+        found = self._hashed
+        return inputs.record(found.request, self._builder, found.manifest, found.bases)
 
 
 def _found(source: str) -> str:
