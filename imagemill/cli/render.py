@@ -3,7 +3,8 @@
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,8 @@ from rich.text import Text
 
 from imagemill.cli.terminal import console, error, warn
 from imagemill.errors import UserError
-from imagemill.messages import BuildReport, BuildStatus, State
-from imagemill.text import printable
+from imagemill.messages import BuildReport, BuildStatus, BuildSummary, State
+from imagemill.text import one_line, printable
 
 if TYPE_CHECKING:
     from imagemill.builders.graft.planning import Plan
@@ -108,6 +109,18 @@ def status(known: BuildStatus, *, as_json: bool) -> None:
         print(f"  {STEPS[step.state]:<16}{took:>9}{'' if step.ended else ' …'}")
     if known.report is not None:
         report(known.report, as_json=False, kept=True)
+
+
+def builds(found: Sequence[BuildSummary], *, as_json: bool) -> None:
+    """Builds, a line each: when they began, how they are, and what they came to."""
+    if as_json:
+        json_([each.dump() for each in found])
+        return
+    for each in found:
+        began = datetime.fromtimestamp(each.begun).strftime("%d %b %H:%M:%S")
+        took = seconds(each.seconds if each.seconds is not None else time.time() - each.begun)
+        what = each.error or each.image or each.destination or each.source
+        print(f"{each.id}  {began}  {each.state.lower():<10}{took:>9}  {one_line(what)}")
 
 
 def cancelled(known: BuildStatus, *, had_ended: bool, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import servers
+from command_line import CommandLine
 from images import Pusher
 from service import Service, service, until
 from webhook_receiver import Receiver
@@ -109,3 +110,31 @@ def test_an_event_is_sent_until_it_is_taken(
     first, second = ((headers["Webhook-Id"], body) for headers, body in receiver.received)
     assert first == second
     assert first[0] == build
+
+
+def test_builds_are_listed_newest_first(running: Service, registry: str, tmp_path: Path) -> None:
+    Pusher(registry, "watched").image("v1")
+    client = running.client
+    good = client.submit(f"docker-image://{registry}/watched:v1")
+    client.wait(good, timeout=60)
+    bad = client.submit("/no/such/folder", f"{registry}/other")
+    client.wait(bad, timeout=60)
+
+    newest, older = client.builds()
+    assert (newest.id, newest.state, newest.destination) == (bad, "FAILED", f"{registry}/other")
+    assert (older.id, older.state) == (good, "SUCCEEDED")
+    assert older.image
+    assert older.image.startswith(f"{registry}/watched@sha256:")
+    assert newest.error
+    assert [each.id for each in client.builds(states=["SUCCEEDED"])] == [good]
+    assert [each.id for each in client.builds(destination="other")] == [bad]
+    assert [each.id for each in client.builds(most=1)] == [bad]
+    assert client.builds(since=0) == []
+
+    command = CommandLine(tmp_path, running.environment)
+    shown = command.run("list", "--state", "failed")
+    assert shown.stdout.startswith(bad)
+    assert len(shown.stdout.splitlines()) == 1
+    wrong = command.run("list", "--state", "broken")
+    assert wrong.returncode == 2
+    assert "the states are queued" in wrong.stderr
