@@ -18,7 +18,7 @@ import math
 import os
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from itertools import chain, islice, repeat
@@ -229,7 +229,7 @@ class Client:
         """
 
         def ask() -> list[BuildSummary]:
-            found = self._journal.newest(time.time() - since)
+            found = self._newest(time.time() - since)
             wanted = (
                 each
                 for each in found
@@ -284,7 +284,7 @@ class Client:
                 self._patiently(lambda: self._known(build), end)
 
     def plan_upload(self, request: BuildRequest, timeout: float | None = None) -> UploadPlan:
-        """Where a source is to go that the workers cannot read; see `imagemill.uploads`.
+        """Where a source is to go that the workers cannot read; see `imagemill.context.uploads`.
 
         Like a build, the question waits until a worker takes it; `ServiceUnreachable` if none has
         for `timeout` seconds. The error of a worker that cannot say it is raised here.
@@ -404,6 +404,9 @@ class Client:
         )
 
         return InputRecords(self._journal.redis, self._key_prefix)
+
+    def _newest(self, since: float) -> Iterable[BuildSummary]:
+        return self._journal.newest(since)
 
     def _known(self, build: str) -> tuple[StepTime, ...]:
         steps = self._journal.steps(build)

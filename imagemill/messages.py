@@ -509,12 +509,12 @@ class BuildSummary(Message):
     source: str
     destination: str | None = None
     image: str | None = None
-    seconds: float | None = Field(None, description="how long it took, once it has ended")
+    seconds: float | None = Field(default=None, description="how long it took, once it has ended")
     error: str | None = None
 
 
 class UploadPlan(Message):
-    """What a service says to whoever is about to upload a source; see `imagemill.uploads`."""
+    """What a service says to whoever is about to upload a source; see `imagemill.context.uploads`."""
 
     builder: Annotated[Builder, Field(discriminator="type")]
     """The config's, without what may hold secrets."""

@@ -1,6 +1,6 @@
 """The four ports of the domain, and what their adapters may use of the step that runs them.
 
-Each port has one package (`sources`, `stores`, `registries`, `builders`) whose `__init__` holds the
+Each port has one package (`sources`, `objects`, `registries`, `builders`) whose `__init__` holds the
 table of adapters; an adapter is one module. Adapters translate the errors they know into
 `imagemill.errors` at their edge and let anything else through as it is.
 """
