@@ -18,10 +18,10 @@ import math
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
-from itertools import chain, repeat
+from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import celery
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         BuildReport,
         BuildRequest,
         BuildStatus,
+        BuildSummary,
         Failure,
         StepTime,
         UploadPlan,
@@ -212,6 +213,33 @@ class Client:
 
         return self._patiently(ask)
 
+    def builds(
+        self,
+        *,
+        states: Collection[str] = (),
+        destination: str = "",
+        since: float = BUILD_KEEP_SECONDS,
+        most: int | None = None,
+    ) -> list[BuildSummary]:
+        """Return the builds that workers have taken in the last `since` seconds, newest first, at
+        most `most`.
+
+        `states` are names of states as in `status`, in capitals; `destination` is part of the
+        repository. Builds are known for a day.
+        """
+
+        def ask() -> list[BuildSummary]:
+            found = self._newest(time.time() - since)
+            wanted = (
+                each
+                for each in found
+                if (not states or each.state in states)
+                and destination in (each.image or each.destination or "")
+            )
+            return list(islice(wanted, most))
+
+        return self._patiently(ask)
+
     def logs(self, build: str, *, follow: bool = False) -> Iterator[str]:
         """The lines of the build's log so far; with `follow` also those to come, until the build
         ends.
@@ -256,7 +284,7 @@ class Client:
                 self._patiently(lambda: self._known(build), end)
 
     def plan_upload(self, request: BuildRequest, timeout: float | None = None) -> UploadPlan:
-        """Where a source is to go that the workers cannot read; see `imagemill.uploads`.
+        """Where a source is to go that the workers cannot read; see `imagemill.context.uploads`.
 
         Like a build, the question waits until a worker takes it; `ServiceUnreachable` if none has
         for `timeout` seconds. The error of a worker that cannot say it is raised here.
@@ -376,6 +404,9 @@ class Client:
         )
 
         return InputRecords(self._journal.redis, self._key_prefix)
+
+    def _newest(self, since: float) -> Iterable[BuildSummary]:
+        return self._journal.newest(since)
 
     def _known(self, build: str) -> tuple[StepTime, ...]:
         steps = self._journal.steps(build)

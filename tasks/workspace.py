@@ -3,7 +3,7 @@
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, lru_cache
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from imagemill import config as launch
+from imagemill.base_digests import digests
 from imagemill.builders import builder_for, detect
 from imagemill.builders.graft import grafting
 from imagemill.builders.labels import labels
@@ -37,7 +38,7 @@ from imagemill.sources.cache import SourceCache
 from imagemill.state.grafts import Grafts
 from imagemill.state.input_records import InputRecords
 from imagemill.state.lock import ImageLock
-from imagemill.state.source_hashes import KnownHashes
+from imagemill.state.source_hashes import BaseDigests, KnownHashes
 from imagemill.why import record as recording
 from imagemill.why.record import InputRecord
 from tasks.settings import Setup, journal
@@ -131,8 +132,29 @@ class Workspace:
         return chosen(self.build.request, self.config.builder)
 
     def hash_of(self, manifest: Manifest) -> str:
-        """Return the hash over the manifest and all other inputs of the image."""
+        """Return the hash over the manifest and all other inputs of the image: of base images, what
+        they were when the build was hashed.
+        """
+        return hashing.with_bases(self.own_hash_of(manifest), self.build.bases)
+
+    def own_hash_of(self, manifest: Manifest) -> str:
+        """Return the same without the base images."""
         return hashing.source_hash(self.build.request, self.config.builder, manifest)
+
+    def base_digests(self, images: Iterable[str], progress: Progress) -> dict[str, str]:
+        """Return what the base images are at this time; nothing if their names alone count."""
+        if self.config.builder.base_digests is False:
+            return {}
+        seconds = 0 if self.build.request.pull else self.setup.base_digest_seconds
+        known = BaseDigests(journal().redis, self.setup.key_prefix, seconds) if seconds else None
+        return dict(digests(images, self._registry_of, known, progress))
+
+    def _registry_of(self, image: ImageReference) -> Registry:
+        return registry_for(
+            image,
+            docker_config=DockerConfig(self.setup.docker_config),
+            insecure=self.setup.insecure_registries,
+        )
 
     def hash_key(self, pinned: str) -> str:
         """Return what the hash of a source that cannot change is known by."""
@@ -140,7 +162,7 @@ class Workspace:
 
     def input_record(self, manifest: Manifest) -> InputRecord:
         """Return what `imagemill why` is to know of the image."""
-        return recording.record(self.build.request, self.config.builder, manifest)
+        return recording.record(self.build.request, self.config.builder, manifest, self.build.bases)
 
     @property
     def input_records(self) -> InputRecords:
@@ -160,11 +182,7 @@ class Workspace:
     @property
     def registry(self) -> Registry:
         """The registry that the image lies in."""
-        return registry_for(
-            self.image,
-            docker_config=DockerConfig(self.setup.docker_config),
-            insecure=self.setup.insecure_registries,
-        )
+        return self._registry_of(self.image)
 
     @property
     def contexts(self) -> Contexts:
@@ -250,8 +268,8 @@ class Workspace:
             source_hash=self.source_hash,
             build_id=self.build.id,
             tenant=self.build.tenant or "",
+            pull=request.pull or bool(self.build.bases),
             no_cache=request.no_cache,
-            pull=request.pull,
         )
 
     @property
