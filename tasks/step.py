@@ -18,7 +18,7 @@ from imagemill.state.journal import LOST
 from imagemill.time_limits import time_limit
 from tasks import log_context
 from tasks.pipeline import LAST, Next
-from tasks.run import Run, waiting_for_redis
+from tasks.run import GivenBack, Run, waiting_for_redis
 from tasks.settings import leases, records
 from tasks.workspace import Workspace
 
@@ -107,6 +107,9 @@ def _run(function: StepFunction, run: Run) -> Outcome:
         run.begin()
         with time_limit(run.remaining()):
             return function(run, Workspace(run.setup, run.claim.build))
+    except GivenBack:
+        run.give_back()
+        raise
     except TransientError as error:
         run.retry(error)
     except LOST as error:
