@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         StepTime,
         UploadPlan,
     )
+    from imagemill.state.dead_letters import DeadLetter, DeadLetters
     from imagemill.state.input_records import InputRecords
     from imagemill.state.journal import Event, Journal
     from imagemill.why.record import InputRecord
@@ -330,6 +331,43 @@ class Client:
         return {
             worker: sorted(queue["name"] for queue in queues) for worker, queues in answers.items()
         }
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """The messages that workers have put aside, since nobody can work with them."""
+        return self._patiently(self._dead.all)
+
+    def dead_letter(self, letter: str) -> DeadLetter:
+        """One of them; `UserError` if there is none with this id (any more)."""
+        found = self._patiently(lambda: self._dead.find(letter))
+        if found is None:
+            raise UserError(f"There is no dead letter {letter}", "`imagemill dead list` lists them")
+        return found
+
+    def retry_dead_letter(self, letter: str) -> None:
+        """Put a message back into its queue; `UserError` if it never was one."""
+        found = self.dead_letter(letter)
+        if not found.message.get("headers"):
+            raise UserError(f"{letter} is no message: {found.reason}", "drop it")
+        with _reachable(), self.app.producer_pool.acquire(block=True) as producer:
+            producer.publish(
+                found.message["body"],
+                exchange="",
+                routing_key=found.queue,
+                headers=found.message["headers"],
+                content_type=found.message["content_type"],
+                content_encoding="utf-8",
+            )
+        self._dead.drop(letter)
+
+    def drop_dead_letter(self, letter: str) -> None:
+        """Forget a message."""
+        self._patiently(lambda: self._dead.drop(self.dead_letter(letter).id))
+
+    @cached_property
+    def _dead(self) -> DeadLetters:
+        from imagemill.state.dead_letters import DeadLetters
+
+        return DeadLetters(self._journal.redis, self._key_prefix)
 
     def _send(self, build: str, request: BuildRequest) -> None:
         from imagemill.messages import State

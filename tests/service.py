@@ -147,6 +147,7 @@ class Service:
             if worker.poll() is None:
                 os.killpg(worker.pid, signal.SIGKILL)
             worker.wait()
+        self.journal.redis.close()
         self.client.close()
 
 
