@@ -26,7 +26,7 @@ from benchmarks.service import ROOT, subfolder, worker
 from imagemill.client import Client
 from imagemill.reference import ImageReference
 
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/contract")]
+sys.path[:0] = [str(ROOT / "tests")]
 
 from images import Pusher  # noqa: E402
 from kubernetes_server import KubernetesServer  # noqa: E402

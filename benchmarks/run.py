@@ -101,6 +101,14 @@ TARGETS: Mapping[str, Target] = {
     "hash_unchanged_vs_git": Target(
         "hashing 37,000 files that have not changed ÷ git status", at_most=1.5
     ),
+    "graft_vs_cli": Target(
+        "a change of code, 2,000 files of 24 MB, ÷ docker build and docker push, warm",
+        at_most=0.25,
+    ),
+    "graft_big_vs_small": Target("the same on a base of 3 GB ÷ on one of 1 MB", at_most=1.1),
+    "graft_ms": Target("median ms of the first, from submit to report"),
+    "graft_requests": Target("requests to the registry of the first", at_most=20),
+    "graft_base_bytes": Target("bytes of the base image's layers that it moves", at_most=0),
     "docker_vs_cli": Target(
         "cold build and push of 100 MB ÷ docker build and docker push", at_most=1.10
     ),

@@ -73,9 +73,15 @@ def broker_pause(site: Site, spot: Spot) -> None:
 
 
 def registry_away(site: Site, spot: Spot) -> None:
-    """Stop the registry; start it again a while later."""
+    """Stop the registry, so that the proxy before it answers 502; start it again a while later."""
     site.registry.kill()
-    site.later(AWAY, site.registry.start)
+    site.proxy.fail_next(502, times=1_000_000)
+
+    def mend() -> None:
+        site.registry.start()
+        site.proxy.clear()
+
+    site.later(AWAY, mend)
 
 
 def registry_500(site: Site, spot: Spot) -> None:

@@ -4,9 +4,9 @@ The product's code is as it is: Celery's signals say where a task is. Whoever wa
 still writes STEP/POINT into `armed` in the folder CHAOS_POINTS; the first process that comes there
 takes the file away, writes its id into `reached`, and waits until `go` is there.
 
-The points: `before` the step's function; `mid`, when its first state is noted; `after`, when what
-comes next is about to be sent; `published`, when it was sent, and the step's own message is not
-acknowledged yet.
+The points: `before` the task; `mid`, when the step has been claimed and is about to work; `after`,
+when what it learned is written and the next message about to be sent; `published`, when it was sent,
+and the step's own message is not acknowledged yet.
 """
 
 import json
@@ -27,8 +27,8 @@ from celery.signals import (
 POLL = 0.02
 """Seconds between two looks for `go`."""
 
-_LAST = {"imagemill.report"}
-"""Steps after which nothing is sent: they are `published` when Celery has stored their result."""
+_LAST = "imagemill.report"
+"""After this step nothing is sent: it is `published` when Celery has stored its result."""
 
 
 def _stand(task: str | None, point: str) -> None:
@@ -83,5 +83,5 @@ def _published(**_: Any) -> None:
 
 @task_postrun.connect(weak=False)
 def _ended(task: Any, **_: Any) -> None:
-    if task.name in _LAST:
+    if task.name == _LAST:
         _stand(task.name, "published")

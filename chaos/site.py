@@ -27,7 +27,7 @@ from chaos.history import Answered, Broken, Building, Died, Event, Left, Reporte
 from imagemill.client import Client
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/contract")]
+sys.path[:0] = [str(ROOT / "tests")]
 
 from builds import MANIFEST  # noqa: E402
 from http_faults import FaultyProxy  # noqa: E402

@@ -65,6 +65,7 @@ class AsyncClient:
     close = _awaited(Client.close)
     submit = _awaited(Client.submit)
     status = _awaited(Client.status)
+    builds = _awaited(Client.builds)
     cancel = _awaited(Client.cancel)
     source_hash = _awaited(Client.source_hash)
     inputs = _awaited(Client.inputs)

@@ -18,10 +18,10 @@ import math
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
-from itertools import chain, repeat
+from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import celery
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         BuildReport,
         BuildRequest,
         BuildStatus,
+        BuildSummary,
         Failure,
         StepTime,
         UploadPlan,
@@ -73,6 +74,9 @@ class Client:
     `key_prefix` is the workers' IMAGEMILL_KEY_PREFIX. What is not given comes from IMAGEMILL_BROKER,
     IMAGEMILL_BACKEND and IMAGEMILL_KEY_PREFIX; a URL that cannot be one is a `UserError`.
 
+    Where the workers tell tenants apart, `tenant` is the name of who asks, and `key` signs what is
+    asked for; by default those of IMAGEMILL_TENANT and IMAGEMILL_TENANT_KEY.
+
     `wait`, `events`, `logs`, `status`, `cancel` and `workers` wait for `patience` seconds for a
     service that was there and is away, and tell `on_outage` so (by default the log).
     """
@@ -83,6 +87,8 @@ class Client:
         backend: str | None = None,
         *,
         key_prefix: str | None = None,
+        tenant: str | None = None,
+        key: str | None = None,
         patience: float = 60,
     ) -> None:
         self._patience, self._reached = patience, False
@@ -99,6 +105,8 @@ class Client:
         )
         self.app.conf.update(_client_configuration(broker, key_prefix))
         self._key_prefix = key_prefix
+        self._tenant = tenant or environment.variable("IMAGEMILL_TENANT")
+        self._key = key or environment.variable("IMAGEMILL_TENANT_KEY") or ""
         self._journal = open_journal(self.app, backend, key_prefix, patience=2)
 
     def __enter__(self) -> Self:
@@ -206,6 +214,33 @@ class Client:
 
         return self._patiently(ask)
 
+    def builds(
+        self,
+        *,
+        states: Collection[str] = (),
+        destination: str = "",
+        since: float = BUILD_KEEP_SECONDS,
+        most: int | None = None,
+    ) -> list[BuildSummary]:
+        """Return the builds that workers have taken in the last `since` seconds, newest first, at
+        most `most`.
+
+        `states` are names of states as in `status`, in capitals; `destination` is part of the
+        repository. Builds are known for a day.
+        """
+
+        def ask() -> list[BuildSummary]:
+            found = self._newest(time.time() - since)
+            wanted = (
+                each
+                for each in found
+                if (not states or each.state in states)
+                and destination in (each.image or each.destination or "")
+            )
+            return list(islice(wanted, most))
+
+        return self._patiently(ask)
+
     def logs(self, build: str, *, follow: bool = False) -> Iterator[str]:
         """The lines of the build's log so far; with `follow` also those to come, until the build
         ends.
@@ -250,7 +285,7 @@ class Client:
                 self._patiently(lambda: self._known(build), end)
 
     def plan_upload(self, request: BuildRequest, timeout: float | None = None) -> UploadPlan:
-        """Where a source is to go that the workers cannot read; see `imagemill.uploads`.
+        """Where a source is to go that the workers cannot read; see `imagemill.context.uploads`.
 
         Like a build, the question waits until a worker takes it; `ServiceUnreachable` if none has
         for `timeout` seconds. The error of a worker that cannot say it is raised here.
@@ -261,9 +296,11 @@ class Client:
 
         with _reachable():
             self._journal.redis.ping()  # Celery tries for long, and then tells what it has tried
+            question = uuid.uuid4().hex
             asked: AsyncResult[Any] = self.app.send_task(
                 PLAN_UPLOAD,
-                kwargs={"request": request.dump()},
+                kwargs=self._signed(question, request),
+                task_id=question,
                 queue=LIGHT,
                 argsrepr="()",
                 kwargsrepr="{}",
@@ -376,7 +413,7 @@ class Client:
             self._journal.enter(build, State.QUEUED, time.time())
             self.app.send_task(
                 BUILD_IMAGE,
-                kwargs={"request": request.dump()},
+                kwargs=self._signed(build, request),
                 task_id=build,
                 queue=LIGHT,
                 # Build arguments are for the worker, not for whoever looks at the broker's events.
@@ -390,6 +427,14 @@ class Client:
                 },
             )
 
+    def _signed(self, task: str, request: BuildRequest) -> dict[str, Any]:
+        """The arguments of a task about a request, signed where there is a tenant."""
+        if not self._tenant:
+            return {"request": request.dump()}
+        from imagemill.tenants import signed
+
+        return signed(request.dump(), task, self._tenant, self._key)
+
     @cached_property
     def _inputs(self) -> InputRecords:
         from imagemill.state.input_records import (
@@ -397,6 +442,9 @@ class Client:
         )
 
         return InputRecords(self._journal.redis, self._key_prefix)
+
+    def _newest(self, since: float) -> Iterable[BuildSummary]:
+        return self._journal.newest(since)
 
     def _known(self, build: str) -> tuple[StepTime, ...]:
         steps = self._journal.steps(build)

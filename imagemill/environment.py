@@ -16,6 +16,12 @@ def everything() -> dict[str, str]:
     return dict(os.environ)
 
 
+def cache_folder() -> Path:
+    """Return the user's cache folder: https://specifications.freedesktop.org/basedir-spec/latest/."""
+    home = Path(variable("XDG_CACHE_HOME") or "")
+    return (home if home.is_absolute() else Path.home() / ".cache") / "imagemill"
+
+
 def git_config() -> dict[str, str]:
     """Return the variable that names git's config: as it is set, else the user's own config, as git
     at a terminal has it.

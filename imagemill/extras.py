@@ -29,6 +29,7 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "requests": "gcp",
         "azure": "azure",
         "jwt": "azure",
+        "cloudevents": "monitoring",
         "flower": "monitoring",
         "prometheus_client": "monitoring",
     }

@@ -44,6 +44,9 @@ class Masked:
     def warn(self, line: str) -> None:
         self.progress.warn(self.hide(line))
 
+    def amount(self, text: str) -> None:
+        self.progress.amount(self.hide(text))
+
     def check(self) -> None:
         self.progress.check()
 

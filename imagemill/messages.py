@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -43,6 +43,19 @@ class State(StrEnum):
     BUILDING = "BUILDING"
     PUSHING = "PUSHING"
     REPORTING = "REPORTING"
+
+
+Ended = Literal["SUCCEEDED", "FAILED", "CANCELLED"]
+"""Where a build is that has a report."""
+
+
+def state_named(name: str) -> str:
+    """Return the state of a build by its name in any case; `UserError` if there is none."""
+    states = (*State, *get_args(Ended))
+    if name.upper() not in states:
+        known = ", ".join(state.lower() for state in states)
+        raise UserError(f"{shown(name)} is no state of a build", f"the states are {known}")
+    return name.upper()
 
 
 PLATFORMS = (
@@ -399,12 +412,16 @@ class Build(Message):
     id: BuildId
     request: BuildRequest
     started: float
+    tenant: str | None = Field(None, description="who has signed the request, if anybody has")
     deadline: float | None = None
     config: LaunchConfig | None = None
     source: str | None = Field(
         default=None, description="the source, named so that it cannot become another one"
     )
     source_hash: str | None = None
+    bases: dict[str, str] = Field(
+        default={}, description="base image → its digest when it was hashed"
+    )
     image: str | None = Field(default=None, description="repository:tag that is being made")
     existing_digest: str | None = None
     context: str | None = Field(
@@ -467,7 +484,7 @@ class BuildStatus(Message):
     """Where a build is now."""
 
     id: str
-    state: State | Literal["SUCCEEDED", "FAILED", "CANCELLED"]
+    state: State | Ended
     steps: tuple[StepTime, ...] = ()
     cancelling: bool = False
     report: BuildReport | None = None
@@ -475,7 +492,7 @@ class BuildStatus(Message):
     @classmethod
     def ended(cls, report: BuildReport) -> Self:
         """Return the status of a build with this report."""
-        names: dict[str, Literal["SUCCEEDED", "FAILED", "CANCELLED"]] = {
+        names: dict[str, Ended] = {
             "succeeded": "SUCCEEDED",
             "failed": "FAILED",
             "cancelled": "CANCELLED",
@@ -483,8 +500,21 @@ class BuildStatus(Message):
         return cls(id=report.id, state=names[report.status], steps=report.steps, report=report)
 
 
+class BuildSummary(Message):
+    """A build in a list of builds."""
+
+    id: str
+    begun: float = Field(description="when a worker took its request, in seconds since 1970")
+    state: State | Ended
+    source: str
+    destination: str | None = None
+    image: str | None = None
+    seconds: float | None = Field(default=None, description="how long it took, once it has ended")
+    error: str | None = None
+
+
 class UploadPlan(Message):
-    """What a service says to whoever is about to upload a source; see `imagemill.uploads`."""
+    """What a service says to whoever is about to upload a source; see `imagemill.context.uploads`."""
 
     builder: Annotated[Builder, Field(discriminator="type")]
     """The config's, without what may hold secrets."""

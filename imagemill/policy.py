@@ -1,5 +1,6 @@
 """Says no where the policy of a launch config does: in words that name the rule."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -26,6 +27,11 @@ class Permit:
         only tenants are served, and this is none of them.
         """
         return cls(tuple(pair for each in policies if each for pair in _rules(each, tenant)))
+
+    @property
+    def limits_images(self) -> bool:
+        """Whether there are rules about what Dockerfiles build from."""
+        return any(rules.base_images is not None for _, rules in self.rules)
 
     def check_request(self, request: BuildRequest) -> None:
         """Raise `PermissionDenied` if the request asks for what is not allowed, as far as the
@@ -56,13 +62,21 @@ class Permit:
         """Raise `PermissionDenied` if a build by the Dockerfile could fetch an image that is not
         allowed.
         """
-        if any(rules.base_images is not None for _, rules in self.rules):
+        if self.limits_images:
             for image in sorted(images(text, build_args)):
                 try:
                     names = _spellings(ImageReference.parse(image))
                 except UserError:  # a variable, say: only a rule for anything allows it
                     names = [image]
                 self._check("base_images", *names)
+
+    @property
+    def of_sources(self) -> str:
+        """A word for the rules about sources: the same where they are the same, empty where there
+        are none.
+        """
+        lists = [rules.sources for _, rules in self.rules if rules.sources is not None]
+        return hashlib.sha256(repr(lists).encode()).hexdigest()[:16] if lists else ""
 
     def least(self, limit: str) -> int | None:
         """Return the least of the numbers that the rules give for a limit; None if none does."""

@@ -1,6 +1,6 @@
 """The four ports of the domain, and what their adapters may use of the step that runs them.
 
-Each port has one package (`sources`, `stores`, `registries`, `builders`) whose `__init__` holds the
+Each port has one package (`sources`, `objects`, `registries`, `builders`) whose `__init__` holds the
 table of adapters; an adapter is one module. Adapters translate the errors they know into
 `imagemill.errors` at their edge and let anything else through as it is.
 """
@@ -25,6 +25,9 @@ class Progress(Protocol):
     def warn(self, line: str) -> None:
         """Add one line to the build's log, and to the warnings in its report."""
 
+    def amount(self, text: str) -> None:
+        """Say how far a step has come that takes long: of what is said, the last counts."""
+
     def check(self) -> None:
         """Raise if the build has been cancelled or its time is up; cheap, call it at least once a
         second.
@@ -48,6 +51,9 @@ class Quiet:
 
     def warn(self, line: str) -> None:
         self.lines.append(line)
+
+    def amount(self, text: str) -> None:
+        pass
 
     def check(self) -> None:
         pass

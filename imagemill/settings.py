@@ -31,12 +31,12 @@ _OTHERS = frozenset({"IMAGEMILL_RUN_DIR", "IMAGEMILL_SOURCES"})
 _TESTS = "IMAGEMILL_TEST_"
 
 
-def _hosts(value: object) -> object:
-    """Read hosts separated by commas, with blanks or without."""
+def listed(value: object) -> object:
+    """Return what a text has between its commas and blanks; anything else as it is."""
     return value.replace(",", " ").split() if isinstance(value, str) else value
 
 
-Hosts = Annotated[frozenset[str], BeforeValidator(_hosts)]
+Hosts = Annotated[frozenset[str], BeforeValidator(listed)]
 
 
 class NodeSettings(BaseModel):
@@ -64,6 +64,11 @@ class NodeSettings(BaseModel):
     )
     build_secrets_dir: Path | None = Field(
         None, description="folder with a file per build secret, named by its id; default: none"
+    )
+    tenant_keys_dir: Path | None = Field(
+        None,
+        description="folder with a file per tenant, named as the tenant is, that holds the key which"
+        " signs its requests ([security.md](security.md))",
     )
     insecure_registries: Hosts = Field(
         frozenset(),

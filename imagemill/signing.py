@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from imagemill.errors import OperatorError
-from imagemill.sources.host_credentials import own_file
+from imagemill.files.own import own_file
 
 SHORTEST = 32
 """Characters of the shortest key. A key is text that nobody can guess, such as

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from imagemill.errors import PermissionDenied, UserError
+from imagemill.files.own import own_file
 from imagemill.grammar import TENANT
 from imagemill.names import BUILD_KEEP_SECONDS
 from imagemill.signing import Keys
-from imagemill.sources.host_credentials import own_file
 
 PURPOSE = "imagemill-request-v1"
 

@@ -23,6 +23,7 @@ from imagemill.messages import (
     BuildReport,
     BuildRequest,
     BuildStatus,
+    BuildSummary,
     Failure,
     State,
     StepTime,
@@ -124,6 +125,22 @@ class StubClient(Client):
 
     def _known(self, build: str) -> tuple[StepTime, ...]:
         return self.status(build).steps
+
+    def _newest(self, since: float) -> list[BuildSummary]:
+        return [self._summary(build) for build in reversed(self.requests)]
+
+    def _summary(self, build: str) -> BuildSummary:
+        request, status = self.requests[build], self.status(build)
+        report = status.report or BuildReport(id=build, status="succeeded")
+        return BuildSummary(
+            id=build,
+            begun=self._events[build][0].at,
+            state=status.state,
+            source=request.source,
+            destination=request.destination,
+            image=report.image,
+            error=report.error.message if report.error else None,
+        )
 
     def _shown(self, build: str) -> dict[str, Any]:
         return {}

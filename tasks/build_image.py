@@ -10,11 +10,12 @@ from celery import Task, shared_task
 from celery.app.task import Context
 from celery.exceptions import Ignore
 
-from imagemill.errors import ImagemillError, UserError
+from imagemill.errors import ImagemillError, PermissionDenied, UserError
 from imagemill.grammar import BUILD_ID
-from imagemill.messages import Build, BuildReport, BuildRequest, Failure
+from imagemill.messages import Build, BuildReport, Failure
 from imagemill.names import BUILD_IMAGE, STEPS
 from tasks import log_context, pipeline
+from tasks.requests import parsed_request
 from tasks.run import waiting_for_redis
 from tasks.settings import journal, records
 from tasks.signals import build_began
@@ -43,8 +44,15 @@ class _Entry(Task[Any, Any]):
     store_errors_even_if_ignored=True,
     Request="tasks.events:EntryRequest",
 )
-def build_image(self: _Entry, request: dict[str, Any]) -> None:
-    """Build an image. `request` is a `BuildRequest` as JSON (docs/schema/build-request.json).
+def build_image(
+    self: _Entry,
+    request: dict[str, Any] | str,
+    tenant: str | None = None,
+    issued: str | None = None,
+    signature: str | None = None,
+) -> None:
+    """Build an image. `request` is a `BuildRequest` as JSON (docs/schema/build-request.json); the
+    other arguments are those of a request that a tenant has signed (`imagemill.tenants`).
 
     The result is a `BuildReport` as JSON (docs/schema/build-report.json); a build that fails raises
     its error.
@@ -52,15 +60,15 @@ def build_image(self: _Entry, request: dict[str, Any]) -> None:
     build_id = BUILD_ID.checked(str(self.request.id))
     log_context.bind(build=build_id, step="build_image")
     try:
-        parsed = BuildRequest.parse(request)
-    except UserError as error:
+        parsed = parsed_request(build_id, request, tenant, issued, signature)
+    except (UserError, PermissionDenied) as error:
         log.info("The build is refused: %s", error)
         with waiting_for_redis():
             journal().end(
                 build_id, BuildReport(id=build_id, status="failed", error=Failure.of(error))
             )
         raise
-    build = Build(id=build_id, request=parsed, started=time.time())
+    build = Build(id=build_id, request=parsed, started=time.time(), tenant=tenant)
     with waiting_for_redis():
         due = records().begin(build, pipeline.FIRST, STEPS, _canvas(self.request))
     if due is None:

@@ -10,6 +10,7 @@ from imagemill import context
 from imagemill.builders.graft import Refusal, grafting
 from imagemill.builders.graft.grafting import Graft, Place
 from imagemill.builders.graft.source import SourceFiles
+from imagemill.context.hashing import Inputs
 from imagemill.errors import ImagemillError, OperatorError
 from imagemill.messages import Build, State
 from imagemill.ports import Quiet
@@ -55,7 +56,8 @@ def _made(
     run: Run, work: Workspace, place: Place, manifest: context.Manifest, files: SourceFiles
 ) -> Build:
     build, inputs, builder = work.build, work.open_inputs, work.builder_type
-    asked = grafting.question(manifest, inputs, build.request.secrets, builder, place)
+    given = Inputs.of(build.request, work.config.builder)
+    asked = grafting.question(manifest, inputs, given, builder, place)
     build = build.knowing(graft_key=asked.key)
     try:
         earlier = place.known.find_image(asked.key)

@@ -1,6 +1,9 @@
 """Second step: the hash of everything that the image is made of, which becomes its tag."""
 
+from collections.abc import Iterable
+
 from imagemill import context
+from imagemill.context import hashing
 from imagemill.messages import Build, State
 from tasks.input_records import note_inputs, use_inputs
 from tasks.run import Run
@@ -18,36 +21,47 @@ def hash_source(run: Run, work: Workspace) -> Build:
         return work.build.knowing(image=str(source.image))
     destination = work.destination
     work = work.knowing(source=source.pinned(run))
-    source_hash, warnings = _source_hash(run, work)
+    work, warnings = _hashed(run, work)
     return work.build.knowing(
-        source_hash=source_hash,
-        image=str(destination.with_tag(source_hash)),
-        warnings=(*work.build.warnings, *warnings),
+        image=str(destination.with_tag(work.source_hash)),
+        warnings=(*work.build.warnings, *run.warnings, *warnings),
     )
 
 
-def _source_hash(run: Run, work: Workspace) -> tuple[str, tuple[str, ...]]:
-    """Return the hash, from memory if the source cannot have changed since it was hashed, on
-    whichever worker; and, where it was read, what its author should know.
+def _hashed(run: Run, work: Workspace) -> tuple[Workspace, tuple[str, ...]]:
+    """Return what knows the hash, from memory if the source cannot have changed since it was
+    hashed, on whichever worker; and, where it was read, what its author should know.
     """
     pinned = work.build.source
-    if pinned is None:
-        return _hashed(run, work)
-    known, key = work.known_hashes, work.hash_key(pinned)
-    if source_hash := known.find(key):
-        run.log(f"{pinned} was hashed before")
-        use_inputs(work, source_hash)
-        return source_hash, ()
-    source_hash, warnings = _hashed(run, work)
-    known.keep(key, source_hash)
-    return source_hash, warnings
+    if not pinned or work.permit.limits_images:
+        # What a Dockerfile builds from can be checked only where it is read.
+        return _read(run, work)
+    if found := work.known_hashes.find(work.hash_key(pinned)):
+        own_hash, *images = found.split()
+        known = _with_bases(run, work, own_hash, images)
+        if use_inputs(known, known.source_hash):
+            run.log(f"{pinned} was hashed before")
+            return known, ()
+    return _read(run, work)
 
 
-def _hashed(run: Run, work: Workspace) -> tuple[str, tuple[str, ...]]:
+def _read(run: Run, work: Workspace) -> tuple[Workspace, tuple[str, ...]]:
     with work.fetched(run) as folder:
         manifest = context.manifest(folder, work.dockerfile, run, work.memory(folder))
+    dockerfile = manifest.dockerfile.content.decode(errors="replace")
+    work.permit.check_dockerfile(dockerfile, work.build.request.build_args)
     for note in context.notes(manifest):
         run.log(note)
-    source_hash = work.hash_of(manifest)
-    note_inputs(work, manifest, source_hash)
-    return source_hash, context.costs(manifest)
+    own_hash = work.own_hash_of(manifest)
+    images = hashing.base_images(work.build.request, manifest)
+    if pinned := work.build.source:
+        work.known_hashes.keep(work.hash_key(pinned), " ".join((own_hash, *images)))
+    work = _with_bases(run, work, own_hash, images)
+    note_inputs(work, manifest, work.source_hash)
+    return work, context.costs(manifest)
+
+
+def _with_bases(run: Run, work: Workspace, own_hash: str, images: Iterable[str]) -> Workspace:
+    """Return what knows the base images as they are at this time, and the hash over all."""
+    bases = work.base_digests(images, run)
+    return work.knowing(bases=bases, source_hash=hashing.with_bases(own_hash, bases))

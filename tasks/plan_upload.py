@@ -6,22 +6,33 @@ from celery import Task, shared_task
 
 from imagemill.config.model import KanikoBuilder
 from imagemill.errors import ImagemillError
-from imagemill.messages import BuildRequest, UploadPlan
+from imagemill.messages import UploadPlan
 from imagemill.names import PLAN_UPLOAD
+from imagemill.policy import Permit
+from tasks.requests import parsed_request
 from tasks.settings import setup
-from tasks.workspace import launch_config
+from tasks.workspace import launch_config, policies_for
 
 
 @shared_task(
+    bind=True,
     name=PLAN_UPLOAD,
     base=Task,
     throws=(ImagemillError,),
     acks_late=False,  # nobody waits for long
     Request="tasks.events:DiscreetRequest",
 )
-def plan_upload(request: dict[str, Any]) -> dict[str, Any]:
-    """What the config of the request says."""
-    config = launch_config(setup(), BuildRequest.parse(request)).config
+def plan_upload(
+    self: Task[Any, Any],
+    request: dict[str, Any] | str,
+    tenant: str | None = None,
+    issued: str | None = None,
+    signature: str | None = None,
+) -> dict[str, Any]:
+    """What the config of the request says, if whoever asks may have it built."""
+    asked = parsed_request(str(self.request.id), request, tenant, issued, signature)
+    Permit.of(policies_for(setup(), asked), tenant).check_request(asked)
+    config = launch_config(setup(), asked).config
     builder = config.builder
     if isinstance(builder, KanikoBuilder):  # people put secrets into its environment variables
         builder = builder.model_copy(update={"kaniko_config": {}})

@@ -7,6 +7,7 @@ import time
 
 from imagemill.errors import BuildCancelled
 from imagemill.messages import Build, BuildReport, State, StepTime
+from tasks import notify
 from tasks.cleanup import clean_up, discard
 from tasks.run import Run
 from tasks.settings import journal
@@ -33,6 +34,7 @@ def report(run: Run, work: Workspace) -> BuildReport:
     stands = journal().end(run.build_id, report)
     if stands == report:
         build_ended.send(sender=None, build=work.build, report=report)
+    notify.tell(stands)
     failure = work.build.failure
     if failure is not None and failure.state in (State.BUILDING, State.PUSHING):
         discard(work)

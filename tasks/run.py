@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 _LOG_FLUSH_SECONDS = 0.1
+_AMOUNT_SECONDS = 0.9
 _CANCEL_CHECK_SECONDS = 0.5
 _UNSENT_LINES = 5000
 
@@ -74,7 +75,7 @@ class Run:
         self._deadline = min(time.time() + timeout, self._build_deadline)
         self._lock: ImageLock | None = None
         self._unsent: deque[str] = deque(maxlen=_UNSENT_LINES)
-        self._flushed = self._checked = 0.0
+        self._flushed = self._checked = self._told = 0.0
         self._begun = time.monotonic()
 
     @classmethod
@@ -138,6 +139,14 @@ class Run:
         """Log the line; the step is to add `warnings` to what it learns."""
         self.warnings.append(line)
         self.log(f"Warning: {line}")
+
+    def amount(self, text: str) -> None:
+        """Show how far the step has come, once a second at most; what is lost is said again."""
+        if time.monotonic() - self._told < _AMOUNT_SECONDS:
+            return
+        self._told = time.monotonic()
+        with suppress(*LOST):
+            self._journal.tell(self.build_id, text)
 
     def check(self) -> None:
         if self.claim.lost:

@@ -5,14 +5,14 @@ by `worker.app`.
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import cast
+from typing import Annotated, cast
 
 from celery import current_app
-from pydantic import ByteSize, Field
+from pydantic import BeforeValidator, ByteSize, Field
 
 from imagemill.client import open_journal
 from imagemill.names import BUILD_TIMEOUT
-from imagemill.settings import NodeSettings
+from imagemill.settings import Hosts, NodeSettings, listed
 from imagemill.state.dead_letters import DeadLetters
 from imagemill.state.journal import Journal
 from imagemill.state.records import Leases, Records
@@ -39,6 +39,11 @@ class Setup(NodeSettings):
     )
     context_cache_bytes: ByteSize = Field(
         ByteSize(20 << 30), ge=0, description="bytes of contexts that are kept on the node"
+    )
+    base_digest_seconds: float = Field(
+        2,
+        ge=0,
+        description="how long the digest of a base image is trusted; 0: asked each time",
     )
     source_cache_bytes: ByteSize = Field(
         ByteSize(10 << 30),
@@ -85,6 +90,21 @@ class Setup(NodeSettings):
         2,
         gt=0,
         description="seconds between two looks of a build at whether another one of its image is done",
+    )
+
+    webhooks: Annotated[tuple[str, ...], BeforeValidator(listed)] = Field(
+        (),
+        repr=False,
+        description="addresses, separated by `,`, that are told by a CloudEvent when a build has ended",
+    )
+    webhook_secret_file: Path | None = Field(
+        None, description="file with the secret (`whsec_…`) that these events are signed with"
+    )
+    webhook_networks: Annotated[tuple[str, ...], BeforeValidator(listed)] = Field(
+        (), description="networks in which webhooks may be though they are not public"
+    )
+    insecure_webhooks: Hosts = Field(
+        frozenset(), description="hosts of webhooks that may be told by plain HTTP"
     )
 
     @property

@@ -3,7 +3,7 @@
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, lru_cache
@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from imagemill import config as launch
+from imagemill.base_digests import digests
 from imagemill.builders import builder_for, detect
 from imagemill.builders.graft import grafting
 from imagemill.builders.labels import labels
 from imagemill.config import LaunchConfig, Loaded
+from imagemill.config.policy import Policy
 from imagemill.context import Given, Manifest, hashing
 from imagemill.context.handover import Contexts, KeptContexts, Origin, Packed, PackedContexts
 from imagemill.context.index import Memory
@@ -25,6 +27,7 @@ from imagemill.errors import OperatorError, UserError
 from imagemill.files import folders
 from imagemill.messages import Build, BuildRequest
 from imagemill.objects import store_for
+from imagemill.policy import Permit
 from imagemill.ports import Builder, BuildInputs, Progress, Quiet, Registry, Source, StoredContext
 from imagemill.reference import ImageReference
 from imagemill.registries import blobs_for, registry_for
@@ -35,7 +38,7 @@ from imagemill.sources.cache import SourceCache
 from imagemill.state.grafts import Grafts
 from imagemill.state.input_records import InputRecords
 from imagemill.state.lock import ImageLock
-from imagemill.state.source_hashes import KnownHashes
+from imagemill.state.source_hashes import BaseDigests, KnownHashes
 from imagemill.why import record as recording
 from imagemill.why.record import InputRecord
 from tasks.settings import Setup, journal
@@ -84,12 +87,24 @@ class Workspace:
             )
         return ImageReference.parse_destination(text)
 
+    @cached_property
+    def permit(self) -> Permit:
+        """What whoever asked for the build may have."""
+        policies = policies_for(self.setup, self.build.request)
+        return Permit.of(policies, self.build.tenant)
+
     @property
     def source(self) -> Source:
         """Where the code comes from: once it is known, the very commit or archive that the source
         was.
         """
-        options = replace(self.setup.sources, scratch=self.scratch_folder)
+        permit, most = self.permit, self.setup.sources.max_bytes
+        options = replace(
+            self.setup.sources,
+            scratch=self.scratch_folder,
+            check_place=permit.check_source,
+            max_bytes=min(permit.least("max_source_bytes") or most, most),
+        )
         return open_source(self.build.source or self.build.request.source, options)
 
     @contextmanager
@@ -104,7 +119,10 @@ class Workspace:
             return
         cache = SourceCache(self.setup.state_dir / "sources", self.setup.source_cache_bytes)
         with cache.tree(
-            self.build.source, lambda folder: wanted.fetch(folder, progress), progress
+            # What else belongs to a source, such as submodules, is not allowed to everybody.
+            " ".join(filter(None, (self.build.source, self.permit.of_sources))),
+            lambda folder: wanted.fetch(folder, progress),
+            progress,
         ) as tree:
             yield tree
 
@@ -114,8 +132,29 @@ class Workspace:
         return chosen(self.build.request, self.config.builder)
 
     def hash_of(self, manifest: Manifest) -> str:
-        """Return the hash over the manifest and all other inputs of the image."""
+        """Return the hash over the manifest and all other inputs of the image: of base images, what
+        they were when the build was hashed.
+        """
+        return hashing.with_bases(self.own_hash_of(manifest), self.build.bases)
+
+    def own_hash_of(self, manifest: Manifest) -> str:
+        """Return the same without the base images."""
         return hashing.source_hash(self.build.request, self.config.builder, manifest)
+
+    def base_digests(self, images: Iterable[str], progress: Progress) -> dict[str, str]:
+        """Return what the base images are at this time; nothing if their names alone count."""
+        if self.config.builder.base_digests is False:
+            return {}
+        seconds = 0 if self.build.request.pull else self.setup.base_digest_seconds
+        known = BaseDigests(journal().redis, self.setup.key_prefix, seconds) if seconds else None
+        return dict(digests(images, self._registry_of, known, progress))
+
+    def _registry_of(self, image: ImageReference) -> Registry:
+        return registry_for(
+            image,
+            docker_config=DockerConfig(self.setup.docker_config),
+            insecure=self.setup.insecure_registries,
+        )
 
     def hash_key(self, pinned: str) -> str:
         """Return what the hash of a source that cannot change is known by."""
@@ -123,7 +162,7 @@ class Workspace:
 
     def input_record(self, manifest: Manifest) -> InputRecord:
         """Return what `imagemill why` is to know of the image."""
-        return recording.record(self.build.request, self.config.builder, manifest)
+        return recording.record(self.build.request, self.config.builder, manifest, self.build.bases)
 
     @property
     def input_records(self) -> InputRecords:
@@ -143,11 +182,7 @@ class Workspace:
     @property
     def registry(self) -> Registry:
         """The registry that the image lies in."""
-        return registry_for(
-            self.image,
-            docker_config=DockerConfig(self.setup.docker_config),
-            insecure=self.setup.insecure_registries,
-        )
+        return self._registry_of(self.image)
 
     @property
     def contexts(self) -> Contexts:
@@ -232,8 +267,9 @@ class Workspace:
             ),
             source_hash=self.source_hash,
             build_id=self.build.id,
+            tenant=self.build.tenant or "",
+            pull=request.pull or bool(self.build.bases),
             no_cache=request.no_cache,
-            pull=request.pull,
         )
 
     @property
@@ -298,19 +334,32 @@ def graft_place(setup: Setup) -> grafting.Place:
     return grafting.Place(blobs, known, scratch_folder(setup))
 
 
+def policies_for(setup: Setup, request: BuildRequest) -> Iterator[Policy | None]:
+    """Yield the policies that hold for a request: of the workers' own config and, where it names
+    another one, of that besides.
+    """
+    for name in {None, request.config}:
+        path = _config_path(setup, name)
+        yield _loaded(path, path.stat().st_mtime_ns).config.policy if path else None
+
+
 def launch_config(setup: Setup, request: BuildRequest) -> Loaded:
     """The config that holds for the request, with the type of its builder decided."""
-    path = launch.find(
-        explicit=None,
-        name=request.config,
-        folder=setup.config_dir,
-        environment_file=setup.config,
-        home=setup.home,
-    )
+    path = _config_path(setup, request.config)
     loaded = _loaded(path, path.stat().st_mtime_ns) if path else Loaded(LaunchConfig())
     if loaded.config.builder.type != "auto":
         return loaded
     return replace(loaded, config=loaded.config.with_builder(_detected(setup)))
+
+
+def _config_path(setup: Setup, name: str | None) -> Path | None:
+    return launch.find(
+        explicit=None,
+        name=name,
+        folder=setup.config_dir,
+        environment_file=setup.config,
+        home=setup.home,
+    )
 
 
 @lru_cache(maxsize=64)

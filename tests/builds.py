@@ -121,6 +121,7 @@ class Watched:
     stop_at: str | None = None
     lines: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    amounts: list[str] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
     on: dict[str, Callable[[], object]] = field(default_factory=dict)
     """What to do, in the middle of things, when a line is logged or a state is entered."""
@@ -132,6 +133,9 @@ class Watched:
     def warn(self, line: str) -> None:
         self.warnings.append(line)
         self.log(line)
+
+    def amount(self, text: str) -> None:
+        self.amounts.append(text)
 
     def check(self) -> None:
         if self.stop_at is not None and self.stop_at in self.lines:

@@ -18,8 +18,14 @@ from certificates import write_with_key
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
-pytest_plugins = ["aws_fixtures", "azure_fixtures", "gcp_fixtures", "git_fixtures"]
-"""The servers and stores of the clouds, and git servers."""
+pytest_plugins = [
+    "aws_fixtures",
+    "azure_fixtures",
+    "gcp_fixtures",
+    "git_fixtures",
+    "webhook_receiver",
+]
+"""The servers and stores of the clouds, git servers, and who is told of builds."""
 
 
 def pytest_configure() -> None:

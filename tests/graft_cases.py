@@ -37,7 +37,7 @@ def case(seed: int) -> Case:
     parent = None
     begin = f"{SHELL}{base}"
     if of.random() < 0.3:
-        onbuild = "ONBUILD COPY . /onbuild\n" if of.random() < 0.3 else ""
+        onbuild = "ONBUILD COPY . /onbuild\n" if of.random() < 0.1 else ""
         parent, begin = f"{SHELL}{base}WORKDIR /srv\n{onbuild}", "FROM BASE\n"
     elif of.random() < 0.25:
         begin += f"FROM scratch AS other\nCOPY {of.choice(_NAMES)} /other\nFROM shell\n"

@@ -20,6 +20,7 @@ from imagemill.builders.graft.grafting import Graft, Place, Question
 from imagemill.builders.graft.source import SourceFiles
 from imagemill.config.model import AutoBuilder
 from imagemill.context import Manifest
+from imagemill.context.hashing import Inputs
 from imagemill.messages import BuildRequest
 from imagemill.ports import BuildInputs, Quiet
 from imagemill.reference import ImageReference
@@ -132,8 +133,9 @@ class Trials:
     def _ask(self, folder: Path, image: str) -> tuple[Manifest, Question | str]:
         manifest = context.manifest(folder, None, Quiet())
         inputs = self._inputs(image)
+        given = Inputs.of(BuildRequest(source="x"), AutoBuilder())
         try:
-            return manifest, grafting.question(manifest, inputs, (), "docker", self._place())
+            return manifest, grafting.question(manifest, inputs, given, "docker", self._place())
         except Refusal as refusal:
             return manifest, refusal.reason
 

@@ -1,7 +1,8 @@
 """Every Celery setting, with the reason for it."""
 
-import os
 from typing import Any
+
+from celery.utils.sysinfo import cpu_budget  # type: ignore[attr-defined]  # not in celery-types yet
 
 from imagemill.names import BUILD_KEEP_SECONDS, LIGHT, SWEEP
 from worker.settings import Settings
@@ -115,8 +116,8 @@ def _processes(settings: Settings) -> dict[str, Any]:
         "task_time_limit": settings.build_timeout + 60,
         # Of the light pool, whose steps wait for Redis, registries and clouds about as long as they
         # compute; the others, started with --concurrency, take as many builds as their engine or
-        # cluster bears.
-        "worker_concurrency": 2 * (os.cpu_count() or 1),
+        # cluster bears. By the CPUs that this process may use: a pod of two on a node of 96 has two.
+        "worker_concurrency": 2 * cpu_budget().count,
         # For Flower.
         "worker_send_task_events": True,
         "worker_hijack_root_logger": False,

@@ -1,8 +1,7 @@
 """What a worker counts and measures, for Prometheus: told by signals of the chain, served by
 `worker.health`.
 
-A pool of processes counts in files that they share, in a folder of the worker's; so
-`prometheus_client` is imported only when that folder is known.
+A pool of processes counts in files that they share, in a folder of the worker's.
 """
 
 import os
@@ -14,6 +13,7 @@ from typing import Any
 
 from celery.signals import before_task_publish, task_prerun, worker_process_shutdown
 
+from imagemill.extras import explained
 from imagemill.messages import Build, BuildReport
 from tasks.signals import (
     build_began,
@@ -39,7 +39,12 @@ class Metrics:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700, parents=True)
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-        from prometheus_client import Counter, Histogram
+        with explained():
+            from prometheus_client import Counter, Histogram, values
+
+        # Chosen by the variable when it was imported: by Flower, a plugin of Celery's command,
+        # before we are asked.
+        values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
 
         self._began = Counter("imagemill_builds_begun", "Builds whose request was taken.")
         self._ended = Counter(

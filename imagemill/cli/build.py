@@ -19,7 +19,7 @@ from imagemill.cli.options import (
     launch_config_options,
 )
 from imagemill.cli.services import service_for
-from imagemill.environment import git_config, variable
+from imagemill.environment import cache_folder, git_config, variable
 
 OUTPUT = click.Path(path_type=Path, dir_okay=False)
 
@@ -94,7 +94,6 @@ class BuildCommand(Command):
 @click.option(
     "--state-dir", envvar="IMAGEMILL_STATE_DIR", type=click.Path(path_type=Path), hidden=True
 )
-@click.option("--cache-home", envvar="XDG_CACHE_HOME", type=click.Path(path_type=Path), hidden=True)
 @launch_config_options
 @connection_options()
 @click.pass_obj
@@ -116,7 +115,6 @@ def build(
     verbose: bool,
     upload: bool,
     state_dir: Path | None,
-    cache_home: Path | None,
     **fields: Any,
 ) -> int:
     """Build an image from SRC: a folder, an archive (.tar, .tar.gz, .zip),
@@ -139,7 +137,7 @@ def build(
         )
     service = service_for(
         connection,
-        state_dir or _cache(cache_home),
+        state_dir or cache_folder(),
         _environment(config, fields["timeout"]),
         {} if connection.broker else _files(secrets),
     )
@@ -215,8 +213,3 @@ def _environment(config: str | None, timeout: float | None) -> dict[str, str]:
 _LIMITS = ("IMAGEMILL_BUILD_TIMEOUT", "IMAGEMILL_HASH_TIMEOUT", "IMAGEMILL_UPLOAD_TIMEOUT")
 _UNLIMITED = str(30 * 24 * 3600)
 """Seconds: who waits for a build of their own ends it themselves, if it takes too long."""
-
-
-def _cache(home: Path | None) -> Path:
-    """The user's cache folder: https://specifications.freedesktop.org/basedir-spec/latest/."""
-    return (home if home and home.is_absolute() else Path.home() / ".cache") / "imagemill"

@@ -17,7 +17,8 @@ from imagemill.cli.kaniko import kaniko
 from imagemill.cli.local import config, hash_
 from imagemill.cli.options import INTERRUPTED, UNREACHABLE, USAGE, connection_options
 from imagemill.cli.permissions import permissions
-from imagemill.cli.service_commands import cancel, logs, status, wait
+from imagemill.cli.plan import plan
+from imagemill.cli.service_commands import cancel, list_, logs, status, wait
 from imagemill.cli.why import why
 from imagemill.cli.worker import worker
 from imagemill.errors import ImagemillError, UserError
@@ -49,12 +50,14 @@ def cli() -> None:
 
 for command in (
     build,
+    list_,
     status,
     wait,
     logs,
     cancel,
     hash_,
     why,
+    plan,
     dockerfile,
     config,
     permissions,

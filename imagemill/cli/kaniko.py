@@ -117,7 +117,7 @@ def _inputs(
     from imagemill.reference import ImageReference
     from imagemill.sources import origin
 
-    request, _, source_hash = hashed(source, section, secrets=secrets, **fields)
+    request, _, source_hash, _ = hashed(source, section, secrets=secrets, **fields)
     place = Path(request.source)
     known = checkout(place) if place.is_dir() else Checkout(*origin(pinned(request.source)))
     return BuildInputs(

@@ -23,6 +23,9 @@ from imagemill.text import printable
 
 _LOG_LINES = 10
 
+_AMOUNT_SECONDS = 5.0
+"""Between two lines that say how far a step has come, where they stay in view."""
+
 _DOING = {
     State.QUEUED: "waiting for a worker",
     State.LOADING: "loading the config",
@@ -87,6 +90,7 @@ class PlainView(NoView):
     def __init__(self, out: Console) -> None:
         self._out = out
         self._state: State | None = None
+        self._told = 0.0
 
     def identify(self, build: str) -> None:
         self._print(f"build {build}")
@@ -95,8 +99,12 @@ class PlainView(NoView):
         if event.line is not None:
             self._print(event.line)
             self.log_shown = True
+        elif event.amount is not None:
+            if event.at - self._told >= _AMOUNT_SECONDS:
+                self._told = event.at
+                self._print(event.amount)
         elif event.state is not None and event.state != self._state:
-            self._state = event.state
+            self._state, self._told = event.state, event.at
             self._print(f"[{event.state}] {_DOING[event.state]}")
 
     def note(self, text: str) -> None:
@@ -122,7 +130,7 @@ class LiveView:
         self._build = ""
         self._steps: list[_Step] = []
         self._lines: deque[str] = deque(maxlen=_LOG_LINES)
-        self._note = ""
+        self._note = self._amount = ""
         self._failed = False
         ascii_only = out.options.ascii_only
         self._done, self._broken = ("+", "x") if ascii_only else ("✓", "✗")
@@ -147,11 +155,13 @@ class LiveView:
     def show(self, event: Event) -> None:
         if event.line is not None:
             self._lines.extend(printable(event.line).splitlines())
+        elif event.amount is not None:
+            self._amount = printable(event.amount)
         elif event.report is not None:
             self._end(event.at, failed=event.report.error is not None)
         elif event.state is not None and (not self._steps or event.state != self._steps[-1].state):
             self._end(event.at)
-            self._note = ""
+            self._note = self._amount = ""
             self._steps.append(_Step(event.state, event.at))
 
     def note(self, text: str) -> None:
@@ -184,7 +194,13 @@ class LiveView:
             mark = Text(self._done, "green")
         took = max(0.0, (step.ended or time.time()) - step.began)
         return Text.assemble(
-            "  ", mark, f" {STEPS[step.state]:<16}", (f"{seconds(took):>9}", "dim")
+            "  ",
+            mark,
+            f" {STEPS[step.state]:<16}",
+            (f"{seconds(took):>9}", "dim"),
+            (f"  {self._amount}" if step.ended is None and self._amount else "", "dim"),
+            no_wrap=True,
+            overflow="ellipsis",
         )
 
 

@@ -3,16 +3,20 @@
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
 from imagemill.cli.terminal import console, error, warn
 from imagemill.errors import UserError
-from imagemill.messages import BuildReport, BuildStatus, State
-from imagemill.text import printable
+from imagemill.messages import BuildReport, BuildStatus, BuildSummary, State
+from imagemill.text import one_line, printable
+
+if TYPE_CHECKING:
+    from imagemill.builders.graft.planning import Plan
 
 STEPS = {
     State.QUEUED: "queue",
@@ -107,6 +111,18 @@ def status(known: BuildStatus, *, as_json: bool) -> None:
         report(known.report, as_json=False, kept=True)
 
 
+def builds(found: Sequence[BuildSummary], *, as_json: bool) -> None:
+    """Builds, a line each: when they began, how they are, and what they came to."""
+    if as_json:
+        json_([each.dump() for each in found])
+        return
+    for each in found:
+        began = datetime.fromtimestamp(each.begun).strftime("%d %b %H:%M:%S")
+        took = seconds(each.seconds if each.seconds is not None else time.time() - each.begun)
+        what = each.error or each.image or each.destination or each.source
+        print(f"{each.id}  {began}  {each.state.lower():<10}{took:>9}  {one_line(what)}")
+
+
 def cancelled(known: BuildStatus, *, had_ended: bool, as_json: bool) -> None:
     """What became of a build that was to be cancelled."""
     if as_json:
@@ -117,6 +133,30 @@ def cancelled(known: BuildStatus, *, had_ended: bool, as_json: bool) -> None:
         print(f"The build is {known.state} and stops as soon as a worker looks at it")
     else:
         print(f"The build has ended: {known.state}")
+
+
+_WAYS = {
+    "nothing": "nothing: the image is there, if it was built",
+    "code": "layers of code are made anew on the earlier image, without a builder",
+    "builder": "the builder builds",
+}
+
+
+def plan(found: "Plan", *, as_json: bool) -> None:
+    """What a build will do: the way, the instructions, and what to change."""
+    if as_json:
+        json_(found.dump())
+        return
+    rows = [("plan", _WAYS[found.way]), ("why", found.why)]
+    if found.sent is not None:
+        rows.append(("packed", f"{found.sent:,} bytes"))
+    if found.move:
+        rows.append(("hint", found.move))
+    _table(rows)
+    for step in found.steps:
+        print(f"  {step.line:>4}  {printable(step.instruction[:80])}")
+        if step.because:
+            print(f"        again: {printable(step.because)}")
 
 
 def launch_config(described: dict[str, Any], *, as_json: bool) -> None:

@@ -1,5 +1,6 @@
-"""The commands for builds that run on a service: `status`, `wait`, `logs`, `cancel`."""
+"""The commands for builds that run on a service: `list`, `status`, `wait`, `logs`, `cancel`."""
 
+import re
 import sys
 from contextlib import suppress
 
@@ -22,6 +23,50 @@ def status(connection: Connection, /, build: str, *, as_json: bool) -> None:
     from imagemill.cli import render
 
     render.status(client.status(build), as_json=as_json)
+
+
+_AGE = re.compile(r"([0-9]+)([smhd]?)")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _age(_: click.Context, __: click.Parameter, text: str) -> int:
+    """Read a time such as `90`, `15m`, `2h` or `1d`, in seconds."""
+    found = _AGE.fullmatch(text)
+    if found is None:
+        raise click.BadParameter(f"{text!r} is no time: write 90s, 15m, 2h or 1d")
+    return int(found[1]) * _SECONDS[found[2]]
+
+
+@click.command("list", cls=Command, short_help="The builds of the last day.")
+@click.option(
+    "--state", "states", multiple=True, metavar="STATE", help="Only builds in it: failed …"
+)
+@click.option("--destination", default="", metavar="TEXT", help="Only builds to such a repository.")
+@click.option(
+    "--since", default="1d", metavar="TIME", callback=_age, help="Only newer ones: 15m, 2h."
+)
+@click.option("-n", "most", type=click.IntRange(min=1), default=20, help="At most so many.")
+@json_option
+@connection_options()
+@click.pass_obj
+def list_(
+    connection: Connection,
+    /,
+    states: tuple[str, ...],
+    *,
+    destination: str,
+    since: int,
+    most: int,
+    as_json: bool,
+) -> None:
+    """Print the builds that workers have taken, newest first."""
+    client = client_of(connection)
+    from imagemill.cli import render
+    from imagemill.messages import state_named
+
+    wanted = [state_named(state) for state in states]
+    found = client.builds(states=wanted, destination=destination, since=since, most=most)
+    render.builds(found, as_json=as_json)
 
 
 @click.command(cls=Command, short_help="Wait for a build and print its report.")

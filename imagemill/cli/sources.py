@@ -4,7 +4,7 @@ command may.
 
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,9 +15,10 @@ from imagemill.cli.docker_habits import dockerfile
 from imagemill.cli.requests import checked, located
 from imagemill.config.model import Builder
 from imagemill.context import Manifest, hashing
+from imagemill.context.index import Memory
 from imagemill.dockerfile.generate import chosen
-from imagemill.environment import everything, git_config
-from imagemill.errors import UserError
+from imagemill.environment import cache_folder, everything, git_config
+from imagemill.errors import TransientError, UserError
 from imagemill.messages import BuildRequest
 from imagemill.ports import Quiet
 from imagemill.sources import open_source
@@ -58,16 +59,64 @@ class Hashed(NamedTuple):
     request: BuildRequest
     manifest: Manifest
     source_hash: str
+    bases: Mapping[str, str]
+    """Base image → the digest that it has at this time."""
 
 
-def hashed(source: str, builder: Builder, *, secrets: Iterable[str] = (), **fields: Any) -> Hashed:
-    """Hash a source with these fields of a request; `secrets` are ids."""
+def hashed(
+    source: str,
+    builder: Builder,
+    *,
+    secrets: Iterable[str] = (),
+    offline: bool = False,
+    **fields: Any,
+) -> Hashed:
+    """Hash a source with these fields of a request; `secrets` are ids.
+
+    `offline` says that base images count by their names where their registries do not answer.
+    """
     place = located(source)
     fields["dockerfile"], fields["dockerfile_text"] = dockerfile(fields["dockerfile"], place)
     request = checked(source=place, secrets=tuple(secrets), **fields)
     with fetched(source, "source hash") as folder:
-        manifest = context.manifest(folder, chosen(request, builder), Quiet())
-    return Hashed(request, manifest, hashing.source_hash(request, builder, manifest))
+        memory = _memory(source, folder)
+        manifest = context.manifest(folder, chosen(request, builder), Quiet(), memory)
+    found = _base_digests(request, builder, manifest, offline=offline)
+    own_hash = hashing.source_hash(request, builder, manifest)
+    return Hashed(request, manifest, hashing.with_bases(own_hash, found), found)
+
+
+def _memory(source: str, folder: Path) -> Memory | None:
+    """What is known of the files of a folder that is read where it is."""
+    in_place = Path(source).is_dir() and folder.samefile(source)
+    return Memory(cache_folder() / "indexes", folder) if in_place else None
+
+
+def _base_digests(
+    request: BuildRequest, builder: Builder, manifest: Manifest, *, offline: bool
+) -> Mapping[str, str]:
+    images = hashing.base_images(request, manifest) if builder.base_digests is not False else ()
+    if not images:
+        return {}
+    from imagemill.base_digests import digests
+    from imagemill.cli import terminal
+    from imagemill.registries import registry_for
+    from imagemill.registries.docker_config import DockerConfig
+    from imagemill.settings import NodeSettings, read
+
+    settings = read(NodeSettings, everything())
+    config, insecure = DockerConfig(settings.docker_config), settings.insecure_registries
+    try:
+        return digests(
+            images,
+            lambda image: registry_for(image, docker_config=config, insecure=insecure),
+            None,
+            _Saying(terminal.say),
+        )
+    except TransientError:
+        if not offline:
+            raise
+        return {}
 
 
 def uploaded(client: "Client", request: BuildRequest, say: Callable[[str], None]) -> BuildRequest:
@@ -105,6 +154,9 @@ class _Saying(Quiet):
 
     def log(self, line: str) -> None:
         self._say(line)
+
+    def warn(self, line: str) -> None:
+        self._say(f"Warning: {line}")
 
 
 def options(scratch: Path) -> SourceOptions:

@@ -63,10 +63,9 @@ def why(
     from imagemill.cli.requests import check_config
     from imagemill.why.differences import Differences, find
 
-    def image(text: str) -> "_Kept | _Read":
-        if _SOURCE_HASH.fullmatch(text) or _BUILD.fullmatch(text):
-            return _Kept(connection, text)
-        return _Read(text, check_config(config, default_config).config.builder, options)
+    def image(text: str) -> "Kept | Read":
+        builder = check_config(config, default_config).config.builder
+        return kept_or_read(connection, text, builder, options)
 
     old, new = image(before), image(after)
     same = old.source_hash == new.source_hash
@@ -76,7 +75,16 @@ def why(
     return 0 if same else FAILED
 
 
-class _Kept:
+def kept_or_read(
+    connection: Connection, text: str, builder: "Builder", options: dict[str, Any]
+) -> "Kept | Read":
+    """The image that a text names: the service keeps what it was made from, or it is read here."""
+    if _SOURCE_HASH.fullmatch(text) or _BUILD.fullmatch(text):
+        return Kept(connection, text)
+    return Read(text, builder, options)
+
+
+class Kept:
     """An image whose record the service keeps; it is asked for only if it is needed."""
 
     def __init__(self, connection: Connection, text: str) -> None:
@@ -87,20 +95,22 @@ class _Kept:
         return self._client.inputs(self.source_hash)
 
 
-class _Read:
+class Read:
     """An image that would be made from a source, which is read here."""
 
     def __init__(self, source: str, builder: "Builder", options: dict[str, Any]) -> None:
         from imagemill.cli.sources import hashed
 
         self._builder = builder
-        self._hashed = hashed(_found(source), builder, **options)
+        self._hashed = hashed(_found(source), builder, offline=True, **options)
         self.source_hash = self._hashed.source_hash
+        self.manifest = self._hashed.manifest
 
     def record(self) -> "InputRecord":
         from imagemill.why import record as inputs
 
-        return inputs.record(self._hashed.request, self._builder, self._hashed.manifest)
+        found = self._hashed
+        return inputs.record(found.request, self._builder, found.manifest, found.bases)
 
 
 def _found(source: str) -> str:

@@ -204,6 +204,10 @@ class _Builder(Section):
         None,
         description="false: the builder builds also where code alone has changed",
     )
+    base_digests: bool | None = Field(
+        default=None,
+        description="false: the names of base images count alone, and not their digests as well",
+    )
     uv_image: str | None = Field(
         None,
         min_length=1,

@@ -32,6 +32,7 @@ from imagemill.files.tree import (
     room,
     shown,
 )
+from imagemill.meter import Meter
 from imagemill.ports import Progress
 
 __all__ = [
@@ -140,6 +141,8 @@ def bundle(root: Path, dockerfile: Choice, out: BinaryIO, progress: Progress) ->
 class _Bundle:
     """The sink of a source that is packed as one: the Dockerfile comes at its own place."""
 
+    done = "packed"
+
     def __init__(self, writer: tarball.Writer) -> None:
         self.folder, self.link, self.file, self.write = (
             writer.folder,
@@ -158,6 +161,9 @@ Accept = Callable[[Manifest], None]
 class _Sink(Protocol):
     """Where entries go while they are read."""
 
+    done: str
+    """What has become of the bytes that went there, in a word."""
+
     def dockerfile(self, content: bytes) -> None: ...
     def folder(self, path: bytes) -> None: ...
     def link(self, path: bytes, target: bytes) -> None: ...
@@ -167,6 +173,8 @@ class _Sink(Protocol):
 
 class _Nowhere:
     """The sink for those who want the manifest alone."""
+
+    done = "hashed"
 
     def dockerfile(self, content: bytes) -> None: ...
     def folder(self, path: bytes) -> None: ...
@@ -226,9 +234,8 @@ def _changes(index: Index, top: int, digests: Digests, progress: Progress) -> in
     paths = index.entries.paths
     if not all(index.is_file(number) and _is_regular(paths[number], top) for number in differing):
         return None
-    found_ones = [
-        (number, *_read_anew(paths[number], top, digests, progress)) for number in differing
-    ]
+    meter = Meter(_Nowhere.done, progress)
+    found_ones = [(number, *_read_anew(paths[number], top, digests, meter)) for number in differing]
     sha256s = digests.sha256s()
     for number, entry, status in found_ones:
         whole = entry if isinstance(entry, Entry) else Entry(*entry, next(sha256s))
@@ -244,7 +251,7 @@ def _is_regular(path: bytes, top: int) -> bool:
 
 
 def _read_anew(
-    path: bytes, top: int, digests: Digests, progress: Progress
+    path: bytes, top: int, digests: Digests, meter: Meter
 ) -> tuple[Entry | _Undigested, os.stat_result]:
     parent, _, name = path.rpartition(b"/")
     try:
@@ -252,7 +259,7 @@ def _read_anew(
     except OSError as error:
         reading_failed(path, error)
     try:
-        return _file(Found(path, name, within, True, False), _Nowhere(), digests, progress)
+        return _file(Found(path, name, within, True, False), _Nowhere(), digests, meter)
     finally:
         os.close(within)
 
@@ -261,10 +268,11 @@ def _walked(top: int, recipe: Recipe, digests: Digests, progress: Progress, know
     """The index of a walk over the source, in which files that are `known` are not read."""
     index = Index(known.rules)
     walk = Walk(recipe.ignore, progress, git=recipe.git, seen=index.add_folder)
+    meter = Meter(_Nowhere.done, progress)
     found_ones: list[tuple[Entry | _Undigested, os.stat_result]] = []
     for found in walk.entries(top):
         if found.is_file:
-            found_ones.append(_file(found, _Nowhere(), digests, progress, known))
+            found_ones.append(_file(found, _Nowhere(), digests, meter, known))
         else:
             found_ones.append(_other(found, _Nowhere()))
     sha256s = digests.sha256s()
@@ -288,10 +296,9 @@ def _read_all(
         recipe = find(real, top, dockerfile)
         sink.dockerfile(recipe.dockerfile)
         entries: list[Entry | _Undigested] = []
+        meter = Meter(sink.done, progress)
         for found in Walk(recipe.ignore, progress, git=recipe.git).entries(top):
-            read_one = (
-                _file(found, sink, digests, progress) if found.is_file else _other(found, sink)
-            )
+            read_one = _file(found, sink, digests, meter) if found.is_file else _other(found, sink)
             entries.append(read_one[0])
         sha256s = digests.sha256s()
     manifest = Manifest(
@@ -327,11 +334,11 @@ def _opened(root: bytes) -> Iterator[int]:
 
 
 def _file(
-    found: Found, sink: _Sink, digests: Digests, progress: Progress, known: Index | None = None
+    found: Found, sink: _Sink, digests: Digests, meter: Meter, known: Index | None = None
 ) -> tuple[Entry | _Undigested, os.stat_result]:
     """Read a file to `sink`; one that is `known` is not read, and nothing of it goes there."""
     path, name, within, _, _ = found
-    progress.check()
+    meter.check()
     try:
         descriptor = open_file(name, within)
     except OSError as error:
@@ -341,20 +348,19 @@ def _file(
         mode, size = status.st_mode, status.st_size
         if not stat.S_ISREG(mode):
             raise changed(path)
-        executable = mode & stat.S_IXUSR != 0
-        kind: Kind = "exec" if executable else "file"
+        kind = _kind(mode)
         if known and (sha256 := known.known(path, looks(status))):
             return Entry(kind, path, size, sha256), status
         # One byte more is asked for than there should be, so that a file that has grown shows.
         content = read(descriptor, size + 1 if size < _CHUNK else _CHUNK)
-        sink.file(path, executable, size, content)
+        meter.add(len(content))
+        sink.file(path, kind == "exec", size, content)
         if len(content) == size < _CHUNK:
             digests.add(content)
         else:
             with digests.large() as update:
                 update(content)
-                for chunk in _rest(path, descriptor, size - len(content)):
-                    progress.check()
+                for chunk in _rest(path, descriptor, size - len(content), meter):
                     update(chunk)
                     sink.write(chunk)
         return (kind, path, size), status
@@ -362,12 +368,18 @@ def _file(
         os.close(descriptor)
 
 
-def _rest(path: bytes, descriptor: int, left: int) -> Iterator[bytes]:
+def _kind(mode: int) -> Kind:
+    return "exec" if mode & stat.S_IXUSR else "file"
+
+
+def _rest(path: bytes, descriptor: int, left: int, meter: Meter) -> Iterator[bytes]:
     """What is left to read of a file, which must be `left` bytes."""
     while left >= 0:
+        meter.check()
         chunk = read(descriptor, min(left + 1, _CHUNK))
         if not chunk:
             break
+        meter.add(len(chunk))
         left -= len(chunk)
         yield chunk
     if left:
@@ -393,9 +405,8 @@ def _other(found: Found, sink: _Sink) -> tuple[Entry, os.stat_result]:
         sink.link(found.path, target)
         return Entry("link", found.path, target=target), status
     if stat.S_ISSOCK(mode):
-        executable = mode & stat.S_IXUSR != 0
-        sink.file(found.path, executable, 0, b"")
-        kind: Kind = "exec" if executable else "file"
+        kind = _kind(mode)
+        sink.file(found.path, kind == "exec", 0, b"")
         return Entry(kind, found.path, 0, hashlib.sha256().hexdigest()), status
     what = "a FIFO" if stat.S_ISFIFO(mode) else "a device"
     raise UserError(

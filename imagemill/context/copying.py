@@ -13,6 +13,8 @@ _TOP = f"{CONTEXT}/".encode()
 class Copier:
     """Copies a context into an empty folder, entry by entry."""
 
+    done = "copied"
+
     def __init__(self, folder: Path) -> None:
         self._tree = Tree(folder, MTIME)
         self._file: tuple[int, bool] | None = None

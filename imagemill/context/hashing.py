@@ -2,7 +2,9 @@
 by the config.
 """
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Self
 
@@ -10,6 +12,7 @@ from imagemill import __version__, context
 from imagemill.config.kaniko_inputs import kaniko_inputs
 from imagemill.config.model import Builder
 from imagemill.context import Manifest
+from imagemill.dockerfile.base_images import bases
 from imagemill.dockerfile.generate import chosen
 from imagemill.messages import BuildRequest
 
@@ -50,6 +53,21 @@ def platform(request: BuildRequest, builder: Builder) -> str | None:
 def source_hash(request: BuildRequest, builder: Builder, manifest: Manifest) -> str:
     """The hash over the manifest and all other inputs of the image."""
     return context.source_hash(manifest, **asdict(Inputs.of(request, builder)))
+
+
+def with_bases(source_hash: str, bases: Mapping[str, str]) -> str:
+    """The source hash, with what the base images are at this time: image → digest."""
+    if not bases:
+        return source_hash
+    text = json.dumps([source_hash, sorted(bases.items())])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def base_images(request: BuildRequest, manifest: Manifest) -> tuple[str, ...]:
+    """The images that the build's stages stand on, and whose content may change under their names."""
+    text = manifest.dockerfile.content.decode(errors="replace")
+    found = bases(text, request.build_args, request.target)
+    return tuple(sorted({image for image in found if image}))
 
 
 def cache_key(request: BuildRequest, builder: Builder, pinned: str) -> str:

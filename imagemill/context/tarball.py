@@ -42,6 +42,8 @@ _MAX_LONG_NAME = 1 << 16
 class Writer:
     """Packs a context into a stream, entry by entry."""
 
+    done = "packed"
+
     def __init__(self, out: BinaryIO, top: str = f"{CONTEXT}/") -> None:
         self._top = top
         self._gzip = igzip_threaded.open(  # type: ignore[no-untyped-call]

@@ -13,6 +13,7 @@ from imagemill.context.manifest import Entry, Manifest
 from imagemill.context.tarball import CONTEXT, DOCKERFILE, MTIME
 from imagemill.context.walk import changed, reading_failed
 from imagemill.files.tree import Tree, open_below, open_folder
+from imagemill.meter import Meter
 from imagemill.ports import Progress
 
 MOST_TIMES = 1_000_000_000
@@ -95,32 +96,34 @@ def update(folder: Path, state: State, root: Path, manifest: Manifest, progress:
             for path, is_folder in removed:
                 progress.check()
                 tree.remove(_TOP + path, is_folder)
+            meter = Meter("copied", progress)
             for entry in written:
-                progress.check()
-                _write(entry, source, tree, times, progress)
+                meter.check()
+                _write(entry, source, tree, times, meter)
     finally:
         os.close(source)
     return replace(new, count=next(times) - MTIME * MOST_TIMES)
 
 
-def _write(entry: Entry, source: int, tree: Tree, times: Iterator[int], progress: Progress) -> None:
+def _write(entry: Entry, source: int, tree: Tree, times: Iterator[int], meter: Meter) -> None:
     path = _TOP + entry.path
     if entry.kind == "dir":
         tree.folder(path)
     elif entry.kind == "link":
         tree.link(path, entry.target, next(times))
     else:
-        content = _content(entry, source, progress)
+        content = _content(entry, source, meter)
         tree.file(path, entry.kind == "exec", content, next(times))
 
 
-def _content(entry: Entry, source: int, progress: Progress) -> Iterator[bytes]:
+def _content(entry: Entry, source: int, meter: Meter) -> Iterator[bytes]:
     """The content of a file of the source, which must be what the manifest says."""
     digest = hashlib.sha256()
     try:
         with open_below(source, entry.path) as file:
             while chunk := file.read(_CHUNK):
-                progress.check()
+                meter.check()
+                meter.add(len(chunk))
                 digest.update(chunk)
                 yield chunk
     except OSError as error:

@@ -17,6 +17,8 @@ _DEFAULT = re.compile(r"""\b([A-Za-z_]\w*)=("[^"]*"|'[^']*'|\S*)""")
 _VARIABLE = re.compile(
     r"\$(?:(?P<bare>\w+)|\{(?P<name>\w+)(?:(?P<operator>:?[-+])(?P<word>(?:[^{}]|\$\{[^{}]*\})*))?\})"
 )
+_ARGUMENT = re.compile(r"([A-Za-z_]\w*)(?:=(\"[^\"]*\"|'[^']*'|\S*))?")
+_OTHER = re.compile(r"from=[\"']?([^\s,\"']+)", re.IGNORECASE)
 _THE_BUILDERS_OWN = frozenset(
     f"{whose}{what}"
     for whose in ("TARGET", "BUILD")
@@ -53,6 +55,63 @@ def stages(dockerfile: str, given: Collection[str] = ()) -> tuple[Stage, ...]:
     if dockerfile.count("<<") * dockerfile.count("\n") > _MOST_COMPARISONS:
         return ()
     return tuple(_stages(dockerfile, _THE_BUILDERS_OWN.union(given)))
+
+
+def bases(
+    dockerfile: str, build_args: Mapping[str, str], target: str | None = None
+) -> tuple[str | None, ...]:
+    """Return the image that each stage stands on, with the build's arguments in their places.
+
+    None for a stage that stands on another one or on nothing, that the target (default: the last
+    stage) does not need, whose image is named by its digest, or by a variable of which no value is
+    known here.
+    """
+    found = _used_stages(dockerfile, build_args)
+    names = {str(number): number for number in range(len(found))}
+    names |= {stage.name.lower(): number for number, stage in enumerate(found) if stage.name}
+    waiting = [names.get((target or str(len(found) - 1)).lower(), -1)]
+    needed: set[int] = set()
+    while waiting:
+        number = waiting.pop()
+        if 0 <= number < len(found) and number not in needed:
+            needed.add(number)
+            stage = found[number]
+            waiting += [names.get(other.lower(), -1) for other in (stage.base, *stage.uses)]
+    return tuple(
+        stage.base if number in needed and _is_open(stage.base, found[:number]) else None
+        for number, stage in enumerate(found)
+    )
+
+
+class _UsedStage(NamedTuple):
+    name: str
+    base: str
+    uses: list[str]
+    """What it copies from or mounts: stages or images."""
+
+
+def _used_stages(dockerfile: str, build_args: Mapping[str, str]) -> list[_UsedStage]:
+    if dockerfile.count("<<") * dockerfile.count("\n") > _MOST_COMPARISONS:
+        return []
+    values: dict[str, str] = {}
+    found: list[_UsedStage] = []
+    for instruction in instructions(dockerfile):
+        if instruction.keyword == "ARG" and not found:
+            for name, default in _ARGUMENT.findall(instruction.text.partition(" ")[2]):
+                if value := build_args.get(name, default.strip("\"'")):
+                    values[name] = resolved(value, values)
+        elif instruction.keyword == "FROM" and (match := _FROM.match(instruction.text)):
+            base = resolved(match["base"].strip("\"'"), values)
+            found.append(_UsedStage(match["name"] or "", base, []))
+        elif found and instruction.keyword in ("COPY", "ADD", "RUN"):
+            found[-1].uses.extend(_OTHER.findall(instruction.text))
+    return found
+
+
+def _is_open(base: str, before: list[_UsedStage]) -> bool:
+    """Whether what a stage stands on is an image whose content may change under its name."""
+    names = {stage.name.lower() for stage in before}
+    return base.lower() not in {"scratch", "", *names} and not {"$", "@"} & set(base)
 
 
 def _stages(dockerfile: str, hidden: Collection[str]) -> Iterator[Stage]:

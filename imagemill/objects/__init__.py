@@ -1,8 +1,7 @@
-"""Context stores: where packed build contexts lie between the step that packs and the step that
-builds.
+"""Objects in folders and in clouds' buckets: context stores, where packed build contexts lie
+between the step that packs and the step that builds, and buckets that sources are read from.
 
-The scheme of a store's URI says which adapter it is for. To add one, write a module and add a line
-here.
+A cloud is one module. To add one, write it and add a line to each table here.
 """
 
 import uuid
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 
 from imagemill.adapters import Adapter, load
 from imagemill.errors import OperatorError
+from imagemill.objects.bucket import Bucket
 from imagemill.ports import ContextStore
 
 STORES: Mapping[str, Adapter] = MappingProxyType(
@@ -22,6 +22,27 @@ STORES: Mapping[str, Adapter] = MappingProxyType(
         "s3": Adapter("imagemill.objects.s3", "S3Store", "aws"),
     }
 )
+
+"""Scheme of a store's URI → its adapter."""
+
+BUCKETS: Mapping[str, Adapter] = MappingProxyType(
+    {
+        "s3": Adapter("imagemill.objects.s3", "S3Bucket", "aws"),
+        "gs": Adapter("imagemill.objects.gcs", "GcsBucket", "gcp"),
+        "azure": Adapter("imagemill.objects.azure", "AzureContainer", "azure"),
+    }
+)
+"""Kind of bucket → its adapter."""
+
+
+def bucket_of(kind: str, name: str, account: str = "") -> Bucket:
+    """Return the bucket of this name; `OperatorError` if its cloud's packages are not installed.
+
+    `account` is the host of Azure's storage account.
+    """
+    adapter = load(BUCKETS, kind, "kind of bucket")
+    bucket: Bucket = adapter(name, account) if account else adapter(name)
+    return bucket
 
 
 def store_for(uri: str, *, region: str | None = None) -> ContextStore:

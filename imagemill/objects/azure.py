@@ -1,4 +1,4 @@
-"""Keeps packed contexts in a container of Azure Blob storage.
+"""Containers of Azure Blob storage: for packed contexts, and as sources.
 
 An object is sent in blocks while it is written, each with its MD5, which Azure checks as the block
 arrives; a list of the blocks then makes them a blob, at once and whole, with the MD5 of all its
@@ -14,13 +14,14 @@ import os
 import re
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import quote, unquote
 
+from azure.core import MatchConditions
 from azure.core.credentials import AzureNamedKeyCredential
 from azure.core.exceptions import (
     AzureError,
@@ -41,6 +42,7 @@ from azure.storage.blob import (
 from imagemill.clouds.azure import CredentialChain, credentials, error_code, translated
 from imagemill.clouds.hosts import AZURE_BLOB
 from imagemill.errors import TransientError, UserError
+from imagemill.objects.bucket import ChangedError, MissingError, StoredObject
 from imagemill.objects.names import UPLOAD_TRIES, checked
 from imagemill.retry_after import retry_after_seconds
 
@@ -65,6 +67,56 @@ _URI = re.compile(
     rf"(?P<account>https://{AZURE_BLOB.pattern})"
     r"/(?P<container>[a-z0-9](?:-?[a-z0-9]){2,62})(?:/(?P<prefix>[^?#]*))?"
 )
+
+
+class AzureContainer:
+    """A container, read with the worker's identity: that of the default credential chain."""
+
+    def __init__(self, name: str, account: str) -> None:
+        self._account, self._container = f"https://{account}", name
+
+    def version(self, key: str) -> str:
+        """See `Bucket.version`."""
+        with self._asked(key):
+            etag: str = self._client().get_blob_client(key).get_blob_properties().etag
+        return etag.strip('"')
+
+    def read(self, key: str, version: str, write: Callable[[bytes], object]) -> None:
+        """See `Bucket.read`. The SDK has each piece be of the version of the first."""
+        condition: dict[str, Any] = (
+            {"etag": f'"{version}"', "match_condition": MatchConditions.IfNotModified}
+            if version
+            else {}
+        )
+        with self._asked(key):
+            blob = self._client().get_blob_client(key)
+            for chunk in blob.download_blob(
+                max_concurrency=1, decompress=False, **condition
+            ).chunks():
+                write(chunk)
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """See `Bucket.list`."""
+        with self._asked(""):
+            for blob in self._client().list_blobs(name_starts_with=prefix, include=["metadata"]):
+                # Accounts with a hierarchical namespace list their folders too, as empty blobs with
+                # a mark.
+                marked = (blob.metadata or {}).get("hdi_isfolder", "").lower() == "true"
+                is_folder = marked or (blob.name.endswith("/") and not blob.size)
+                yield StoredObject(blob.name, blob.size, (blob.etag or "").strip('"'), is_folder)
+
+    def _client(self) -> ContainerClient:
+        return _client(os.getpid(), self._account, self._container, credentials())
+
+    @contextmanager
+    def _asked(self, key: str) -> Iterator[None]:
+        with translated(READ, f"{self._account}/{self._container}{'/' if key else ''}{key}"):
+            try:
+                yield
+            except ResourceNotFoundError as error:
+                raise MissingError(error.message.partition("\n")[0]) from None
+            except ResourceModifiedError:
+                raise ChangedError from None
 
 
 class AzureBlobStore:

@@ -1,4 +1,4 @@
-"""Keeps packed contexts in a bucket of Google Cloud Storage.
+"""Buckets of Google Cloud Storage: for packed contexts, and as sources.
 
 An object is sent as a resumable upload, piece by piece, and is there only after the last one,
 whole. Its CRC32C goes along and is checked by Google, and again when the object is read. What is
@@ -17,7 +17,7 @@ from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 from urllib.parse import urlsplit
 
 import google_crc32c
@@ -30,6 +30,7 @@ from requests import Response
 
 from imagemill.clouds.gcp import KNOWN, TIMEOUT, client, failure, may_try_again, translated
 from imagemill.errors import OperatorError, TransientError, UserError
+from imagemill.objects.bucket import ChangedError, MissingError, StoredObject
 from imagemill.objects.names import UPLOAD_TRIES, checked
 
 if TYPE_CHECKING:
@@ -50,6 +51,81 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _CREATE, _GET, _DELETE = "storage.objects.create", "storage.objects.get", "storage.objects.delete"
 
 T = TypeVar("T")
+
+
+_ASKED: dict[str, Any] = {"retry": None, "timeout": TIMEOUT}
+
+
+class GcsBucket:
+    """A bucket, by its name, which is one in all of Google Cloud."""
+
+    def __init__(self, name: str) -> None:
+        self._bucket = name
+
+    def version(self, key: str) -> str:
+        """See `Bucket.version`; needs `storage.objects.get`."""
+        blob = self._blob(key)
+        with self._asked("storage.objects.get", key):
+            blob.reload(**_ASKED)
+        return str(blob.generation)
+
+    def read(self, key: str, version: str, write: Callable[[bytes], object]) -> None:
+        """See `Bucket.read`; needs `storage.objects.get`. Google's own checksum is compared at the
+        end.
+
+        A bucket that keeps old versions still has one that was replaced.
+        """
+        generation = int(version) if version else None
+        blob = self._blob(key, generation)
+        try:
+            with self._asked("storage.objects.get", key):
+                blob.download_to_file(_Sink(write), raw_download=True, **_ASKED)
+        except MissingError:
+            if version and self.version(key) != version:
+                raise ChangedError from None
+            raise
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """See `Bucket.list`; needs `storage.objects.list`."""
+        with self._asked("storage.objects.list", ""):
+            for blob in client().list_blobs(self._bucket, prefix=prefix, **_ASKED):
+                yield StoredObject(
+                    blob.name,
+                    blob.size,
+                    str(blob.generation),
+                    blob.name.endswith("/") and not blob.size,
+                )
+
+    def _blob(self, key: str, generation: int | None = None) -> Blob:
+        return client().bucket(self._bucket).blob(key, generation=generation)
+
+    @contextmanager
+    def _asked(self, action: str, key: str) -> Iterator[None]:
+        resource = f"projects/_/buckets/{self._bucket}{'/objects/' if key else ''}{key}"
+        with translated(action, resource):
+            try:
+                yield
+            except NotFound as error:
+                raise MissingError(error.message) from None
+            except Forbidden as error:
+                # Whoever may read objects but not list them is told of a missing one that he may
+                # not list them.
+                if action == "storage.objects.list" or "storage.objects.list" not in str(error):
+                    raise
+                raise MissingError(
+                    "the worker may not list the bucket to see whether it is there"
+                ) from None
+
+
+class _Sink:
+    """A function as the stream that the SDK writes to."""
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+
+    def write(self, chunk: bytes) -> int:
+        self._write(chunk)
+        return len(chunk)
 
 
 class GcsStore:
@@ -81,7 +157,7 @@ class GcsStore:
         checksum.
         """
         blob = self._blob(name)
-        self._found(lambda: blob.reload(retry=None, timeout=TIMEOUT))
+        self._found(lambda: blob.reload(**_ASKED))
         return bool(blob.crc32c)
 
     @contextmanager
@@ -114,7 +190,7 @@ class GcsStore:
     def delete(self, name: str) -> None:
         """Remove the object; no error if it is not there."""
         blob = self._blob(name)
-        self._found(lambda: blob.delete(retry=None, timeout=TIMEOUT), _DELETE)
+        self._found(lambda: blob.delete(**_ASKED), _DELETE)
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}{checked(name)}"
@@ -143,7 +219,7 @@ class GcsStore:
     def _check_bucket(self) -> None:
         bucket = client().bucket(self._bucket)
         with translated("storage.buckets.get", self._resource):
-            bucket.reload(retry=None, timeout=TIMEOUT)
+            bucket.reload(**_ASKED)
 
 
 class _Upload(BlobWriter):  # type: ignore[misc]
@@ -177,7 +253,7 @@ class _Upload(BlobWriter):  # type: ignore[misc]
                 # Google refuses what has not the checksum that went along; this is for servers that
                 # do not look at it.
                 generation = error.response.json()["generation"]
-                self._blob.delete(if_generation_match=generation, retry=None, timeout=TIMEOUT)
+                self._blob.delete(if_generation_match=generation, **_ASKED)
                 raise
 
     def abandon(self) -> None:

@@ -1,5 +1,5 @@
-"""Keeps packed contexts in a bucket of S3, or of a service that speaks its protocol
-(`AWS_ENDPOINT_URL_S3`).
+"""Buckets of S3, or of a service that speaks its protocol (`AWS_ENDPOINT_URL_S3`): for packed
+contexts, and as sources.
 
 What is written goes through a pipe to the SDK's own multipart upload, so memory stays bounded. The
 upload ends with the CRC of all that was written, which the server compares with what it got before
@@ -11,7 +11,7 @@ import base64
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
@@ -24,6 +24,7 @@ from s3transfer.subscribers import BaseSubscriber
 from imagemill.clouds import aws
 from imagemill.clouds.hosts import partition_of
 from imagemill.errors import UserError
+from imagemill.objects.bucket import CHUNK, ChangedError, MissingError, StoredObject
 from imagemill.objects.names import UPLOAD_TRIES, checked
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -38,6 +39,68 @@ _TRANSFER = TransferConfig(
     max_in_memory_upload_chunks=4,
 )
 _READ_BUFFER = 1 << 20
+
+
+_MISSING = frozenset({"404", "NoSuchBucket", "NoSuchKey", "NotFound"})
+_CHANGED = frozenset({"412", "PreconditionFailed"})
+
+
+def arn(region: str | None, bucket: str, key: str = "") -> str:
+    """Return the name by which policies know a bucket, or an object in it."""
+    return f"arn:{partition_of(region).name}:s3:::{bucket}{'/' if key else ''}{key}"
+
+
+class S3Bucket:
+    """A bucket in whichever region: the SDK is sent on to it by S3."""
+
+    def __init__(self, name: str) -> None:
+        self._bucket = name
+
+    def version(self, key: str) -> str:
+        """See `Bucket.version`; needs `s3:GetObject`."""
+        with self._asked("s3:GetObject", key):
+            etag: str = aws.s3_client(None).head_object(Bucket=self._bucket, Key=key)["ETag"]
+        return etag.strip('"')
+
+    def read(self, key: str, version: str, write: Callable[[bytes], object]) -> None:
+        """See `Bucket.read`; needs `s3:GetObject`. S3's own checksum is compared at the end, where
+        there is one.
+        """
+        condition = {"IfMatch": f'"{version}"'} if version else {}
+        with self._asked("s3:GetObject", key):
+            body = aws.s3_client(None).get_object(Bucket=self._bucket, Key=key, **condition)["Body"]
+            with body:
+                for chunk in body.iter_chunks(CHUNK):
+                    write(chunk)
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """See `Bucket.list`; needs `s3:ListBucket`."""
+        with self._asked("s3:ListBucket", ""):
+            pages = (
+                aws.s3_client(None)
+                .get_paginator("list_objects_v2")
+                .paginate(Bucket=self._bucket, Prefix=prefix)
+            )
+            for page in pages:
+                for entry in page.get("Contents", ()):
+                    key, size = entry["Key"], entry["Size"]
+                    yield StoredObject(
+                        key, size, entry["ETag"].strip('"'), key.endswith("/") and not size
+                    )
+
+    @contextmanager
+    def _asked(self, action: str, key: str) -> Iterator[None]:
+        region = aws.s3_client(None).meta.region_name
+        with aws.translated(action, arn(region, self._bucket, key)):
+            try:
+                yield
+            except sdk.ClientError as error:
+                details = error.response["Error"]
+                if details.get("Code") in _MISSING:
+                    raise MissingError(details.get("Message") or "Not Found") from None
+                if details.get("Code") in _CHANGED:
+                    raise ChangedError from None
+                raise
 
 
 class S3Store:
@@ -127,7 +190,7 @@ class S3Store:
         return f"{self._prefix}/{checked(name)}" if self._prefix else checked(name)
 
     def _arn(self, key: str = "") -> str:
-        return f"arn:{partition_of(self._region).name}:s3:::{self._bucket}{'/' if key else ''}{key}"
+        return arn(self._region, self._bucket, key)
 
     def _has_checksum(self, client: Any, key: str) -> bool:
         """Whether the server has the CRC of the whole object, as it does of what `create` has

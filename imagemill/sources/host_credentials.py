@@ -2,10 +2,7 @@
 environment.
 """
 
-import os
-from pathlib import Path
-
-from imagemill.errors import OperatorError
+from imagemill.files.own import own_file
 from imagemill.sources.options import SourceOptions
 
 
@@ -28,16 +25,3 @@ def token_line(address: str, options: SourceOptions) -> str:
     content = own_file(options.credentials / name) if options.credentials else None
     text = options.tokens.get(name, "") if content is None else content.decode(errors="replace")
     return text.partition("\n")[0].strip()
-
-
-def own_file(path: Path) -> bytes | None:
-    """What is in a file of the operator's; None if there is none."""
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError):
-        return None
-    except (PermissionError, NotADirectoryError) as error:
-        raise OperatorError(
-            f"The worker cannot read its credentials in {path}: {error.strerror}",
-            f"let the user with the id {os.geteuid()} read it",
-        ) from None

@@ -20,7 +20,7 @@ from redis.exceptions import MasterDownError, OutOfMemoryError, ReadOnlyError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from imagemill.messages import BuildReport, State, StepTime
+from imagemill.messages import BuildReport, BuildStatus, BuildSummary, State, StepTime
 from imagemill.names import BUILD_KEEP_SECONDS
 from imagemill.text import one_line
 
@@ -66,14 +66,22 @@ return report
 """
 
 
+BEGUN = "begun"
+"""Shared key of all builds by the time when they began, for as long as they are kept."""
+
+
 @dataclass(frozen=True)
 class Event:
-    """One entry of a build's journal; exactly one of `state`, `line` and `report` is set."""
+    """One entry of a build's journal; exactly one of `state`, `line`, `amount` and `report` is
+    set.
+    """
 
     position: str
     at: float
     state: State | None = None
     line: str | None = None
+    amount: str | None = None
+    """How far the step has come: the last one counts."""
     report: BuildReport | None = None
 
 
@@ -166,6 +174,15 @@ class Journal:
             )
         pipeline.execute()
 
+    def tell(self, build: str, amount: str) -> None:
+        """Say how far the step has come."""
+        self.redis.xadd(
+            self.build_key(build, "events"),
+            {"amount": one_line(amount, MAX_LINE)},
+            maxlen=MAX_EVENTS,
+            approximate=True,
+        )
+
     def end(self, build: str, report: BuildReport) -> BuildReport:
         """Write the report, the last event of a build, unless there is one; return the one that
         stands.
@@ -204,6 +221,30 @@ class Journal:
         """Whether somebody wants the build to stop."""
         return bool(self.redis.exists(self.build_key(build, "cancel")))
 
+    def newest(self, since: float) -> Iterator[BuildSummary]:
+        """Yield the builds that have begun after `since`, in seconds since 1970, newest first."""
+        first, batch = 0, 200
+        while True:
+            found = cast(
+                "list[tuple[bytes, float]]",
+                self.redis.zrevrangebyscore(
+                    self.shared_key(BEGUN), "+inf", since, first, batch, withscores=True
+                ),
+            )
+            pipeline = self.redis.pipeline(transaction=False)
+            for name, _ in found:
+                pipeline.hmget(self.build_key(name.decode(), "record"), "asked", "report")
+                pipeline.lindex(self.build_key(name.decode(), "states"), -1)
+            known = pipeline.execute()
+            for (name, at), (asked, report), state in zip(
+                found, known[::2], known[1::2], strict=True
+            ):
+                if asked is not None:  # else its record has been given up since
+                    yield _summary(name.decode(), at, asked, report, state)
+            if len(found) < batch:
+                return
+            first += batch
+
     def build_key(self, build: str, what: str) -> str:
         """Return the key of what is kept of one build."""
         return f"{self._prefix}build:{build}:{what}"
@@ -230,6 +271,23 @@ class Journal:
             self.redis.xrevrange(self.build_key(build, "events"), count=count),
         )
         return (_event(position, fields) for position, fields in entries)
+
+
+def _summary(
+    build: str, at: float, asked: bytes, report: bytes | None, state: bytes | None
+) -> BuildSummary:
+    """Read what Redis has of a build for a list of builds."""
+    ended = BuildReport.load(json.loads(report)) if report else None
+    running = State(state.decode().split()[0]) if state else State.QUEUED
+    return BuildSummary(
+        id=build,
+        begun=at,
+        state=BuildStatus.ended(ended).state if ended else running,
+        **json.loads(asked),
+        image=ended and ended.image,
+        seconds=ended and ended.seconds,
+        error=ended and ended.error and ended.error.message,
+    )
 
 
 def _pairs(answer: Any) -> Any:
@@ -284,4 +342,6 @@ def _event(position: bytes, fields: dict[bytes, bytes]) -> Event:
         return Event(where, at, state=State(fields[b"state"].decode()))
     if b"report" in fields:
         return Event(where, at, report=BuildReport.load(json.loads(fields[b"report"])))
+    if b"amount" in fields:
+        return Event(where, at, amount=fields[b"amount"].decode(errors="replace"))
     return Event(where, at, line=fields[b"line"].decode(errors="replace"))

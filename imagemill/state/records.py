@@ -13,6 +13,7 @@ docs/adr/0018-the-record-is-the-truth.md.
     holder    who runs the step, `until` when its lease ends, `attempt` the number of its claim
     deaths    holders of this turn that died; `tries`, how often it was tried before
     report    how the build ended; written once
+    asked     source and destination of the request
 """
 
 import json
@@ -28,7 +29,7 @@ from redis import Redis
 
 from imagemill.messages import Build, State
 from imagemill.names import BUILD_KEEP_SECONDS
-from imagemill.state.journal import LOST, MAX_EVENTS, Entered, Journal
+from imagemill.state.journal import BEGUN, LOST, MAX_EVENTS, Entered, Journal
 
 log = getLogger(__name__)
 
@@ -42,13 +43,15 @@ local now = time[1] + time[2] / 1000000
 """
 
 _BEGIN = f"""{_NOW}
-local record, index = unpack(KEYS)
-local id, step, queue, message, canvas, grace, keep = unpack(ARGV)
+local record, index, begun = unpack(KEYS)
+local id, step, queue, message, canvas, asked, grace, keep = unpack(ARGV)
 if redis.call('EXISTS', record) == 0 then
     redis.call('HSET', record, 'turn', 1, 'step', step, 'queue', queue, 'message', message,
-        'canvas', canvas, 'sent', now)
+        'canvas', canvas, 'sent', now, 'asked', asked)
     redis.call('EXPIRE', record, keep)
     redis.call('ZADD', index, now + grace, id)
+    redis.call('ZADD', begun, now, id)
+    redis.call('ZREMRANGEBYSCORE', begun, '-inf', now - keep)
     return 1
 end
 return redis.call('HGET', record, 'turn') == '1' and redis.call('HEXISTS', record, 'attempt') == 0
@@ -198,8 +201,10 @@ class Records:
         """Write the record of a new build; return what is to be sent. None if the build has begun
         already. `canvas` is kept for `Records.canvas`.
         """
-        values = [build.id, step, queue, _text(build), json.dumps(canvas)]
-        begun = self._begin(self._keys(build.id), [*values, self._grace, BUILD_KEEP_SECONDS])
+        asked = {"source": build.request.source, "destination": build.request.destination}
+        values = [build.id, step, queue, _text(build), json.dumps(canvas), json.dumps(asked)]
+        keys = [*self._keys(build.id), self._journal.shared_key(BEGUN)]
+        begun = self._begin(keys, [*values, self._grace, BUILD_KEEP_SECONDS])
         return Due(build.id, 1, step, queue) if begun else None
 
     def claim(

@@ -9,6 +9,23 @@ from redis import Redis
 from imagemill.names import HASH_KEEP_SECONDS
 
 
+class BaseDigests:
+    """Base image → the digest that it had not long ago."""
+
+    def __init__(self, redis: Redis, prefix: str, seconds: float) -> None:
+        self._redis, self._milliseconds = redis, max(1, int(seconds * 1000))
+        self._prefix = f"{prefix}imagemill:base:"
+
+    def find(self, image: str) -> str | None:
+        """The digest; None if it is not known, or not any more."""
+        found = self._redis.get(self._prefix + image)
+        return found.decode() if isinstance(found, bytes) else None
+
+    def keep(self, image: str, digest: str) -> None:
+        """Remember a digest."""
+        self._redis.set(self._prefix + image, digest, px=self._milliseconds)
+
+
 class KnownHashes:
     """Inputs, as a text that names all of them → the source hash."""
 

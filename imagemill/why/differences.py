@@ -144,14 +144,21 @@ def _base_images(before: tuple[Stage, ...], after: tuple[Stage, ...]) -> tuple[B
         return tuple(
             BaseImage(new.name or (str(number) if len(pairs) > 1 else ""), old.base, new.base)
             for number, (old, new) in enumerate(pairs)
-            if old.base != new.base
+            if _differ(old.base, new.base)
         )
     old_bases, new_bases = _by_name(before), _by_name(after)
     return tuple(
         BaseImage(name, old_bases.get(name), new_bases.get(name))
         for name in dict.fromkeys((*old_bases, *new_bases))
-        if old_bases.get(name) != new_bases.get(name)
+        if _differ(old_bases.get(name), new_bases.get(name))
     )
+
+
+def _differ(before: str | None, after: str | None) -> bool:
+    """Whether two base images are not the same; the digest counts where it is known of both."""
+    if before and after and ("@" in before) != ("@" in after):
+        return before.partition("@")[0] != after.partition("@")[0]
+    return before != after
 
 
 def _by_name(stages: tuple[Stage, ...]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from imagemill.config.model import Builder
 from imagemill.context import FORMAT, Entry, Manifest
 from imagemill.context.hashing import Inputs
 from imagemill.context.manifest import Kind
-from imagemill.dockerfile.base_images import Stage, stages
+from imagemill.dockerfile.base_images import Stage, bases, stages
 from imagemill.errors import OperatorError, UserError
 from imagemill.messages import BuildRequest
 
@@ -112,7 +112,12 @@ class InputRecord:
         }
 
 
-def record(request: BuildRequest, builder: Builder, manifest: Manifest) -> InputRecord:
+def record(
+    request: BuildRequest,
+    builder: Builder,
+    manifest: Manifest,
+    digests: Mapping[str, str] | None = None,
+) -> InputRecord:
     """The record of the image that `hashing.source_hash` names by the same arguments."""
     recipe, inputs = manifest.dockerfile, Inputs.of(request, builder)
     return InputRecord(
@@ -121,7 +126,7 @@ def record(request: BuildRequest, builder: Builder, manifest: Manifest) -> Input
             Entry(kind, path, size, sha256[:_DIGITS], target)
             for kind, path, size, sha256, target in manifest.entries
         ),
-        stages=stages(recipe.content.decode(errors="replace"), inputs.build_args),
+        stages=tuple(_stages(recipe.content.decode(errors="replace"), request, digests or {})),
         target=inputs.target,
         platform=inputs.platform,
         build_args={name: _digest(name, value) for name, value in inputs.build_args.items()},
@@ -129,6 +134,15 @@ def record(request: BuildRequest, builder: Builder, manifest: Manifest) -> Input
         secrets=inputs.secrets,
         options=inputs.options,
     )
+
+
+def _stages(dockerfile: str, request: BuildRequest, digests: Mapping[str, str]) -> Iterator[Stage]:
+    """The stages, each base image with the digest that it had."""
+    found = stages(dockerfile, request.build_args)
+    images = bases(dockerfile, request.build_args, request.target)
+    for stage, image in zip(found, images, strict=False):
+        digest = digests.get(str(image))
+        yield stage._replace(base=f"{stage.base}@{digest}") if digest else stage
 
 
 def _digest(name: str, value: str) -> str:

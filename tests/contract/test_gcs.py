@@ -158,7 +158,7 @@ def test_small_upload_whose_block_raises_was_never_begun(
 PEAK = """
 import sys
 from pathlib import Path
-from imagemill.stores import store_for
+from imagemill.objects import store_for
 def peak():  # not getrusage's, which begins with what the parent had
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) >> 10
@@ -210,7 +210,7 @@ def test_forked_child_opens_connections_of_its_own(gcs_emulator: None, gcs_bucke
     script = textwrap.dedent("""
         import os, sys
         from imagemill.clouds import gcp
-        from imagemill.stores import check, store_for
+        from imagemill.objects import check, store_for
         store = store_for(sys.argv[1])
         check(store)
         parents = gcp.client()

@@ -78,6 +78,17 @@ def test_in_a_pod_it_is_the_service_accounts_cluster_and_namespace(
     assert tokens(api) == ["bearer first"]
 
 
+def test_jobs_may_be_in_another_namespace_than_the_worker(
+    environment: dict[str, str], account: Path, api: Web
+) -> None:
+    cluster = connect(environment | {"KUBERNETES_NAMESPACE": "image-builds"}, account)
+    cluster.get(JOBS, "build-1")
+    assert cluster.namespace == "image-builds"
+    assert [request.path for request in api.requests] == [
+        "/apis/batch/v1/namespaces/image-builds/jobs/build-1"
+    ]
+
+
 @pytest.mark.parametrize("missing", ["token", "KUBERNETES_SERVICE_HOST"])
 def test_elsewhere_it_is_that_of_the_kubeconfig(
     environment: dict[str, str], account: Path, missing: str

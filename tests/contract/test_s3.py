@@ -242,7 +242,7 @@ class TestPermissions:
 PEAK = """
 import os, sys
 from pathlib import Path
-from imagemill.stores import store_for
+from imagemill.objects import store_for
 def peak():  # not getrusage's, which begins with what the parent had
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) >> 10

@@ -189,7 +189,7 @@ def test_objects_are_for_the_worker_alone(tmp_path: Path) -> None:
 
 CRASH = """
 import os, signal, sys
-from imagemill.stores import check, store_for
+from imagemill.objects import check, store_for
 with store_for(sys.argv[1]).create(sys.argv[2]) as stream:
     stream.write(b"content")
     stream.flush()

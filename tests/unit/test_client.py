@@ -167,6 +167,16 @@ def test_a_doubles_build_is_cancelled_but_not_once_it_has_ended() -> None:
     assert done.status(ended).state == "SUCCEEDED"
 
 
+def test_a_doubles_builds_are_listed() -> None:
+    client = StubClient(lambda build, request: None)
+    first, second = client.submit("/a", DESTINATION), client.submit("/b", "h/r")
+    client.finish(first, failed(first, "No Dockerfile"))
+    assert [each.id for each in client.builds()] == [second, first]
+    (found,) = client.builds(states=["FAILED"])
+    assert (found.id, found.source, found.error) == (first, "/a", "No Dockerfile")
+    assert [each.id for each in client.builds(destination="h/", most=1)] == [second]
+
+
 def test_a_double_asks_nobody() -> None:
     real, stub = Client(BROKER), StubClient()
     with real, pytest.raises(ServiceUnreachable):

@@ -162,8 +162,10 @@ class _Job:
             f"--tag={self.held}",
         ]
         command.append(str(self.source / CONTEXT))
-        log = BuildLog(self.progress.log) if self.cli.buildkit else ClassicLog(self.progress.log)
-        if run(command, {**variables, **self.environment}, log.read, self.progress.check):
+        kind = BuildLog if self.cli.buildkit else ClassicLog
+        log = kind(self.progress.log, self.progress.amount)
+        variables |= self.environment
+        if run(command, variables, log.read, self.progress.check, log.read_unfinished):
             raise self._why(log)
 
     def push(self) -> str:
@@ -175,7 +177,7 @@ class _Job:
         """
         for _ in range(PUSH_TRIES):
             expires = self._write_config()
-            log = PushLog(self.progress.log)
+            log = PushLog(self.progress.log, self.progress.amount)
             code = run(
                 [self.cli.path, "push", str(self.inputs.image)],
                 self.environment,

@@ -179,14 +179,15 @@ def run(
     environment: Mapping[str, str],
     read: Callable[[str], None],
     check: Callable[[], None],
+    read_unfinished: Callable[[str], None] = lambda line: None,
 ) -> int:
     """Run a command and return its exit code; `read` gets each line of its output, standard error
-    among it.
+    among it, and `read_unfinished` what there is of a line that is written over and over.
 
     `check` is called at least once a second. If it or `read` raises, the command and all that it
     started is ended; the engine ends a build whose client has gone.
     """
-    lines = _Lines(read)
+    lines = _Lines(read, read_unfinished)
     try:
         code = processes.run(command, environment, lambda _: check(), lines.take, grace=GRACE)
     except processes.CannotRunError as error:
@@ -198,8 +199,8 @@ def run(
 class _Lines:
     """Cuts output into lines, and each of them at `MAX_LINE`."""
 
-    def __init__(self, read: Callable[[str], None]) -> None:
-        self._read = read
+    def __init__(self, read: Callable[[str], None], read_unfinished: Callable[[str], None]) -> None:
+        self._read, self._read_unfinished = read, read_unfinished
         self._rest = b""
 
     def take(self, chunk: bytes) -> None:
@@ -207,6 +208,8 @@ class _Lines:
         self._rest = last[:MAX_LINE]
         for line in whole:
             self._read(_text(line))
+        if b"\r" in last:
+            self._read_unfinished(last[-MAX_LINE:].decode(errors="replace"))
 
     def end(self) -> None:
         """Hand on what came after the last line end."""

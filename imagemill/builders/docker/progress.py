@@ -10,6 +10,8 @@ import re
 from collections import deque
 from collections.abc import Callable
 
+from imagemill.text import amount
+
 TAIL = 30
 """How many of the last lines of output are kept, to tell a failure by."""
 
@@ -21,6 +23,11 @@ _NOISE = re.compile(
     r"DONE 0\.0s|\.\.\.$|(?:extracting |writing image |exporting \w+ )?sha256:|(?:naming|unpacking) to "
     r"|(?:transferring|resolve|exporting) (?!.*done$)"
 )
+_SENT = re.compile(r"transferring context: ([\d.]+ ?[kMG]?B)")
+_LAYER = re.compile(r"sha256:([0-9a-f]{12,64}) ([\d.]+ ?[kMG]?B) / ([\d.]+ ?[kMG]?B)")
+_UNITS = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}
+_MOST_SHOWN = 100
+"""Characters of what is shown of a line that goes on."""
 _SOURCE = re.compile(r"[^\s:]+:(\d+)$")
 _CHATTER = re.compile(r"View build details|See 'docker|Usage:|Run 'docker")
 _CLASSIC_NOISE = re.compile(
@@ -39,8 +46,12 @@ class BuildLog:
     names it (since 0.10); `output` are the last lines that instructions have printed.
     """
 
-    def __init__(self, log: Callable[[str], None]) -> None:
-        self._log = log
+    def __init__(
+        self, log: Callable[[str], None], amount: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self._log, self._amount = log, amount
+        self._layers: dict[str, tuple[float, float]] = {}
+        """Layer that is pulled → bytes that have come, and all."""
         self.step = ""
         self.fault = ""
         self.source_line: int | None = None
@@ -65,8 +76,25 @@ class BuildLog:
         elif line.strip() and not self._in_block:
             self._read_loose(line)
 
+    def read_unfinished(self, line: str) -> None:
+        """Take a line that goes on, of which a terminal would show what came last."""
+        match = _VERTEX.match(text := clean(line))
+        output = _OUTPUT.match(match[2]) if match else None
+        if shown := (output[1] if output else text).strip():
+            self._amount(shown[:_MOST_SHOWN])
+
+    def _tell_amount(self, text: str) -> None:
+        """Say how much of the context was sent, or of base images pulled, if the line says it."""
+        if match := _SENT.match(text):
+            self._amount(f"{match[1]} sent to the engine")
+        elif match := _LAYER.match(text):
+            self._layers[match[1]] = size_of(match[2]), size_of(match[3])
+            done, whole = (int(sum(each)) for each in zip(*self._layers.values(), strict=True))
+            self._amount(f"{amount(done)} of {amount(whole)} pulled")
+
     def _read_vertex(self, number: str, text: str) -> None:
         name = self._names.setdefault(number, text)
+        self._tell_amount(text)
         if output := _OUTPUT.match(text):
             self.output.append(output[1])
             self._log(output[1])
@@ -99,6 +127,12 @@ class ClassicLog(BuildLog):
         if line.strip() and not _CLASSIC_NOISE.match(line):
             self.output.append(line)
             self._read_loose(line)
+
+
+def size_of(text: str) -> float:
+    """Return the bytes in a size as docker writes it: `12.3MB`."""
+    number = text.rstrip("kMGB ")
+    return float(number) * _UNITS[text[len(number) :].strip()]
 
 
 def clean(line: str) -> str:

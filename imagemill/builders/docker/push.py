@@ -20,6 +20,9 @@ from imagemill.reference import ImageReference
 
 _DIGEST = re.compile(r"(?P<tag>\S+): digest: (?P<digest>sha256:[0-9a-f]{64}) size: \d+$")
 _UNDERWAY = re.compile(r"[0-9a-f]+: (?:Preparing|Waiting)$")
+_LAYER = re.compile(
+    r"([0-9a-f]{12}): (?:Preparing|Waiting|(Pushed|Layer already exists|Mounted from .*))$"
+)
 _NO_TAG = re.compile(r"tag does not exist|does not exist locally|No such image", re.IGNORECASE)
 
 # As distribution says it of a layer whose record another push to the repository writes at that
@@ -32,8 +35,12 @@ _LAYER_GONE = re.compile(
 class PushLog:
     """What `docker push` has said: the `digest` if it is done, and its `last` word."""
 
-    def __init__(self, log: Callable[[str], None]) -> None:
-        self._log = log
+    def __init__(
+        self, log: Callable[[str], None], amount: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self._log, self._amount = log, amount
+        self._layers: dict[str, bool] = {}
+        """Layer → whether the registry has it."""
         self.digest: str | None = None
         self.last = ""
 
@@ -56,6 +63,9 @@ class PushLog:
         self.last = line
         if match := _DIGEST.match(line):
             self.digest = match["digest"]
+        if layer := _LAYER.match(line):
+            self._layers[layer[1]] = layer[2] is not None
+            self._amount(f"{sum(self._layers.values())} of {len(self._layers)} layers pushed")
         if not _UNDERWAY.match(line):
             self._log(line)
 

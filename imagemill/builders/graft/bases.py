@@ -13,6 +13,10 @@ from imagemill.reference import ImageReference
 from imagemill.registries.blobs import Blobs
 from imagemill.registries.oci import MANIFEST_TYPES
 from imagemill.state.grafts import Grafts
+from imagemill.time_limits import time_limit
+
+_SECONDS = 5.0
+"""The most that a registry may take; the builder may have the image from elsewhere."""
 
 _LISTS = MANIFEST_TYPES[0], MANIFEST_TYPES[1]
 
@@ -35,7 +39,8 @@ def digest(name: str, registries: Open) -> str:
     """The digest that an image has now; `Refusal` if that cannot be told."""
     try:
         reference = ImageReference.parse(name)
-        found = reference.digest or registries(reference).digest(reference)
+        with time_limit(_SECONDS):
+            found = reference.digest or registries(reference).digest(reference)
     except ImagemillError as error:
         raise Refusal(f"the image {name} cannot be looked at: {error.message}") from error
     if found is None:
@@ -48,7 +53,8 @@ def base(name: str, pinned: str, platform: str, registries: Open, known: Grafts)
     kept = known.find_fact(f"{pinned}:{platform}")
     if kept is None:
         try:
-            found = _ask(ImageReference.parse(name).with_digest(pinned), platform, registries)
+            with time_limit(_SECONDS):
+                found = _ask(ImageReference.parse(name).with_digest(pinned), platform, registries)
         except ImagemillError as error:
             raise Refusal(f"the image {name} cannot be looked at: {error.message}") from error
         kept = json.dumps(asdict(found))

@@ -7,7 +7,7 @@ to say it.
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,6 +17,10 @@ from imagemill.builders.graft.recipe import Copy, WorkingFolder
 from imagemill.context import Entry
 
 _WILD = re.compile(r"[*?\[\\]")
+_ODD = re.compile(r"[\\\[\]]")
+
+
+IsArchive = Callable[[Entry], bool]
 
 
 class Owner(NamedTuple):
@@ -76,6 +80,13 @@ class Context:
         top = self.find(plain)
         if top is None or top.kind != "dir":
             raise Refusal(f"the source has no folder {plain}")
+        depth = wild.count("/")
+        if depth and any(
+            entry.kind == "link" and relative.count("/") < depth
+            for relative, entry in self.below(plain)
+        ):
+            # Some versions of BuildKit read files as folders then, and fail.
+            raise Refusal(f"the pattern {pattern} goes through folders that have links in them")
         found = list(self._matches(plain, wild))
         for each in found:
             self._check_no_link(each)
@@ -86,18 +97,22 @@ class Context:
         few.
         """
         path = posixpath.normpath(f"/{pattern}").lstrip("/")
-        plain = _split(path)[0]
-        through_link = any(
-            (entry := self.find(part)) is not None and entry.kind == "link"
-            for part in _above(plain)
-        )
-        if not plain or through_link:
+        plain, wild = _split(path)
+        if not path or any(self._is_link(part) for part in _above(plain)):
             yield from self._ordered
             return
-        if (entry := self.find(plain)) is not None:
+        found = [plain] if self.find(plain) is not None else []
+        if found and wild and not _ODD.search(wild) and "/" not in wild:
+            found = list(self._matches(plain, wild))
+        if "" in found or any(map(self._is_link, found)):
+            yield from self._ordered
+            return
+        for each in found:
+            entry = self.find(each)
+            assert entry is not None
             yield entry
             if entry.kind == "dir":
-                yield from (below for _, below in self.below(plain))
+                yield from (below for _, below in self.below(each))
 
     def _matches(self, top: str, wild: str) -> Iterator[str]:
         expression, skipped = _expression(wild), ""
@@ -110,9 +125,12 @@ class Context:
 
     def _check_no_link(self, path: str) -> None:
         for part in _above(path):
-            entry = self.find(part)
-            if entry is not None and entry.kind == "link":
+            if self._is_link(part):
                 raise Refusal(f"{part} is a link, and the Dockerfile copies what it leads to")
+
+    def _is_link(self, path: str) -> bool:
+        entry = self.find(path)
+        return entry is not None and entry.kind == "link"
 
 
 @dataclass
@@ -120,18 +138,23 @@ class Files:
     """The files of an image while instructions change them."""
 
     nodes: dict[str, Node]
+    is_archive: IsArchive
+    """Whether ADD would unpack a file."""
     changes: dict[str, Placed] = field(default_factory=dict)
     """What the current instruction has put there."""
+    met: set[tuple[str, str]] = field(default_factory=set)
+    """What it has put onto what: kinds of nodes, of folders with `made` for those on the way."""
 
     def begin(self) -> None:
         """Begin another instruction."""
-        self.changes = {}
+        self.changes, self.met = {}, set()
 
     def make_folders(self, path: str, owner: Owner) -> None:
         """Make a folder, and those above it, where they are not there."""
         for part in _above(path):
             node = self.nodes.get(part)
             if node is None:
+                self.met.add(("made", ""))
                 self._put(part, Placed(Node("dir", 0o755, *owner)))
             elif node.kind != "dir":
                 raise Refusal(f"/{part} in the image is no folder")
@@ -153,8 +176,8 @@ class Files:
         self.make_folders(resolved(self.nodes, folder), owner)
         target = resolved(self.nodes, destination)
         if entry.kind != "dir":
-            if how.keyword == "ADD":
-                raise Refusal(f"line {how.line} (ADD) may unpack {source}")
+            if how.keyword == "ADD" and entry.kind != "link" and self.is_archive(entry):
+                raise Refusal(f"line {how.line} (ADD) unpacks {source}")
             if self._is_folder(target):
                 target = posixpath.join(target, posixpath.basename(source)).lstrip("/")
             self.make_folders(posixpath.dirname(target), owner)
@@ -167,6 +190,7 @@ class Files:
 
     def _put_entry(self, path: str, entry: Entry, mode: int | None, owner: Owner) -> None:
         there = self.nodes.get(path)
+        self.met.add((entry.kind, there.kind if there is not None else ""))
         if entry.kind == "dir":
             if there is not None and there.kind != "dir":
                 raise Refusal(f"/{path} is no folder in the image, and one in the source")
@@ -241,7 +265,7 @@ def _split(path: str) -> tuple[str, str]:
 
 def _expression(wild: str) -> re.Pattern[str]:
     """Go's `filepath.Match`, of patterns without backslashes and brackets."""
-    if re.search(r"[\\\[\]]", wild):
+    if _ODD.search(wild):
         raise Refusal(f"the pattern {wild} is one that we do not read")
     translated = {"*": "[^/]*", "?": "[^/]"}
     return re.compile("".join(translated.get(each, re.escape(each)) for each in wild), re.DOTALL)

@@ -5,7 +5,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from imagemill.builders.graft import FORMAT, Refusal, bases, recipe
@@ -14,10 +14,11 @@ from imagemill.builders.graft.copying import Context, Placed
 from imagemill.builders.graft.image import Blob, Image
 from imagemill.builders.graft.large_files import MOST_LAYERS, LargeFiles
 from imagemill.builders.graft.layers import Layer, View, read_layer
-from imagemill.builders.graft.packing import Read, pack
+from imagemill.builders.graft.packing import Read, is_archive, pack
 from imagemill.builders.graft.proof import Suffix, remade
 from imagemill.builders.graft.recipe import Recipe, Setting, folder_after
 from imagemill.context import Manifest
+from imagemill.context.hashing import Inputs
 from imagemill.ports import BuildInputs, Progress
 from imagemill.reference import ImageReference
 from imagemill.registries.blobs import Blobs, StoredManifest
@@ -49,26 +50,25 @@ class Place:
 
 
 def question(
-    manifest: Manifest, inputs: BuildInputs, secrets: Sequence[str], builder: str, place: Place
+    manifest: Manifest, inputs: BuildInputs, given: Inputs, builder: str, place: Place
 ) -> Question:
     """What is to be looked for; `Refusal` where the code cannot be told from the rest.
 
-    `secrets` are the ids of the build secrets, `builder` is the type of the builder.
+    `given` is what the image is made from besides the context, `builder` the type of the builder.
     """
     text = manifest.dockerfile.content.decode(errors="surrogateescape")
-    found = recipe.read(text, inputs.target)
+    found = recipe.read(text, given.target)
     context = Context(manifest.entries)
     seen = sorted(
         {entry.line() for pattern in found.read_before for entry in context.seen(pattern)}
     )
     digests = {name: bases.digest(name, place.registries) for name in found.images}
+    # Labels of the request are given to the new image; of others only the builder knows.
+    labels = {name: text for name, text in given.labels.items() if name not in inputs.labels}
     everything = {
+        **asdict(replace(given, labels=labels)),
         "format": FORMAT,
         "dockerfile": manifest.dockerfile.sha256,
-        "target": inputs.target,
-        "build_args": dict(inputs.build_args),
-        "platform": inputs.platform,
-        "secrets": sorted(secrets),
         "builder": builder,
         "registry": inputs.image.registry,
         "bases": digests,
@@ -107,13 +107,21 @@ class Graft:
             self.place.known.forget_image(self.question.key)
             raise
         suffix, places, below = self._suffix(image, reference, blobs)
-        made = remade(below, suffix, Context(earlier.record.entries), Context(new.entries))
+        made = remade(
+            below,
+            suffix,
+            Context(earlier.record.entries),
+            Context(new.entries),
+            lambda entry: is_archive(next(source(entry.path), b"")),
+        )
         layers = {
             number: changes
             for number, changes in zip(places, made, strict=True)
             if changes is not None and number is not None
         }
-        if missing := [n for n, changes in zip(places, made, strict=True) if changes and n is None]:
+        if missing := [
+            n for n, changes in zip(places, made, strict=True) if changes is not None and n is None
+        ]:
             raise Refusal(f"{len(missing)} instructions have made no layer before")
         self._check_labels(earlier)
         pushing()
@@ -142,7 +150,7 @@ class Graft:
             below.apply(layer)
         of_operations = tuple(None if n is None else layers[n] for n in places)
         folder = folder_after(self.question.recipe.working_folders, base.working_folder)
-        return Suffix(operations, of_operations, folder), places, below
+        return Suffix(operations, of_operations, folder, image.is_buildkits), places, below
 
     def _base(self, image: Image) -> Base:
         name, digest = self.question.recipe.base, self.question.base_digest
@@ -187,7 +195,9 @@ class Graft:
         for number, changes in layers.items():
             together, alone = large.split(changes, room)
             room -= len(alone)
-            sent[number] = [self._push_layer(together, source, blobs)] if together else []
+            sent[number] = (
+                [self._push_layer(together, source, blobs)] if together or not alone else []
+            )
             sent[number] += [large.layer(path, changes[path], source) for path in alone]
         return sent
 

@@ -116,6 +116,11 @@ class Image:
         return tuple(reversed(found))
 
     @property
+    def is_buildkits(self) -> bool:
+        """Whether its last instruction was BuildKit's, as far as the history says."""
+        return bool(self.history) and str(self.history[-1].get("comment")).startswith("buildkit.")
+
+    @property
     def last_copied(self) -> int:
         """The number of the first layer after which nothing has run, as far as the history says."""
         layer = len(self.diff_ids)

@@ -14,6 +14,8 @@ from imagemill.context.tarball import MTIME
 
 _BLOCK = 1 << 20
 _WORTH = 0.9
+_PACKED = (b"BZh", b"\x1f\x8b\x08", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
+"""How files begin that bzip2, gzip, xz and zstd have packed."""
 _ENCODING = "utf-8", "surrogateescape"
 
 Read = Callable[[bytes], Iterator[bytes]]
@@ -68,6 +70,19 @@ def pays(content: Iterator[bytes]) -> bool:
     """Whether compressing saves enough of a file to be worth its time, by its beginning."""
     head = next(content, b"")
     return len(isal_zlib.compress(head, 1)) < _WORTH * len(head)
+
+
+def is_archive(head: bytes) -> bool:
+    """Whether ADD would unpack a file that begins like this, as docker tells it."""
+    if head.startswith(_PACKED):
+        return True
+    if len(head) < tarfile.BLOCKSIZE:
+        return False
+    try:
+        tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], *_ENCODING)
+    except tarfile.HeaderError:
+        return False
+    return True
 
 
 def _write(tar: _Counted, changes: Mapping[str, Placed], source: Read) -> None:

@@ -10,6 +10,7 @@ from imagemill.builders.graft.copying import (
     ROOT,
     Context,
     Files,
+    IsArchive,
     Owner,
     Placed,
     destination_of,
@@ -31,16 +32,21 @@ class Suffix:
     """Of each instruction; None where it made none."""
     working_folder: str
     """The one that holds where they begin."""
+    by_buildkit: bool = True
+    """Whether the builder is the one whose rules ours are."""
 
 
 def remade(
-    below: View, suffix: Suffix, old: Context, new: Context
+    below: View, suffix: Suffix, old: Context, new: Context, is_archive: IsArchive
 ) -> tuple[Mapping[str, Placed] | None, ...]:
     """What each instruction makes of the new context; None where that is what it has made before.
 
-    `below` are the layers under the suffix; `Refusal` where the proof fails.
+    `below` are the layers under the suffix; `is_archive` tells of files of the new context, and the
+    proof of those of the old one. `Refusal` where the proof fails. Of another builder
+    than BuildKit a rule is used only where the earlier image shows that it holds.
     """
-    before, after = Files(below.copy()), Files(below.copy())
+    before = Files(below.copy(), is_archive=lambda entry: False)
+    after = Files(below.copy(), is_archive=is_archive)
     folder = suffix.working_folder
     found: list[Mapping[str, Placed] | None] = []
     for operation, layer in zip(suffix.operations, suffix.layers, strict=True):
@@ -55,6 +61,12 @@ def remade(
             files.begin()
             _perform(files, context, operation, folder, owner)
         _compare(before.changes, theirs, operation)
+        if not suffix.by_buildkit and (new_ones := after.met - before.met):
+            what, onto = min(new_ones)
+            raise Refusal(
+                f"line {operation.line} puts a {what} onto {onto or 'nothing'}, and what this"
+                " builder makes of that has not been seen in the earlier image"
+            )
         found.append(_difference(after.changes, theirs, operation))
     return tuple(found)
 
@@ -114,8 +126,6 @@ def _difference(
 ) -> Mapping[str, Placed] | None:
     if {path: placed.node for path, placed in ours.items()} == dict(theirs):
         return None
-    if not ours or not theirs:
-        raise Refusal(
-            f"line {operation.line} ({operation.keyword}) has copied nothing before or now"
-        )
+    if isinstance(operation, WorkingFolder):
+        raise Refusal(f"line {operation.line} (WORKDIR) makes other folders than before")
     return ours

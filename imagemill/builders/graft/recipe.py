@@ -95,7 +95,9 @@ class Recipe:
 
 
 @dataclass
-class _Stage:
+class Stage:
+    """One stage, with its instructions."""
+
     line: int
     name: str
     base: str
@@ -105,29 +107,26 @@ class _Stage:
 def read(dockerfile: str, target: str | None) -> Recipe:
     """What the Dockerfile says; `Refusal` if no code can be told apart in it."""
     _check_syntax(dockerfile)
-    stages = _stages(dockerfile)
-    final = _target(stages, target)
-    whole = stages[final].instructions
+    every = stages(dockerfile)
+    final = _target(every, target)
+    whole = every[final].instructions
     suffix = _suffix(whole)
     before = [*whole[: len(whole) - len(suffix)]]
     others = [
-        each
-        for number, stage in enumerate(stages)
-        if number != final
-        for each in stage.instructions
+        each for number, stage in enumerate(every) if number != final for each in stage.instructions
     ]
-    chain = _chain(stages, final)
+    chain = _chain(every, final)
     return Recipe(
         operations=_operations(suffix, before),
-        read_before=tuple(dict.fromkeys(_reads([*others, *before]))),
+        read_before=tuple(dict.fromkeys(reads([*others, *before]))),
         working_folders=tuple(
             _argument(each)
             for number in chain
-            for each in (before if number == final else stages[number].instructions)
+            for each in (before if number == final else every[number].instructions)
             if each.keyword == "WORKDIR"
         ),
-        base=_image(stages[chain[0]].base),
-        images=_images(stages),
+        base=_image(every[chain[0]].base),
+        images=_images(every),
     )
 
 
@@ -144,8 +143,9 @@ def _check_syntax(dockerfile: str) -> None:
             raise Refusal("the Dockerfile has an escape character of its own")
 
 
-def _stages(dockerfile: str) -> list[_Stage]:
-    found: list[_Stage] = []
+def stages(dockerfile: str) -> list[Stage]:
+    """All stages; `Refusal` where they cannot be read."""
+    found: list[Stage] = []
     for instruction in instructions(dockerfile):
         if instruction.keyword == "FROM":
             rest = _flags(instruction)[1]
@@ -153,7 +153,7 @@ def _stages(dockerfile: str) -> list[_Stage]:
             if match is None:
                 raise Refusal(f"line {instruction.line} (FROM) cannot be read")
             name = (match["name"] or "").lower()
-            found.append(_Stage(instruction.line, name, match["base"], []))
+            found.append(Stage(instruction.line, name, match["base"], []))
         elif found:
             if instruction.keyword not in METADATA | _OTHERS:
                 raise Refusal(f"line {instruction.line} ({instruction.keyword}) is not known")
@@ -165,7 +165,7 @@ def _stages(dockerfile: str) -> list[_Stage]:
     return _with_bases(dockerfile, found)
 
 
-def _with_bases(dockerfile: str, found: list[_Stage]) -> list[_Stage]:
+def _with_bases(dockerfile: str, found: list[Stage]) -> list[Stage]:
     """Names of stages are taken as they are; what has a variable in it is not known."""
     names: set[str] = set()
     for stage in found:
@@ -177,7 +177,7 @@ def _with_bases(dockerfile: str, found: list[_Stage]) -> list[_Stage]:
     return found
 
 
-def _target(stages: Sequence[_Stage], target: str | None) -> int:
+def _target(stages: Sequence[Stage], target: str | None) -> int:
     if target is None:
         return len(stages) - 1
     for number, stage in reversed(list(enumerate(stages))):
@@ -186,7 +186,7 @@ def _target(stages: Sequence[_Stage], target: str | None) -> int:
     raise Refusal(f"there is no stage {target}")
 
 
-def _chain(stages: Sequence[_Stage], final: int) -> list[int]:
+def _chain(stages: Sequence[Stage], final: int) -> list[int]:
     """The stages that the final one stands on, the first of them first."""
     chain = [final]
     while True:
@@ -201,14 +201,14 @@ def _image(base: str) -> str | None:
     return None if base == "scratch" else base
 
 
-def _images(stages: Sequence[_Stage]) -> tuple[str, ...]:
+def _images(stages: Sequence[Stage]) -> tuple[str, ...]:
     """Images, not stages, that FROM, `COPY --from` or a mount names."""
     found: dict[str, None] = {}
     names: set[str] = set()
     for number, stage in enumerate(stages):
         named = [stage.base] if stage.base not in names else []
         for instruction in stage.instructions:
-            named += _taken_from(instruction)
+            named += taken_from(instruction)
         for name in named:
             if name.lower() in names or name == "scratch" or name.isdecimal():
                 continue
@@ -219,7 +219,8 @@ def _images(stages: Sequence[_Stage]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _taken_from(instruction: Instruction) -> list[str]:
+def taken_from(instruction: Instruction) -> list[str]:
+    """The images and stages that an instruction takes files of."""
     flags = _flags(instruction)[0]
     if instruction.keyword in ("COPY", "ADD"):
         return [value for name, value in flags if name == "from"]
@@ -299,7 +300,7 @@ def _copy(instruction: Instruction) -> Copy:
     return Copy(instruction.line, instruction.keyword, tuple(sources), destination, owner, mode)
 
 
-def _reads(before: Iterable[Instruction]) -> list[str]:
+def reads(before: Iterable[Instruction]) -> list[str]:
     """Patterns of what the instructions see of the context; `.` where it may be anything."""
     found: list[str] = []
     for instruction in before:

@@ -38,6 +38,9 @@ from imagemill.retry_after import retry_after_seconds
 Object = dict[str, Any]
 """A Kubernetes object, as its JSON."""
 
+NAMESPACE = "KUBERNETES_NAMESPACE"
+"""The variable that names the namespace of the Jobs, where that is not the worker's own."""
+
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds its service account: token, ca.crt and namespace."""
 
@@ -424,7 +427,7 @@ def connect(environment: Mapping[str, str], service_account: Path = SERVICE_ACCO
             environment["KUBERNETES_SERVICE_HOST"],
             environment.get("KUBERNETES_SERVICE_PORT") or "443",
         )
-        return _in_cluster(*address, service_account)
+        return _in_cluster(*address, service_account, environment.get(NAMESPACE) or "")
     home = Path(environment.get("HOME") or Path.home())
     paths = [Path(path) for path in (environment.get("KUBECONFIG") or "").split(":") if path] or [
         home / ".kube/config"
@@ -439,7 +442,7 @@ def connect(environment: Mapping[str, str], service_account: Path = SERVICE_ACCO
 
 
 @shared
-def _in_cluster(host: str, port: str, service_account: Path) -> Cluster:
+def _in_cluster(host: str, port: str, service_account: Path, namespace: str) -> Cluster:
     configuration = Configuration()
     loader = InClusterConfigLoader(  # type: ignore[no-untyped-call]
         token_filename=str(service_account / "token"),
@@ -448,7 +451,7 @@ def _in_cluster(host: str, port: str, service_account: Path) -> Cluster:
     )
     try:
         loader.load_and_set(configuration)  # type: ignore[no-untyped-call]
-        namespace = (service_account / "namespace").read_text().strip()
+        namespace = namespace or (service_account / "namespace").read_text().strip()
     except (kubeconfig.ConfigException, OSError) as error:
         raise OperatorError(
             f"The worker's service account cannot be used: {error}",

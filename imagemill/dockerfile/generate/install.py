@@ -13,11 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from imagemill.dockerfile.generate import named_files, static_metadata
+from imagemill.dockerfile.generate import named_files, skeleton, static_metadata
 from imagemill.dockerfile.generate.indexes import Place
 from imagemill.dockerfile.generate.project import Project, line_of, strings, table
 from imagemill.dockerfile.generate.python import Constraint, constraint, poetry_constraint
 from imagemill.dockerfile.generate.requirements import Requirements, check
+from imagemill.dockerfile.generate.skeleton import Skeleton
 from imagemill.dockerfile.generate.static_metadata import Declared
 from imagemill.errors import UserError
 
@@ -86,6 +87,8 @@ class Install:
     """A script that is run when all is there."""
     warnings: tuple[str, ...] = ()
     """What the project declares and the image is without."""
+    skeleton: Skeleton | None = None
+    """What the project itself can be installed by before its code is there."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,22 @@ def find(project: Project) -> Install:
             f"The project declares dependencies that nothing here reads: {'; '.join(unused)}",
             "do what is said there, or add a requirements.txt or a Dockerfile",
         )
-    return replace(found, system=system[0], last=last, warnings=unused)
+    return replace(
+        found,
+        system=system[0],
+        last=last,
+        warnings=unused,
+        skeleton=skeleton.find(project) if _is_in_place(found.project) else None,
+    )
+
+
+def _is_in_place(command: tuple[str, ...]) -> bool:
+    """Whether this installs the project itself alone, so that its code stays where it is."""
+    return (
+        command[-2:] == ("--editable", ".")
+        or command[-1:] == ("--only-root",)
+        or (command[-4:] == ("uv", "sync", "--no-dev", "--locked"))
+    )
 
 
 def for_script(project: Project, install: Install, path: str) -> Install:

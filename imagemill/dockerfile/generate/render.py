@@ -14,6 +14,7 @@ from imagemill.dockerfile.generate.entrypoint import EntryPoint
 from imagemill.dockerfile.generate.indexes import hosts_with_users, variables
 from imagemill.dockerfile.generate.install import Install, poetry_version, quoted
 from imagemill.dockerfile.generate.python import Python
+from imagemill.dockerfile.generate.skeleton import Skeleton
 
 UV_VERSION = "0.13.9"
 MICROMAMBA = "mambaorg/micromamba:2.5.0-debian12-slim"
@@ -199,10 +200,22 @@ def _code(image: Image, python: Python | None, install: Install) -> str:
     copy = f"COPY --chown={_OWNER} . ."
     if not install.project:
         return copy
-    run = _run(image, install, [_tool(image, python, install.project)])
+    command = _tool(image, python, install.project)
     said = [] if install.commands else [*install.notes, *_credentials(install)]
-    why = _comment(["The project itself: editable, so that the code in /app is what runs.", *said])
-    return f"{copy}\n\n{why}\n{run}"
+    editable = "The project itself: editable, so that the code in /app is what runs."
+    if install.skeleton is None:
+        return f"{copy}\n\n{_comment([editable, *said])}\n{_run(image, install, [command])}"
+    last = "The code comes last, so that a change of it installs nothing anew."
+    known = () if not install.commands else install.copied
+    named = tuple(path for path in (*install.found, *install.skeleton.copied) if path not in known)
+    run = _run(image, install, [*_made(install.skeleton), command])
+    return "\n".join([_comment([editable, last, *said]), *_copies(named), run, "", copy])
+
+
+def _made(skeleton: Skeleton) -> list[str]:
+    """The commands that make folders and empty modules."""
+    folders = [quoted(("mkdir", "-p", *skeleton.folders))] if skeleton.folders else []
+    return folders + [f": > {quoted((path,))}" for path in skeleton.empty]
 
 
 def _credentials(install: Install) -> list[str]:

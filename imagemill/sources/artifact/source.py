@@ -16,16 +16,16 @@ from typing import BinaryIO
 from imagemill.addresses import Resolve, system_addresses
 from imagemill.errors import UserError
 from imagemill.files.tree import Tree, UnsafePathError, room, write_all
-from imagemill.ports import Progress
-from imagemill.reference import ImageReference
-from imagemill.sources import archive
-from imagemill.sources.artifact.bucket import (
+from imagemill.objects import bucket_of
+from imagemill.objects.bucket import (
     Bucket,
     ChangedError,
     MissingError,
     StoredObject,
-    bucket_of,
 )
+from imagemill.ports import Progress
+from imagemill.reference import ImageReference
+from imagemill.sources import archive
 from imagemill.sources.artifact.download import Download
 from imagemill.sources.artifact.url import ArtifactUrl, parse
 from imagemill.sources.options import SourceOptions
@@ -74,7 +74,7 @@ class ArtifactSource:
         if not url.bucket or url.is_folder:
             return None
         with _told(url):
-            return str(url.at(bucket_of(url).version(url.path)))
+            return str(url.at(_bucket(url).version(url.path)))
 
     def fetch(self, scratch: Path, progress: Progress) -> Path:
         """The files, in a folder of their own below `scratch`.
@@ -110,7 +110,7 @@ class ArtifactSource:
 
         if self.url.bucket:
             with _told(self.url):
-                bucket_of(self.url).read(self.url.path, self.url.version, write)
+                _bucket(self.url).read(self.url.path, self.url.version, write)
         else:
             Download(self._options, self._resolve).write(self.url, write, progress)
         file.seek(0)
@@ -143,7 +143,7 @@ class _Folder:
     def __init__(self, url: ArtifactUrl, options: SourceOptions, progress: Progress) -> None:
         self._url, self._progress, self._max_files = url, progress, options.max_files
         self._budget = _Budget(url, options.max_bytes, progress)
-        self._bucket = bucket_of(url)
+        self._bucket = _bucket(url)
 
     def copy(self, folder: Path) -> None:
         """Fill the empty folder."""
@@ -224,6 +224,10 @@ def _ahead(
         if len(waiting) > _PARALLEL:
             yield waiting.popleft()
     yield from waiting
+
+
+def _bucket(url: ArtifactUrl) -> Bucket:
+    return bucket_of(url.kind, url.bucket, url.host)
 
 
 def _content(bucket: Bucket, stored: StoredObject) -> bytes:

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from imagemill.errors import PermissionDenied
+from imagemill.files.own import own_file
 from imagemill.sources.git.url import PLAIN, Remote
-from imagemill.sources.host_credentials import own_file, token_line
+from imagemill.sources.host_credentials import token_line
 from imagemill.sources.options import SourceOptions
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -3,6 +3,7 @@
 import pytest
 
 from imagemill.builders.docker.progress import BuildLog, ClassicLog, clean
+from imagemill.builders.docker.push import PushLog
 
 OLD = """\
 #1 [internal] load build definition from Dockerfile
@@ -141,3 +142,54 @@ def test_the_classic_builder_is_read_too() -> None:
 )
 def test_lines_are_as_a_terminal_would_show_them(raw: str, shown: str) -> None:
     assert clean(raw) == shown
+
+
+def told(*lines: str) -> list[str]:
+    """What is said of amounts while the lines are read."""
+    amounts: list[str] = []
+    log = BuildLog(lambda line: None, amounts.append)
+    for line in lines:
+        log.read(line)
+    return amounts
+
+
+def test_what_is_sent_and_pulled_is_told() -> None:
+    one, other = "1" * 64, "2" * 64
+    assert told(
+        "#3 [internal] load build context",
+        "#3 transferring context: 35.65MB 5.1s",
+        f"#4 sha256:{one} 1.05MB / 3.05MB 0.2s",
+        f"#4 sha256:{other} 0B / 10MB 0.2s",
+        f"#4 sha256:{one} 3.05MB / 3.05MB 0.4s done",
+    ) == [
+        "35.65MB sent to the engine",
+        "1.1 MB of 3.0 MB pulled",
+        "1.1 MB of 13 MB pulled",
+        "3.0 MB of 13 MB pulled",
+    ]
+
+
+def test_of_a_bar_the_last_state_is_told() -> None:
+    amounts: list[str] = []
+    BuildLog(lambda line: None, amounts.append).read_unfinished(
+        "#5 0.216  10%|#         |\r 20%|##        |"
+    )
+    assert amounts == ["20%|##        |"]
+
+
+def test_pushed_layers_are_counted() -> None:
+    amounts: list[str] = []
+    log = PushLog(lambda line: None, amounts.append)
+    for line in (
+        "aaaaaaaaaaaa: Preparing",
+        "bbbbbbbbbbbb: Preparing",
+        "aaaaaaaaaaaa: Layer already exists",
+        "bbbbbbbbbbbb: Pushed",
+    ):
+        log.read(line)
+    assert amounts == [
+        "0 of 1 layers pushed",
+        "0 of 2 layers pushed",
+        "1 of 2 layers pushed",
+        "2 of 2 layers pushed",
+    ]

@@ -40,7 +40,7 @@ def copied(
     owner: Owner = ROOT,
 ) -> dict[str, Node]:
     """What a COPY changes in an image of these nodes, whose working folder is /w."""
-    files = Files(dict(nodes or {}))
+    files = Files(dict(nodes or {}), lambda entry: entry.path == b"a.py")
     operation = Copy(1, keyword, sources, destination, mode=mode)
     files.copy(CONTEXT, operation, destination_of(operation, "/w"), owner)
     return {path: placed.node for path, placed in files.changes.items()}
@@ -96,6 +96,7 @@ def test_a_mode_holds_for_files_and_folders_but_not_for_those_on_the_way() -> No
         (("missing",), {}),
         (("l",), {}),
         (("d/[b].py",), {}),
+        (("*/*.py",), {}),
     ],
 )
 def test_what_buildkit_refuses_or_we_do_not_read_is_refused(
@@ -105,8 +106,8 @@ def test_what_buildkit_refuses_or_we_do_not_read_is_refused(
         copied(sources, "/x/", nodes)
 
 
-def test_an_added_file_may_be_an_archive() -> None:
-    assert copied(("d",), "/x", keyword="ADD")
+def test_an_added_archive_is_refused() -> None:
+    assert copied(("d", "d/b.py"), "/x/", keyword="ADD")
     with pytest.raises(Refusal):
         copied(("a.py",), "/x", keyword="ADD")
 
@@ -115,8 +116,12 @@ def test_what_an_instruction_may_read_is_rather_too_much() -> None:
     everything = {entry.path for entry in CONTEXT.seen(".")}
     assert len(everything) == 5
     assert {entry.path for entry in CONTEXT.seen("d")} == {b"d", b"d/b.py", b"d/e"}
-    assert {entry.path for entry in CONTEXT.seen("d/*.x")} == {b"d", b"d/b.py", b"d/e"}
-    assert {entry.path for entry in CONTEXT.seen("*.x")} == everything
+    assert {entry.path for entry in CONTEXT.seen("d/*.p?")} == {b"d/b.py"}
+    assert {entry.path for entry in CONTEXT.seen("d/[b].py")} == {b"d", b"d/b.py", b"d/e"}
+    assert {entry.path for entry in CONTEXT.seen("*.py")} == {b"a.py"}
+    assert {entry.path for entry in CONTEXT.seen("*/*.py")} == everything
+    assert {entry.path for entry in CONTEXT.seen("?")} == everything
+    assert {entry.path for entry in CONTEXT.seen("[a].py")} == everything
     assert {entry.path for entry in CONTEXT.seen("l")} == everything
     assert {entry.path for entry in CONTEXT.seen("l/x")} == everything
     assert set(CONTEXT.seen("nothing")) == set()

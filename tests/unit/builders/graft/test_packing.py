@@ -1,14 +1,17 @@
 """How a layer is packed: the same bytes for the same files, in the form of tar."""
 
+import bz2
+import gzip
 import io
+import lzma
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from imagemill.builders.graft.copying import Placed
 from imagemill.builders.graft.layers import Layer, Node, read_layer
-from imagemill.builders.graft.packing import header, pack
+from imagemill.builders.graft.packing import header, is_archive, pack
 from imagemill.context import Entry
 from imagemill.context.tarball import MTIME
 from imagemill.ports import Quiet
@@ -80,3 +83,13 @@ def test_the_same_files_are_the_same_bytes_however_they_are_read() -> None:
         return out.getvalue()
 
     assert written(1 << 20, ["a", "b", "a/c"]) == written(1000, ["b", "a/c", "a"])
+
+
+@pytest.mark.parametrize("packed", [bytes, gzip.compress, bz2.compress, lzma.compress])
+def test_what_add_would_unpack_is_known(packed: Callable[[bytes], bytes]) -> None:
+    assert is_archive(packed(header("a", Node("file", 0o644, 0, 0)) + bytes(1024)))
+
+
+@pytest.mark.parametrize("content", [b"", b"text", bytes(2000), b"x" * 2000])
+def test_other_files_are_no_archives(content: bytes) -> None:
+    assert not is_archive(content)

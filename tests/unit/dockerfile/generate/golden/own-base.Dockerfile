@@ -26,10 +26,12 @@ WORKDIR /app
 COPY pyproject.toml ./
 RUN uv pip install --requirement pyproject.toml
 
-COPY --chown=10001:10001 . .
-
 # The project itself: editable, so that the code in /app is what runs.
-RUN uv pip install --editable .
+# The code comes last, so that a change of it installs nothing anew.
+RUN mkdir -p src/credit_score \
+    && uv pip install --editable .
+
+COPY --chown=10001:10001 . .
 
 USER 10001:10001
 ENTRYPOINT ["credit-score"]

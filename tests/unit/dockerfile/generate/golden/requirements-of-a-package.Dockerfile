@@ -26,11 +26,14 @@ COPY requirements.txt ./
 RUN --mount=type=cache,id=imagemill-shared-cache,target=/root/.cache \
     uv pip install --requirement requirements.txt
 
-COPY --chown=10001:10001 . .
-
 # The project itself: editable, so that the code in /app is what runs.
+# The code comes last, so that a change of it installs nothing anew.
+COPY pyproject.toml ./
 RUN --mount=type=cache,id=imagemill-shared-cache,target=/root/.cache \
-    env SETUPTOOLS_SCM_PRETEND_VERSION=0.0.0 uv pip install --editable .
+    mkdir -p src/credit_score \
+    && env SETUPTOOLS_SCM_PRETEND_VERSION=0.0.0 uv pip install --editable .
+
+COPY --chown=10001:10001 . .
 
 USER 10001:10001
 ENTRYPOINT ["credit-score"]

@@ -1,26 +1,11 @@
-"""What a cloud's bucket is to a source: objects that are read one version at a time.
+"""What a cloud's bucket is to a source: objects that are read one version at a time."""
 
-To add a cloud, write a module with a class that is a `Bucket`, and add a line here.
-"""
-
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Protocol
-
-from imagemill.adapters import Adapter, load
-from imagemill.sources.artifact.url import ArtifactUrl
 
 CHUNK = 1 << 20
 """Bytes that are read at a time, at most."""
-
-BUCKETS: Mapping[str, Adapter] = MappingProxyType(
-    {
-        "s3": Adapter("imagemill.sources.artifact.s3", "S3Bucket", "aws"),
-        "gs": Adapter("imagemill.sources.artifact.gcs", "GcsBucket", "gcp"),
-        "azure": Adapter("imagemill.sources.artifact.azure", "AzureContainer", "azure"),
-    }
-)
 
 
 class MissingError(Exception):
@@ -66,11 +51,3 @@ class Bucket(Protocol):
         """All objects whose keys begin with the prefix; `MissingError` if there is no such
         bucket.
         """
-
-
-def bucket_of(url: ArtifactUrl) -> Bucket:
-    """The bucket that an artifact is in; `OperatorError` if its cloud's packages are not
-    installed.
-    """
-    bucket: Bucket = load(BUCKETS, url.kind, "kind of bucket")(url)
-    return bucket

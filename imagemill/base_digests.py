@@ -1,0 +1,69 @@
+"""What the base images of a Dockerfile are at this time: the digest that a tag has at its registry.
+
+A tag may be moved to other content, so that its name alone does not say what an image is made from.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from imagemill.errors import PermissionDenied, UserError
+from imagemill.ports import Progress, Registry
+from imagemill.reference import ImageReference
+
+_AT_ONCE = 8
+
+
+class Remembered(Protocol):
+    """Digests that were found a while ago."""
+
+    def find(self, image: str) -> str | None: ...
+
+    def keep(self, image: str, digest: str) -> None: ...
+
+
+def digests(
+    images: Iterable[str],
+    registry: Callable[[ImageReference], Registry],
+    remembered: Remembered | None,
+    progress: Progress,
+) -> Mapping[str, str]:
+    """The digest of each image, asked for at the same time.
+
+    An image that its registry does not have for us, and that the builder may have all the same,
+    counts by its name, and a warning says so. `ServiceUnreachable` and the like if a registry does
+    not answer.
+    """
+
+    def find(image: str) -> str | None:
+        if remembered and (known := remembered.find(image)):
+            return known
+        found = _digest(image, registry)
+        if found and remembered:
+            remembered.keep(image, found)
+        return found
+
+    wanted = list(images)
+    if not wanted:
+        return {}
+    with ThreadPoolExecutor(max_workers=min(len(wanted), _AT_ONCE)) as threads:
+        answers = dict(zip(wanted, threads.map(find, wanted), strict=True))
+    for image in [image for image, digest in answers.items() if digest is None]:
+        progress.warn(
+            f"The registry of the base image {image} does not have it for us: it counts by its name"
+            " alone, and an update of it is not noticed"
+        )
+    return {image: digest for image, digest in answers.items() if digest is not None}
+
+
+def _digest(image: str, registry: Callable[[ImageReference], Registry]) -> str | None:
+    try:
+        reference = ImageReference.parse(image)
+    except UserError:
+        return None  # the builder says what is wrong with it, and in which line
+    if reference.tag is None:
+        reference = reference.with_tag("latest")
+    try:
+        return registry(reference).digest(reference)
+    except PermissionDenied:
+        return None

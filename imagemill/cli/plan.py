@@ -1,0 +1,99 @@
+"""The command `plan`: what a build will do, before it does it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from imagemill.cli.options import (
+    Command,
+    Connection,
+    connection_options,
+    generation_options,
+    image_options,
+    json_option,
+    launch_config_options,
+)
+
+if TYPE_CHECKING:
+    from imagemill.builders.graft.planning import Known
+    from imagemill.why.differences import Differences
+    from imagemill.why.record import InputRecord
+
+
+@click.command(cls=Command, short_help="Print what a build will do, and why.")
+@click.argument("source", metavar="SRC")
+@click.option(
+    "--since",
+    metavar="A",
+    help="What was built before: a build's id, a source hash or a source.  [default: nothing]",
+)
+@click.option("--config", metavar="FILE", help="Launch config, for its platform and builder.")
+@image_options
+@generation_options
+@json_option
+@launch_config_options
+@connection_options()
+@click.pass_obj
+def plan(
+    connection: Connection,
+    /,
+    source: str,
+    *,
+    since: str | None,
+    config: str | None,
+    default_config: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Print what a build of SRC will do: which instructions run again, because of which file or
+    argument, and whether it needs a builder at all.
+
+    It is told from the Dockerfile, and from what differs from A; without --since all is new. Where
+    a change of code needs a builder, it says which line to move.
+    """
+    from imagemill.builders.graft import Refusal, planning
+    from imagemill.cli import render
+    from imagemill.cli.requests import check_config
+    from imagemill.cli.why import Read, kept_or_read
+    from imagemill.errors import UserError
+
+    builder = check_config(config, default_config).config.builder
+    new = Read(source, builder, options)
+    old = kept_or_read(connection, since, builder, options).record() if since else None
+    target = options.get("target")
+    try:
+        found = planning.plan(new.manifest, target, _known(old, new.record()))
+    except Refusal as refusal:
+        raise UserError(f"The Dockerfile cannot be read: {refusal.reason}") from None
+    render.plan(found, as_json=as_json)
+
+
+def _known(old: "InputRecord | None", new: "InputRecord") -> "Known":
+    from imagemill.builders.graft.planning import Known
+    from imagemill.why.differences import find
+
+    if old is None:
+        return Known(frozenset(entry.path for entry in new.entries), ("no earlier image is known",))
+    found = find(old, new)
+    paths = {
+        entry.path
+        for pair in (*found.changed, *found.renamed)
+        for entry in (pair.before, pair.after)
+    } | {entry.path for entry in (*found.added, *found.removed)}
+    return Known(frozenset(paths), tuple(_others(found)), old.entries)
+
+
+def _others(found: "Differences") -> list[str]:
+    """What differs besides the files, in words."""
+    kinds = {
+        "Imagemill's version": found.format,
+        "base image": found.base_images,
+        "Dockerfile": found.dockerfile,
+        "target": found.target,
+        "platform": found.platform,
+        "build argument": found.build_args,
+        "build secret": found.secrets,
+        "option of the builder": found.options,
+    }
+    return [f"another {name}" for name, differs in kinds.items() if differs]

@@ -1,0 +1,123 @@
+"""A service with two tenants, and a policy: what each may, on real servers."""
+
+import types
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imagemill.client import Client
+from service import Service, service
+
+CONFIG = """\
+policy:
+  tags: ["v*"]
+  sources: ["{folder}/**", "docker-image://**"]
+  tenants:
+    team-a:
+      destinations: {registry}/a-*
+      base-images: ["{registry}/a-*"]
+    team-b:
+      max-seconds: 30
+"""
+KEYS = types.MappingProxyType({"team-a": "a" * 40, "team-b": "b" * 40})
+
+
+@pytest.fixture(scope="module")
+def tenants(
+    tmp_path_factory: pytest.TempPathFactory,
+    engine: str,
+    docker_cli: str,
+    registry: str,
+    redis_url: str,
+) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("policy")
+    (folder / "keys").mkdir()
+    for tenant, key in KEYS.items():
+        (folder / "keys" / tenant).write_text(key)
+    config = folder / "config.yaml"
+    config.write_text(CONFIG.format(folder=folder, registry=registry))
+    settings = {
+        "IMAGEMILL_DOCKER_HOST": engine,
+        "IMAGEMILL_DOCKER_CLI": docker_cli,
+        "IMAGEMILL_CONFIG": str(config),
+        "IMAGEMILL_TENANT_KEYS_DIR": str(folder / "keys"),
+        "IMAGEMILL_SOURCE_ROOTS": "/",
+    }
+    prefix = f"policy-{uuid.uuid4().hex}:"
+    with service(redis_url, redis_url, prefix, folder, **settings) as started:
+        started.start()
+        yield started
+
+
+@pytest.fixture
+def source(tenants: Service) -> Path:
+    folder = tenants.folder / uuid.uuid4().hex
+    folder.mkdir()
+    (folder / "Dockerfile").write_text(f"FROM scratch\nCOPY Dockerfile /\nLABEL id={folder.name}\n")
+    return folder
+
+
+def ends(tenants: Service, tenant: str | None, key: str = "", **request: Any) -> str:
+    """How a build ends that a tenant asks for: its status, or what the policy says."""
+    key = key or KEYS.get(tenant or "", "")
+    prefix = tenants.prefix
+    with Client(tenants.broker, key_prefix=prefix, tenant=tenant, key=key) as client:
+        report = client.wait(client.submit(**request), timeout=60)
+    return report.error.message if report.error else report.status
+
+
+def test_a_tenant_builds_what_it_may(tenants: Service, source: Path, registry: str) -> None:
+    destination = f"{registry}/a-x"
+    ended = ends(tenants, "team-a", source=str(source), destination=destination, tags=["v1"])
+    assert ended == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("tenant", "request_of", "rule"),
+    [
+        ("team-a", {"destination": "{registry}/b-x"}, "policy.tenants.team-a.destinations"),
+        ("team-a", {"tags": ["latest"]}, "policy.tags"),
+        ("team-a", {"source": "/etc"}, "policy.sources"),
+        ("team-a", {"source": "{folder}/../../etc"}, "policy.sources"),
+        ("team-a", {"source": "git+https://example.com/x"}, "policy.sources"),
+        ("team-b", {"timeout": 31}, "policy.tenants.team-b.max-seconds"),
+    ],
+)
+def test_what_it_may_not_names_the_rule(
+    tenants: Service,
+    source: Path,
+    registry: str,
+    tenant: str,
+    request_of: dict[str, Any],
+    rule: str,
+) -> None:
+    request: dict[str, Any] = {"source": str(source), "destination": f"{registry}/a-x"}
+    request |= request_of
+    for name in ("source", "destination"):
+        request[name] = request[name].format(folder=tenants.folder, registry=registry)
+    assert f"The rule {rule} of the launch config" in ends(tenants, tenant, **request)
+
+
+def test_a_dockerfile_builds_from_what_it_may(
+    tenants: Service, source: Path, registry: str
+) -> None:
+    (source / "Dockerfile").write_text(f"FROM {registry}/b-secret\n")
+    said = ends(tenants, "team-a", source=str(source), destination=f"{registry}/a-x", force=True)
+    assert "The rule policy.tenants.team-a.base-images of the launch config" in said
+
+
+@pytest.mark.parametrize(
+    ("tenant", "key", "said"),
+    [
+        (None, "", "A request that no tenant has signed is not served here"),
+        ("team-a", "b" * 40, "The request is not signed with the key of the tenant team-a"),
+        ("team-c", "c" * 40, "The workers have no key of a tenant team-c"),
+    ],
+)
+def test_who_is_no_tenant_is_not_served(
+    tenants: Service, source: Path, tenant: str | None, key: str, said: str
+) -> None:
+    assert said in ends(tenants, tenant, key, source=str(source), destination="a.io/x")

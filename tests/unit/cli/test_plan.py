@@ -1,0 +1,49 @@
+"""`imagemill plan`: what a build will do, and why."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from imagemill.cli.commands import cli
+from trees import make
+
+DOCKERFILE = "FROM a\nCOPY lock.txt /\nRUN install\nCOPY . /app\n"
+
+
+def planned(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli, ["plan", *map(str, arguments)], standalone_mode=False)
+
+
+@pytest.fixture
+def before(tmp_path: Path) -> Path:
+    return make(tmp_path / "a", {"Dockerfile": DOCKERFILE, "lock.txt": "1", "serve.py": "1"})
+
+
+@pytest.fixture
+def after(tmp_path: Path) -> Path:
+    return make(tmp_path / "b", {"Dockerfile": DOCKERFILE, "lock.txt": "1", "serve.py": "2"})
+
+
+def test_a_change_of_code_is_told_with_its_file(before: Path, after: Path) -> None:
+    found = json.loads(planned(after, "--since", before, "--json").output)
+    assert found["way"] == "code"
+    assert [(step["line"], step["because"]) for step in found["steps"]] == [
+        (2, None),
+        (3, None),
+        (4, "serve.py"),
+    ]
+    assert "again: serve.py" in planned(after, "--since", before).output
+
+
+def test_another_dockerfile_builds_all_anew(before: Path, after: Path) -> None:
+    (after / "Dockerfile").write_text(f"{DOCKERFILE}RUN more\n")
+    found = planned(after, "--since", before)
+    assert "another Dockerfile" in found.output
+    assert "move line 5 (RUN)" in found.output
+
+
+def test_without_an_earlier_image_all_is_new(after: Path) -> None:
+    found = json.loads(planned(after, "--json").output)
+    assert (found["way"], found["why"]) == ("builder", "no earlier image is known")

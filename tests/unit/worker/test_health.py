@@ -1,0 +1,60 @@
+"""How a worker is, by the signs of life of its loop and the ages of its tasks."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from celery.worker import state
+
+from worker.health import SILENT, Health
+
+
+@pytest.fixture
+def health() -> Health:
+    return Health(limit=100, consuming=True)
+
+
+@pytest.fixture
+def active() -> Iterator[set[Any]]:
+    """The requests that the worker runs."""
+    requests: Any = state.active_requests
+    before = set(requests)
+    yield requests
+    requests.clear()
+    requests.update(before)
+
+
+class _Request:
+    """What is looked at of a request that runs."""
+
+    def __init__(self, time_start: float) -> None:
+        self.time_start = time_start
+
+
+def test_a_worker_that_consumes_is_well(health: Health) -> None:
+    assert health.ailment() is None
+    assert health.hindrance() is None
+
+
+def test_a_worker_without_a_broker_is_well_but_not_ready(health: Health) -> None:
+    health.consuming = False
+    health.beaten -= 2 * SILENT
+    assert health.ailment() is None
+    assert health.hindrance() == "not connected to the broker"
+
+
+def test_a_loop_that_gives_no_sign_of_life_is_ill(health: Health) -> None:
+    health.beaten -= 2 * SILENT
+    assert health.ailment() == "the consumer's loop hangs"
+    assert health.hindrance() == health.ailment()
+    health.beat()
+    assert health.ailment() is None
+
+
+def test_tasks_past_their_limit_are_told(health: Health, active: set[Any]) -> None:
+    request = _Request(time_start=time.time() - 99)
+    active.add(request)
+    assert health.ailment() is None
+    request.time_start -= 100
+    assert health.ailment() == "1 tasks are past their time limit"
