@@ -407,8 +407,15 @@ class Client:
         return DeadLetters(self._journal.redis, self._key_prefix)
 
     def _send(self, build: str, request: BuildRequest) -> None:
-        from imagemill.messages import State
+        from imagemill.messages import MOST_BYTES, State
 
+        size = len(request.model_dump_json())
+        if size > MOST_BYTES:
+            raise UserError(
+                f"The build request has {size:,} bytes as JSON, and workers refuse more than"
+                f" {MOST_BYTES:,}",
+                "put what is long into the source",
+            )
         with _reachable():
             self._journal.enter(build, State.QUEUED, time.time())
             self.app.send_task(
