@@ -6,31 +6,38 @@ other. Requests and bytes are counted by a proxy before the registry, which take
 times.
 """
 
+import json
 import random
 import re
 import statistics
 import tempfile
 import time
+import urllib.request
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import psutil
 
 import servers
 from benchmarks.docker import command_line
+from benchmarks.figures import Figure, Turn, ratio, rounds, sized, turn
 from benchmarks.proxy import counting
 from benchmarks.service import Service, service, subfolder
 from imagemill.client import Client
 from imagemill.messages import BuildReport
 
-ROUNDS = 5
-FILES, FILE_BYTES = 2_000, 12_000
-SMALL_BYTES, BIG_BYTES = 1 << 20, 256 << 20
-PATIENCE = 200
+FILES, FILE_BYTES = sized(2_000, 20), 12_000
+SMALL_BYTES, BIG_BYTES = 1 << 20, sized(3 << 30, 2 << 20)
+WEIGHTS_BYTES = sized(2 << 30, 17 << 20)
+PATIENCE = 600
+
+_BLOCK = 1 << 20
 
 
-def measure() -> dict[str, float]:
-    """`graft_vs_cli` and `graft_big_vs_small`, ratios of times; `graft_requests`; and
-    `graft_base_bytes`.
+def measure() -> Iterator[tuple[str, Figure | float]]:
+    """`graft_vs_cli` and `graft_big_vs_small`, ratios of times; what one such build asks of the
+    registry, and what it sends and takes beside large files.
     """
     with tempfile.TemporaryDirectory() as folder, service(Path(folder)) as running:
         place = Path(folder)
@@ -44,21 +51,22 @@ def measure() -> dict[str, float]:
         hand()
         for one in (small, big):
             until_grafted(running.client, one, running.registry)
-        rounds = [
-            (
-                timed(small, lambda: grafted(running.client, small, running.registry)),
-                timed(big, lambda: grafted(running.client, big, running.registry)),
-                timed(by_hand, hand),
-            )
-            for _ in range(ROUNDS)
-        ]
-        ours, ours_big, theirs = (statistics.median(times) for times in zip(*rounds, strict=True))
-        return {
-            "graft_vs_cli": ours / theirs,
-            "graft_big_vs_small": ours_big / ours,
-            "graft_ms": 1000 * ours,
-            **counted(running, small),
-        }
+        ours, ours_big, theirs = zip(
+            *(
+                (
+                    timed(small, lambda: grafted(running.client, small, running.registry)),
+                    timed(big, lambda: grafted(running.client, big, running.registry)),
+                    timed(by_hand, hand),
+                )
+                for _ in range(rounds())
+            ),
+            strict=True,
+        )
+        yield "graft_vs_cli", ratio(list(zip(ours, theirs, strict=True)))
+        yield "graft_big_vs_small", ratio(list(zip(ours_big, ours, strict=True)))
+        yield "graft_ms", 1000 * statistics.median(turn.seconds for turn in ours)
+        yield from counted(running, small).items()
+        yield from beside_weights(running, place).items()
 
 
 def project(place: Path, running: Service, base_bytes: int) -> Path:
@@ -67,10 +75,7 @@ def project(place: Path, running: Service, base_bytes: int) -> Path:
     of = random.Random(base.name)
     (base / "busybox").write_bytes(servers.busybox().read_bytes())
     (base / "busybox").chmod(0o755)
-    block = of.randbytes(1 << 20)
-    with (base / "big").open("wb") as big:
-        for _ in range(base_bytes >> 20):
-            big.write(block)
+    write_large(base / "big", base_bytes, of)
     (base / "Dockerfile").write_text("FROM scratch\nCOPY busybox /bin/\nCOPY big /\n")
     name = f"{running.registry}/bench/{base.name}:1"
     command_line(running.engine)(base, name)
@@ -89,12 +94,17 @@ def edit(folder: Path) -> None:
     (folder / "package0/module0.py").write_text(uuid.uuid4().hex * 300)
 
 
-def timed(folder: Path, work: Callable[[], object]) -> float:
-    """Seconds for a build after one file has changed."""
+def timed(folder: Path, work: Callable[[], object]) -> Turn:
+    """What a build takes after one file has changed."""
     edit(folder)
-    begun = time.perf_counter()
-    work()
-    return time.perf_counter() - begun
+    return turn(work)
+
+
+def write_large(path: Path, size: int, of: random.Random) -> None:
+    """Write a file that does not compress."""
+    with path.open("wb") as file:
+        for _ in range(size // _BLOCK):
+            file.write(of.randbytes(_BLOCK))
 
 
 def built(client: Client, folder: Path, registry: str) -> BuildReport:
@@ -133,5 +143,45 @@ def counted(running: Service, folder: Path) -> dict[str, float]:
         }
 
 
+def beside_weights(running: Service, place: Path) -> dict[str, float]:
+    """`weights_bytes`: sent for a change of code, besides the layer of code; `weights_rss_mb`: the
+    most memory that a process of the worker has had by then.
+    """
+    with counting(running.registry) as (address, counts):
+        folder = subfolder(place, f"weights{uuid.uuid4().hex}")
+        write_large(folder / "weights.bin", WEIGHTS_BYTES, random.Random(folder.name))
+        (folder / "Dockerfile").write_text("FROM scratch\nCOPY . /app/\n")
+        subfolder(folder, "package0")
+        until_grafted(running.client, folder, address)
+        edit(folder)
+        counts.clear()
+        report = built(running.client, folder, address)
+        if not report.grafted or report.image is None:
+            raise RuntimeError(report.not_grafted)
+        code = smallest_layer(report.image)
+    return {"weights_bytes": counts.sent - code, "weights_rss_mb": peak_mb()}
+
+
+def smallest_layer(image: str) -> int:
+    """Bytes of the smallest layer of an image."""
+    host, path = image.partition("@")[0].split("/", 1)
+    request = urllib.request.Request(
+        f"http://{host}/v2/{path}/manifests/{image.partition('@')[2]}",
+        headers={"Accept": "application/vnd.docker.distribution.manifest.v2+json"},
+    )
+    with urllib.request.urlopen(request) as answer:
+        return min(int(layer["size"]) for layer in json.load(answer)["layers"])
+
+
+def peak_mb() -> float:
+    """The most memory that any of the worker's processes has had, in MiB."""
+    peaks = []
+    for process in psutil.Process().children(recursive=True):
+        if "celery" in " ".join(process.cmdline()):
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            peaks.append(int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1024)
+    return max(peaks)
+
+
 if __name__ == "__main__":
-    print(measure())
+    print(dict(measure()))

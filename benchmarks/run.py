@@ -109,6 +109,11 @@ TARGETS: Mapping[str, Target] = {
     "graft_ms": Target("median ms of the first, from submit to report"),
     "graft_requests": Target("requests to the registry of the first", at_most=20),
     "graft_base_bytes": Target("bytes of the base image's layers that it moves", at_most=0),
+    "weights_bytes": Target(
+        "bytes sent for a change of code beside 2 GB of weights, besides the layer of code",
+        at_most=65_536,
+    ),
+    "weights_rss_mb": Target("peak memory of the worker there, in MB", at_most=150),
     "docker_vs_cli": Target(
         "cold build and push of 100 MB ÷ docker build and docker push", at_most=1.10
     ),

@@ -602,7 +602,8 @@ def _no_proxy(host: str, proxy: str, error: Exception) -> ImagemillError:
         return OperatorError(
             f"The proxy {proxy} wants a login", "write http://USER:PASSWORD@HOST:PORT"
         )
-    return ServiceUnreachable(
+    kind = TransientError if isinstance(error, OSError) else ServiceUnreachable
+    return kind(  # the former for what the proxy itself says, which may stay so
         f"The proxy {proxy} does not lead to {host}: {said}",
         "check the proxy, and what HTTPS_PROXY, HTTP_PROXY and NO_PROXY say",
     )

@@ -13,6 +13,7 @@ from imagemill.errors import (
     PermissionDenied,
     ServiceUnreachable,
 )
+from imagemill.patterns import Linear
 
 _NO_ENGINE = re.compile(
     r"cannot connect to the docker daemon|failed to connect to the docker API|error during connect|failed to dial gRPC",
@@ -54,7 +55,7 @@ _REFUSED = re.compile(
 # tag invalid: The image tag 'v1' already exists in the 'mill' repository and cannot be overwritten
 # because the repository is immutable. Cannot update tag v1. The repository has enabled tag
 # immutability
-IMMUTABLE_TAG = re.compile(
+IMMUTABLE_TAG = Linear(
     r"tag '\S+' already exists in .* cannot be overwritten|ImageTagAlreadyExistsException"
     r"|repository has enabled tag immutability"
 )

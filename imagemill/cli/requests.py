@@ -67,13 +67,15 @@ def located(source: str, *, remote: bool = False) -> str:
     """
     if "://" in source or is_git(source):
         return source
-    path = Path(source)
+    text, hash_, fragment = source.partition("#subdirectory=")
+    path = Path(text)
     if not path.exists() and not (remote and path.is_absolute()):
         raise Misuse(
             f"There is no folder or file {source}",
             "SRC is a folder, an archive, git+https://HOST/PATH@REF or an image",
         )
-    return str(path.resolve() if ".." in path.parts else path.absolute())
+    located = path.resolve() if ".." in path.parts else path.absolute()
+    return f"{located}{hash_}{fragment}"
 
 
 def check_config(config: str | None, default: Path | None) -> Loaded:

@@ -162,5 +162,5 @@ class _Saying(Quiet):
 def options(scratch: Path) -> SourceOptions:
     """What a person's own variables and git config say."""
     return SourceOptions.from_environment(
-        everything() | git_config(), roots=(Path("/"),), scratch=scratch
+        everything() | git_config(), roots=(Path("/"),), scratch=scratch, attended=True
     )

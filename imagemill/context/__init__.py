@@ -27,8 +27,8 @@ from imagemill.errors import UserError
 from imagemill.files.tree import (
     Tree,
     open_file,
-    open_folder,
     open_folder_below,
+    open_top,
     room,
     shown,
 )
@@ -81,8 +81,8 @@ def manifest(
     """
     if memory is None:
         return _read(root, dockerfile, _Nowhere(), progress)
-    with _opened(os.path.realpath(os.fsencode(root))) as top, Digests() as digests:
-        recipe = find(os.path.realpath(os.fsencode(root)), top, dockerfile)
+    with _opened(root) as top, Digests() as digests:
+        recipe = find(root, top, dockerfile)
         return _remembered(top, recipe, memory, digests, progress)
 
 
@@ -291,9 +291,8 @@ def _read(root: Path, dockerfile: Choice, sink: _Sink, progress: Progress) -> Ma
 def _read_all(
     root: Path, dockerfile: Choice, sink: _Sink, progress: Progress
 ) -> tuple[Manifest, Recipe]:
-    real = os.path.realpath(os.fsencode(root))
-    with _opened(real) as top, Digests() as digests:
-        recipe = find(real, top, dockerfile)
+    with _opened(root) as top, Digests() as digests:
+        recipe = find(root, top, dockerfile)
         sink.dockerfile(recipe.dockerfile)
         entries: list[Entry | _Undigested] = []
         meter = Meter(sink.done, progress)
@@ -318,12 +317,13 @@ def _dockerfile(recipe: Recipe) -> Dockerfile:
 
 
 @contextmanager
-def _opened(root: bytes) -> Iterator[int]:
+def _opened(root: Path) -> Iterator[int]:
     try:
-        top = open_folder(root)
+        top = open_top(root)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
-            f"There is no folder {shown(root)}", "name a folder that exists on the worker"
+            f"There is no folder {shown(os.path.realpath(os.fsencode(root)))}",
+            "name a folder that exists on the worker",
         ) from None
     except OSError as error:
         reading_failed(b"", error)

@@ -21,7 +21,7 @@ from imagemill.context.walk import GIT, Walk, reading_failed
 from imagemill.dockerfile.reads import reads_git
 from imagemill.encoding import decoded, is_marked
 from imagemill.errors import ImagemillError, UserError
-from imagemill.files.tree import open_below, shown
+from imagemill.files.tree import OpenFolder, open_below, shown
 from imagemill.ports import Quiet
 
 _DEFAULT = "Dockerfile"
@@ -92,15 +92,15 @@ none; or nothing.
 """
 
 
-def find(root: bytes, top: int, dockerfile: Choice) -> Recipe:
+def find(root: Path, top: int, dockerfile: Choice) -> Recipe:
     """Read the Dockerfile at `dockerfile` (default: `Dockerfile`) and the ignore file that goes
     with it.
 
-    `root` is the source's real path, `top` its descriptor. `UserError` if the Dockerfile lies
+    `root` is the source's folder, `top` its descriptor. `UserError` if the Dockerfile lies
     outside the source, or if there is none; then the error lists those that may have been meant. If
     there is nothing that could have been meant, a generator makes one.
     """
-    read = _Reader(root, top)
+    read = _Reader(os.path.realpath(os.fsencode(root)), top)
     if isinstance(dockerfile, Given):
         return _recipe(read, top, _DEFAULT, dockerfile.text.encode())
     path, generator = (dockerfile, None) if isinstance(dockerfile, str) else (_DEFAULT, dockerfile)
@@ -120,7 +120,7 @@ def find(root: bytes, top: int, dockerfile: Choice) -> Recipe:
     candidates = _candidates(top, path)
     if generator is None or candidates:
         raise _missing(path, candidates)
-    made = generator.generated(Path(os.fsdecode(root)))
+    made = generator.generated(OpenFolder.of(root, os.dup(top)))
     ignore = _ignore(read, path, made.ignore)
     return Recipe(
         path,

@@ -287,6 +287,10 @@ class IndexedManifest(Manifest):
         known = {"dockerfile": dockerfile, "index": index, "without_git": without_git}
         self.__dict__.update(known | ({"sha256": sha256} if sha256 else {}))
 
+    @property
+    def paths(self) -> Sequence[bytes]:
+        return self.index.entries.paths
+
     def __getattr__(self, name: str) -> tuple[Entry, ...]:
         if name != "entries":
             raise AttributeError(name)

@@ -7,7 +7,7 @@ executable bit.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -87,6 +87,11 @@ class Manifest:
     def sha256(self) -> str:
         """Of the manifest itself, in hex."""
         return hashlib.sha256(bytes(self)).hexdigest()
+
+    @property
+    def paths(self) -> Sequence[bytes]:
+        """The paths of the entries."""
+        return [entry.path for entry in self.entries]
 
     @property
     def files(self) -> int:

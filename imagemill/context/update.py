@@ -12,7 +12,7 @@ from imagemill.context.index import Index, columns
 from imagemill.context.manifest import Entry, Manifest
 from imagemill.context.tarball import CONTEXT, DOCKERFILE, MTIME
 from imagemill.context.walk import changed, reading_failed
-from imagemill.files.tree import Tree, open_below, open_folder
+from imagemill.files.tree import Tree, open_below, open_top
 from imagemill.meter import Meter
 from imagemill.ports import Progress
 
@@ -87,7 +87,7 @@ def update(folder: Path, state: State, root: Path, manifest: Manifest, progress:
     """
     new = State.of(manifest, state.count)
     times = iter(range(MTIME * MOST_TIMES + state.count + 1, (MTIME + 1) * MOST_TIMES))
-    source = open_folder(os.path.realpath(os.fsencode(root)))
+    source = open_top(root)
     try:
         with Tree(folder, MTIME) as tree:
             if new.index.dockerfile != state.index.dockerfile:

@@ -10,7 +10,9 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-_DIRECTIVE = re.compile(r"#\s*(\w+)\s*=\s*(\S*)\s*$")
+from imagemill.patterns import Linear
+
+_DIRECTIVE = Linear(r"#\s*(\w+)\s*=\s*(\S*)\s*$")
 _FROM = re.compile(r"(?:--\S+\s+)*(?P<base>\S+)(?:\s+AS\s+(?P<name>\S+))?", re.IGNORECASE)
 _HEREDOC = re.compile(
     r"""(?<![<\d])\d?<<(?P<dash>-?)(?P<quote>["']?)(?P<end>[A-Za-z_]\w*)(?P=quote)"""

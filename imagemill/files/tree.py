@@ -86,6 +86,37 @@ def open_folder_below(top: int, path: bytes) -> int:
     return folder
 
 
+class OpenFolder(type(Path())):  # type: ignore[misc]
+    """A folder that was opened when it was checked: whoever reads it by `open_top` reads that very
+    folder, whatever its path has come to mean since.
+    """
+
+    __slots__ = ("descriptor",)
+    descriptor: int
+
+    @classmethod
+    def of(cls, path: Path, descriptor: int) -> Self:
+        """Return the folder that is open as `descriptor`, which is its own from now on."""
+        folder = cls(path)
+        folder.descriptor = descriptor
+        return folder
+
+    def __del__(self) -> None:
+        descriptor = getattr(self, "descriptor", None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def open_top(folder: Path) -> int:
+    """Open a folder to read what is in it, by its descriptor if it has one; else links on its path
+    are followed. `OSError` if it is none.
+    """
+    descriptor = getattr(folder, "descriptor", None)
+    if descriptor is not None:
+        return os.dup(descriptor)
+    return open_folder(os.path.realpath(os.fsencode(folder)))
+
+
 def open_below(top: int, path: bytes) -> BinaryIO:
     """Open the regular file `path` below an open folder to read.
 

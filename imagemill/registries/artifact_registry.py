@@ -5,7 +5,7 @@ and makes none by itself, so one that is missing is told with the command that m
 logged in to: https://cloud.google.com/artifact-registry/docs/docker/authentication#token.
 """
 
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -23,8 +23,8 @@ _USER = "oauth2accesstoken"
 _HOST_END = "-docker.pkg.dev"
 _PUSH = "pull,push"
 
-_NO_REPOSITORY = re.compile(rb"NAME_UNKNOWN.*Repository .*not found", re.DOTALL)
-"""What it says when it is the repository that is missing, and not the image in it."""
+_NO_REPOSITORY = (b"NAME_UNKNOWN", b"Repository ", b"not found")
+"""What it says, in this order, when it is the repository that is missing, and not the image in it."""
 
 _NEEDS = {
     "pull": "artifactregistry.repositories.downloadArtifacts",
@@ -65,11 +65,21 @@ class ArtifactRegistry(OciRegistry):
             answer = super()._ask(method, reference, name, actions, manifest)
         except PermissionDenied as error:  # of the server that gives tokens
             raise place.denied(error.message, actions) from None
-        if _NO_REPOSITORY.search(answer.body):
+        if _says(answer.body, _NO_REPOSITORY):
             raise place.missing()
         if answer.status in (401, 403) and answer.body:
             raise place.denied(failure(answer, reference, actions).message, actions)
         return answer
+
+
+def _says(body: bytes, words: Sequence[bytes]) -> bool:
+    """Whether these words are in it, in their order."""
+    at = 0
+    for word in words:
+        at = body.find(word, at)
+        if at < 0:
+            return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
-"""Unpacks archives that nobody vouches for: `.tar`, `.tar.gz`, `.tar.zst` and `.zip`, told apart by
-their first bytes.
+"""Unpacks archives that nobody vouches for: `.tar`, also with gzip, bzip2, xz and Zstandard, and
+`.zip`, told apart by their first bytes.
 
 Nothing is written outside the folder, whatever an archive says, and what it may take of disk, files
 and time is bounded by what really comes out of it, not by what its headers claim. Executable bits
@@ -10,6 +10,9 @@ Zstandard is read by the module that Python has from 3.14 on, and before by its 
 the same code.
 """
 
+import bz2
+import io
+import lzma
 import re
 import stat
 import struct
@@ -18,10 +21,10 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from isal import igzip, isal_zlib
 
@@ -40,6 +43,11 @@ _MAX_TARGET = 4096
 _ENCODING = "utf-8", "surrogateescape"
 _GZIP, _ZIP, _EMPTY_ZIP = b"\x1f\x8b", b"PK\x03\x04", b"PK\x05\x06"
 
+_BZIP2, _XZ = b"BZh", b"\xfd7zXZ\x00"
+
+_XZ_MEMORY = 256 << 20
+"""Bytes of memory that an archive may make us take: `xz -9` asks for 65 MiB."""
+
 _ZSTD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")
 """A frame, or one that is to be skipped, which pzstd begins with (RFC 8878, sections 3.1.1 and
 3.1.2).
@@ -50,6 +58,10 @@ _ZSTD_WINDOW = 27
 Archives that are made with `zstd --long=28` or more ask for more."""
 
 _UNIX = 3
+_DOS = (0, 10, 11)
+"""MS-DOS and Windows, of the systems that made a member (APPNOTE.TXT, 4.4.2)."""
+
+_UTF8_FLAG = 0x800
 
 
 @dataclass(frozen=True)
@@ -93,6 +105,10 @@ def unpack(
         elif start.startswith(_GZIP):
             with igzip.open(file, "rb") as uncompressed:  # type: ignore[no-untyped-call]
                 _unpack_tar(uncompressed, tree, budget)
+        elif start.startswith(_BZIP2):
+            _unpack_tar(_decompressed(file, bz2.BZ2Decompressor), tree, budget)
+        elif start.startswith(_XZ):
+            _unpack_tar(_decompressed(file, _xz_decompressor), tree, budget)
         elif _ZSTD.match(start):
             options = {int(zstd.DecompressionParameter.window_log_max): _ZSTD_WINDOW}
             with zstd.open(file, "rb", options=options) as uncompressed:
@@ -117,7 +133,7 @@ def _judged(archive: object) -> Iterator[None]:
         ) from None
     except _DAMAGED as error:  # type: ignore[misc]
         raise UserError(
-            f"The archive {archive} is damaged, or is no .tar, .tar.gz, .tar.zst or .zip: {error}",
+            f"The archive {archive} is damaged, or is no .tar, .tar.gz, .tar.bz2, .tar.xz, .tar.zst or .zip: {error}",
             "make it anew",
         ) from error
 
@@ -129,9 +145,62 @@ _DAMAGED = (
     isal_zlib.IsalError,
     zlib.error,
     zstd.ZstdError,
+    lzma.LZMAError,
     EOFError,
     NotImplementedError,  # zipfile, of a compression that it does not know
 )
+
+
+class _Decompressor(Protocol):
+    """Of `bz2` and `lzma`."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
+def _xz_decompressor() -> lzma.LZMADecompressor:
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
+
+
+class _Decompressing(io.RawIOBase):
+    """What comes out of a compressed file, of one stream after the other; no more at a time than is
+    asked for.
+    """
+
+    def __init__(self, file: IO[bytes], make: Callable[[], _Decompressor]) -> None:
+        self._file, self._make, self._now = file, make, make()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            if self._now.eof:
+                rest = self._now.unused_data or self._file.read(_CHUNK)
+                if not rest:
+                    return 0
+                self._now = self._make()
+                data = rest
+            else:
+                data = self._file.read(_CHUNK) if self._now.needs_input else b""
+                if self._now.needs_input and not data:
+                    raise EOFError("it ends too early")
+            try:
+                made = self._now.decompress(data, len(buffer))
+            except OSError as error:  # bz2's name for what is damaged
+                raise tarfile.ReadError(str(error)) from error
+            if made:
+                buffer[: len(made)] = made
+                return len(made)
+
+
+def _decompressed(file: IO[bytes], make: Callable[[], _Decompressor]) -> io.BufferedReader:
+    return io.BufferedReader(_Decompressing(file, make), _CHUNK)
 
 
 class _Readable(Protocol):
@@ -289,13 +358,13 @@ def _unpack_zip(file: IO[bytes], tree: Tree, budget: _Budget) -> None:
 def _unpack_zip_member(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, tree: Tree, written: Callable[[int], None]
 ) -> None:
-    path = info.filename.encode(*_ENCODING)
+    path = _zip_name(info).encode(*_ENCODING)
     mode = info.external_attr >> 16 if info.create_system == _UNIX else 0
     if info.flag_bits & 1:
         raise UserError(
             f"{info.filename!r} in the archive is encrypted", "make the archive without a password"
         )
-    if info.is_dir():
+    if path.endswith(b"/"):
         tree.folder(path)
         return
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFLNK):
@@ -309,6 +378,20 @@ def _unpack_zip_member(
                 bool(mode & stat.S_IXUSR),
                 _counted(iter(lambda: content.read(_CHUNK), b""), written),
             )
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """The name of a member, as whoever packed it wrote it.
+
+    Without the flag for UTF-8, `zipfile` takes a name for one of DOS (code page 437): where its bytes
+    are UTF-8, they are that, as Info-ZIP and macOS leave the flag out. Old programs of Windows wrote
+    backslashes between folders.
+    """
+    name = info.filename
+    if not info.flag_bits & _UTF8_FLAG:
+        with suppress(UnicodeError):
+            name = name.encode("cp437").decode()
+    return name.replace("\\", "/") if "\\" in name and info.create_system in _DOS else name
 
 
 @contextmanager

@@ -27,7 +27,7 @@ class SourceOptions:
     insecure_hosts: frozenset[str] = frozenset()
     """`HOST` or `HOST:PORT` of servers that may be spoken to by http:// and git://."""
     networks: tuple[str, ...] = ()
-    """Networks, as `10.0.0.0/8`, in which servers of archives may be though they are not public."""
+    """Networks, as `10.0.0.0/8`, in which servers of sources may be though they are not public."""
     credentials: Path | None = None
     """Folder with a file per host, `HOST` or `HOST_PORT`, that holds `TOKEN` or `USER:TOKEN`; read
     when it is used.
@@ -52,6 +52,8 @@ class SourceOptions:
     """
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """What git is started with: PATH, HOME, proxies, what credential helpers need."""
+    attended: bool = False
+    """Whether a person at a terminal asks, who may read what this machine can."""
     check_place: Callable[[str], None] | None = field(default=None, repr=False, compare=False)
     """Raises where a repository that a source names, as its submodule, is not allowed."""
     scratch: Path | None = None
@@ -73,7 +75,8 @@ class SourceOptions:
             for name, variable in VARIABLES.items()
             if variables.get(name)
         }
-        return cls(**{"environment": environment, **read, **given})
+        attended = variables.get("IMAGEMILL_ATTENDED") == "1"
+        return cls(**{"environment": environment, "attended": attended, **read, **given})
 
 
 def _paths(text: str) -> tuple[Path, ...]:
@@ -128,7 +131,7 @@ VARIABLES: Mapping[str, Variable] = MappingProxyType(
         "IMAGEMILL_SOURCE_NETWORKS": Variable(
             "networks",
             _networks,
-            "networks, as `10.0.0.0/8`, whose servers archives may be read from though they are not"
+            "networks, as `10.0.0.0/8`, whose servers sources may be read from though they are not"
             " public; default: none",
         ),
         "IMAGEMILL_SOURCE_SUBMODULE_HOSTS": Variable(

@@ -790,7 +790,9 @@ class TestTls:
     ) -> None:
         repository.commit(FILES)
         options = worker(
-            environment={"GIT_SSL_CAINFO": str(certificate)}, insecure_hosts=frozenset()
+            environment={"GIT_SSL_CAINFO": str(certificate)},
+            insecure_hosts=frozenset(),
+            networks=("127.0.0.1/32",),
         )
         source = GitSource(f"{git_https.url}/{repository.name}", options)
         assert source.pinned(Quiet()).startswith(f"git+{git_https.url}/{repository.name}@")
@@ -924,7 +926,7 @@ class TestUnreachable:
     def test_host_that_nobody_knows(self, worker: Worker, scheme: str) -> None:
         options = worker(insecure_hosts=frozenset({"no-such-host.invalid"}))
         with pytest.raises(
-            ServiceUnreachable, match=r"The host no-such-host\.invalid is not known"
+            ServiceUnreachable, match=r"The name of no-such-host\.invalid cannot be resolved"
         ) as raised:
             GitSource(f"{scheme}://no-such-host.invalid/x.git", options).pinned(Quiet())
         assert raised.value.hint.startswith("check its spelling")

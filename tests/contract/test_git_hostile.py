@@ -518,7 +518,8 @@ class TestSecrets:
         folder.mkdir()
         (folder / git_http.address.replace(":", "_")).write_text(f"robot:{TOKEN}")
         return GitSource(
-            f"git+{git_http.url}/{repository.name}", worker(credentials=folder)
+            f"git+{git_http.url}/{repository.name}",
+            worker(credentials=folder, networks=("127.0.0.1/32",)),
         ), folder
 
     def test_token_is_in_no_argument_environment_file_or_log(
@@ -591,13 +592,64 @@ class TestSecrets:
         git_http: GitHttp,
         worker: Worker,
         certificate: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         repository.commit({"f": "1"})
         git_https.redirect = git_http.url
-        options = worker(environment={"GIT_SSL_CAINFO": str(certificate)})
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        options = worker(
+            environment={"GIT_SSL_CAINFO": str(certificate)}, networks=("127.0.0.1/32",)
+        )
         with pytest.raises(UserError, match="leads to a transport that is refused"):
             GitSource(f"git+{git_https.url}/{repository.name}", options).pinned(Quiet())
-        assert git_http.asked == []
+
+    @pytest.mark.parametrize("moved", ["http://127.0.0.1:1", "http://169.254.169.254"])
+    def test_redirect_to_an_inside_address_is_not_followed(
+        self, repository: Repository, git_http: GitHttp, worker: Worker, moved: str
+    ) -> None:
+        git_http.redirect = moved
+        plain = frozenset({git_http.address, "169.254.169.254", "127.0.0.1"})
+        options = worker(insecure_hosts=plain)
+        with pytest.raises(PermissionDenied, match="is not public"):
+            GitSource(f"git+{git_http.url}/{repository.name}", options).pinned(Quiet())
+
+    def test_repository_that_was_moved_is_found(
+        self,
+        repository: Repository,
+        git_http: GitHttp,
+        git_root: Path,
+        worker: Worker,
+        scratch: Path,
+    ) -> None:
+        repository.commit({"f": "moved"})
+        with git_servers.http(git_root) as other:
+            git_http.redirect = other.url
+            options = worker(networks=("127.0.0.1/32",))
+            top = GitSource(f"git+{git_http.url}/{repository.name}", options).fetch(
+                scratch, Quiet()
+            )
+        assert (top / "f").read_text() == "moved"
+
+    @pytest.mark.parametrize(
+        "url", ["https://127.0.0.1:1/a.git", "https://localhost/a.git", "https://0x7f.1/a.git"]
+    )
+    def test_server_at_an_inside_address_is_not_asked(self, worker: Worker, url: str) -> None:
+        options = worker(insecure_hosts=frozenset())
+        with pytest.raises(PermissionDenied, match="is not public"):
+            GitSource(f"git+{url}", options).pinned(Quiet())
+
+    def test_submodule_at_an_inside_address_is_not_asked(
+        self, repository: Repository, git_http: GitHttp, worker: Worker, scratch: Path
+    ) -> None:
+        commit = repository.commit({"f": "1"})
+        repository.commit(
+            {".gitmodules": '[submodule "a"]\n\tpath = a\n\turl = https://10.0.0.1/a.git\n'}
+        )
+        repository.commit_index(("160000", commit, "a"))
+        options = worker(insecure_hosts=frozenset({git_http.address}), attended=True)
+        source = GitSource(f"git+{git_http.url}/{repository.name}#submodules=true", options)
+        with pytest.raises(PermissionDenied, match=r"10\.0\.0\.1 is not public"):
+            source.fetch(scratch, Quiet())
 
     def test_lfs_server_that_the_repository_names_is_not_asked(
         self,

@@ -133,7 +133,7 @@ class TestProxies:
     @pytest.mark.parametrize(
         ("status", "kind", "said"),
         [
-            (502, ServiceUnreachable, "does not lead to server.invalid"),
+            (502, TransientError, "does not lead to server.invalid"),
             (407, OperatorError, "login"),
         ],
     )

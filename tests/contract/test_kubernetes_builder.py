@@ -20,7 +20,7 @@ import pytest
 from api_player import own_server
 from builds import until
 from certificates import write_with_key
-from imagemill.builders.kaniko import api, run, watch
+from imagemill.builders.kaniko import api, claim, secrets, watch
 from imagemill.builders.kaniko.api import JOBS, PODS, SECRETS
 from imagemill.builders.kaniko.builder import more_memory
 from imagemill.builders.kaniko.permissions import PERMISSIONS
@@ -279,7 +279,7 @@ def test_a_job_that_is_being_deleted_is_waited_for(cluster: PlayedCluster) -> No
 def test_a_job_that_a_lost_node_keeps_is_passed_over(
     cluster: PlayedCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "REMOVAL", 0.1)
+    monkeypatch.setattr(claim, "REMOVAL", 0.1)
     source_hash = uuid.uuid4().hex * 2
     first = cluster.build(source_hash)
     cluster.run()
@@ -576,7 +576,7 @@ def test_the_pod_gets_a_login_for_the_destinations_registry_alone_that_goes_with
 def test_credentials_that_end_before_the_build_are_renewed_in_place(
     cluster: PlayedCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "RENEW_AGAIN", 0.1)
+    monkeypatch.setattr(secrets, "RENEW_AGAIN", 0.1)
     old, new = Credentials("ann", "old", expires=time.time() + 1), Credentials("ann", "new")
     logins = Logins(old, old, ServiceUnreachable("The token server is away"), new)
     build = cluster.build(registry=OciRegistry(logins, frozenset()))
@@ -663,7 +663,7 @@ def test_a_failed_job_stays_for_its_retention_but_its_login_does_not(
 def test_a_build_that_is_cancelled_while_the_api_server_is_away_for_a_moment_leaves_nothing(
     cluster: PlayedCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "REMOVAL_PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(claim, "REMOVAL_PAUSES", (0.0, 0.0, 0.0))
     build = cluster.build()
     cluster.run(lines=["running"])
     assert build.says("running")

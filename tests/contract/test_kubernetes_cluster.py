@@ -18,7 +18,8 @@ from kubernetes.client import Configuration
 from builds import Watched, until
 from imagemill.builders.kaniko import secrets
 from imagemill.builders.kaniko.api import JOBS, PODS, SECRETS, Cluster
-from imagemill.builders.kaniko.run import Attempt, Ending, Task
+from imagemill.builders.kaniko.run import attempt
+from imagemill.builders.kaniko.task import Ending, Task
 from imagemill.config.model import LocalEnvironment
 from imagemill.errors import (
     BuildCancelled,
@@ -72,7 +73,7 @@ def task(cluster: Cluster, source_hash: str = "", **settings: object) -> tuple[T
 
 def begun(task: Task) -> Future[Ending | None]:
     pool = ThreadPoolExecutor(1)
-    future = pool.submit(Attempt(task).run)
+    future = pool.submit(attempt, task)
     pool.shutdown(wait=False)
     return future
 

@@ -110,6 +110,7 @@ def base(docker: Docker, busybox: Path, tmp_path_factory: pytest.TempPathFactory
     _add_python(root)
     _add_program(Path(find_uv_bin()), root, root / "usr/local/bin/uv")
     _add_wheel(root / "wheels")
+    _add_backend(root / "wheels")
     (folder / "Dockerfile").write_text(SETUP)
     done = docker("build", "--tag", BASE, folder)
     assert done.returncode == 0, done.stderr
@@ -159,6 +160,19 @@ def _add_wheel(folder: Path) -> None:
     with zipfile.ZipFile(folder / "greeting-1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("greeting.py", 'TEXT = "hello"\n')
         wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: greeting\nVersion: 1.0\n")
+        wheel.writestr(
+            f"{info}/WHEEL",
+            "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
+        wheel.writestr(f"{info}/RECORD", "")
+
+
+def _add_backend(folder: Path) -> None:
+    """A build backend by the name of a known one, so that the index need not have that."""
+    info = "flit_core-9.0.dist-info"
+    with zipfile.ZipFile(folder / "flit_core-9.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("flit_core/buildapi.py", BACKEND)
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: flit_core\nVersion: 9.0\n")
         wheel.writestr(
             f"{info}/WHEEL",
             "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
@@ -409,3 +423,51 @@ def test_a_dockerfile_of_another_name_is_asked_about_before_one_is_generated(
 
 def _indented(code: str) -> str:
     return "".join(f"    {line}\n" for line in code.splitlines())
+
+
+PACKAGE = """\
+[build-system]
+requires = ["flit_core"]
+build-backend = "flit_core.buildapi"
+
+[project]
+name = "shop"
+version = "1.0"
+dependencies = ["greeting"]
+
+[project.scripts]
+shop = "shop:main"
+"""
+CODE = 'import greeting\n\ndef main():\n    print(greeting.TEXT, "{}")\n'
+SHAPES: dict[str, tuple[dict[str, str], str]] = {
+    "script": ({}, "main.py"),
+    "requirements": ({"requirements.txt": "greeting\n"}, "main.py"),
+    "package": ({"pyproject.toml": PACKAGE}, "src/shop/__init__.py"),
+}
+"""Files of a project, and the one that is its code."""
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_change_of_code_needs_no_builder(
+    chain: Service, docker: Docker, base: str, registry: str, tmp_path: Path, shape: str
+) -> None:
+    pushed = f"{registry}/generated/base:{shape}"
+    assert docker("tag", base, pushed).returncode == 0
+    assert docker("push", pushed).returncode == 0
+    files, code = SHAPES[shape]
+    text = CODE if files else 'print("{}")\n'
+    text += "" if shape != "requirements" else "main()\n"
+    source = trees.make(tmp_path / "source", {**files, code: text.format("first")})
+    request: dict[str, Any] = {"source": str(source), "base_image": pushed}
+    request["destination"] = f"{registry}/generated/{shape}"
+
+    for number in range(50):
+        trees.make(source, {code: text.format(f"change {number}"), "more/new.py": str(number)})
+        submitted = chain.client.submit(**request)
+        report = chain.client.wait(submitted, timeout=120).raise_for_status()
+        if report.grafted:
+            break
+        assert "no image is known" in (report.not_grafted or "")  # nor has it been read yet
+    assert report.grafted
+    done = docker("run", "--rm", "--network", "none", report.image or "")
+    assert done.stdout.endswith(f"change {number}\n"), done.stderr

@@ -44,7 +44,9 @@ def test_nothing_differs_and_little_is_refused(trials: Trials) -> None:
     with ThreadPoolExecutor(max_workers=3) as threads:
         found = [one for each in threads.map(outcomes, range(CASES)) for one in each]
     wrong = [one for one in found if one.wrong]
-    refused = [one.refused for one in found if one.refused]
     assert not wrong, wrong[:3]
     assert len(found) > FEWEST
-    assert len(refused) <= 0.3 * len(found), refused
+    # Of the seeds that are always the same: of others there may be too few.
+    known = [one for one in found if one.seed < FEWEST]
+    refused = [one.refused for one in known if one.refused]
+    assert len(refused) <= 0.3 * len(known), refused

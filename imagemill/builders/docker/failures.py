@@ -19,6 +19,7 @@ from imagemill.builders.engine_failures import (
 )
 from imagemill.dockerfile import syntax as dockerfile
 from imagemill.errors import ImagemillError, OperatorError, UserError
+from imagemill.patterns import Linear
 from imagemill.reference import ImageReference
 
 _PREFIX = re.compile(
@@ -26,19 +27,20 @@ _PREFIX = re.compile(
     r"|Error response from daemon|rpc error: code = (?!Unavailable)\w+ desc =|dockerfile\.v0):? "
 )
 _SOLVING = re.compile(r"failed to (?:solve|create LLB)")
-_STEP = re.compile(
-    r"\[(?:\S+/\S+ )?(?:(?P<stage>\S+) )?(?P<position>\d+)/(?P<total>\d+)\] (?P<text>.*)", re.DOTALL
+_STEP = Linear(
+    r"\[(?:\S+/\S+ )?(?:(?P<stage>\S+) )?(?P<position>\d+)/(?P<total>\d+)\] (?P<text>.*)",
+    dot_all=True,
 )
 _CLASSIC_STEP = re.compile(r"Step (?P<number>\d+)/\d+ : (?P<text>.*)")
 
 _SYNTAX = re.compile(
     r"(?:dockerfile|file) parse error (?:on )?line (?P<line>\d+): (?P<fault>.*)", re.IGNORECASE
 )
-_TARGET = re.compile(r"target stage .* could not be found|failed to reach build target")
+_TARGET = Linear(r"target stage .* could not be found|failed to reach build target")
 _SECRET = re.compile(r"secret \"?(?P<id>[^\s\":]+)\"?(?: not found)?: not found")
 _EXIT = re.compile(r"(?:exit code|non-zero code): (?P<code>\d+)$")
 _OUT_OF_MEMORY = re.compile(r"cannot allocate memory$")
-_EXECUTOR = re.compile(
+_EXECUTOR = Linear(
     r"(?:executor failed running \[.*\]|process \".*\" did not complete successfully): (?P<fault>.*)"
 )
 _MISSING = re.compile(
@@ -48,10 +50,10 @@ _ARGUMENT = re.compile(
     r"invalid argument \"|platform specifier|unknown operating system|invalid platform|invalid label"
 )
 
-_BASE = re.compile(
+_BASE = Linear(
     r"(?:\[internal\] load metadata for|resolve image config for(?: docker-image://)?|(?:\[[^]]*\] |Step \S+ : )?FROM)"
     r" ?(?P<image>\S+)(?: AS \S+)?$",
-    re.IGNORECASE,
+    ignore_case=True,
 )
 _BASE_IN_ERROR = re.compile(
     r"(?:failed to resolve source metadata for|pull access denied for|manifest for) (?P<image>[^\s,]+?)"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from imagemill.builders.graft import Refusal
 from imagemill.dockerfile.syntax import Instruction, instructions
+from imagemill.patterns import Linear
 
 METADATA = frozenset(
     {
@@ -39,7 +40,7 @@ _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|git@")
 _WORD = re.compile(r"[^\s\"'\\]+")
 _UNREADABLE = re.compile(r"[$\\\"']|<<")
 _SYNTAX = re.compile(r"(?:docker\.io/)?docker/dockerfile(?:-upstream)?(?::[\w.-]+)?(?:@\S+)?")
-_DIRECTIVE = re.compile(r"#\s*(\w+)\s*=\s*(.*?)\s*$")
+_DIRECTIVE = Linear(r"#\s*(\w+)\s*=\s*(.*?)\s*$")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from imagemill.builders.kaniko.api import JOBS, PODS, SECRETS, connect
 from imagemill.builders.kaniko.context_access import endpoint
 from imagemill.builders.kaniko.failures import has_failed
 from imagemill.builders.kaniko.job import BUILD_ID, job_name, label_value, own_secrets
-from imagemill.builders.kaniko.run import Attempt, Ending, Task
+from imagemill.builders.kaniko.run import attempt
+from imagemill.builders.kaniko.task import Ending, Task
 from imagemill.builders.kaniko.watch import SELECTOR, owner_of
 from imagemill.config.model import KanikoBuilder as Section
 from imagemill.errors import OperatorError, TransientError
@@ -83,7 +84,7 @@ def _run(task: Task) -> str:
     """
     memory: str | None = None
     for number in range(1, ATTEMPTS + 1):
-        ending = Attempt(task, number, memory).run()
+        ending = attempt(task, number, memory)
         if ending is None:
             continue
         if ending.error is None:

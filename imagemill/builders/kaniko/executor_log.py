@@ -18,14 +18,15 @@ from imagemill.errors import (
     TransientError,
     UserError,
 )
+from imagemill.patterns import Linear
 
-_LAST_WORD = re.compile(
+_LAST_WORD = Linear(
     r"(?:Error: )?(?P<doing>error (?:building image|checking push permissions|pushing image|resolving source context"
     r"|resolving dockerfile path))\b.*?: (?P<why>.*)|Error: (?P<fault>.*)|.*level=fatal msg=\"?(?P<fatal>.*?)\"?$"
     r"|FATA\[\d+\]:? (?P<died>.*)"
 )
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-_INSTRUCTION = re.compile(
+_INSTRUCTION = Linear(
     r"(?:INFO\[\d+\]|.*level=info msg=\"?)\s*"
     r"(?P<text>(?:ADD|COPY|RUN|WORKDIR|USER|ENV|ARG|FROM|VOLUME|LABEL|SHELL|ONBUILD) .*?)\"?$"
 )
@@ -45,7 +46,7 @@ _NO_CREDENTIALS = re.compile(
     r"|could not find default credentials|DefaultAzureCredential: failed|no valid credential|AnonymousCredential",
     re.IGNORECASE,
 )
-_NOT_IN_CONTEXT = re.compile(
+_NOT_IN_CONTEXT = Linear(
     r"(?:fileinfo for|l?stat) /kaniko/buildcontext/(?:context/)?(?P<path>\S+?): (?:l?stat\b|no such file)"
 )
 _TEXT_FORMAT = re.compile(
@@ -56,9 +57,9 @@ _USAGE = re.compile(
 )
 _PLAIN_HTTP = re.compile(r"server gave HTTP response to HTTPS client")
 _UNTRUSTED = re.compile(r"x509: |certificate signed by unknown authority|tls: failed to verify")
-_REGISTRY = re.compile(
+_REGISTRY = Linear(
     r"(?:GET|HEAD|POST|PUT|PATCH) \"?https?://(?P<host>[^/\s\"]+)/(?:v2/(?P<path>\S+?)/manifests/(?P<tag>\S+?):)?",
-    re.IGNORECASE,
+    ignore_case=True,
 )
 
 

@@ -6,14 +6,16 @@ whatever moment a worker dies, and whoever adopts the Job makes them anew.
 
 import base64
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from imagemill.builders.kaniko.api import SECRETS, Cluster, Object
-from imagemill.builders.kaniko.job import build_secret_name, docker_secret_name
+from imagemill.builders.kaniko.job import build_secret_name, docker_secret_name, own_secrets
 from imagemill.builders.kaniko.pod_credentials import DOCKER_CONFIG_KEY
-from imagemill.errors import OperatorError, ServiceUnreachable
+from imagemill.builders.kaniko.task import Task
+from imagemill.errors import OperatorError, ServiceUnreachable, TransientError
 from imagemill.ports import Credentials
 from imagemill.reference import DOCKER_HUB
 
@@ -21,6 +23,9 @@ LEAD = 300.0
 """Seconds before their end at which credentials are renewed: the kubelet takes a minute or two to
 bring new ones.
 """
+
+RENEW_AGAIN = 20.0
+"""Seconds after which a login is renewed that could not be."""
 
 _HUB_KEY = "https://index.docker.io/v1/"
 _PAUSES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
@@ -105,3 +110,42 @@ def _secret(name: str, kind: str, job: Object, data: Mapping[str, bytes]) -> Obj
         "metadata": {"name": name, "labels": metadata["labels"], "ownerReferences": [owner]},
         "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
     }
+
+
+class JobSecrets:
+    """The Secrets that the pod of a Job waits for."""
+
+    def __init__(self, task: Task, job: Object) -> None:
+        self._task, self._job, self._own = task, job, own_secrets(job)
+        self._name = job["metadata"]["name"]
+        self._renewal = math.inf
+
+    def bring(self) -> None:
+        """Make them, or, of an adopted Job, make them anew."""
+        self._bring_login()
+        if build_secret_name(self._name) in self._own:
+            put(self._task.cluster, build_secret(self._job, values(self._task.inputs.secrets)))
+
+    def renew(self) -> None:
+        """Bring a new login before the old one ends; where that cannot be had just now, try again
+        in a while.
+        """
+        if time.time() < self._renewal:
+            return
+        self._renewal = math.inf
+        try:
+            self._bring_login()
+        except TransientError as error:
+            self._renewal = time.time() + RENEW_AGAIN
+            self._task.progress.log(
+                f"The pod's login could not be renewed, which is tried again: {error}"
+            )
+
+    def _bring_login(self) -> None:
+        if docker_secret_name(self._name) not in self._own:
+            return
+        image = self._task.inputs.image
+        credentials = self._task.registry.credentials(image)
+        if credentials is not None:
+            put(self._task.cluster, docker_secret(self._job, image.registry, credentials))
+            self._renewal = renewal(credentials)

@@ -23,7 +23,7 @@ from imagemill.context.dockerignore import DockerIgnore
 from imagemill.context.walk import Walk, reading_failed
 from imagemill.encoding import decoded, is_marked
 from imagemill.errors import UserError
-from imagemill.files.tree import open_below, open_folder
+from imagemill.files.tree import open_below, open_top
 from imagemill.ports import Quiet
 
 IGNORE = b"""\
@@ -73,7 +73,7 @@ class Project:
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = os.path.realpath(os.fsencode(root))
+        self._folder, self._root = root, os.path.realpath(os.fsencode(root))
 
     @cached_property
     def files(self) -> tuple[str, ...]:
@@ -222,7 +222,7 @@ class Project:
 
     def _open_top(self) -> int:
         try:
-            return open_folder(self._root)
+            return open_top(self._folder)
         except (FileNotFoundError, NotADirectoryError):
             shown = self._root.decode(errors="backslashreplace")
             raise UserError(f"There is no folder {shown}", "give a folder that exists") from None

@@ -2,15 +2,15 @@
 
 import ast
 import configparser
-import re
 import tomllib
 from dataclasses import dataclass
 from typing import Any
 
 from imagemill.dockerfile.generate.project import Project, strings, table
 from imagemill.errors import UserError
+from imagemill.patterns import Linear
 
-_SCRIPT = re.compile(r"(?m)^# /// script\s*$\s(?P<content>(?:^#(?:| .*)$\s)+?)^# ///$")
+_SCRIPT = Linear(r"(?m)^# /// script\s*$\s(?P<content>(?:^#(?:| .*)$\s)+?)^# ///$")
 """PEP 723: https://packaging.python.org/en/latest/specifications/inline-script-metadata/."""
 
 _TOP = 1 << 15

@@ -9,6 +9,7 @@ trees and `.gitmodules` that are made for such tricks (2.17.1, 2.19.1). A worker
 that is still mended: https://github.com/git/git/security/advisories.
 """
 
+import base64
 import os
 import re
 import shutil
@@ -20,10 +21,11 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
-from imagemill.errors import OperatorError, UserError
+from imagemill.errors import OperatorError, PermissionDenied, UserError
 from imagemill.files.tree import room
 from imagemill.ports import Progress
 from imagemill.processes import TICK
+from imagemill.sources.git.destination import followed
 from imagemill.sources.git.environment import (
     CREDENTIAL_HELPER,
     DEFAULT_PATH,
@@ -47,6 +49,7 @@ _SAID = 65536
 """Bytes of standard error that are kept, the last ones."""
 
 _BLOCK = 4096
+_MOVED = re.compile(r"The requested URL returned error: 30[12378]")
 
 
 class Bounded:
@@ -128,6 +131,8 @@ class Git:
         self, remote: Remote, options: SourceOptions, home: Path, bounded: Bounded
     ) -> None:
         self._remote, self._home, self._bounded = remote, home, bounded
+        self._options = options
+        self._moved = False
         self._secrets = tuple(secrets_of(remote, options))
         self.repository = home / "repository"
         self._git = _git(options.environment.get("PATH", DEFAULT_PATH))
@@ -195,14 +200,38 @@ class Git:
                 f"git was ended by signal {-code} while it worked on {self._remote}",
                 "see whether the worker has memory enough (the kernel's log says so)",
             )
-        if code:
-            raise failure(self._remote, self._without_secrets(said.decode(errors="replace")))
+        if not code:
+            return
+        text = said.decode(errors="replace")
+        if not self._moved and _MOVED.search(text):
+            self._follow()
+            self.run(*arguments, tree=tree, read=read, stdin=stdin)
+            return
+        raise failure(self._remote, self._without_secrets(text))
 
     def output(self, *arguments: str, stdin: Sequence[str] | bytes = ()) -> bytes:
         """Run git and return all that it prints, for answers that are short."""
         chunks: list[bytes] = []
         self.run(*arguments, read=chunks.append, stdin=stdin)
         return b"".join(chunks)
+
+    def login(self) -> dict[str, str]:
+        """Return the header with what credential helpers have for the remote's host."""
+        question = f"protocol={self._remote.scheme}\nhost={self._remote.address}\n\n".encode()
+        try:
+            answer = self.output("credential", "fill", stdin=question).decode(errors="replace")
+        except PermissionDenied:
+            return {}
+        known = dict(line.split("=", 1) for line in answer.splitlines() if "=" in line)
+        pair = f"{known.get('username', '')}:{known.get('password', '')}".encode()
+        return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
+
+    def _follow(self) -> None:
+        """Go on where the server says that the repository is by now."""
+        self._moved = True
+        moved = followed(self._remote, self._options, self.login())
+        config = config_for(self._remote, self._options, self._home, moved)
+        (self._home / "config").write_text(config)
 
     def _without_secrets(self, text: str) -> str:
         """A server may send back in its answer what it was sent."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from imagemill.errors import PermissionDenied
 from imagemill.files.own import own_file
+from imagemill.sources.git.destination import BY_HTTP, pinned
 from imagemill.sources.git.url import PLAIN, Remote
 from imagemill.sources.host_credentials import token_line
 from imagemill.sources.options import SourceOptions
@@ -21,7 +22,6 @@ _HOST, _TOKEN = "IMAGEMILL_GIT_HOST", "IMAGEMILL_GIT_TOKEN"
 _ANYBODY = "x-access-token"
 """The user's name for a token that has none: GitHub's own for it, and the other forges take any."""
 
-_BY_TOKEN = frozenset({"https", "http"})
 _KEPT = frozenset({"GIT_ASKPASS", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "GIT_PROXY_SSL_CAINFO"})
 """What git may be told by the worker's own environment; its other variables could undo what is
 written here.
@@ -86,7 +86,7 @@ _CONFIG = """\
 [protocol]
     version = 2
 [http]
-    followRedirects = initial
+    followRedirects = false
     lowSpeedLimit = 1
     lowSpeedTime = 60
 """
@@ -127,12 +127,14 @@ esac
 for each half. `printf` is the shell's own, so that no token is ever an argument of a process."""
 
 
-def config_for(remote: Remote, options: SourceOptions, home: Path) -> str:
+def config_for(
+    remote: Remote, options: SourceOptions, home: Path, moved: Remote | None = None
+) -> str:
     """The only config that git reads, besides that of the repository it makes."""
     parts = [f"[include]\n    path = {_quoted(options.git_config)}\n"] if options.git_config else []
     parts.append(_CONFIG)
     parts.append(_NO_LFS)
-    if remote.scheme in _BY_TOKEN:
+    if remote.scheme in BY_HTTP:
         if options.anonymous:  # an empty helper makes git forget those before it
             parts.append("[credential]\n    helper =\n")
         file = (
@@ -145,7 +147,10 @@ def config_for(remote: Remote, options: SourceOptions, home: Path) -> str:
         parts.append(
             "[safe]\n" + "".join(f"    directory = {_quoted(folder)}\n" for folder in folders)
         )
-    parts.append(f'[remote "origin"]\n    url = {_quoted(remote)}\n')
+    there = moved or remote
+    if there.scheme in BY_HTTP and (pin := pinned(there, options)):
+        parts.append(f"[http]\n    curloptResolve = {_quoted(pin)}\n")
+    parts.append(f'[remote "origin"]\n    url = {_quoted(there)}\n')
     return "".join(parts)
 
 
@@ -173,7 +178,7 @@ def environment_for(remote: Remote, options: SourceOptions, home: Path) -> dict[
         "GIT_OPTIONAL_LOCKS": "0",
         "LC_ALL": "C",
     }
-    if remote.scheme in _BY_TOKEN:
+    if remote.scheme in BY_HTTP:
         ours[_HOST] = remote.address
         if not options.anonymous and (token := options.tokens.get(remote.file_name)):
             ours[_TOKEN] = token.strip()
@@ -236,7 +241,7 @@ def secrets_of(remote: Remote, options: SourceOptions) -> Iterator[str]:
     """What must not be in an error about the remote: its host's token, also as it goes over the
     wire.
     """
-    if remote.scheme not in _BY_TOKEN:
+    if remote.scheme not in BY_HTTP:
         return
     if line := token_line(remote.address, options):
         user, _, token = line.partition(":") if ":" in line else (_ANYBODY, "", line)

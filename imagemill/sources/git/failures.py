@@ -5,7 +5,6 @@ are no codes behind them. What nothing here knows is an `OperatorError` with git
 """
 
 import errno
-import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,24 +13,26 @@ from imagemill.errors import (
     OperatorError,
     PermissionDenied,
     ServiceUnreachable,
+    TransientError,
     UserError,
 )
+from imagemill.patterns import Linear
 from imagemill.sources.git.url import Remote
 
 _LINES = 6
 _WIDTH = 300
 
-_NOT_ADVERTISED = re.compile(
+_NOT_ADVERTISED = Linear(
     r"Server does not allow request for unadvertised object|dumb http transport does not support shallow"
     r"|Server does not support shallow (?:clients|requests)|want [0-9a-f]+ not valid",
-    re.IGNORECASE,
+    ignore_case=True,
 )
 
 
 class _Known(NamedTuple):
     """What is said, and the error for it."""
 
-    said: "re.Pattern[str]"
+    said: Linear
     error: Callable[[Remote, str], ImagemillError]
 
 
@@ -67,7 +68,7 @@ def told(said: str) -> str:
     return "; ".join(shown[-_LINES:])
 
 
-_NOISE = re.compile(
+_NOISE = Linear(
     r"Please make sure you have the correct access rights|and the repository exists\.|hint: |remote: $"
 )
 
@@ -120,7 +121,7 @@ def _untrusted(remote: Remote, said: str) -> ImagemillError:
 
 def _no_host(remote: Remote, said: str) -> ImagemillError:
     return ServiceUnreachable(
-        f"The host {remote.host} is not known to the worker: {said}",
+        f"The name of {remote.host} cannot be resolved: {said}",
         "check its spelling, and the name servers and the proxy of the worker",
     )
 
@@ -129,6 +130,13 @@ def _unreachable(remote: Remote, said: str) -> ImagemillError:
     return ServiceUnreachable(
         f"{remote.address} does not answer, or broke off: {said}",
         "check that it is up, and what is between",
+    )
+
+
+def _proxy(remote: Remote, said: str) -> ImagemillError:
+    return TransientError(
+        f"The proxy does not lead to {remote.address}: {said}",
+        "check the proxy, and what HTTPS_PROXY, HTTP_PROXY and NO_PROXY say",
     )
 
 
@@ -171,7 +179,7 @@ def _no_ssh(remote: Remote, said: str) -> ImagemillError:
 
 
 def _known(pattern: str, error: Callable[[Remote, str], ImagemillError]) -> _Known:
-    return _Known(re.compile(pattern, re.IGNORECASE), error)
+    return _Known(Linear(pattern, ignore_case=True), error)
 
 
 # The first that fits counts: a reason comes before what merely follows from it.
@@ -190,9 +198,11 @@ _KNOWN = (
     _known(
         r"could not resolve (?:host|proxy)|unable to look up|name or service not known", _no_host
     ),
+    _known(r"CONNECT tunnel failed|HTTP code \d+ from proxy", _proxy),
     _known(r"could not read (?:Username|Password) for", _no_credentials),
+    _known(r"access denied or repository not exported", _absent),
     _known(
-        r"authentication failed for|returned error: 40[13]|access denied(?! or repository not exported)",
+        r"authentication failed for|returned error: 40[13]|access denied",
         _refused,
     ),
     _known(r"transport '\S+' not allowed|protocol .* (?:not supported|disabled)", _not_allowed),

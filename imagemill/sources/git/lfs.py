@@ -8,7 +8,6 @@ https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md (pointers), docs/api/b
 docs/api/authentication.md and docs/api/server-discovery.md.
 """
 
-import base64
 import hashlib
 import json
 import os
@@ -292,19 +291,7 @@ def _server(git: Git, remote: Remote) -> _Server:
     scheme = "http" if remote.scheme == "http" else "https"
     path = remote.path if remote.path.endswith(".git") else f"{remote.path}.git"
     href = f"{scheme}://{remote.address}{quote(path)}/info/lfs"
-    return _Server(href=href, header=_login(git, remote))
-
-
-def _login(git: Git, remote: Remote) -> dict[str, str]:
-    """The header with what git's credential helpers have for the repository."""
-    question = f"protocol={remote.scheme}\nhost={remote.address}\n\n".encode()
-    try:
-        answer = git.output("credential", "fill", stdin=question).decode(errors="replace")
-    except PermissionDenied:
-        return {}
-    known = dict(line.split("=", 1) for line in answer.splitlines() if "=" in line)
-    pair = f"{known.get('username', '')}:{known.get('password', '')}".encode()
-    return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
+    return _Server(href=href, header=git.login())
 
 
 def _by_ssh(git: Git, remote: Remote) -> _Server:

@@ -2,6 +2,7 @@
 belongs to it.
 
     git+https://HOST/PATH[@REF][#subdirectory=FOLDER][&submodules=true][&lfs=true]
+    git+https://HOST/PATH[#REF[:FOLDER]], as docker has it
     git+ssh://[USER@]HOST/PATH…      ssh://…      USER@HOST:PATH…      https://HOST/PATH.git…      git+file:///PATH…
 
 The spelling is pip's (https://pip.pypa.io/en/stable/topics/vcs-support/). The first `@` after the
@@ -40,6 +41,13 @@ _SCP = re.compile(r"(?:(?P<user>[^/@:#]*)@)?(?P<host>[^/@:#]+):(?!//|:)(?P<rest>
 _HELPER = re.compile(r"(?:git\+)?(?P<name>[A-Za-z0-9+.-]+)::")
 _HOST = re.compile(r"\[[0-9a-f:.]{2,45}\]|[a-z0-9](?:[a-z0-9._-]{0,252}[a-z0-9])?")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,38}(?:%40[A-Za-z0-9.-]{1,64})?")
+_TOKEN = re.compile(
+    r"^(?:gh[a-z]_|github_pat_|gl[a-z]*-|AT[A-Z]{2}|x-|oauth2|token)|(?=[^%]*\d)(?=[^%]*[A-Za-z])[A-Za-z0-9_-]{20}",
+    re.IGNORECASE,
+)
+"""What tokens begin with or look like."""
+
 _FULL = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.I)
 _SHORT = re.compile(rf"[0-9a-f]{{{SHORTEST},63}}", re.I)
 _BAD_REF = re.compile(r"[ ~^:?*\[\\]|\.\.|@\{|//|(?:^|/)\.|\.lock(?:/|$)|^[-/]|[/.]$|^@$")
@@ -155,10 +163,24 @@ def parse(text: str) -> GitUrl:
     """
     head, _, fragment = _printable(text).partition("#")
     remote, ref = _split(head)
+    if fragment and "=" not in fragment:
+        ref, fragment = _as_docker(ref, fragment)
     options = _options(fragment)
     folder = _folder(options.get("subdirectory", ""))
     submodules, lfs = (_flag(name, options.get(name, "false")) for name in ("submodules", "lfs"))
     return GitUrl(remote, _ref(ref), folder, submodules, lfs)
+
+
+def _as_docker(ref: str, fragment: str) -> tuple[str, str]:
+    """Ref and fragment of `#REF:FOLDER`, docker's spelling:
+    https://docs.docker.com/build/concepts/context/#url-fragments.
+    """
+    own, _, folder = fragment.partition(":")
+    if ref and own:
+        raise UserError(
+            f"The git source names two refs, {ref!r} and {own!r}", "name one: @REF or #REF"
+        )
+    return ref or own, f"subdirectory={folder}" if folder else ""
 
 
 def submodule_remote(parent: Remote, url: str) -> Remote:
@@ -257,16 +279,24 @@ def _from_scp(scp: "re.Match[str]") -> tuple[Remote, str]:
 def _user(scheme: str, userinfo: str) -> str:
     if not userinfo:
         return ""
+    if scheme in ("https", "http") and _is_name(userinfo):
+        return ""  # hosts put it into what they offer to clone; the worker knows who it is
     if scheme != "ssh" or ":" in userinfo:
         raise UserError(
             "There are credentials in the URL of the git source, where they end up in logs and in the image's history",
             "leave out what is before the '@' of the host: the worker has its own credentials for each host",
         )
     if not _USER.fullmatch(userinfo):
-        raise UserError(
-            "The user in the URL of the git source is not a user's name", f"write {_FORMS}"
-        )
+        hint = f"write {_FORMS}"
+        if userinfo.startswith("git+"):
+            hint = f"write git+ssh://{userinfo.removeprefix('git+')}@HOST/PATH@REF"
+        raise UserError("The user in the URL of the git source is not a user's name", hint)
     return userinfo
+
+
+def _is_name(userinfo: str) -> bool:
+    """Whether it is a user's or an organisation's name alone, and not a token."""
+    return _NAME.fullmatch(userinfo) is not None and not _TOKEN.search(userinfo)
 
 
 def _host(scheme: str, address: str) -> tuple[str, int | None]:
@@ -332,6 +362,8 @@ def _options(fragment: str) -> dict[str, str]:
 def _pairs(fragment: str) -> Iterator[tuple[str, str]]:
     for part in filter(None, fragment.split("&")):
         name, equals, value = part.partition("=")
+        if name == "egg":  # pip's name for what is in it, which changes nothing
+            continue
         if not equals:
             raise UserError(
                 f"{part!r} after the '#' of the git source is no option",

@@ -2,8 +2,10 @@
 elsewhere.
 """
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 import stat
 import struct
@@ -558,3 +560,35 @@ def files_in(top: Path) -> list[Path]:
         for name in names
         if not (Path(parent) / name).is_symlink()
     ]
+
+
+@pytest.mark.parametrize("kind", ["bz2", "xz"])
+def test_tar_with_other_compressions_is_read(place: Place, kind: str) -> None:
+    compress = bz2.compress if kind == "bz2" else lzma.compress
+    content = tar([member("a", b"1" * 100_000), folder("b"), member("b/c", b"2")])
+    middle = len(content) // 2
+    for packed in (compress(content), compress(content[:middle]) + compress(content[middle:])):
+        out = place.unpack(packed)
+        assert (out / "a").stat().st_size == 100_000
+        assert (out / "b/c").read_bytes() == b"2"
+    assert "is damaged" in place.refuses(compress(content)[:-20]).message
+    damaged = bytearray(compress(content))
+    damaged[len(damaged) // 2] ^= 0xFF
+    assert "is damaged" in place.refuses(bytes(damaged)).message
+
+
+def test_xz_may_not_take_any_memory(place: Place) -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 30}]
+    packed = lzma.compress(tar([member("a")]), filters=filters)
+    assert "Memory usage limit" in place.refuses(packed).message
+
+
+def test_zip_of_old_programs_has_the_names_that_were_meant(place: Place) -> None:
+    windows = zip_entry("folder\\file.txt")
+    windows.create_system = 0
+    packed = zipped([(windows, b"1"), (zip_entry("cafXX.txt"), b"2"), (zip_entry("a\\b"), b"3")])
+    # In UTF-8, without the flag that says so, as Info-ZIP and macOS leave it out.
+    out = place.unpack(packed.replace(b"cafXX.txt", "caf\xe9.txt".encode()))
+    assert (out / "folder/file.txt").read_bytes() == b"1"
+    assert (out / "caf\xe9.txt").read_bytes() == b"2"
+    assert (out / "a\\b").read_bytes() == b"3"  # of Unix, where it is a name

@@ -160,6 +160,9 @@ def test_a_file_that_is_still_there_was_not_renamed() -> None:
         ),
         ([("x", "a"), ("y", "b")], [("x", "a")], [BaseImage("y", "b", None)]),
         ([("", "a")], [], []),
+        ([("", "a@sha256:1")], [("", "a@sha256:2")], [BaseImage("", "a@sha256:1", "a@sha256:2")]),
+        ([("", "a@sha256:1")], [("", "a")], []),
+        ([("", "a@sha256:1")], [("", "b")], [BaseImage("", "a@sha256:1", "b")]),
     ],
 )
 def test_base_images_are_compared_stage_by_stage(

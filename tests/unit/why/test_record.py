@@ -202,3 +202,12 @@ def test_a_hostile_dockerfile_takes_no_time() -> None:
     assert stages("ARG " + "a" * 4_000_000 + "\nFROM x") == (Stage("", "x"),)
     assert stages("RUN <<A\n" * 500_000 + "FROM x") == ()
     assert len(stages("FROM ${A:-" + "{" * 4_000_000)) == 1
+
+
+def test_a_base_image_is_told_with_the_digest_that_it_had() -> None:
+    dockerfile = b"ARG V=1\nFROM a:$V AS one\nFROM b\nCOPY --from=one /x /x\n"
+    manifest = Manifest(Dockerfile("Dockerfile", "0" * 64, dockerfile), ())
+    request = BuildRequest(source="/source")
+    found = record(request, BUILDER, manifest, {"a:1": "sha256:1", "b": "sha256:2"})
+    assert [stage.base for stage in found.stages] == ["a:1@sha256:1", "b@sha256:2"]
+    assert [stage.base for stage in of(dockerfile).stages] == ["a:1", "b"]

@@ -9,6 +9,7 @@ from imagemill.errors import (
     OperatorError,
     PermissionDenied,
     ServiceUnreachable,
+    TransientError,
     UserError,
 )
 from imagemill.sources.git.failures import NotServedAloneError, failure, told
@@ -29,6 +30,8 @@ SAID: dict[str, type[ImagemillError]] = {
     "fatal: unable to access 'https://x/': The requested URL returned error: 502": ServiceUnreachable,
     "fatal: unable to access 'https://x/': The requested URL returned error: 429": ServiceUnreachable,
     "fatal: unable to access 'https://x/': Could not resolve host: x": ServiceUnreachable,
+    "fatal: unable to access 'https://x/': CONNECT tunnel failed, response 502": TransientError,
+    "fatal: unable to access 'https://x/': Received HTTP code 403 from proxy after CONNECT": TransientError,
     "ssh: Could not resolve hostname x: Name or service not known": ServiceUnreachable,
     "ssh: connect to host x port 22: Connection timed out\nfatal: Could not read from remote": ServiceUnreachable,
     "kex_exchange_identification: Connection closed by remote host": ServiceUnreachable,

@@ -132,7 +132,10 @@ REFUSED = {
     "a remote helper by URL": ("git+ext://host/app", "the transport 'ext'"),
     "an unknown transport": ("git+ftp://host/app", "the transport 'ftp'"),
     "a password": (f"git+https://user:{PASSWORD}@host/app", "credentials in the URL"),
-    "a token as the user": (f"git+https://{PASSWORD}@host/app", "credentials in the URL"),
+    "a token as the user": ("git+https://ghp_abc@host/app", "credentials in the URL"),
+    "another token": ("git+https://a1b2c3d4e5f6a7b8c9d0e1@host/app", "credentials in the URL"),
+    "two refs": ("git+https://host/app@v1#main:folder", "names two refs, 'v1' and 'main'"),
+    "pip's spelling of ssh": ("git+git@host:app", "is not a user's name"),
     "a password for ssh": (f"git+ssh://git:{PASSWORD}@host/app", "credentials in the URL"),
     "a password with an @": (f"git+https://user:a@{PASSWORD}@host/app", "credentials in the URL"),
     "a password with a slash": (
@@ -179,7 +182,6 @@ REFUSED = {
     "a refspec": ("git+https://host/app@a:b", "cannot be the name"),
     "a pattern": ("git+https://host/app@refs/*", "cannot be the name"),
     "a space in the ref": ("git+https://host/app@a b", "cannot be the name"),
-    "docker's spelling of the ref": ("git+https://host/app#main:folder", "is no option"),
     "an unknown option": ("git+https://host/app#submodule=true", "has no option 'submodule'"),
     "an option twice": ("git+https://host/app#lfs=1&lfs=0", "has lfs twice"),
     "a flag that is neither": ("git+https://host/app#lfs=maybe", "the option lfs"),
@@ -202,7 +204,7 @@ def test_text_is_refused_with_a_hint(text: str, said: str) -> None:
 def test_hints_say_how_it_is_written() -> None:
     hints = {
         "submodule=1": "did you mean submodules?",
-        "main:a": "write @REF#subdirectory=FOLDER, not #REF",
+        "main&lfs=true": "write @REF#subdirectory=FOLDER, not #REF",
     }
     for fragment, hint in hints.items():
         with pytest.raises(UserError) as raised:
@@ -211,6 +213,24 @@ def test_hints_say_how_it_is_written() -> None:
     with pytest.raises(UserError) as raised:
         parse("https://user:secret@host/app.git")
     assert raised.value.hint.startswith("leave out what is before the '@' of the host")
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("git+https://org@host/org/project/_git/repo", "git+https://host/org/project/_git/repo"),
+        ("git+https://team@host/team/repo.git", "git+https://host/team/repo.git"),
+        ("https://me%40example.com@host/team/repo.git", "git+https://host/team/repo.git"),
+        ("git+https://host/a.git@v1#egg=a&lfs=true", "git+https://host/a.git@v1#lfs=true"),
+        ("https://host/a.git#main:serve", "git+https://host/a.git@main#subdirectory=serve"),
+        ("https://host/a.git#:serve", "git+https://host/a.git#subdirectory=serve"),
+        ("https://host/a.git#v1", "git+https://host/a.git@v1"),
+        ("git@host:a.git#v1:b/c", "git@host:a.git@v1#subdirectory=b/c"),
+    ],
+)
+def test_what_hosts_pip_and_docker_write_is_read(text: str, same: str) -> None:
+    assert is_git(text)
+    assert str(parse(text)) == same
 
 
 class TestSubmoduleRemote:
