@@ -107,8 +107,8 @@ class StepRequest(Request):
         """Celery's, and the build's state, where it lasts long enough to be looked at."""
         super().send_event(type, **fields)
         task: Any = self.task
+        build = self.root_id  # the message itself may be anybody's
         if type == "task-started" and task.announced and self.eventer and self.eventer.enabled:
-            build = self.args[0]["id"]
             self.eventer.send(
                 f"task-{task.state.lower()}", uuid=build, name=BUILD_IMAGE, args=f"({build})"
             )

@@ -2,6 +2,7 @@
 builder (`imagemill.builders.graft`).
 """
 
+import json
 import logging
 
 from celery import shared_task
@@ -15,9 +16,9 @@ from imagemill.errors import ImagemillError, OperatorError
 from imagemill.messages import Build, State
 from imagemill.ports import Quiet
 from tasks.input_records import accept
-from tasks.pipeline import Next
+from tasks.pipeline import LAYERS, Next
 from tasks.run import Run
-from tasks.settings import setup
+from tasks.settings import seal, setup
 from tasks.step import step
 from tasks.workspace import Workspace, graft_place
 
@@ -79,11 +80,12 @@ def _made(
 
 
 @shared_task(name="imagemill.read_layers", throws=(ImagemillError,), ignore_result=True)
-def read_layers(message: dict[str, object]) -> None:
+def read_layers(build_id: str, sealed: str) -> None:
     """Read what is in the layers of an image that a builder has made, and keep the image in mind
     for builds that change its code.
     """
-    build, place = Build.load(message), graft_place(setup())
+    text = seal().open(LAYERS, build_id, sealed)
+    build, place = Build.load(json.loads(text)), graft_place(setup())
     work = Workspace(setup(), build)
     record = work.input_records.find(work.source_hash)
     if record is None or build.graft_key is None:

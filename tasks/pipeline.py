@@ -12,6 +12,7 @@ caller has asked Celery to do with the result. Steps are named, not imported, si
 nothing of their work.
 """
 
+import json
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +23,13 @@ from kombu.exceptions import OperationalError
 from imagemill.messages import Build
 from imagemill.names import BUILD_IMAGE, LIGHT, STEPS, build_queue, task_name
 from imagemill.state.records import Due
-from tasks.settings import records
+from imagemill.state.seal import BrokenSealError
+from tasks.settings import records, seal
 
 log = logging.getLogger(__name__)
+
+MESSAGE, LAYERS = "imagemill-message-v1", "imagemill-layers-v1"
+"""What seals on messages are for."""
 
 FIRST = "load_config"
 LAST = "report"
@@ -62,7 +67,8 @@ def make(build: Build, builder: str) -> Next:
 def learn(build: Build) -> None:
     """Have what is in the layers of an image read, by whoever has time; nobody waits for it."""
     options: dict[str, Any] = {"queue": LIGHT, "argsrepr": f"({build.id})", "kwargsrepr": "{}"}
-    current_app.send_task(task_name("read_layers"), args=(build.dump(),), **options)
+    sealed = seal().close(LAYERS, build.id, json.dumps(build.dump()))
+    current_app.send_task(task_name("read_layers"), args=(build.id, sealed), **options)
 
 
 def queue(step: str, build: Build) -> str:
@@ -70,6 +76,25 @@ def queue(step: str, build: Build) -> str:
     if step == "build" and build.config is not None:
         return build_queue(build.config.builder.type)
     return STEPS
+
+
+def sent(message: Any, step: str) -> Due:
+    """Return what the message of a step says is due; `BrokenSealError` if no worker sent it."""
+    if isinstance(message, dict):
+        build, turn, sealed = (message.get(name) for name in ("id", "turn", "seal"))
+        if isinstance(build, str) and type(turn) is int and isinstance(sealed, str):
+            due = Due(build, turn, step, "")
+            seal().open(MESSAGE, build, f"{sealed}\n{_said(due)}")
+            return due
+    raise BrokenSealError
+
+
+def _seal(due: Due) -> str:
+    return seal().close(MESSAGE, due.build, _said(due)).partition("\n")[0]
+
+
+def _said(due: Due) -> str:
+    return f"{due.turn} {due.step}"
 
 
 def send(due: Due, delay: float = 0) -> None:
@@ -80,7 +105,7 @@ def send(due: Due, delay: float = 0) -> None:
     if due.step == LAST:
         # With the entry's id it also has the entry's name.
         options |= {"task_id": due.build, "shadow": BUILD_IMAGE, **records().canvas(due.build)}
-    message = {"id": due.build, "turn": due.turn}
+    message = {"id": due.build, "turn": due.turn, "seal": _seal(due)}
     try:
         current_app.send_task(task_name(due.step), args=(message,), **options)
     except OperationalError as error:

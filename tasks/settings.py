@@ -3,6 +3,7 @@ by `worker.app`.
 """
 
 import os
+import time
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, cast
@@ -13,9 +14,11 @@ from pydantic import BeforeValidator, ByteSize, Field
 from imagemill.client import open_journal
 from imagemill.names import BUILD_TIMEOUT
 from imagemill.settings import Hosts, NodeSettings, listed
+from imagemill.signing import Keys, own_keys
 from imagemill.state.dead_letters import DeadLetters
 from imagemill.state.journal import Journal
 from imagemill.state.records import Leases, Records
+from imagemill.state.seal import Seal, fingerprint
 
 
 class Setup(NodeSettings):
@@ -49,6 +52,11 @@ class Setup(NodeSettings):
         ByteSize(10 << 30),
         ge=0,
         description="bytes of fetched sources that are kept on the node; 0: none",
+    )
+    signing_keys: Path | None = Field(
+        None,
+        description="file with the key by which workers know what workers wrote, and in another line"
+        " the one before it; default: a key of the state_dir's own ([security.md](security.md))",
     )
     build_timeout: float = Field(
         BUILD_TIMEOUT, gt=0, description="seconds that a build may take, once started"
@@ -125,7 +133,27 @@ def _journal(backend: str, prefix: str) -> Journal:
 
 @lru_cache(maxsize=4)
 def _records(backend: str, prefix: str, grace: float) -> Records:
-    return Records(_journal(backend, prefix), grace)
+    return Records(_journal(backend, prefix), grace, seal())
+
+
+def seal_of(place: Setup, journal: Journal) -> Seal:
+    """Return the seal of a worker's settings; one whose key was made up is made known in Redis."""
+    if place.signing_keys is not None:
+        return Seal(Keys.read(place.signing_keys))
+    keys, signers = own_keys(place.state_dir / "signing-key"), journal.shared_key("signers")
+    journal.redis.hset(signers, fingerprint(keys.keys[0]), int(time.time()))
+    return Seal(keys, lambda name: bool(journal.redis.hexists(signers, name)))
+
+
+@lru_cache(maxsize=4)
+def _seal(backend: str, prefix: str) -> Seal:
+    return seal_of(setup(), _journal(backend, prefix))
+
+
+def seal() -> Seal:
+    """Return the seal of this worker."""
+    place = setup()
+    return _seal(place.backend, place.key_prefix)
 
 
 @lru_cache(maxsize=4)

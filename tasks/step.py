@@ -5,6 +5,7 @@ copy of the message, or with which step the build goes on instead of the one tha
 last step returns the report.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -12,15 +13,18 @@ from celery import Task, shared_task
 from celery.exceptions import Ignore
 
 from imagemill.errors import ImagemillError, ServiceUnreachable, TransientError
-from imagemill.messages import Build, BuildReport, State
+from imagemill.messages import Build, BuildReport, Failure, State
 from imagemill.names import step_name, task_name
 from imagemill.state.journal import LOST
+from imagemill.state.seal import BrokenSealError
 from imagemill.time_limits import time_limit
 from tasks import log_context
-from tasks.pipeline import LAST, Next
+from tasks.pipeline import LAST, Next, sent
 from tasks.run import GivenBack, Run, waiting_for_redis
-from tasks.settings import leases, records
+from tasks.settings import journal, leases, records
 from tasks.workspace import Workspace
+
+log = logging.getLogger(__name__)
 
 Outcome = Build | Next | BuildReport
 StepFunction = Callable[[Run, Workspace], Outcome]
@@ -50,13 +54,34 @@ class Step(Task[Any, Any]):
             records().finish(run.build_id)
 
     def begin(self, message: dict[str, Any]) -> Run:
-        """Take the step that the message is about; `Ignore` if it is not its turn."""
-        with waiting_for_redis():
-            run = Run.claimed(self, message["id"], message["turn"], step_name(self.name))
+        """Take the step that the message is about; `Ignore` if it is not its turn, or no worker
+        sent the message.
+        """
+        try:
+            due = sent(message, step_name(self.name))
+        except BrokenSealError:
+            log.warning("A message that no worker sent is passed over: %s", self.name)
+            raise Ignore("No worker sent this") from None
+        log_context.bind(build=due.build, step=due.step)
+        try:
+            with waiting_for_redis():
+                run = Run.claimed(self, due.build, due.turn, due.step)
+        except BrokenSealError as error:
+            self._end(due.build, error)
+            raise Ignore("No worker wrote the record") from None
         if run is None:
             raise Ignore("It is not this step's turn")
         self.request.update(run=run)
         return run
+
+    def _end(self, build: str, error: BrokenSealError) -> None:
+        """End a build whose record somebody else wrote: nothing of it can be believed."""
+        log.error("%s: the build ends", error)
+        report = BuildReport(id=build, status="failed", error=Failure.of(error, self.state))
+        with waiting_for_redis():
+            journal().end(build, report)
+            records().finish(build)
+            self.backend.mark_as_failure(build, error)
 
 
 def step(
@@ -86,7 +111,6 @@ def step(
             **{**defaults, **options},
         )
         def task(self: Step, message: dict[str, Any]) -> dict[str, Any] | None:
-            log_context.bind(build=message["id"], step=function.__name__)
             run = self.begin(message)
             with leases().renewed(run.claim):
                 outcome = _run(function, run)

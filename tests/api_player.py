@@ -20,7 +20,7 @@ import yaml
 from kubernetes import client, watch
 
 from builds import until
-from kubernetes_server.cluster import Cluster, fresh_namespace, real_cluster
+from clusters import Cluster, fresh_namespace, real_cluster
 
 Object = dict[str, Any]
 

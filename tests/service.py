@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from imagemill.client import Client, open_journal
+from imagemill.signing import own_keys
 from imagemill.state.journal import Journal
 from imagemill.state.records import Records
+from imagemill.state.seal import Seal
 
 ROOT = Path(__file__).parents[1]
 QUEUES = "imagemill,imagemill.docker,imagemill.noop"
@@ -53,7 +55,7 @@ class Service:
 
     def records(self, grace: float) -> Records:
         """The records of its builds, with this redelivery time in seconds."""
-        return Records(self.journal, grace)
+        return Records(self.journal, grace, Seal(own_keys(self.folder / "state/signing-key")))
 
     @property
     def environment(self) -> dict[str, str]:

@@ -20,7 +20,7 @@ from imagemill.names import LIGHT, STEPS
 from imagemill.state.journal import LOST
 from imagemill.state.records import Due, Records
 from tasks import pipeline
-from tasks.settings import Setup
+from tasks.settings import Setup, seal_of
 
 log = getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Reaper:
         self._app = app
         # A connection of its own: those of the tasks belong to the processes of the pool.
         journal = open_journal(app, setup.backend, setup.key_prefix)
-        self._records = Records(journal, setup.redelivery_seconds)
+        self._records = Records(journal, setup.redelivery_seconds, seal_of(setup, journal))
         self._redis = journal.redis
         self._grace = setup.redelivery_seconds
         self._round = max(SHORTEST_ROUND, min(LONGEST_ROUND, self._grace / ROUNDS))

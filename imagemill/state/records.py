@@ -30,8 +30,12 @@ from redis import Redis
 from imagemill.messages import Build, State
 from imagemill.names import BUILD_KEEP_SECONDS
 from imagemill.state.journal import BEGUN, LOST, MAX_EVENTS, Entered, Journal
+from imagemill.state.seal import Seal
 
 log = getLogger(__name__)
+
+RECORD = "imagemill-record-v1"
+"""What a record's seal is for."""
 
 RENEWALS = 4
 """How often a lease is renewed within its time."""
@@ -52,6 +56,7 @@ if redis.call('EXISTS', record) == 0 then
     redis.call('ZADD', index, now + grace, id)
     redis.call('ZADD', begun, now, id)
     redis.call('ZREMRANGEBYSCORE', begun, '-inf', now - keep)
+    redis.call('EXPIRE', begun, keep)
     return 1
 end
 return redis.call('HGET', record, 'turn') == '1' and redis.call('HEXISTS', record, 'attempt') == 0
@@ -71,6 +76,7 @@ redis.call('EXPIRE', record, keep)
 redis.call('ZADD', index, now + lease, id)
 if tonumber(due[5]) > tonumber(redis.call('HGET', served, due[6]) or 0) then
     redis.call('HSET', served, due[6], due[5])
+    redis.call('EXPIRE', served, keep)
 end
 redis.call('XADD', events, 'MAXLEN', '~', most, '*', 'state', state)
 redis.call('RPUSH', states, entry)
@@ -183,8 +189,9 @@ class Records:
     the lease of a step holds without being renewed.
     """
 
-    def __init__(self, journal: Journal, grace: float) -> None:
+    def __init__(self, journal: Journal, grace: float, seal: Seal) -> None:
         self._journal = journal
+        self.seal = seal
         self._grace = grace
         self._index = journal.shared_key("due")
         self._served = journal.shared_key("served")
@@ -202,7 +209,7 @@ class Records:
         already. `canvas` is kept for `Records.canvas`.
         """
         asked = {"source": build.request.source, "destination": build.request.destination}
-        values = [build.id, step, queue, _text(build), json.dumps(canvas), json.dumps(asked)]
+        values = [build.id, step, queue, self._text(build), json.dumps(canvas), json.dumps(asked)]
         keys = [*self._keys(build.id), self._journal.shared_key(BEGUN)]
         begun = self._begin(keys, [*values, self._grace, BUILD_KEEP_SECONDS])
         return Due(build.id, 1, step, queue) if begun else None
@@ -212,7 +219,8 @@ class Records:
     ) -> Claim | None:
         """Take the step, and note that the build came to `state`, as `Journal.enter` does.
 
-        None if it is not this step's turn, or somebody runs it.
+        None if it is not this step's turn, or somebody runs it; `BrokenSealError` if the record is
+        not what a worker wrote.
         """
         at = time.time()
         before, after = self._journal.result_around(build, state, at, shown)
@@ -230,7 +238,8 @@ class Records:
         if not taken:
             return None
         attempt, deaths, tries, message, times, cancelled = cast("list[Any]", taken)
-        known = Build.load(json.loads(message))
+        text = self.seal.open(RECORD, build, cast("bytes", message).decode(errors="replace"))
+        known = Build.load(json.loads(text))
         return Claim(known, attempt, deaths, tries, Entered(times, bool(cancelled)))
 
     def advance(
@@ -244,7 +253,7 @@ class Records:
             claim.attempt,
             step,
             queue,
-            _text(build),
+            self._text(build),
             build.source_hash or "",
         ]
         turn = self._advance(
@@ -293,6 +302,9 @@ class Records:
             for build, turn, step, queue, lost in cast("list[Any]", found)
         ]
 
+    def _text(self, build: Build) -> str:
+        return self.seal.close(RECORD, build.id, json.dumps(build.dump()))
+
     def _keys(self, build: str) -> list[str | bytes]:
         return [self._journal.build_key(build, "record"), self._index]
 
@@ -334,7 +346,3 @@ class Leases:
             claim.lost = claim.lost or not self._records.renew(claim)
         except LOST as error:
             log.warning("The lease of build %s could not be renewed: %s", claim.build.id, error)
-
-
-def _text(build: Build) -> str:
-    return json.dumps(build.dump())

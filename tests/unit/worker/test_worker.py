@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from imagemill.errors import OperatorError
 from tasks.log_context import bound
 from worker.celeryconfig import configuration
-from worker.logging import JsonFormatter, WithContext
+from worker.logging import JsonFormatter, LineFormatter, WithContext
 from worker.settings import Settings, from_environment
 
 REDIS = "redis://localhost:6379/0"
@@ -77,3 +78,19 @@ def test_a_log_record_says_which_build_and_step_it_is_of() -> None:
     assert entry["message"] == "said so"
     assert (entry["build"], entry["step"]) == ("b1", "push")
     assert entry["level"] == "INFO"
+
+
+def test_what_others_wrote_begins_no_line_of_the_log() -> None:
+    record = logging.LogRecord(
+        "x", logging.ERROR, "f", 1, "a\n2026 %s", ("\x1b[31mforged\r\u2028",), None
+    )
+    try:
+        raise ValueError("of\n2026 INFO forged\x1b[0m")
+    except ValueError:
+        record.exc_info = sys.exc_info()
+    WithContext().filter(record)
+    first, *others = LineFormatter().format(record).splitlines()
+
+    assert first.endswith("x: a 2026 forged  ")
+    assert others
+    assert all(line.startswith("    ") and line.isprintable() for line in others)

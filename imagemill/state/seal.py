@@ -1,0 +1,72 @@
+"""The seal on what workers tell each other by way of Redis and the broker: it shows that a worker
+wrote it, and that nobody has changed it since.
+
+Where the operator gives all workers a key, nothing else is believed. Else each state folder has a
+key that was made up there: what workers of another folder wrote is believed where they have said in
+Redis that they are there, and a warning says what to do about it.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable
+
+from imagemill.errors import OperatorError
+from imagemill.signing import Keys
+
+log = logging.getLogger(__name__)
+
+
+class BrokenSealError(OperatorError):
+    """What was read is not what a worker wrote."""
+
+    def __init__(self, message: str = "", hint: str = "") -> None:
+        super().__init__(
+            message or "What Redis holds of the build is not what a worker wrote",
+            hint
+            or "see who else may write to Redis, and that all workers have the same"
+            " IMAGEMILL_SIGNING_KEYS",
+        )
+
+
+class Seal:
+    """Seals texts, and opens them again.
+
+    `known` says whether workers with a key of another fingerprint are there; None where the
+    operator has given the keys, so that there are no others.
+    """
+
+    def __init__(self, keys: Keys, known: Callable[[str], bool] | None = None) -> None:
+        self._keys, self._known = keys, known
+        self._fingerprints = {fingerprint(key) for key in keys.keys}
+        self._warned = False
+
+    def close(self, purpose: str, build: str, text: str) -> str:
+        """Return the text under a seal, for one purpose and one build."""
+        mark = f"{fingerprint(self._keys.keys[0])}.{self._keys.sign(purpose, build, text)}"
+        return f"{mark}\n{text}"
+
+    def open(self, purpose: str, build: str, sealed: str) -> str:
+        """Return the text; `BrokenSealError` if no worker sealed just this. It is not read before."""
+        mark, _, text = sealed.partition("\n")
+        name, _, signature = mark.partition(".")
+        if name in self._fingerprints:
+            if self._keys.signed(signature, purpose, build, text):
+                return text
+        elif self._known is not None and self._known(name):
+            self._warn(name)
+            return text
+        raise BrokenSealError
+
+    def _warn(self, name: str) -> None:
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "Workers with another key (%s) are believed without proof: give all workers one key,"
+                " in a file that IMAGEMILL_SIGNING_KEYS names",
+                name,
+            )
+
+
+def fingerprint(key: bytes) -> str:
+    """Return what a key is told apart by; it tells nothing of the key."""
+    return hashlib.sha256(b"imagemill-fingerprint\n" + key).hexdigest()[:16]
