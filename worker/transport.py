@@ -4,7 +4,7 @@ Kombu takes a message off its list (BRPOP) and then notes that it has it: one th
 between takes the message with it. Here one script does both. While there is nothing to take, the
 connection waits on the list from which a message is most likely to come: with BLMOVE onto the same
 end of the same list, which leaves the message where it is. What cannot be a message at all goes to
-the dead letters. See docs/adr/0022-messages-are-handed-over-by-a-script.md.
+the dead letters. See docs/adr/0023-messages-are-handed-over-by-a-script.md.
 """
 
 import time
