@@ -107,7 +107,7 @@ _FINAL = {"SUCCESS", "FAILURE", "REVOKED"}
 
 def save(history: Iterable[Event], path: Path) -> None:
     """Write the history as one JSON object a line."""
-    lines = (json.dumps({"kind": type(event).__name__, **asdict(event)}) for event in history)
+    lines = (json.dumps({"event": type(event).__name__, **asdict(event)}) for event in history)
     path.write_text("".join(f"{line}\n" for line in lines))
 
 
@@ -117,7 +117,7 @@ def load(path: Path) -> list[Event]:
 
 
 def _event(fields: dict[str, Any]) -> Event:
-    kind = _KINDS[fields.pop("kind")]
+    kind = _KINDS[fields.pop("event")]
     if kind is Building:
         fields["builders"] = tuple(tuple(pair) for pair in fields["builders"])
     return kind(**fields)

@@ -318,9 +318,7 @@ class Site:
         now, state = time.time(), self.folder / "state"
         found = [
             Left(now, "folder", str(path.relative_to(state)))
-            for part in ("scratch", "contexts")
-            for path in (state / part).glob("*")
-            if path.name != "sources"
+            for path in (state / "scratch").glob("*")
         ]
         redis = self.client._journal.redis
         keys = [key.decode() for key in redis.scan_iter(match=f"{self.prefix}*")]

@@ -21,4 +21,4 @@ step_redelivered = Signal(name="step_redelivered", providing_args=["step"])
 """A step was taken over from a worker that died."""
 
 context_stored = Signal(name="context_stored", providing_args=["size"])
-"""A build context was stored; `size` is in bytes."""
+"""A build context is stored; `size` is that of its files, in bytes."""

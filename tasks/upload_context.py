@@ -1,9 +1,11 @@
 """Fourth step: pack the context and put it where the builder finds it."""
 
+from imagemill.context import Manifest
 from imagemill.context.handover import Contexts
 from imagemill.messages import Build, State
 from tasks.input_records import accept
 from tasks.run import Run
+from tasks.signals import context_stored
 from tasks.step import step
 from tasks.workspace import Workspace
 
@@ -20,4 +22,9 @@ def store(contexts: Contexts, run: Run, work: Workspace) -> str:
     """Store what was hashed, and return its name; a source that has another hash by now is a
     `UserError`, and not stored.
     """
-    return contexts.add(work.origin(run), lambda manifest: accept(work, manifest), run)
+
+    def accepted(manifest: Manifest) -> None:
+        accept(work, manifest)
+        context_stored.send(sender=None, size=sum(entry.size for entry in manifest.entries))
+
+    return contexts.add(work.origin(run), accepted, run)

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from api_player import NOBODY, api_player
 from builds import Watched, until
+from clusters import real_cluster
 from imagemill.builders import Workplace
 from imagemill.builders.kaniko.api import JOBS, PODS, SECRETS, Cluster, Resource, connect
 from imagemill.builders.kaniko.builder import KanikoBuilder
@@ -23,7 +24,6 @@ from imagemill.registries.authorization import Login
 from imagemill.registries.docker_config import DockerConfig
 from imagemill.registries.oci import OciRegistry
 from kubernetes_server import KubernetesServer
-from kubernetes_server.cluster import real_cluster
 
 Object = dict[str, Any]
 

@@ -56,6 +56,7 @@ if redis.call('EXISTS', record) == 0 then
     redis.call('ZADD', index, now + grace, id)
     redis.call('ZADD', begun, now, id)
     redis.call('ZREMRANGEBYSCORE', begun, '-inf', now - keep)
+    redis.call('EXPIRE', begun, keep)
     return 1
 end
 return redis.call('HGET', record, 'turn') == '1' and redis.call('HEXISTS', record, 'attempt') == 0
@@ -75,6 +76,7 @@ redis.call('EXPIRE', record, keep)
 redis.call('ZADD', index, now + lease, id)
 if tonumber(due[5]) > tonumber(redis.call('HGET', served, due[6]) or 0) then
     redis.call('HSET', served, due[6], due[5])
+    redis.call('EXPIRE', served, keep)
 end
 redis.call('XADD', events, 'MAXLEN', '~', most, '*', 'state', state)
 redis.call('RPUSH', states, entry)

@@ -19,6 +19,7 @@ import pytest
 
 from api_player import kubeconfig_of
 from builds import Watched, packed, until
+from clusters import Cluster, fresh_namespace, real_cluster
 from imagemill.builders import Workplace
 from imagemill.builders.kaniko import failures
 from imagemill.builders.kaniko.builder import KanikoBuilder
@@ -31,7 +32,6 @@ from imagemill.reference import ImageReference
 from imagemill.registries.docker_config import DockerConfig
 from imagemill.registries.oci import OciRegistry
 from kaniko_builds import Logins, container
-from kubernetes_server.cluster import Cluster, fresh_namespace, real_cluster
 
 Object = dict[str, Any]
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from kubernetes import client, watch
 
-from kubernetes_server.cluster import Cluster, any_cluster, connected, fresh_namespace
+from clusters import Cluster, any_cluster, connected, fresh_namespace
 
 FORGETS = 720
 """Seconds within which a cluster forgets: API servers compact etcd every 5 minutes, first to what

@@ -16,6 +16,7 @@ from kubernetes import config
 from kubernetes.client import Configuration
 
 from builds import Watched, until
+from clusters import any_cluster, fresh_namespace
 from imagemill.builders.kaniko import secrets
 from imagemill.builders.kaniko.api import JOBS, PODS, SECRETS, Cluster
 from imagemill.builders.kaniko.run import attempt
@@ -41,7 +42,6 @@ from kaniko_builds import (
     section,
     unscheduled_builds,
 )
-from kubernetes_server.cluster import any_cluster, fresh_namespace
 
 
 @pytest.fixture(scope="module")

@@ -35,6 +35,7 @@ from imagemill.sources.git.environment import (
     secrets_of,
 )
 from imagemill.sources.git.failures import failure
+from imagemill.sources.git.mirror import mirror
 from imagemill.sources.git.process import run
 from imagemill.sources.git.url import Remote
 from imagemill.sources.options import SourceOptions
@@ -112,23 +113,26 @@ def opened(
     check_allowed(remote, options)
     with tempfile.TemporaryDirectory(prefix="git-", dir=within) as folder, room(Path(folder)):
         home = Path(folder)
-        yield Git(
-            remote,
-            options,
-            home,
-            Bounded(measured or home, remote, options.max_bytes, progress),
-        )
+        bounded = Bounded(measured or home, remote, options.max_bytes, progress)
+        served = mirror(remote, options, home / "served", bounded)
+        yield Git(remote, options, home, bounded, served)
 
 
 class Git:
     """Git for one remote repository, which it calls `origin`; made by `opened`.
 
     `run` and `output` take what follows `git` on a command line. `home` is an empty folder that
-    only the worker's user can read; `repository` in it is what git works on.
+    only the worker's user can read; `repository` in it is what git works on. `served` is where the
+    remote is asked, if that is a copy of it.
     """
 
     def __init__(
-        self, remote: Remote, options: SourceOptions, home: Path, bounded: Bounded
+        self,
+        remote: Remote,
+        options: SourceOptions,
+        home: Path,
+        bounded: Bounded,
+        served: Remote | None = None,
     ) -> None:
         self._remote, self._home, self._bounded = remote, home, bounded
         self._options = options
@@ -136,7 +140,7 @@ class Git:
         self._secrets = tuple(secrets_of(remote, options))
         self.repository = home / "repository"
         self._git = _git(options.environment.get("PATH", DEFAULT_PATH))
-        (home / "config").write_text(config_for(remote, options, home))
+        (home / "config").write_text(config_for(served or remote, options, home))
         (home / "credentials").write_text(CREDENTIAL_HELPER)
         self.environment = environment_for(remote, options, home)
         self.environment["GIT_DIR"] = str(self.repository)

@@ -90,5 +90,6 @@ def test_the_same_pair_of_builders_is_told_once() -> None:
 
 
 def test_a_history_is_read_back_as_it_was_saved(tmp_path: Path) -> None:
-    save(GOOD, tmp_path / "history.jsonl")
-    assert load(tmp_path / "history.jsonl") == list(GOOD)
+    history = [*GOOD, Left(9, "lock", "registry/app:1"), Died(9, "light", 1)]
+    save(history, tmp_path / "history.jsonl")
+    assert load(tmp_path / "history.jsonl") == history

@@ -16,10 +16,10 @@ from helm_python.errors import HelmError
 from kubernetes.client import ApiClient, CoreV1Api
 
 import chart_readme
+from clusters import connected
 from imagemill.builders.kaniko.permissions import PERMISSIONS
 from imagemill.config import KanikoBuilder, load
 from kubernetes_server import KubernetesServer
-from kubernetes_server.cluster import connected
 from unit.charts.random_values import Values
 
 Object = dict[str, Any]

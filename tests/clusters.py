@@ -1,4 +1,4 @@
-"""The cluster that a contract test runs on: this package's server, or the real one that the
+"""The cluster that a contract test runs on: the API server of the tests, or the real one that the
 environment names.
 
 `make test-cluster` names one, by IMAGEMILL_TEST_KUBECONFIG; no other variable does, so that a test

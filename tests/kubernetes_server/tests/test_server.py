@@ -1,8 +1,7 @@
 """What a test can play on the API server of our own: the rest of a cluster, and a server that is
 not at its best.
 
-The API itself is tested in tests/contract/test_kubernetes_api.py, on this server and on real
-clusters.
+What the API itself answers is tested by whoever has a real cluster to compare with.
 """
 
 import asyncio
@@ -11,21 +10,42 @@ import json
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kubernetes import client, watch
+from kubernetes import client, config, watch
 from urllib3.exceptions import ProtocolError
 
-from builds import until
 from kubernetes_server import KubernetesServer
-from kubernetes_server.cluster import connected
 
 NAMESPACE = "builds"
 DIGEST = f"sha256:{'a' * 64}"
+
+
+def until(condition: Callable[[], Any], seconds: float = 20) -> bool:
+    """Whether the condition comes true within some time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+@contextmanager
+def connected(kubeconfig: Path) -> Iterator[Any]:
+    """A client of the server, closed with all its connections when the block ends."""
+    api: Any = config.new_client_from_config(str(kubeconfig))  # type: ignore[no-untyped-call]
+    try:
+        yield api
+    finally:
+        api.close()
+        api.rest_client.pool_manager.clear()
 
 
 @pytest.fixture
