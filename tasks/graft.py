@@ -58,7 +58,7 @@ def _made(
 ) -> Build:
     build, inputs, builder = work.build, work.open_inputs, work.builder_type
     given = Inputs.of(build.request, work.config.builder)
-    asked = grafting.question(manifest, inputs, given, builder, place)
+    asked = grafting.question(manifest, inputs, given, builder, place, build.tenant)
     build = build.knowing(graft_key=asked.key)
     try:
         earlier = place.known.find_image(asked.key)

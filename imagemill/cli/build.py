@@ -130,7 +130,10 @@ def build(
     if connection.broker:
         _check_for_remote(config, secrets)
         fields["config"] = config
-    elif detach:
+    else:
+        # What is known of earlier images ends with the embedded service.
+        fields["graft"] = False
+    if detach and not connection.broker:
         raise Misuse(
             "--detach needs a broker: without one a build ends with its command",
             "set IMAGEMILL_BROKER",

@@ -50,11 +50,18 @@ class Place:
 
 
 def question(
-    manifest: Manifest, inputs: BuildInputs, given: Inputs, builder: str, place: Place
+    manifest: Manifest,
+    inputs: BuildInputs,
+    given: Inputs,
+    builder: str,
+    place: Place,
+    tenant: str | None = None,
 ) -> Question:
     """What is to be looked for; `Refusal` where the code cannot be told from the rest.
 
     `given` is what the image is made from besides the context, `builder` the type of the builder.
+    Images of another `tenant` are never taken; nor, where there are build secrets, which may be in
+    what was installed, those of another repository.
     """
     text = manifest.dockerfile.content.decode(errors="surrogateescape")
     found = recipe.read(text, given.target)
@@ -70,7 +77,8 @@ def question(
         "format": FORMAT,
         "dockerfile": manifest.dockerfile.sha256,
         "builder": builder,
-        "registry": inputs.image.registry,
+        "registry": inputs.image.repository if given.secrets else inputs.image.registry,
+        "tenant": tenant,
         "bases": digests,
         "seen": hashlib.sha256("\n".join(seen).encode()).hexdigest(),
     }
