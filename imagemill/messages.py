@@ -214,6 +214,13 @@ class Message(BaseModel):
 class BuildRequest(Message):
     """What to build, from what, and how it is to be named."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "$comment": f"A message is refused that is longer than {MOST_BYTES} bytes as JSON, or"
+            f" nested deeper than {MOST_DEPTH}."
+        }
+    )
+
     source: Annotated[Line, BeforeValidator(_path)] = Field(
         min_length=1,
         description="a folder, an archive (.tar, .tar.gz, .tar.zst, .zip) here, at https://, s3://, gs:// or in Azure"

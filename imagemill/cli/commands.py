@@ -10,6 +10,7 @@ import click
 from imagemill import __version__
 from imagemill.cli import interrupts
 from imagemill.cli.build import build
+from imagemill.cli.dead import dead
 from imagemill.cli.dockerfile import dockerfile
 from imagemill.cli.doctor import doctor
 from imagemill.cli.kaniko import kaniko
@@ -62,6 +63,7 @@ for command in (
     permissions,
     kaniko,
     doctor,
+    dead,
     worker,
 ):
     cli.add_command(command)

@@ -18,7 +18,7 @@ from imagemill.cli import terminal
 from imagemill.cli.build import build
 from imagemill.cli.commands import main
 from imagemill.cli.follow import exit_code
-from imagemill.cli.git_info import Checkout, checkout, published
+from imagemill.cli.git_info import GitInfo, checkout, published
 from imagemill.cli.progress import LiveView, PlainView
 from imagemill.cli.render import seconds
 from imagemill.cli.requests import NAMES, located
@@ -395,17 +395,17 @@ def git(folder: Path, *arguments: str) -> str:
 
 def test_a_clean_checkout_has_a_revision_and_a_url_without_credentials(repository: Path) -> None:
     revision = git(repository, "rev-parse", "HEAD").strip()
-    assert checkout(repository) == Checkout(revision, "https://example.com/team/model.git")
+    assert checkout(repository) == GitInfo(revision, "https://example.com/team/model.git")
 
 
 def test_a_changed_checkout_is_no_revision(repository: Path) -> None:
     (repository / "a").write_text("changed")
-    assert checkout(repository) == Checkout()
+    assert checkout(repository) == GitInfo()
 
 
 def test_a_checkout_with_a_new_file_is_no_revision(repository: Path) -> None:
     (repository / "new").write_text("new")
-    assert checkout(repository) == Checkout()
+    assert checkout(repository) == GitInfo()
 
 
 def test_a_folder_that_the_repository_around_it_ignores_is_none_of_its_revisions(
@@ -414,7 +414,7 @@ def test_a_folder_that_the_repository_around_it_ignores_is_none_of_its_revisions
     (repository / ".git/info/exclude").write_text("ignored/\n")
     (repository / "ignored").mkdir()
     (repository / "ignored/Dockerfile").write_text("FROM scratch\n")
-    assert checkout(repository / "ignored") == Checkout()
+    assert checkout(repository / "ignored") == GitInfo()
 
 
 def test_a_checkout_without_a_remote_still_has_a_revision(repository: Path) -> None:
@@ -424,7 +424,7 @@ def test_a_checkout_without_a_remote_still_has_a_revision(repository: Path) -> N
 
 
 def test_a_folder_outside_of_any_repository_is_unknown(source: Path) -> None:
-    assert checkout(source) == Checkout()
+    assert checkout(source) == GitInfo()
 
 
 def test_nothing_that_the_checkout_names_is_run(repository: Path, tmp_path: Path) -> None:
