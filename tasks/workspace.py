@@ -85,7 +85,7 @@ class Workspace:
             raise UserError(
                 "It is not said where the image is to be pushed",
                 "give a destination, REGISTRY/REPOSITORY, or set builder.destination in the launch config",
-            )
+            ).about("destination")
         return ImageReference.parse_destination(text)
 
     @property

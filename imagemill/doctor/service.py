@@ -13,8 +13,8 @@ from imagemill.names import LIGHT, POOLS, build_queue
 
 def examine(case: Case) -> Iterator[Finding]:
     """All findings of the service."""
-    if case.place.client:
-        yield from _service(case.place.client, case.config.builder.type)
+    if case.machine.client:
+        yield from _service(case.machine.client, case.config.builder.type)
     else:
         yield checked("embedded service", _embedded)
 

@@ -10,7 +10,7 @@ import pytest
 
 from imagemill.cli import render_findings
 from imagemill.config import LaunchConfig, Loaded, load
-from imagemill.doctor import Finding, Place, Verdict, examine
+from imagemill.doctor import Finding, Machine, Verdict, examine
 from imagemill.doctor.examination import Case
 from imagemill.doctor.registry import _may_push
 from imagemill.errors import ImagemillError, OperatorError, PermissionDenied, ServiceUnreachable
@@ -23,9 +23,9 @@ CONFIGS = Path(__file__).parents[3] / "configs"
 
 def place(
     folder: Path, config: LaunchConfig | None = None, destination: str | None = None
-) -> Place:
+) -> Machine:
     """A place with no docker command, no credentials and no service."""
-    return Place(
+    return Machine(
         config=lambda: Loaded(config or LaunchConfig()),
         destination=destination,
         docker_cli=None,
@@ -149,7 +149,7 @@ def test_a_config_that_cannot_be_read_is_found_and_the_rest_is_looked_at(tmp_pat
         raise OperatorError("no config", "write one")
 
     looked_at = place(tmp_path)
-    looked_at = Place(**{**vars(looked_at), "config": broken})
+    looked_at = Machine(**{**vars(looked_at), "config": broken})
     assert [finding.check for finding in examine(looked_at)][:2] == ["config", "docker"]
 
 
