@@ -431,6 +431,7 @@ class Build(Message):
     request: BuildRequest
     started: float
     tenant: str | None = Field(None, description="who has signed the request, if anybody has")
+    in_line: bool = Field(False, description="whether it counts among the builds of its tenant")
     deadline: float | None = None
     config: LaunchConfig | None = None
     source: str | None = Field(
