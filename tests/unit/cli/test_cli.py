@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from imagemill.cli import render as showing
+from imagemill.cli import terminal
 from imagemill.cli.build import build
 from imagemill.cli.commands import main
 from imagemill.cli.follow import exit_code
@@ -21,6 +22,7 @@ from imagemill.cli.git_info import GitInfo, checkout, published
 from imagemill.cli.progress import LiveView, PlainView
 from imagemill.cli.render import seconds
 from imagemill.cli.requests import NAMES, located
+from imagemill.errors import UserError
 from imagemill.messages import BuildReport, BuildRequest, Failure, State
 from imagemill.state.journal import Event
 from imagemill.text import printable
@@ -626,3 +628,11 @@ def test_the_exit_code_tells_how_the_build_ended(
     error = Failure(kind=kind, message="m") if kind else None
     report = BuildReport.load({"id": "x", "status": status, "error": error and error.dump()})
     assert exit_code(report, interrupted=interrupted) == code
+
+
+def test_hint_has_the_option_of_the_field_that_it_is_about(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    terminal.error("It is not said", "say it", field="python")
+    assert capsys.readouterr().err == "error: It is not said\nhint: say it (--python)\n"
+    assert Failure.of(UserError("m", "h").about("python")).exception().field == "python"
