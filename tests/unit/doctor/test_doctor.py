@@ -13,6 +13,7 @@ from imagemill.config import LaunchConfig, Loaded, load
 from imagemill.doctor import Finding, Machine, Verdict, examine
 from imagemill.doctor.examination import Case
 from imagemill.doctor.registry import _may_push
+from imagemill.doctor.service import policy as policy_finding
 from imagemill.errors import ImagemillError, OperatorError, PermissionDenied, ServiceUnreachable
 from imagemill.permissions import Use, permissions
 from imagemill.reference import ImageReference
@@ -214,3 +215,16 @@ def test_findings_are_shown_as_json(capsys: pytest.CaptureFixture[str]) -> None:
             "grants": ["line"],
         }
     ]
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        (None, "there is none: whoever reaches the broker may have anything built"),
+        ({}, "its rules hold for everybody"),
+        ({"tenants": {"b": {}, "a": {}}}, "its rules hold for the tenants a, b"),
+    ],
+)
+def test_the_policy_is_told(policy: dict[str, object] | None, said: str) -> None:
+    found = policy_finding(LaunchConfig.model_validate({"policy": policy}))
+    assert said in found.message
