@@ -11,6 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where programs are looked for where the environment has no PATH."""
+
 TICK = 0.2
 """Seconds after which somebody is asked whether to go on, while the program is silent."""
 

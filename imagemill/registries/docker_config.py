@@ -29,7 +29,9 @@ log = logging.getLogger(__name__)
 HELPER_TIMEOUT = 30.0
 """Seconds that a credential helper has for its answer."""
 
-_HUB_KEY = "https://index.docker.io/v1/"
+HUB_KEY = "https://index.docker.io/v1/"
+"""What Docker Hub is called in docker's `config.json`."""
+
 _OF_HOST = frozenset({"", "v1", "v2"})
 """Paths of keys that are of all of a host: versions of the API."""
 
@@ -125,7 +127,7 @@ class DockerConfig:
         logins[host] = credentials
         copy = {"proxies": raw["proxies"]} if raw.get("proxies") else {}
         copy["auths"] = {
-            _HUB_KEY if each in _HUB_HOSTS else each: _encoded(login)
+            HUB_KEY if each in _HUB_HOSTS else each: _encoded(login)
             for each, login in logins.items()
             if login
         }
@@ -201,7 +203,7 @@ def _places(repository: ImageReference, config: _File) -> Iterator[_Place]:
     """
     host, auths, helpers = repository.registry, config.auths or {}, config.helpers or {}
     names = _HUB_HOSTS if host in _HUB_HOSTS else {host}
-    hosts = [_HUB_KEY, *sorted(_HUB_HOSTS)] if host in _HUB_HOSTS else [host]
+    hosts = [HUB_KEY, *sorted(_HUB_HOSTS)] if host in _HUB_HOSTS else [host]
     folders = []
     for key in {**auths, **helpers}:
         name, _, path = key.rpartition("://")[2].strip("/").partition("/")

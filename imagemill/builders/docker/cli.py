@@ -26,8 +26,6 @@ GRACE = 5.0
 ANSWER = 20.0
 """Seconds that the CLI has to say something about itself or its engine."""
 
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
 _BUILT_IN = range(18, 23)
 """Major versions of the CLI with BuildKit in it:
 https://docs.docker.com/engine/release-notes/23.0/#2300.
@@ -81,7 +79,7 @@ def needed(environment: Mapping[str, str]) -> dict[str, str]:
 
 def path_of(environment: Mapping[str, str]) -> str:
     """Where programs are looked for."""
-    return environment.get("PATH", DEFAULT_PATH)
+    return environment.get("PATH", processes.DEFAULT_PATH)
 
 
 def choose(cli: Path | None, path: str, docker_config: Path) -> Cli | None:

@@ -18,6 +18,7 @@ from imagemill.builders.kaniko.task import Task
 from imagemill.errors import OperatorError, ServiceUnreachable, TransientError
 from imagemill.ports import Credentials
 from imagemill.reference import DOCKER_HUB
+from imagemill.registries.docker_config import HUB_KEY
 
 LEAD = 300.0
 """Seconds before their end at which credentials are renewed: the kubelet takes a minute or two to
@@ -27,7 +28,6 @@ bring new ones.
 RENEW_AGAIN = 20.0
 """Seconds after which a login is renewed that could not be."""
 
-_HUB_KEY = "https://index.docker.io/v1/"
 _PAUSES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Seconds after each deletion of a Secret that has the name: whoever holds it may need a moment."""
 
@@ -42,7 +42,7 @@ def docker_config(registry: str, credentials: Credentials) -> bytes:
         entry["auth"] = base64.b64encode(pair.encode()).decode()
     if credentials.identity_token:
         entry["identitytoken"] = credentials.identity_token
-    return json.dumps({"auths": {_HUB_KEY if registry == DOCKER_HUB else registry: entry}}).encode()
+    return json.dumps({"auths": {HUB_KEY if registry == DOCKER_HUB else registry: entry}}).encode()
 
 
 def docker_secret(job: Object, registry: str, credentials: Credentials) -> Object:

@@ -24,11 +24,10 @@ from pathlib import Path
 from imagemill.errors import OperatorError, PermissionDenied, UserError
 from imagemill.files.tree import room
 from imagemill.ports import Progress
-from imagemill.processes import TICK
+from imagemill.processes import DEFAULT_PATH, TICK
 from imagemill.sources.git.destination import followed
 from imagemill.sources.git.environment import (
     CREDENTIAL_HELPER,
-    DEFAULT_PATH,
     check_allowed,
     config_for,
     environment_for,

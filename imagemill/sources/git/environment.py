@@ -11,12 +11,11 @@ from pathlib import Path
 
 from imagemill.errors import PermissionDenied
 from imagemill.files.own import own_file
+from imagemill.processes import DEFAULT_PATH
 from imagemill.sources.git.destination import BY_HTTP, pinned
 from imagemill.sources.git.url import PLAIN, Remote
 from imagemill.sources.host_credentials import token_line
 from imagemill.sources.options import SourceOptions
-
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _HOST, _TOKEN = "IMAGEMILL_GIT_HOST", "IMAGEMILL_GIT_TOKEN"
 _ANYBODY = "x-access-token"
