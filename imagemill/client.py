@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         StepTime,
         UploadPlan,
     )
+    from imagemill.state.dead_letters import DeadLetter, DeadLetters
     from imagemill.state.input_records import InputRecords
     from imagemill.state.journal import Event, Journal
     from imagemill.why.record import InputRecord
@@ -368,9 +369,53 @@ class Client:
             worker: sorted(queue["name"] for queue in queues) for worker, queues in answers.items()
         }
 
-    def _send(self, build: str, request: BuildRequest) -> None:
-        from imagemill.messages import State
+    def dead_letters(self) -> list[DeadLetter]:
+        """The messages that workers have put aside, since nobody can work with them."""
+        return self._patiently(self._dead.all)
 
+    def dead_letter(self, letter: str) -> DeadLetter:
+        """One of them; `UserError` if there is none with this id (any more)."""
+        found = self._patiently(lambda: self._dead.find(letter))
+        if found is None:
+            raise UserError(f"There is no dead letter {letter}", "`imagemill dead list` lists them")
+        return found
+
+    def retry_dead_letter(self, letter: str) -> None:
+        """Put a message back into its queue; `UserError` if it never was one."""
+        found = self.dead_letter(letter)
+        if not found.message.get("headers"):
+            raise UserError(f"{letter} is no message: {found.reason}", "drop it")
+        with _reachable(), self.app.producer_pool.acquire(block=True) as producer:
+            producer.publish(
+                found.message["body"],
+                exchange="",
+                routing_key=found.queue,
+                headers=found.message["headers"],
+                content_type=found.message["content_type"],
+                content_encoding="utf-8",
+            )
+        self._dead.drop(letter)
+
+    def drop_dead_letter(self, letter: str) -> None:
+        """Forget a message."""
+        self._patiently(lambda: self._dead.drop(self.dead_letter(letter).id))
+
+    @cached_property
+    def _dead(self) -> DeadLetters:
+        from imagemill.state.dead_letters import DeadLetters
+
+        return DeadLetters(self._journal.redis, self._key_prefix)
+
+    def _send(self, build: str, request: BuildRequest) -> None:
+        from imagemill.messages import MOST_BYTES, State
+
+        size = len(request.model_dump_json())
+        if size > MOST_BYTES:
+            raise UserError(
+                f"The build request has {size:,} bytes as JSON, and workers refuse more than"
+                f" {MOST_BYTES:,}",
+                "put what is long into the source",
+            )
         with _reachable():
             self._journal.enter(build, State.QUEUED, time.time())
             self.app.send_task(

@@ -214,6 +214,13 @@ class Message(BaseModel):
 class BuildRequest(Message):
     """What to build, from what, and how it is to be named."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "$comment": f"A message is refused that is longer than {MOST_BYTES} bytes as JSON, or"
+            f" nested deeper than {MOST_DEPTH}."
+        }
+    )
+
     source: Annotated[Line, BeforeValidator(_path)] = Field(
         min_length=1,
         description="a folder, an archive (.tar, .tar.gz, .tar.zst, .zip) here, at https://, s3://, gs:// or in Azure"
@@ -384,6 +391,10 @@ class Failure(Message):
     kind: str
     message: str
     hint: str = ""
+    field: str = Field(
+        default="",
+        description="the field of the request that the hint is about, if it is about one",
+    )
     state: State | None = None
     log: tuple[str, ...] = Field(default=(), description="the last lines of the build's log")
 
@@ -391,12 +402,19 @@ class Failure(Message):
     def of(
         cls, error: ImagemillError, state: State | None = None, log: tuple[str, ...] = ()
     ) -> Self:
-        return cls(kind=error.kind, message=error.message, hint=error.hint, state=state, log=log)
+        return cls(
+            kind=error.kind,
+            message=error.message,
+            hint=error.hint,
+            field=error.field,
+            state=state,
+            log=log,
+        )
 
     def exception(self) -> ImagemillError:
         """Return the error as it was raised."""
         known = {error.__name__: error for error in _all_errors(ImagemillError)}
-        return known.get(self.kind, ImagemillError)(self.message, self.hint)
+        return known.get(self.kind, ImagemillError)(self.message, self.hint).about(self.field)
 
 
 def _all_errors(error: type[ImagemillError]) -> Iterator[type[ImagemillError]]:
@@ -413,6 +431,7 @@ class Build(Message):
     request: BuildRequest
     started: float
     tenant: str | None = Field(None, description="who has signed the request, if anybody has")
+    in_line: bool = Field(False, description="whether it counts among the builds of its tenant")
     deadline: float | None = None
     config: LaunchConfig | None = None
     source: str | None = Field(

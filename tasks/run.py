@@ -1,6 +1,7 @@
 """One run of one step: its claim on the step, its log, its deadline, and how it ends."""
 
 import logging
+import math
 import os
 import time
 from collections import deque
@@ -22,7 +23,7 @@ from imagemill.messages import Build, Failure, State
 from imagemill.state.journal import LOST, Entered
 from imagemill.state.lock import ImageLock
 from imagemill.state.records import Claim
-from tasks import pipeline
+from tasks import pipeline, shutdown
 from tasks.pipeline import AFTER, LAST, Next
 from tasks.retries import pause
 from tasks.settings import journal, records, setup
@@ -37,6 +38,9 @@ _AMOUNT_SECONDS = 0.9
 _CANCEL_CHECK_SECONDS = 0.5
 _UNSENT_LINES = 5000
 
+_LIGHT_SECONDS = 5.0
+"""For how long a light step goes on in a worker that has been told to end."""
+
 _LONGEST_PAUSE = 5.0
 _PATIENCE_SECONDS = 600.0
 """For how long the end of a step waits for a Redis that is away."""
@@ -44,6 +48,10 @@ _PATIENCE_SECONDS = 600.0
 
 class Superseded(Ignore):
     """Somebody else has the step by now: whatever this run did is of no use."""
+
+
+class GivenBack(Ignore):
+    """The worker ends: somebody else is to have the step."""
 
 
 class Run:
@@ -143,11 +151,12 @@ class Run:
     def check(self) -> None:
         if self.claim.lost:
             raise Superseded("Another worker has taken this step over")
+        self._check_shutdown()
         if time.time() > self._deadline:
             raise UserError(
                 f"The build ran out of time while {self.state.value.lower()}",
                 "see in the log what was slow, or ask for a longer timeout, up to the workers' IMAGEMILL_BUILD_TIMEOUT",
-            )
+            ).about("timeout")
         if time.monotonic() - self._checked > _CANCEL_CHECK_SECONDS:
             self._checked = time.monotonic()
             self.flush()
@@ -221,6 +230,27 @@ class Run:
         retry = {"error": error.message, "attempt": attempt, "seconds": wait}
         with suppress(*LOST):
             self._journal.show(self.build_id, self.state, time.time(), **self._shown, retry=retry)
+
+    def _check_shutdown(self) -> None:
+        ending = shutdown.seconds()
+        if ending is not None and ending >= self._grace:
+            raise GivenBack("The worker ends")
+
+    @property
+    def _grace(self) -> float:
+        """For how many seconds the step goes on in a worker that ends: a Job goes on without us,
+        and an engine's build begins anew elsewhere.
+        """
+        config = self.claim.build.config
+        if self.step != "build" or config is None:
+            return _LIGHT_SECONDS
+        return 0 if config.builder.type == "kaniko" else math.inf
+
+    def give_back(self) -> None:
+        """Free the step for another worker, and tell that it is due."""
+        self.log("The worker ends: another one goes on with this step")
+        self.flush()
+        self._advance(Next(self.step, self.claim.build), self.claim.tries)
 
     def _check_cancelled(self) -> None:
         try:

@@ -75,7 +75,9 @@ class Setup(NodeSettings):
         " waited for until the build's deadline",
     )
     retry_backoff: float = Field(
-        1, gt=0, description="seconds before the first retry; doubled each time, with full jitter"
+        1,
+        gt=0,
+        description="seconds before the first retry; doubled each time, the latter half at random",
     )
     attended: bool = Field(
         False,

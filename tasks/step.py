@@ -20,7 +20,7 @@ from imagemill.state.seal import BrokenSealError
 from imagemill.time_limits import time_limit
 from tasks import log_context
 from tasks.pipeline import LAST, Next, sent
-from tasks.run import Run, waiting_for_redis
+from tasks.run import GivenBack, Run, waiting_for_redis
 from tasks.settings import journal, leases, records
 from tasks.workspace import Workspace
 
@@ -131,6 +131,9 @@ def _run(function: StepFunction, run: Run) -> Outcome:
         run.begin()
         with time_limit(run.remaining()):
             return function(run, Workspace(run.setup, run.claim.build))
+    except GivenBack:
+        run.give_back()
+        raise
     except TransientError as error:
         run.retry(error)
     except LOST as error:

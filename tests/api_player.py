@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -197,9 +198,29 @@ class ApiPlayer:
         node that is lost.
         """
         for pod in self._ask(self._core.list_namespaced_pod)["items"]:
-            others = [name for name in pod["metadata"].get("finalizers", []) if name != HOLD]
-            body = {"metadata": {"finalizers": [*others, HOLD] if kept else others}}
-            self._ask(self._core.patch_namespaced_pod, _name(pod), body=body, _content_type=_MERGE)
+            held = partial(self._hold, _name(pod), kept)
+            assert until(held, _PATIENCE), f"the finalizers of {_name(pod)} change all the time"
+
+    def _hold(self, pod: str, kept: bool) -> bool:
+        """Whether the pod's finalizers could be changed: not if the Jobs' controller has changed
+        them meanwhile.
+        """
+        metadata = self._ask(self._core.read_namespaced_pod, pod)["metadata"]
+        others = [name for name in metadata.get("finalizers", []) if name != HOLD]
+        finalizers = [*others, HOLD] if kept else others
+        changed = {"resourceVersion": metadata["resourceVersion"], "finalizers": finalizers}
+        try:
+            self._ask(
+                self._core.patch_namespaced_pod,
+                pod,
+                body={"metadata": changed},
+                _content_type=_MERGE,
+            )
+        except client.ApiException as error:
+            if error.status != 409:
+                raise
+            return False
+        return True
 
     def set_quota(self, name: str, hard: dict[str, int]) -> None:
         """A ResourceQuota that counts: how many there may be of `pods`, `count/jobs.batch` and the

@@ -122,6 +122,11 @@ class Service:
         os.killpg(pid, signal.SIGKILL)
         next(worker for worker in self.workers if worker.pid == pid).wait()
 
+    def end(self, pid: int, within: float) -> None:
+        """Tell a worker to end, as a rolling update does; it has to within so many seconds."""
+        os.kill(pid, signal.SIGTERM)
+        next(worker for worker in self.workers if worker.pid == pid).wait(within)
+
     @contextmanager
     def monitored(self) -> Iterator[list[dict[str, Any]]]:
         """The events that the workers send to Flower while the block runs."""
@@ -144,6 +149,7 @@ class Service:
             if worker.poll() is None:
                 os.killpg(worker.pid, signal.SIGKILL)
             worker.wait()
+        self.journal.redis.close()
         self.client.close()
 
 

@@ -4,8 +4,10 @@ import sys
 from typing import Any
 
 from celery import Celery
+from celery.signals import worker_shutting_down
 
 from imagemill.errors import ImagemillError
+from tasks import shutdown
 from worker import health, transport
 from worker.celeryconfig import configuration
 from worker.logging import install
@@ -18,6 +20,7 @@ def create(settings: Settings) -> Celery:
     app = Celery("imagemill")
     app.conf.update(configuration(settings))
     transport.install()
+    worker_shutting_down.connect(shutdown.begin, weak=False)
     app.steps["worker"].update((ServeSteps, Reap))
     if settings.metrics_port is not None:
         health.install(app, settings, settings.metrics_port)

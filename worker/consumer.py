@@ -67,10 +67,8 @@ class Consumer(CeleryConsumer):
 def _kept(message: Any) -> dict[str, Any]:
     body = message.body or ""
     text = body if isinstance(body, str) else bytes(body).decode(errors="replace")
-    headers = message.headers if isinstance(message.headers, dict) else {}
-    known = {name: headers[name] for name in ("id", "task") if isinstance(headers.get(name), str)}
     return {
-        "headers": known,
+        "headers": guard.shallow(message.headers),
         "content_type": str(message.content_type),
         "body": text[:MOST_BYTES],
     }

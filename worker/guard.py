@@ -183,6 +183,17 @@ def _read(text: str) -> Any:
         raise Refused("it is not JSON") from None
 
 
+def shallow(headers: Any) -> dict[str, Any]:
+    """Return the headers as far as they can be kept as JSON."""
+    found = headers if isinstance(headers, dict) else {}
+    return {
+        str(name): value
+        for name, value in found.items()
+        if isinstance(value, str | int | float | None)
+        or (isinstance(value, list) and all(isinstance(each, str | float | None) for each in value))
+    }
+
+
 def _check_depth(value: Any) -> None:
     level = [value]
     for _ in range(MOST_DEPTH):

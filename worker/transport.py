@@ -4,7 +4,7 @@ Kombu takes a message off its list (BRPOP) and then notes that it has it: one th
 between takes the message with it. Here one script does both. While there is nothing to take, the
 connection waits on the list from which a message is most likely to come: with BLMOVE onto the same
 end of the same list, which leaves the message where it is. What cannot be a message at all goes to
-the dead letters. See docs/adr/0019-messages-are-handed-over-by-a-script.md.
+the dead letters. See docs/adr/0023-messages-are-handed-over-by-a-script.md.
 """
 
 import time
@@ -41,9 +41,6 @@ return false
 
 _TAKEN = "taken-"
 """How the tags begin under which messages are noted by the script."""
-
-_BUSY_SECONDS = 1.0
-"""For how long after a message the next step of its build is waited for."""
 
 _ONE_QUEUE_SECONDS = 1
 _OTHERS_SECONDS = 0.05
@@ -89,6 +86,11 @@ class QoS(redis.QoS):
             super().restore_unacked(client)
 
     @property
+    def is_busy(self) -> bool:
+        """Whether something was taken that is not acknowledged yet."""
+        return len(self._delivered or ()) > len(self._dirty or ())
+
+    @property
     def _is_cut_off(self) -> bool:
         return getattr(self.channel.connection, "client", None) is None
 
@@ -101,7 +103,6 @@ class Channel(redis.Channel):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._unnoted: set[str] = set()
         self._waits = False
-        self._took = 0.0
         self._asked: list[str] = []
         self._tag = ""
         super().__init__(*args, **kwargs)
@@ -134,9 +135,9 @@ class Channel(redis.Channel):
         return ["EVAL", _TAKE, len(named), *named, self._tag, time.time(), *noted]
 
     def _waiting(self, queues: list[str]) -> list[Any]:
-        # Steps follow each other; who has had none for a while waits for a build to begin.
-        busy = time.monotonic() - self._took < _BUSY_SECONDS
-        here = queues[0] if busy or len(queues) == 1 else queues[-1]
+        # A step that runs here is followed by another; who runs none waits for a build to begin.
+        qos: Any = self.qos
+        here = queues[0] if qos.is_busy else queues[-1]
         seconds = _ONE_QUEUE_SECONDS if len(queues) == 1 else _OTHERS_SECONDS
         key = f"{self.global_keyprefix}{here}"
         return ["BLMOVE", key, key, "RIGHT", "RIGHT", seconds]
@@ -149,7 +150,6 @@ class Channel(redis.Channel):
             if waited or not answer:
                 raise Empty
             key, text = answer
-            self._took = time.monotonic()
             self._take(self._asked[key - 3], bytes_to_str(text))
             return True
         finally:

@@ -289,6 +289,7 @@ def test_a_job_that_a_lost_node_keeps_is_passed_over(
     second = cluster.build(source_hash)
     cluster.succeed(2)
     assert second.result() == DIGEST
+    cluster.server.keep_terminating(False)  # else its namespace would never go
 
 
 def test_the_same_source_for_another_destination_has_a_job_of_its_own(

@@ -217,6 +217,32 @@ def test_a_worker_that_dies_leaves_its_job_to_the_next(
     until(lambda: nothing_is_left(cluster, tmp_path), "the end of it all", lambda: cluster.jobs())
 
 
+def test_a_worker_that_is_told_to_end_leaves_its_job_to_the_next_at_once(
+    running: Service, cluster: KubernetesServer, build: str, tmp_path: Path
+) -> None:
+    first = start_pool(running, "first")
+    made = job(cluster, running)
+    begin(cluster, made)
+    until(
+        lambda: any("Building stage" in line for line in running.client.logs(build)),
+        "the log",
+        lambda: running.log,
+    )
+    running.end(first, within=10)
+    start_pool(running, "second")
+    until(
+        lambda: any("another one goes on" in line for line in running.client.logs(build)),
+        "the word of the first worker",
+    )
+    digest = push(made)
+    cluster.finish(made, 0, digest)
+    report = ended(running, build).raise_for_status()
+
+    assert report.digest == digest
+    assert "begins anew" not in running.log
+    until(lambda: nothing_is_left(cluster, tmp_path), "the end of it all", lambda: cluster.jobs())
+
+
 def test_a_build_that_is_cancelled_takes_its_job_with_it(
     running: Service, cluster: KubernetesServer, build: str, tmp_path: Path
 ) -> None:

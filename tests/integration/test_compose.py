@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from imagemill.names import POOLS
+from imagemill.names import BUILD_TIMEOUT, POOLS
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,9 +26,9 @@ def procfile() -> dict[str, str]:
     return dict(line.split(": ", 1) for line in lines if line and not line.startswith("#"))
 
 
-def service_command(command: str) -> list[str]:
+def service_command(command: str | list[str]) -> list[str]:
     """The words from the program on, without where each keeps its files."""
-    words = shlex.split(command)
+    words = shlex.split(command) if isinstance(command, str) else command
     begin = next(at for at, word in enumerate(words) if word in ("celery", "imagemill"))
     end = words.index("--schedule") if "--schedule" in words else len(words)
     return words[begin:end]
@@ -54,6 +54,12 @@ def test_compose_runs_the_command_of_the_procfile(name: str) -> None:
     assert service_command(compose()["services"][name]["command"]) == service_command(
         procfile()[name]
     )
+
+
+def test_a_worker_is_given_the_time_that_its_builds_may_take() -> None:
+    services = compose()["services"]
+    assert services["docker"]["stop_grace_period"] == f"{BUILD_TIMEOUT / 60 + 1:.0f}m"
+    assert {services[pool]["stop_grace_period"] for pool in ("light", "kaniko")} == {"30s"}
 
 
 def test_each_queue_has_one_pool() -> None:

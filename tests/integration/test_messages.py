@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from imagemill.errors import UserError
 from imagemill.messages import BuildRequest
 from imagemill.state.dead_letters import DeadLetters
 from service import Service, service, until
@@ -55,6 +56,26 @@ def test_who_asks_for_what_cannot_be_read_is_told(running: Service) -> None:
     assert lives(running)
     (letter,) = dead(running).all()
     assert (letter.queue, letter.message["headers"]["id"]) == ("imagemill", result.id)
+
+
+def test_a_dead_letter_is_looked_at_sent_again_and_dropped(running: Service) -> None:
+    client = running.client
+    sent = client.app.send_task(
+        "imagemill.build_image", kwargs={"request": {"a": nested(70)}}, queue="imagemill"
+    )
+    until(lambda: bool(client.dead_letters()), "the dead letter", lambda: running.log)
+    (letter,) = client.dead_letters()
+    assert client.dead_letter(letter.id).message["headers"]["id"] == sent.id
+    client.retry_dead_letter(letter.id)
+    until(lambda: [other.id for other in client.dead_letters()] > [letter.id], "it, again")
+    (again,) = client.dead_letters()
+    assert "nested" in again.reason
+    client.drop_dead_letter(again.id)
+
+    assert client.dead_letters() == []
+    for call in (client.dead_letter, client.drop_dead_letter, client.retry_dead_letter):
+        with pytest.raises(UserError, match="no dead letter"):
+            call(again.id)
 
 
 def test_what_is_no_message_is_put_aside(running: Service) -> None:
