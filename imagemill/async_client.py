@@ -44,7 +44,10 @@ def _awaited(
 
 
 class AsyncClient:
-    """A connection to an Imagemill service; the parameters are `Client`'s, or a `client` itself."""
+    """A connection to an Imagemill service; the parameters are `Client`'s, or a `client` itself.
+
+    What is for the command line and for operators (uploads, dead letters) is `Client`'s alone.
+    """
 
     def __init__(
         self,

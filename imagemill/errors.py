@@ -14,6 +14,8 @@ through Celery's JSON results, so an error is made of positional text arguments 
 ever holds a secret.
 """
 
+from typing import Self
+
 
 class ImagemillError(Exception):
     """Base of all expected failures.
@@ -22,10 +24,20 @@ class ImagemillError(Exception):
     about it.
     """
 
+    field = ""
+    """The field of the request that the hint is about, if it is about one: whoever knows the fields
+    by other names can say so.
+    """
+
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
         self.message = message
         self.hint = hint
+
+    def about(self, field: str) -> Self:
+        """Return the error itself, whose hint is about this field of the request."""
+        self.field = field
+        return self
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message

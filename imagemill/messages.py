@@ -391,6 +391,10 @@ class Failure(Message):
     kind: str
     message: str
     hint: str = ""
+    field: str = Field(
+        default="",
+        description="the field of the request that the hint is about, if it is about one",
+    )
     state: State | None = None
     log: tuple[str, ...] = Field(default=(), description="the last lines of the build's log")
 
@@ -398,12 +402,19 @@ class Failure(Message):
     def of(
         cls, error: ImagemillError, state: State | None = None, log: tuple[str, ...] = ()
     ) -> Self:
-        return cls(kind=error.kind, message=error.message, hint=error.hint, state=state, log=log)
+        return cls(
+            kind=error.kind,
+            message=error.message,
+            hint=error.hint,
+            field=error.field,
+            state=state,
+            log=log,
+        )
 
     def exception(self) -> ImagemillError:
         """Return the error as it was raised."""
         known = {error.__name__: error for error in _all_errors(ImagemillError)}
-        return known.get(self.kind, ImagemillError)(self.message, self.hint)
+        return known.get(self.kind, ImagemillError)(self.message, self.hint).about(self.field)
 
 
 def _all_errors(error: type[ImagemillError]) -> Iterator[type[ImagemillError]]:
@@ -420,6 +431,7 @@ class Build(Message):
     request: BuildRequest
     started: float
     tenant: str | None = Field(None, description="who has signed the request, if anybody has")
+    in_line: bool = Field(False, description="whether it counts among the builds of its tenant")
     deadline: float | None = None
     config: LaunchConfig | None = None
     source: str | None = Field(

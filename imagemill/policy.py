@@ -83,6 +83,12 @@ class Permit:
         numbers = [getattr(rules, limit) for _, rules in self.rules]
         return min((number for number in numbers if number is not None), default=None)
 
+    def check_day(self, builds: int) -> None:
+        """Raise `PermissionDenied` if that many builds are more than a tenant has in a day."""
+        most = self.least("daily_builds")
+        if most is not None and builds > most:
+            raise self._denied("daily_builds", "more builds today")
+
     def _check(self, key: str, *spellings: str) -> None:
         """Raise if there are rules that allow none of the spellings of one thing."""
         for name, rules in self.rules:

@@ -5,13 +5,17 @@ import time
 from imagemill.errors import UserError
 from imagemill.messages import Build, State
 from imagemill.policy import Permit
+from tasks.pipeline import Next
 from tasks.run import Run
 from tasks.step import step
 from tasks.workspace import Workspace, launch_config
 
+LONGEST_WAIT = 30.0
+"""Seconds until a build that waits for many others of its tenant looks again."""
+
 
 @step(State.LOADING)
-def load_config(run: Run, work: Workspace) -> Build:
+def load_config(run: Run, work: Workspace) -> Build | Next:
     """Learn `config` and `deadline`, if the policy allows what is asked for."""
     build = work.build
     if build.config is not None:
@@ -19,11 +23,29 @@ def load_config(run: Run, work: Workspace) -> Build:
     loaded = launch_config(run.setup, build.request)
     work = work.knowing(config=loaded.config.model_copy(update={"policy": None}))
     most = _check(work, work.permit) or run.setup.build_timeout
+    seconds = _timeout(build.request.timeout, min(most, run.setup.build_timeout))
+    if wait := _wait(run, work, work.permit):
+        return Next("load_config", build.knowing(in_line=True), wait)
     return build.knowing(
         config=work.config,
-        deadline=time.time() + _timeout(build.request.timeout, min(most, run.setup.build_timeout)),
+        in_line=work.permit.least("concurrent_builds") is not None,
+        deadline=time.time() + seconds,
         warnings=(*build.warnings, *loaded.warnings),
     )
+
+
+def _wait(run: Run, work: Workspace, permit: Permit) -> float:
+    """Return for how many seconds the build is to wait for others of its tenant; 0: not at all."""
+    limit = permit.least("concurrent_builds")
+    if limit is None:
+        return 0
+    before = work.quotas.place(work.build.tenant or "", work.build.id)
+    if before < limit:
+        return 0
+    if not work.build.in_line:
+        run.log(f"Waiting: {before} builds of this tenant are before it, and {limit} run at a time")
+    rounds = (before - limit + 1) / max(limit, 1)
+    return min(LONGEST_WAIT, run.setup.wait_interval * max(1.0, rounds))
 
 
 def _check(work: Workspace, permit: Permit) -> int | None:
@@ -31,6 +53,8 @@ def _check(work: Workspace, permit: Permit) -> int | None:
     if it says so.
     """
     permit.check_request(work.build.request)
+    if permit.least("daily_builds") is not None:
+        permit.check_day(work.quotas.today(work.build.tenant or "", work.build.id))
     source = work.source
     permit.check_source(source.place)
     if source.image is None and (work.build.request.destination or work.config.builder.destination):

@@ -39,6 +39,8 @@ def report(run: Run, work: Workspace) -> BuildReport:
     if failure is not None and failure.state in (State.BUILDING, State.PUSHING):
         discard(work)
     clean_up(work)
+    if work.build.in_line or work.build.tenant:
+        work.quotas.leave(work.build.tenant or "", work.build.id)
     how = stands.image or (stands.error and stands.error.message)
     log.info("The build has %s in %.1f s: %s", stands.status, stands.seconds, how)
     return stands

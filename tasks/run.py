@@ -156,7 +156,7 @@ class Run:
             raise UserError(
                 f"The build ran out of time while {self.state.value.lower()}",
                 "see in the log what was slow, or ask for a longer timeout, up to the workers' IMAGEMILL_BUILD_TIMEOUT",
-            )
+            ).about("timeout")
         if time.monotonic() - self._checked > _CANCEL_CHECK_SECONDS:
             self._checked = time.monotonic()
             self.flush()

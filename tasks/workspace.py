@@ -38,6 +38,7 @@ from imagemill.sources.cache import SourceCache
 from imagemill.state.grafts import Grafts
 from imagemill.state.input_records import InputRecords
 from imagemill.state.lock import ImageLock
+from imagemill.state.quotas import Quotas
 from imagemill.state.source_hashes import BaseDigests, KnownHashes
 from imagemill.why import record as recording
 from imagemill.why.record import InputRecord
@@ -84,8 +85,13 @@ class Workspace:
             raise UserError(
                 "It is not said where the image is to be pushed",
                 "give a destination, REGISTRY/REPOSITORY, or set builder.destination in the launch config",
-            )
+            ).about("destination")
         return ImageReference.parse_destination(text)
+
+    @property
+    def quotas(self) -> Quotas:
+        """How many builds each tenant has."""
+        return Quotas(journal().redis, self.setup.key_prefix)
 
     @cached_property
     def permit(self) -> Permit:

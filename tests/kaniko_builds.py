@@ -13,7 +13,7 @@ from builds import Watched, until
 from clusters import real_cluster
 from imagemill.builders import Workplace
 from imagemill.builders.kaniko.api import JOBS, PODS, SECRETS, Cluster, Resource, connect
-from imagemill.builders.kaniko.builder import KanikoBuilder
+from imagemill.builders.kaniko.builder import KanikoJobBuilder
 from imagemill.builders.kaniko.overlay import lay
 from imagemill.config.model import KanikoBuilder as Section
 from imagemill.context.handover import Packed
@@ -66,7 +66,7 @@ def container(**fields: Any) -> Object:
 class RunningBuild:
     """A build in a thread of its own."""
 
-    def __init__(self, builder: KanikoBuilder, inputs: BuildInputs, registry: Registry) -> None:
+    def __init__(self, builder: KanikoJobBuilder, inputs: BuildInputs, registry: Registry) -> None:
         self.progress = Watched()
         context = Packed(io.BytesIO, f"s3://bucket/contexts/{inputs.source_hash}.tar.gz")
         pool = ThreadPoolExecutor(1)
@@ -105,14 +105,14 @@ class PlayedCluster:
         self.server = server
         self._folder = folder
 
-    def builder(self, **settings: Any) -> KanikoBuilder:
+    def builder(self, **settings: Any) -> KanikoJobBuilder:
         """A builder, as a worker makes it."""
         place = Workplace(
             scratch=self._folder,
             docker_config=DockerConfig(self._folder / "nothing"),
             environment={"KUBECONFIG": str(self.server.kubeconfig)},
         )
-        return KanikoBuilder(place, section(**settings))
+        return KanikoJobBuilder(place, section(**settings))
 
     def build(
         self,
@@ -186,7 +186,7 @@ class PlayedCluster:
 class UnscheduledBuilds(PlayedCluster):
     """A namespace of a cluster, and builds in it whose pods no node runs."""
 
-    def builder(self, **settings: Any) -> KanikoBuilder:
+    def builder(self, **settings: Any) -> KanikoJobBuilder:
         config = lay(NOBODY, settings.get("kaniko_config", {}))
         return super().builder(**settings | {"kaniko_config": config})
 

@@ -18,9 +18,9 @@ from imagemill.registries.docker_config import DockerConfig
 
 ADAPTERS: Mapping[str, Adapter] = MappingProxyType(
     {
-        "docker": Adapter("imagemill.builders.docker.builder", "DockerBuilder"),
-        "kaniko": Adapter("imagemill.builders.kaniko.builder", "KanikoBuilder", "kaniko"),
-        "noop": Adapter("imagemill.builders.noop", "NoopBuilder"),
+        "docker": Adapter("imagemill.builders.docker.builder", "DockerCommandBuilder"),
+        "kaniko": Adapter("imagemill.builders.kaniko.builder", "KanikoJobBuilder", "kaniko"),
+        "noop": Adapter("imagemill.builders.noop", "RefusingBuilder"),
     }
 )
 

@@ -6,7 +6,7 @@ from imagemill.errors import UserError
 from imagemill.ports import BuildInputs, Progress, Registry, StoredContext
 
 
-class NoopBuilder:
+class RefusingBuilder:
     """Refuses every build."""
 
     def __init__(self, *_: object) -> None:

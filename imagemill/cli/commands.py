@@ -94,15 +94,15 @@ def _run() -> int:
     except click.Abort:
         return INTERRUPTED
     except ImagemillError as error:
-        _say(error.message, error.hint, getattr(error, "log", ()))
+        _say(error.message, error.hint, getattr(error, "log", ()), error.field)
         return USAGE if isinstance(error, UserError) else UNREACHABLE
     return code or 0
 
 
-def _say(message: str, hint: str, log: tuple[str, ...] = ()) -> None:
+def _say(message: str, hint: str, log: tuple[str, ...] = (), field: str = "") -> None:
     from imagemill.cli import terminal
 
-    terminal.error(message, hint, log)
+    terminal.error(message, hint, log, field)
 
 
 def _usage_hint(error: click.ClickException) -> str:

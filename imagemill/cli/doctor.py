@@ -42,7 +42,7 @@ def doctor(
 
     from imagemill.cli import render_findings
     from imagemill.cli.requests import check_config
-    from imagemill.doctor import Place, examine
+    from imagemill.doctor import Machine, examine
     from imagemill.registries.docker_config import DockerConfig
     from imagemill.settings import NodeSettings, read
 
@@ -50,7 +50,7 @@ def doctor(
         logging.NullHandler()
     )  # what SDKs would say besides is told by the findings
     settings = read(NodeSettings, everything())
-    place = Place(
+    machine = Machine(
         config=lambda: check_config(config, default_config),
         destination=destination,
         docker_cli=settings.docker_cli,
@@ -60,4 +60,4 @@ def doctor(
         client=client_of(connection) if connection.broker else None,
         environment=settings.environment,
     )
-    return 0 if render_findings.show(examine(place), as_json=as_json) else FAILED
+    return 0 if render_findings.show(examine(machine), as_json=as_json) else FAILED

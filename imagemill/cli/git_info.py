@@ -23,7 +23,7 @@ _MAX_REFERENCES = 5
 """How often a ref may name another one."""
 
 
-class Checkout(NamedTuple):
+class GitInfo(NamedTuple):
     """A revision, and the URL of the repository; `None` where it is not known."""
 
     revision: str | None = None
@@ -39,20 +39,20 @@ class _Repository(NamedTuple):
     """Where objects, refs and the config are."""
 
 
-def checkout(source: Path) -> Checkout:
+def checkout(source: Path) -> GitInfo:
     """What is known of `source`, if it lies in a checkout in which it has not been changed; else
     nothing.
     """
     try:
         found = _repository(source.resolve())
         if found is None or (commit := _head(found)) is None:
-            return Checkout()
+            return GitInfo()
         with tempfile.TemporaryDirectory(prefix="imagemill-") as folder:
             if not _is_unchanged(source.resolve(), found, commit, Path(folder)):
-                return Checkout()
-            return Checkout(commit, _origin(found))
+                return GitInfo()
+            return GitInfo(commit, _origin(found))
     except (OSError, ValueError, subprocess.SubprocessError):
-        return Checkout()
+        return GitInfo()
 
 
 def _repository(source: Path) -> _Repository | None:

@@ -110,7 +110,7 @@ def _inputs(
 ) -> "BuildInputs":
     """What the builder would be told by the steps before it."""
     from imagemill.builders.labels import labels
-    from imagemill.cli.git_info import Checkout, checkout
+    from imagemill.cli.git_info import GitInfo, checkout
     from imagemill.cli.sources import hashed, pinned
     from imagemill.context import hashing
     from imagemill.ports import BuildInputs
@@ -119,7 +119,7 @@ def _inputs(
 
     request, _, source_hash, _ = hashed(source, section, secrets=secrets, **fields)
     place = Path(request.source)
-    known = checkout(place) if place.is_dir() else Checkout(*origin(pinned(request.source)))
+    known = checkout(place) if place.is_dir() else GitInfo(*origin(pinned(request.source)))
     return BuildInputs(
         image=ImageReference.parse_destination(request.destination or section.destination).with_tag(
             source_hash

@@ -10,7 +10,7 @@ import click
 from imagemill.cli.options import json_option, launch_config_options
 
 if TYPE_CHECKING:
-    from imagemill.permissions import Permissions, Policy
+    from imagemill.permissions import Permissions, PolicyDocument
 
 _CLOUDS = {"aws": "AWS", "gcp": "Google Cloud", "azure": "Azure", "kubernetes": "Kubernetes"}
 _WIDTH = 98
@@ -64,7 +64,7 @@ def _show(found: "Permissions") -> None:
             out.print(Text(printable(text)))
 
 
-def _sections(policy: "Policy") -> Iterator[tuple[str, str]]:
+def _sections(policy: "PolicyDocument") -> Iterator[tuple[str, str]]:
     from imagemill.permissions.policy import words
 
     where = f"{_CLOUDS[policy.cloud]}, for the {words(policy.party)}"

@@ -64,6 +64,7 @@ def report(
             f"{step}{done.error.message}",
             "; ".join(filter(None, (done.error.hint, whole_log))),
             log,
+            done.error.field,
         )
     elif not as_json:
         if alone:

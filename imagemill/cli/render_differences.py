@@ -14,7 +14,7 @@ from imagemill.cli.terminal import console
 from imagemill.context import Entry
 from imagemill.files.tree import shown
 from imagemill.why.differences import Change, Differences, Named, Pair
-from imagemill.why.record import Recipe
+from imagemill.why.record import DockerfileInput
 
 _MOST = 20
 """Lines of one list on a terminal."""
@@ -140,7 +140,7 @@ def _base_image(stage: str, before: str | None, after: str | None) -> Line:
     return Line("~", _arrow(_clean(before), _clean(after)), how)
 
 
-def _dockerfile(change: Change[Recipe] | None) -> Line | None:
+def _dockerfile(change: Change[DockerfileInput] | None) -> Line | None:
     if change is None or change.before is None or change.after is None:
         return None
     before, after = _recipe(change.before), _recipe(change.after)
@@ -148,7 +148,7 @@ def _dockerfile(change: Change[Recipe] | None) -> Line | None:
     return Line("~", before if before == after else _arrow(before, after), how)
 
 
-def _recipe(recipe: Recipe) -> str:
+def _recipe(recipe: DockerfileInput) -> str:
     return f"{_clean(recipe.path)}{' (generated)' if recipe.generated else ''}"
 
 
@@ -283,7 +283,7 @@ def _change_data(change: Change[Any] | None) -> dict[str, Any] | None:
     return change._asdict() if change else None
 
 
-def _dockerfile_data(change: Change[Recipe] | None) -> dict[str, Any] | None:
+def _dockerfile_data(change: Change[DockerfileInput] | None) -> dict[str, Any] | None:
     return {name: recipe._asdict() for name, recipe in change._asdict().items()} if change else None
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from imagemill.cli.docker_habits import dockerfile
-from imagemill.cli.git_info import Checkout, checkout
+from imagemill.cli.git_info import GitInfo, checkout
 from imagemill.cli.options import Misuse
 from imagemill.config import Loaded, load_found
 from imagemill.errors import UserError
@@ -35,7 +35,7 @@ def request(source: str, *, remote: bool, **fields: Any) -> BuildRequest:
     """
     place = located(source, remote=remote)
     fields["dockerfile"], fields["dockerfile_text"] = dockerfile(fields["dockerfile"], place)
-    known = checkout(Path(place)) if Path(place).is_dir() else Checkout()
+    known = checkout(Path(place)) if Path(place).is_dir() else GitInfo()
     fields["revision"] = fields["revision"] or known.revision
     fields["source_url"] = fields["source_url"] or known.url
     _check_destination(fields["destination"] or "")

@@ -19,15 +19,14 @@ def console(*, stderr: bool = False) -> Console:
 
 
 _OPTIONS = {
-    "say which Dockerfile is meant, by its path": "--file PATH",
-    "or say where it is": "--file PATH",
-    "among the build's secrets": "--secret id=ID",
-    "say what the image runs": "--entrypoint",
-    "ask for another Python": "--python",
-    "give a destination, REGISTRY/REPOSITORY": "--destination",
-    "ask for a longer timeout": "--timeout",
+    "destination": "--destination",
+    "dockerfile": "--file PATH",
+    "entrypoint": "--entrypoint",
+    "python": "--python",
+    "secrets": "--secret id=ID",
+    "timeout": "--timeout",
 }
-"""What hints say, who know no command line, → the option that does it."""
+"""Field of a request → the option that gives it, for hints, who know no command line."""
 
 
 def show_log(lines: Iterable[str]) -> None:
@@ -37,15 +36,15 @@ def show_log(lines: Iterable[str]) -> None:
         out.print(Text(f"  | {printable(line)}", "dim"))
 
 
-def error(message: str, hint: str = "", log: Iterable[str] = ()) -> None:
+def error(message: str, hint: str = "", log: Iterable[str] = (), field: str = "") -> None:
     """Say on standard error what went wrong, after the log lines that lead to it, and what to do
-    about it.
+    about it; `field` is the field of the request that the hint is about.
     """
     show_log(log)
     out = console(stderr=True)
     out.print(Text.assemble(("error: ", "bold red"), printable(message)))
-    for words, option in _OPTIONS.items():
-        hint = hint.replace(words, f"{words} ({option})")
+    if hint and field in _OPTIONS:
+        hint = f"{hint} ({_OPTIONS[field]})"
     if hint:
         out.print(Text.assemble(("hint: ", "bold cyan"), printable(hint)))
 

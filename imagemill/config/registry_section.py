@@ -37,7 +37,7 @@ class AnyRegistry(_Registry):
     type: Literal["any"] = "any"
 
 
-class EcrRegistry(_Registry):
+class EcrSection(_Registry):
     """Amazon Elastic Container Registry."""
 
     type: Literal["ecr"] = "ecr"
@@ -87,7 +87,7 @@ class AcrRegistry(_Registry):
     type: Literal["acr"] = "acr"
 
 
-Registry = AnyRegistry | EcrRegistry | GcrRegistry | AcrRegistry
+Registry = AnyRegistry | EcrSection | GcrRegistry | AcrRegistry
 
 
 class RegistrySection(Section):

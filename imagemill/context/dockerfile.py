@@ -236,11 +236,11 @@ def _missing(path: str, candidates: list[str]) -> UserError:
         return UserError(
             f"The source has no {path!r}",
             f"add a {_DEFAULT} at the source's top, or say where it is",
-        )
+        ).about("dockerfile")
     return UserError(
         f"The source has no {path!r}, but it has {', '.join(candidates)}",
         "say which Dockerfile is meant, by its path",
-    )
+    ).about("dockerfile")
 
 
 def _candidates(top: int, path: str) -> list[str]:

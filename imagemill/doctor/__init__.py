@@ -15,32 +15,32 @@ from collections.abc import Iterator
 
 from imagemill.config import LaunchConfig, Loaded
 from imagemill.doctor import builder, clouds, registry, service
-from imagemill.doctor.examination import Case, Place
+from imagemill.doctor.examination import Case, Machine
 from imagemill.doctor.findings import Finding, Verdict, failure
 from imagemill.errors import ImagemillError
 from imagemill.permissions import permissions
 from imagemill.reference import ImageReference
 
-__all__ = ["Finding", "Place", "Verdict", "examine"]
+__all__ = ["Finding", "Machine", "Verdict", "examine"]
 
 EXAMINATIONS = (builder.examine, clouds.examine, registry.examine, service.examine)
 """What is looked at, in the order in which it is reported."""
 
 
-def examine(place: Place) -> Iterator[Finding]:
+def examine(machine: Machine) -> Iterator[Finding]:
     """All findings, each as soon as it is made."""
     config = LaunchConfig()
     try:
-        loaded = place.config()
+        loaded = machine.config()
         config = loaded.config
         yield from _config(loaded)
     except ImagemillError as error:
         yield failure("config", error)
     try:
-        config = _with_destination(config, place.destination)
+        config = _with_destination(config, machine.destination)
     except ImagemillError as error:
         yield failure("destination", error)
-    case = Case(place, config, permissions(config))
+    case = Case(machine, config, permissions(config))
     for examination in EXAMINATIONS:
         try:
             yield from examination(case)

@@ -7,7 +7,7 @@ from imagemill.adapters import load
 from imagemill.builders import ADAPTERS
 from imagemill.builders.docker import cli as docker
 from imagemill.doctor import cluster
-from imagemill.doctor.examination import Case, Place
+from imagemill.doctor.examination import Case, Machine
 from imagemill.doctor.findings import Finding, Verdict, checked, failure
 from imagemill.errors import ImagemillError
 
@@ -22,7 +22,7 @@ def _lacking(case: Case) -> Verdict:
     """With a service, it is its workers that build; this machine is looked at too, since workers
     may run on it.
     """
-    return Verdict.WARNING if case.place.client else Verdict.FAILED
+    return Verdict.WARNING if case.machine.client else Verdict.FAILED
 
 
 def _adapter(case: Case) -> Iterator[Finding]:
@@ -43,10 +43,10 @@ def _kaniko(case: Case) -> Iterator[Finding]:
 
 
 def _docker(case: Case) -> Iterator[Finding]:
-    place, lacking = case.place, _lacking(case)
+    machine, lacking = case.machine, _lacking(case)
     try:
-        path = docker.path_of(place.environment)
-        cli = docker.choose(place.docker_cli, path, place.docker_config.folder)
+        path = docker.path_of(machine.environment)
+        cli = docker.choose(machine.docker_cli, path, machine.docker_config.folder)
     except ImagemillError as error:
         yield failure("docker", error, lacking)
         return
@@ -54,7 +54,7 @@ def _docker(case: Case) -> Iterator[Finding]:
         yield failure("docker", docker.no_cli("There is no docker command on PATH"), lacking)
         return
     yield _cli(cli)
-    yield checked("engine", lambda: _engine(place, cli), lacking)
+    yield checked("engine", lambda: _engine(machine, cli), lacking)
 
 
 def _cli(cli: docker.Cli) -> Finding:
@@ -68,10 +68,10 @@ def _cli(cli: docker.Cli) -> Finding:
     )
 
 
-def _engine(place: Place, cli: docker.Cli) -> Finding:
-    folder = place.docker_config.folder
-    endpoint = docker.find_endpoint(cli.path, place.docker_host, place.environment, folder)
-    if docker.reaches_engine(cli.path, place.docker_host, place.environment, folder):
+def _engine(machine: Machine, cli: docker.Cli) -> Finding:
+    folder = machine.docker_config.folder
+    endpoint = docker.find_endpoint(cli.path, machine.docker_host, machine.environment, folder)
+    if docker.reaches_engine(cli.path, machine.docker_host, machine.environment, folder):
         return Finding("engine", Verdict.OK, f"answers at {endpoint.host}")
     return Finding(
         "engine",

@@ -17,9 +17,9 @@ def examine(case: Case) -> Iterator[Finding]:
     """
     from imagemill.builders.kaniko.api import connect  # for those alone who have Kubernetes' client
 
-    lacking = Verdict.WARNING if case.place.client else Verdict.FAILED
+    lacking = Verdict.WARNING if case.machine.client else Verdict.FAILED
     try:
-        cluster = connect(case.place.environment)
+        cluster = connect(case.machine.environment)
         missing = cluster.missing_permissions()
     except ImagemillError as error:
         yield failure("cluster", error, lacking)

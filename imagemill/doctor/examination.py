@@ -1,4 +1,4 @@
-"""What is looked at: a place, and what is wanted of it."""
+"""What is looked at: a machine, and what is wanted of it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ from imagemill.registries.docker_config import DockerConfig
 
 
 @dataclass(frozen=True)
-class Place:
+class Machine:
     """What is to be looked at: this machine, and the service, if there is one."""
 
     config: Callable[[], Loaded]
@@ -28,9 +28,9 @@ class Place:
 
 @dataclass
 class Case:
-    """A place with its launch config, and what is known so far."""
+    """A machine with its launch config, and what is known so far."""
 
-    place: Place
+    machine: Machine
     config: LaunchConfig
     permissions: Permissions
     """What the config needs."""

@@ -45,9 +45,9 @@ def examine(case: Case) -> Iterator[Finding]:
 
 
 def _adapter(case: Case, repository: ImageReference) -> Registry:
-    place = case.place
+    machine = case.machine
     return registry_for(
-        repository, docker_config=place.docker_config, insecure=place.insecure_registries
+        repository, docker_config=machine.docker_config, insecure=machine.insecure_registries
     )
 
 
@@ -75,7 +75,7 @@ def _repository(case: Case, repository: ImageReference) -> Finding:
 def _credentials(case: Case, repository: ImageReference) -> Finding:
     registry, host = _adapter(case, repository), repository.registry
     credentials = registry.credentials(repository)
-    pushes = may_push(repository, registry, case.place.insecure_registries)
+    pushes = may_push(repository, registry, case.machine.insecure_registries)
     if not pushes and not ECR.fullmatch(host):
         return Finding(
             "repository",

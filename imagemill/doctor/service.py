@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from imagemill.client import Client
+from imagemill.config import LaunchConfig
 from imagemill.doctor.examination import Case
 from imagemill.doctor.findings import Finding, Verdict, checked, failure
 from imagemill.embedded import valkey_program, worker_code
@@ -13,8 +14,9 @@ from imagemill.names import LIGHT, POOLS, build_queue
 
 def examine(case: Case) -> Iterator[Finding]:
     """All findings of the service."""
-    if case.place.client:
-        yield from _service(case.place.client, case.config.builder.type)
+    if case.machine.client:
+        yield from _service(case.machine.client, case.config.builder.type)
+        yield policy(case.config)
     else:
         yield checked("embedded service", _embedded)
 
@@ -59,6 +61,21 @@ def _queue(workers: Mapping[str, list[str]], queue: str) -> Finding:
         "no worker answers that serves it, so builds wait",
         f"start one: imagemill worker --pool {pool}",
     )
+
+
+def policy(config: LaunchConfig) -> Finding:
+    """Return whether the config has a policy, and for whom."""
+    if config.policy is None:
+        return Finding(
+            "policy",
+            Verdict.OK,
+            "there is none: whoever reaches the broker may have anything built, and pushed anywhere",
+        )
+    tenants = config.policy.tenants
+    who = (
+        "everybody" if tenants is None else f"the tenants {', '.join(sorted(tenants)) or '(none)'}"
+    )
+    return Finding("policy", Verdict.OK, f"its rules hold for {who}")
 
 
 def _embedded() -> Finding:

@@ -18,7 +18,7 @@ from imagemill.config import LaunchConfig
 from imagemill.permissions import aws, azure, gcp, kubernetes
 from imagemill.permissions.needs import Need, Party, Use, needs, pushing_party
 from imagemill.permissions.notes import notes
-from imagemill.permissions.policy import Block, Cloud, Grant, Policy
+from imagemill.permissions.policy import Block, Cloud, Grant, PolicyDocument
 
 __all__ = [
     "Block",
@@ -26,7 +26,7 @@ __all__ = [
     "Need",
     "Party",
     "Permissions",
-    "Policy",
+    "PolicyDocument",
     "Use",
     "permissions",
     "pushing_party",
@@ -47,7 +47,7 @@ class Permissions:
     notes: tuple[str, ...]
     """What else has to be seen to, in words."""
 
-    def policies(self) -> Iterator[Policy]:
+    def policies(self) -> Iterator[PolicyDocument]:
         """The policies, one for each cloud and party."""
         for name, grants in self.grants.items():
             for party in Party:

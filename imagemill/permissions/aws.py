@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from imagemill.clouds.hosts import ECR, partition_of
 from imagemill.config import LaunchConfig
 from imagemill.permissions.needs import Need, Party, Use
-from imagemill.permissions.policy import Block, Grant, Policy, identifier, least, optional
+from imagemill.permissions.policy import Block, Grant, PolicyDocument, identifier, least, optional
 from imagemill.reference import ImageReference
 
 _PUSH = (
@@ -73,7 +73,7 @@ def _arn(reference: ImageReference) -> str | None:
     return f"arn:{partition_of(region).name}:ecr:{region}:{host['account']}:repository/{reference.path}"
 
 
-def policy(party: Party, grants: Sequence[Grant]) -> Policy:
+def policy(party: Party, grants: Sequence[Grant]) -> PolicyDocument:
     """An IAM policy with a statement for each use, which its Sid names, and a policy more for each
     optional use.
     """
@@ -84,7 +84,7 @@ def policy(party: Party, grants: Sequence[Grant]) -> Policy:
         Block(f"IAM policy, only {only}", json.dumps(document, indent=2))
         for only, document in more.items()
     ]
-    return Policy("aws", party, tuple(blocks), {"policy": needed, "optional": more})
+    return PolicyDocument("aws", party, tuple(blocks), {"policy": needed, "optional": more})
 
 
 def _document(grants: Sequence[Grant]) -> dict[str, Any]:

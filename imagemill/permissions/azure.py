@@ -12,7 +12,15 @@ from urllib.parse import urlsplit
 from imagemill.clouds.hosts import ACR
 from imagemill.config import LaunchConfig
 from imagemill.permissions.needs import Need, Party, Use
-from imagemill.permissions.policy import Block, Grant, Policy, folded, least, optional, variable
+from imagemill.permissions.policy import (
+    Block,
+    Grant,
+    PolicyDocument,
+    folded,
+    least,
+    optional,
+    variable,
+)
 from imagemill.reference import ImageReference
 
 _BLOBS = "Microsoft.Storage/storageAccounts/blobServices/containers/blobs"
@@ -63,7 +71,7 @@ def _registry(reference: ImageReference) -> str | None:
     return f"registries/{host['name']}" if host else None
 
 
-def policy(party: Party, grants: Sequence[Grant]) -> Policy:
+def policy(party: Party, grants: Sequence[Grant]) -> PolicyDocument:
     """The commands that assign the roles to the party, and apart from them those for each optional
     use.
     """
@@ -81,7 +89,7 @@ def policy(party: Party, grants: Sequence[Grant]) -> Policy:
     ]
     blocks += [_script(f"role assignments, only {only}", party, own) for only, own in more.items()]
     data = {"commands": commands, "optional": more}
-    return Policy("azure", party, tuple(blocks if commands else blocks[1:]), data)
+    return PolicyDocument("azure", party, tuple(blocks if commands else blocks[1:]), data)
 
 
 def _covers(other: Grant, grant: Grant) -> bool:

@@ -22,7 +22,7 @@ from imagemill.permissions.needs import Need, Party, Use
 from imagemill.permissions.policy import (
     Block,
     Grant,
-    Policy,
+    PolicyDocument,
     folded,
     identifier,
     least,
@@ -137,7 +137,7 @@ def _path(reference: ImageReference) -> str | None:
     return f"projects/{project}/locations/{host['region']}/repositories/{path['repository']}"
 
 
-def policy(party: Party, grants: Sequence[Grant]) -> Policy:
+def policy(party: Party, grants: Sequence[Grant]) -> PolicyDocument:
     """Definitions of roles, and the commands that create them and bind them to the party's service
     account.
 
@@ -156,7 +156,7 @@ def policy(party: Party, grants: Sequence[Grant]) -> Policy:
         blocks.append(_script(title, party, commands))
     blocks += [_script(f"commands, only {only}", party, own) for only, own in more.items()]
     definitions = {role.id: definition for role, definition in roles.items()}
-    return Policy(
+    return PolicyDocument(
         "gcp", party, tuple(blocks), {"roles": definitions, "commands": commands, "optional": more}
     )
 

@@ -8,7 +8,7 @@ import yaml
 from imagemill.builders.kaniko.permissions import PERMISSIONS
 from imagemill.config import LaunchConfig
 from imagemill.permissions.needs import Need, Party, Use
-from imagemill.permissions.policy import Block, Grant, Policy, optional
+from imagemill.permissions.policy import Block, Grant, PolicyDocument, optional
 
 _NAME = "imagemill-worker"
 
@@ -32,7 +32,7 @@ def _verbs(use: Use) -> Mapping[str, tuple[str, ...]]:
     return verbs
 
 
-def policy(party: Party, grants: Sequence[Grant]) -> Policy:
+def policy(party: Party, grants: Sequence[Grant]) -> PolicyDocument:
     """A Role, to be bound to the worker's service account; what is optional has a comment, and can
     be left out.
     """
@@ -49,7 +49,7 @@ def policy(party: Party, grants: Sequence[Grant]) -> Policy:
         Block("command that binds it", f"{binding} --namespace=NAMESPACE"),
     )
     data = {"role": role, "commands": [f"{binding} --namespace=NAMESPACE"], "optional": more}
-    return Policy("kubernetes", party, blocks, data)
+    return PolicyDocument("kubernetes", party, blocks, data)
 
 
 def line(grant: Grant, actions: Sequence[str], who: str) -> str:

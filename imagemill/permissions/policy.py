@@ -40,7 +40,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Policy:
+class PolicyDocument:
     """All that one party is to be granted in one cloud."""
 
     cloud: str
@@ -56,7 +56,7 @@ class Cloud(Protocol):
     def grants(self, needs: Sequence[Need], config: LaunchConfig) -> tuple[Grant, ...]:
         """What has to be granted there; nothing for needs that are another cloud's."""
 
-    def policy(self, party: Party, grants: Sequence[Grant]) -> Policy:
+    def policy(self, party: Party, grants: Sequence[Grant]) -> PolicyDocument:
         """One party's grants as this cloud wants them written: the least, and apart from it what is
         optional.
         """

@@ -8,7 +8,7 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 
 from imagemill.context import Entry
 from imagemill.dockerfile.base_images import Stage
-from imagemill.why.record import InputRecord, Recipe
+from imagemill.why.record import DockerfileInput, InputRecord
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ class Differences:
     format: Change[int] | None = None
     """How source hashes are made, which changes with the version of Imagemill."""
     base_images: tuple[BaseImage, ...] = ()
-    dockerfile: Change[Recipe] | None = None
+    dockerfile: Change[DockerfileInput] | None = None
     target: Change[str] | None = None
     platform: Change[str] | None = None
     build_args: Named = field(default_factory=dict)

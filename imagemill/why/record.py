@@ -32,7 +32,7 @@ _LETTERS: dict[Kind, str] = {"file": "f", "exec": "x", "link": "l", "dir": "d"}
 _KINDS = {letter: kind for kind, letter in _LETTERS.items()}
 
 
-class Recipe(NamedTuple):
+class DockerfileInput(NamedTuple):
     """The Dockerfile that an image is built by."""
 
     path: str
@@ -47,7 +47,7 @@ class Recipe(NamedTuple):
 class InputRecord:
     """All inputs of an image. Two builds with the same source hash have the same record."""
 
-    recipe: Recipe
+    recipe: DockerfileInput
     entries: tuple[Entry, ...] = ()
     """What the build can see, as in the `Manifest`; their `sha256` is cut."""
     stages: tuple[Stage, ...] = ()
@@ -121,7 +121,7 @@ def record(
     """The record of the image that `hashing.source_hash` names by the same arguments."""
     recipe, inputs = manifest.dockerfile, Inputs.of(request, builder)
     return InputRecord(
-        recipe=Recipe(recipe.path, recipe.sha256[:_DIGITS], recipe.generated),
+        recipe=DockerfileInput(recipe.path, recipe.sha256[:_DIGITS], recipe.generated),
         entries=tuple(
             Entry(kind, path, size, sha256[:_DIGITS], target)
             for kind, path, size, sha256, target in manifest.entries
@@ -154,7 +154,7 @@ def _read(head: dict[str, Any], digests: str) -> dict[str, Any]:
     """The fields of a record."""
     kinds, paths, sizes, links = (head.pop(name) for name in ("kinds", "paths", "sizes", "links"))
     return head | {
-        "recipe": Recipe(*head["recipe"]),
+        "recipe": DockerfileInput(*head["recipe"]),
         "stages": tuple(Stage(*stage) for stage in head["stages"]),
         "secrets": tuple(head["secrets"]),
         "entries": tuple(

@@ -22,7 +22,7 @@ from builds import Watched, packed, until
 from clusters import Cluster, fresh_namespace, real_cluster
 from imagemill.builders import Workplace
 from imagemill.builders.kaniko import failures
-from imagemill.builders.kaniko.builder import KanikoBuilder
+from imagemill.builders.kaniko.builder import KanikoJobBuilder
 from imagemill.builders.kaniko.overlay import lay
 from imagemill.config.model import KanikoBuilder as Section
 from imagemill.context.handover import Packed
@@ -68,7 +68,7 @@ class Place:
             "kaniko_image": os.environ[IMAGE],
             "kaniko_config": lay(_from_config_map(stored.metadata.name), config or {}),
         }
-        builder = KanikoBuilder(self._workplace, Section.model_validate(given | settings))
+        builder = KanikoJobBuilder(self._workplace, Section.model_validate(given | settings))
         image = ImageReference.parse(f"{self.destination}:{source_hash}")
         inputs = BuildInputs(image, source_hash=source_hash, build_id=uuid.uuid4().hex)
         return builder.build(

@@ -435,6 +435,15 @@ class TestPrivateAddresses:
         names = Names(archives=[["::ffff:127.0.0.1"]])
         assert contents(source(site.url(), names).fetch(scratch, Quiet())) == FILES
 
+    def test_person_at_a_terminal_may_name_a_private_server_which_may_lead_to_no_other(
+        self, site: Site, scratch: Path
+    ) -> None:
+        made = source(site.url(), networks=(), attended=True)
+        assert contents(made.fetch(scratch, Quiet())) == FILES
+        site.redirects("/a", site.url(host="mirror.test"))
+        made = source(site.url("/a"), networks=(), attended=True)
+        assert "is not public" in fails(made, scratch, PermissionDenied).message
+
     def test_public_addresses_are_allowed(self) -> None:
         public = ["140.82.112.3", "2606:50c0:8000::153"]
         assert (

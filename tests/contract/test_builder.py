@@ -16,7 +16,7 @@ import servers
 from builds import SHELL, PushedImage, Watched, packed, processes, until
 from http_faults import FaultyProxy
 from imagemill.builders import Workplace
-from imagemill.builders.docker.builder import PUSH_TRIES, DockerBuilder
+from imagemill.builders.docker.builder import PUSH_TRIES, DockerCommandBuilder
 from imagemill.builders.labels import SOURCE_HASH, labels
 from imagemill.errors import (
     BuildCancelled,
@@ -55,7 +55,7 @@ class Renewed:
 
 
 def docker(request: pytest.FixtureRequest, folder: Path) -> Builder:
-    return DockerBuilder(
+    return DockerCommandBuilder(
         Workplace(
             scratch=folder,
             docker_config=DockerConfig(folder / "no-docker-config"),

@@ -29,6 +29,7 @@ from imagemill.errors import (
 )
 from imagemill.ports import Credentials
 from imagemill.reference import ImageReference
+from imagemill.registries.docker_config import DockerConfig
 from imagemill.registries.oci import MANIFEST_TYPES, OciRegistry
 from servers import free_port
 from web import Application, Request, Response, Web, serve
@@ -643,3 +644,65 @@ class TestTls:
             with pytest.raises(OperatorError, match=f"redirects to {other.address} without TLS"):
                 client().digest(image(web))
             assert not other.requests
+
+
+class TestRepositoryThatIsNotThereYet:
+    """Docker Hub and Quay let nobody read such a one, and whoever may push to it push."""
+
+    @staticmethod
+    def hub(pushers: frozenset[str], *, refuses_pull: bool = False) -> Application:
+        """A registry with its token server: `pushers` are the logins that may push to `a/b`."""
+
+        def answer(request: Request) -> Response:
+            if request.path == "/v2/":
+                return Response()
+            if request.path.startswith("/token"):
+                login = request.headers.get("authorization", "")
+                known = login in ("", f"Basic {base64.b64encode(b'user:open-sesame').decode()}")
+                scope = request.query["scope"][0]
+                may = known and login in pushers and scope.endswith(":pull,push")
+                if not known or (refuses_pull and not may):
+                    return refusal(401 if not known else 403, "DENIED")
+                return TestLogin.token(token="may-push" if may else "may-nothing")
+            if request.headers.get("authorization") == "Bearer may-push":
+                return refusal(404, "NAME_UNKNOWN")
+            realm = f'Bearer realm="http://{request.headers["host"]}/token",service="s"'
+            return refusal(401, "UNAUTHORIZED", {"WWW-Authenticate": realm})
+
+        return answer
+
+    OWN = frozenset({f"Basic {base64.b64encode(b'user:open-sesame').decode()}"})
+
+    @pytest.mark.parametrize("refuses_pull", [False, True])
+    def test_whoever_may_push_is_told_that_it_is_absent(self, refuses_pull: bool) -> None:
+        with serve(self.hub(self.OWN, refuses_pull=refuses_pull)) as web:
+            assert client(USER).digest(image(web)) is None
+            scopes = [r.query["scope"] for r in web.asked("GET", "/token")]
+        assert scopes[0] == ["repository:a/b:pull"]
+        assert scopes[-1] == ["repository:a/b:pull,push"]
+
+    @pytest.mark.parametrize("refuses_pull", [False, True])
+    @pytest.mark.parametrize("found", [USER, Credentials("user", "wrong"), None])
+    def test_whoever_may_not_push_is_denied_and_never_told_that_it_is_absent(
+        self, found: Credentials | None, refuses_pull: bool
+    ) -> None:
+        with (
+            serve(self.hub(frozenset(), refuses_pull=refuses_pull)) as web,
+            pytest.raises(PermissionDenied, match="No permission to pull from"),
+        ):
+            client(found).digest(image(web))
+
+    def test_nobody_asks_for_more_rights_than_pulling(self) -> None:
+        with serve(self.hub(self.OWN)) as web:
+            with pytest.raises(PermissionDenied):
+                client(None).digest(image(web))
+            asked = web.asked("GET", "/token")
+        assert {r.query["scope"][0] for r in asked} == {"repository:a/b:pull"}
+
+    def test_helper_that_could_not_be_asked_is_named_in_the_refusal(self, tmp_path: Path) -> None:
+        (tmp_path / "config.json").write_text('{"credsStore": "not-installed"}')
+        with (
+            serve(self.hub(frozenset())) as web,
+            pytest.raises(PermissionDenied, match="docker-credential-not-installed cannot be run"),
+        ):
+            OciRegistry(DockerConfig(tmp_path)).digest(image(web))

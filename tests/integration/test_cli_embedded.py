@@ -271,7 +271,8 @@ def test_a_secret_that_was_not_asked_for_leads_to_the_option(
     )
     done = cli.run("build", shell, "-d", destination)
     assert done.returncode == 1
-    assert "name 'token' among the build's secrets (--secret id=ID)" in done.stderr
+    assert "name 'token' among the build's secrets" in done.stderr
+    assert "(--secret id=ID)\n" in done.stderr
 
 
 def test_without_an_engine_it_is_said_how_to_come_to_one(

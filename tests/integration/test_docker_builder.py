@@ -16,7 +16,7 @@ import servers
 from builds import SHELL, PushedImage, Watched, packed, processes
 from imagemill.builders import Workplace
 from imagemill.builders.docker import cli as docker_cli
-from imagemill.builders.docker.builder import DockerBuilder
+from imagemill.builders.docker.builder import DockerCommandBuilder
 from imagemill.errors import (
     BuildCancelled,
     ImagemillError,
@@ -63,7 +63,9 @@ def failure(
     files: Mapping[str, bytes | Path],
 ) -> ImagemillError:
     with pytest.raises(ImagemillError) as caught:
-        DockerBuilder(place).build(BuildInputs(image), packed(dockerfile, files), oci, Watched())
+        DockerCommandBuilder(place).build(
+            BuildInputs(image), packed(dockerfile, files), oci, Watched()
+        )
     assert list(place.scratch.iterdir()) == []
     return caught.value
 
@@ -81,7 +83,9 @@ def test_values_of_build_arguments_are_in_no_process_list(
     )
     dockerfile = f"{SHELL}ARG TOKEN\nRUN echo running; [ ${{#TOKEN}} = 32 ]\n"
     inputs = BuildInputs(image, build_args={"TOKEN": value})
-    DockerBuilder(place).build(inputs, packed(dockerfile, {"busybox": busybox}), oci, progress)
+    DockerCommandBuilder(place).build(
+        inputs, packed(dockerfile, {"busybox": busybox}), oci, progress
+    )
     with_image, with_value = seen
     assert with_image != []
     assert with_value == []
@@ -96,7 +100,7 @@ def test_arguments_that_docker_would_obey_reach_the_build_alone(
     printed = "; ".join(f"echo {name}=${name}" for name in names)
     progress = Watched()
     inputs = BuildInputs(image, build_args=values)
-    DockerBuilder(place).build(
+    DockerCommandBuilder(place).build(
         inputs, packed(f"{SHELL}{declared}RUN {printed}\n", {"busybox": busybox}), oci, progress
     )
     assert {f"{name}={value}" for name, value in values.items()} <= set(progress.lines)
@@ -114,7 +118,7 @@ def test_credentials_are_in_a_private_folder_that_goes_with_the_build(
         )
 
     progress = Watched(on={"running": look})
-    DockerBuilder(place).build(
+    DockerCommandBuilder(place).build(
         BuildInputs(image),
         packed(f"{SHELL}RUN echo running\n", {"busybox": busybox}),
         oci,
@@ -131,7 +135,7 @@ def test_credentials_are_in_a_private_folder_that_goes_with_the_build(
 def test_no_tag_is_left_in_the_engine(
     place: Workplace, oci: Registry, image: ImageReference
 ) -> None:
-    DockerBuilder(place).build(
+    DockerCommandBuilder(place).build(
         BuildInputs(image), packed("FROM scratch\nCOPY a /\n", {"a": b"1"}), oci, Watched()
     )
     left = docker(place, "image", "ls", "--format", "{{.Repository}}")
@@ -144,7 +148,7 @@ def test_a_tag_that_another_build_took_away_is_given_again(
 ) -> None:
     progress = Watched(on={State.PUSHING: lambda: docker(place, "rmi", str(image))})
     context = packed("FROM scratch\nCOPY a /\n", {"a": b"1"})
-    digest = DockerBuilder(place).build(BuildInputs(image), context, oci, progress)
+    digest = DockerCommandBuilder(place).build(BuildInputs(image), context, oci, progress)
     assert oci.digest(image) == digest
 
 
@@ -154,7 +158,7 @@ def test_a_push_that_is_cancelled_stops(
     progress = Watched(stop_at=f"The push refers to repository [{image.repository}]")
     context = packed("FROM scratch\nCOPY a /\n", {"a": os.urandom(50_000_000)})
     with pytest.raises(BuildCancelled):
-        DockerBuilder(place).build(BuildInputs(image), context, oci, progress)
+        DockerCommandBuilder(place).build(BuildInputs(image), context, oci, progress)
     assert progress.states == [State.PUSHING]
     assert oci.digest(image) is None
     assert image.path not in docker(place, "image", "ls", "--format", "{{.Repository}}")
@@ -222,7 +226,7 @@ def test_a_platform_that_is_none_is_the_requesters_to_mend(
     place: Workplace, oci: Registry, image: ImageReference
 ) -> None:
     with pytest.raises(UserError, match=r"does not take the request: .*a/b/c/d"):
-        DockerBuilder(place).build(
+        DockerCommandBuilder(place).build(
             BuildInputs(image, platform="a/b/c/d"),
             packed("FROM scratch\nCOPY a /\n", {"a": b"1"}),
             oci,
@@ -235,7 +239,7 @@ def test_a_build_argument_that_cannot_have_its_name_is_the_requesters_to_mend(
     place: Workplace, oci: Registry, image: ImageReference, name: str
 ) -> None:
     with pytest.raises(UserError, match="cannot be the name of a build argument"):
-        DockerBuilder(place).build(
+        DockerCommandBuilder(place).build(
             BuildInputs(image, build_args={name: "x"}), packed("FROM scratch\n", {}), oci, Watched()
         )
 
@@ -244,7 +248,7 @@ def test_a_secret_without_a_file_is_the_operators_to_mend(
     place: Workplace, oci: Registry, image: ImageReference, tmp_path: Path
 ) -> None:
     with pytest.raises(OperatorError, match="no file for the build secret 'token'"):
-        DockerBuilder(place).build(
+        DockerCommandBuilder(place).build(
             BuildInputs(image, secrets={"token": tmp_path / "missing"}),
             packed("FROM scratch\n", {}),
             oci,
@@ -333,7 +337,7 @@ def test_an_engine_that_dies_is_a_service_unreachable(
     progress = Watched(on={"running": own_engine.kill})
     dockerfile = f"{SHELL}RUN echo running; /bin/busybox sleep 1000\n"
     with pytest.raises(ServiceUnreachable) as caught:
-        DockerBuilder(replace(place, docker_host=own_engine.url)).build(
+        DockerCommandBuilder(replace(place, docker_host=own_engine.url)).build(
             BuildInputs(image), packed(dockerfile, {"busybox": busybox}), oci, progress
         )
     assert own_engine.url in caught.value.message
@@ -353,7 +357,7 @@ def test_a_build_in_an_engine_that_hangs_can_be_cancelled(
     progress = Watched(stop_at="running", on={"running": own_engine.pause})
     dockerfile = f"{SHELL}RUN echo running; /bin/busybox sleep 1000\n"
     with pytest.raises(BuildCancelled):
-        DockerBuilder(replace(place, docker_host=own_engine.url)).build(
+        DockerCommandBuilder(replace(place, docker_host=own_engine.url)).build(
             BuildInputs(image), packed(dockerfile, {"busybox": busybox}), oci, progress
         )
     assert processes(str(image)) == []
@@ -428,7 +432,7 @@ def test_without_buildkit_the_classic_builder_builds_and_the_log_says_what_is_mi
         image, target="it", build_args={"A": "b"}, labels={"l": "m"}, platform="linux/amd64"
     )
     dockerfile = f"{SHELL}FROM shell AS it\nARG A\nRUN echo $A > /a\nFROM scratch\n"
-    digest = DockerBuilder(without_buildx).build(
+    digest = DockerCommandBuilder(without_buildx).build(
         inputs, packed(dockerfile, {"busybox": busybox}), oci, progress
     )
     assert oci.digest(image) == digest
@@ -473,7 +477,7 @@ def test_secrets_need_buildkit(
     secret = tmp_path / "secret"
     secret.write_text("value")
     with pytest.raises(OperatorError, match="Build secrets need BuildKit"):
-        DockerBuilder(without_buildx).build(
+        DockerCommandBuilder(without_buildx).build(
             BuildInputs(image, secrets={"token": secret}),
             packed("FROM scratch\n", {}),
             oci,

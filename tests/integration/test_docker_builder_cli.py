@@ -18,7 +18,7 @@ from builds import Watched, packed, processes, until
 from certificates import new_key, write_certificate
 from imagemill.builders import Workplace, builder_for, detect
 from imagemill.builders.docker import cli as docker_cli
-from imagemill.builders.docker.builder import DockerBuilder
+from imagemill.builders.docker.builder import DockerCommandBuilder
 from imagemill.builders.docker.cli import (
     Cli,
     Endpoint,
@@ -27,7 +27,7 @@ from imagemill.builders.docker.cli import (
     reaches_engine,
     run,
 )
-from imagemill.builders.noop import NoopBuilder
+from imagemill.builders.noop import RefusingBuilder
 from imagemill.errors import (
     BuildCancelled,
     OperatorError,
@@ -316,7 +316,7 @@ def test_a_worker_without_docker_says_what_to_install(tmp_path: Path) -> None:
         environment={"PATH": str(tmp_path)},
     )
     with pytest.raises(OperatorError, match="no docker command") as caught:
-        DockerBuilder(place).build(
+        DockerCommandBuilder(place).build(
             BuildInputs(IMAGE),
             packed("FROM scratch\n", {}),
             OciRegistry(place.docker_config),
@@ -332,7 +332,7 @@ def test_noop_refuses_and_says_how_building_is_turned_on(tmp_path: Path) -> None
     builder = builder_for(
         SimpleNamespace(type="noop"), scratch=tmp_path, docker_config=DockerConfig(tmp_path)
     )
-    assert isinstance(builder, NoopBuilder)
+    assert isinstance(builder, RefusingBuilder)
     with pytest.raises(UserError) as caught:
         builder.build(
             BuildInputs(IMAGE), packed("", {}), OciRegistry(DockerConfig(tmp_path)), Watched()

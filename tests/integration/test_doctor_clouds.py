@@ -28,7 +28,7 @@ from http_faults import FaultyProxy
 from imagemill import http
 from imagemill.cli.commands import cli
 from imagemill.config import LaunchConfig, Loaded
-from imagemill.doctor import Finding, Place, Verdict, examine
+from imagemill.doctor import Finding, Machine, Verdict, examine
 from imagemill.errors import PermissionDenied
 from imagemill.objects import store_for
 from imagemill.permissions import permissions
@@ -52,7 +52,7 @@ def examined(folder: Path, config: LaunchConfig, *insecure: str) -> dict[str, Fi
     """The findings on a machine without docker and a service, by check; `insecure` registries speak
     plain HTTP.
     """
-    place = Place(
+    place = Machine(
         config=lambda: Loaded(config),
         destination=None,
         docker_cli=None,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from imagemill.config import KanikoBuilder, LaunchConfig, Loaded
-from imagemill.doctor import Finding, Place, Verdict, examine
+from imagemill.doctor import Finding, Machine, Verdict, examine
 from imagemill.registries.docker_config import DockerConfig
 from kubernetes_server import KubernetesServer
 
@@ -24,7 +24,7 @@ def findings(folder: Path, kubeconfig: Path) -> dict[str, list[Finding]]:
         build_context_store=(folder / "contexts").as_uri(),
         context_volume_claim="contexts",
     )
-    place = Place(
+    place = Machine(
         config=lambda: Loaded(LaunchConfig(builder=builder)),
         destination=None,
         docker_cli=None,

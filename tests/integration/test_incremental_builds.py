@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from builds import PushedImage, Watched
 from imagemill import context
 from imagemill.builders import Workplace
-from imagemill.builders.docker.builder import DockerBuilder
+from imagemill.builders.docker.builder import DockerCommandBuilder
 from imagemill.context import Manifest
 from imagemill.context.handover import Copied
 from imagemill.context.mirrors import Claim, Mirrors, Tree
@@ -39,7 +39,7 @@ class Bench:
         self.mirrors = Mirrors(folder / "contexts")
         (folder / "scratch").mkdir()
         config = DockerConfig(folder / "docker")
-        self.builder = DockerBuilder(
+        self.builder = DockerCommandBuilder(
             Workplace(folder / "scratch", config, Path(docker_cli), engine)
         )
         self.oci = OciRegistry(config, frozenset({registry}))

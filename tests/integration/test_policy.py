@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from imagemill.client import Client
-from service import Service, service
+from service import Service, service, until
 
 CONFIG = """\
 policy:
@@ -21,8 +22,12 @@ policy:
       base-images: ["{registry}/a-*"]
     team-b:
       max-seconds: 30
+    team-d:
+      concurrent-builds: 1
+    team-e:
+      daily-builds: 1
 """
-KEYS = types.MappingProxyType({"team-a": "a" * 40, "team-b": "b" * 40})
+KEYS = types.MappingProxyType({f"team-{name}": name * 40 for name in "abde"})
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +126,29 @@ def test_who_is_no_tenant_is_not_served(
     tenants: Service, source: Path, tenant: str | None, key: str, said: str
 ) -> None:
     assert said in ends(tenants, tenant, key, source=str(source), destination="a.io/x")
+
+
+def test_a_tenant_has_so_many_builds_at_a_time(
+    tenants: Service, source: Path, registry: str
+) -> None:
+    source_text = f"docker-image://{registry}/nobody"
+    with Client(tenants.broker, key_prefix=tenants.prefix, tenant="team-d", key="d" * 40) as client:
+        builds = [client.submit(source_text) for _ in range(4)]
+        reports = [client.wait(build, timeout=60) for build in builds]
+        logs = [line for build in builds for line in client.logs(build)]
+
+    assert {report.status for report in reports} <= {"succeeded", "failed"}
+    assert not [report for report in reports if report.error and "policy" in report.error.message]
+    with Redis.from_url(tenants.backend) as redis:
+        until(
+            lambda: redis.zcard(f"{tenants.prefix}imagemill:tenant:team-d:line") == 0,
+            "the end",
+            str,
+        )
+    assert all("builds of this tenant are before it" in line for line in logs if "Waiting" in line)
+
+
+def test_a_tenant_has_so_many_builds_a_day(tenants: Service, source: Path, registry: str) -> None:
+    request: dict[str, Any] = {"source": str(source), "destination": f"{registry}/e-x"}
+    assert ends(tenants, "team-e", **request) == "succeeded"
+    assert "policy.tenants.team-e.daily-builds" in ends(tenants, "team-e", **request)

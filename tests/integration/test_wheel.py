@@ -84,7 +84,8 @@ def test_the_wheel_alone_builds(
     ]
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "\nbuilt  by docker, in " in done.stdout
+    assert done.stdout.startswith(f"{registry}/wheel/")
+    assert "\nbuilt  by docker, in " in done.stderr
 
 
 def test_the_wheel_alone_runs_a_worker_that_builds_for_others(

@@ -25,9 +25,9 @@ from imagemill.names import BUILD_KEEP_SECONDS
 from imagemill.ports import Quiet
 from imagemill.state.input_records import InputRecords
 from imagemill.state.journal import Journal, connect
-from imagemill.why.record import InputRecord, Recipe, record
+from imagemill.why.record import DockerfileInput, InputRecord, record
 
-RECORD = InputRecord(Recipe("Dockerfile", "d" * 16))
+RECORD = InputRecord(DockerfileInput("Dockerfile", "d" * 16))
 
 
 @pytest.fixture

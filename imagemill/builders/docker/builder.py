@@ -64,7 +64,7 @@ _NO_BUILDKIT = (
 )
 
 
-class DockerBuilder:
+class DockerCommandBuilder:
     """Builds and pushes with the engine of its workplace."""
 
     def __init__(self, place: Workplace, _: object = None) -> None:

@@ -176,7 +176,7 @@ def _missing_secret(evidence: Evidence) -> ImagemillError | None:
     return UserError(
         f"{evidence.place} needs the build secret {match['id']!r}, which was not asked for",
         f"name {match['id']!r} among the build's secrets; whoever runs the workers keeps its value",
-    )
+    ).about("secrets")
 
 
 def _command_failed(evidence: Evidence) -> ImagemillError | None:

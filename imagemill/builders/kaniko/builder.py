@@ -26,7 +26,7 @@ ATTEMPTS = 4
 """The most Jobs that a build may try to have: names that are taken count too."""
 
 
-class KanikoBuilder:
+class KanikoJobBuilder:
     """Builds and pushes in the worker's own cluster, or in that of its kubeconfig."""
 
     def __init__(self, place: Workplace, section: Section) -> None:

@@ -147,7 +147,7 @@ def _ambiguous(candidates: list[EntryPoint]) -> UserError:
     return UserError(
         f"It is not clear what the image is to run: {', '.join(commands[:_MAX_SHOWN])}{more}",
         f"say what the image runs, such as {commands[0]}",
-    )
+    ).about("entrypoint")
 
 
 def _nothing(project: Project) -> UserError:
@@ -165,14 +165,14 @@ def _nothing(project: Project) -> UserError:
         return UserError(
             f"There is nothing to run but notebooks: {', '.join(notebooks)}",
             f"say what the image runs, such as {run}, with jupyter among its requirements",
-        )
+        ).about("entrypoint")
     return UserError(
         "There is nothing at the top of the source to run: neither a console script, nor a package with __main__.py, "
         f"nor a script such as {', '.join(_TELLING)}",
         f"build from the folder that is meant: {', '.join(below)}"
         if below
         else "say what the image runs, such as python path/to/script.py",
-    )
+    ).about("" if below else "entrypoint")
 
 
 def _normal(name: str) -> str:

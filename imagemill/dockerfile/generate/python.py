@@ -71,7 +71,7 @@ def choose(project: Project, wish: str | None, constraint: Constraint | None) ->
         raise UserError(
             f"Python {named.version} ({named.why}) does not fit: {constraint.where} says {constraint.text}",
             "change one of the two, or ask for another Python",
-        )
+        ).about("python")
     return named
 
 
@@ -160,7 +160,7 @@ def _from_file(project: Project, path: str, pattern: str, example: str) -> Pytho
             raise UserError(
                 f"{path}:{number}: {words!r} is not a version of Python that we can install",
                 f"write it like {example}, or ask for another Python",
-            )
+            ).about("python")
         return Python(version, f"from {path}", True)
     return None
 

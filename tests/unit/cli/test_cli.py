@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from imagemill.cli import render as showing
+from imagemill.cli import terminal
 from imagemill.cli.build import build
 from imagemill.cli.commands import main
 from imagemill.cli.follow import exit_code
-from imagemill.cli.git_info import Checkout, checkout, published
+from imagemill.cli.git_info import GitInfo, checkout, published
 from imagemill.cli.progress import LiveView, PlainView
 from imagemill.cli.render import seconds
 from imagemill.cli.requests import NAMES, located
+from imagemill.errors import UserError
 from imagemill.messages import BuildReport, BuildRequest, Failure, State
 from imagemill.state.journal import Event
 from imagemill.text import printable
@@ -393,17 +395,17 @@ def git(folder: Path, *arguments: str) -> str:
 
 def test_a_clean_checkout_has_a_revision_and_a_url_without_credentials(repository: Path) -> None:
     revision = git(repository, "rev-parse", "HEAD").strip()
-    assert checkout(repository) == Checkout(revision, "https://example.com/team/model.git")
+    assert checkout(repository) == GitInfo(revision, "https://example.com/team/model.git")
 
 
 def test_a_changed_checkout_is_no_revision(repository: Path) -> None:
     (repository / "a").write_text("changed")
-    assert checkout(repository) == Checkout()
+    assert checkout(repository) == GitInfo()
 
 
 def test_a_checkout_with_a_new_file_is_no_revision(repository: Path) -> None:
     (repository / "new").write_text("new")
-    assert checkout(repository) == Checkout()
+    assert checkout(repository) == GitInfo()
 
 
 def test_a_folder_that_the_repository_around_it_ignores_is_none_of_its_revisions(
@@ -412,7 +414,7 @@ def test_a_folder_that_the_repository_around_it_ignores_is_none_of_its_revisions
     (repository / ".git/info/exclude").write_text("ignored/\n")
     (repository / "ignored").mkdir()
     (repository / "ignored/Dockerfile").write_text("FROM scratch\n")
-    assert checkout(repository / "ignored") == Checkout()
+    assert checkout(repository / "ignored") == GitInfo()
 
 
 def test_a_checkout_without_a_remote_still_has_a_revision(repository: Path) -> None:
@@ -422,7 +424,7 @@ def test_a_checkout_without_a_remote_still_has_a_revision(repository: Path) -> N
 
 
 def test_a_folder_outside_of_any_repository_is_unknown(source: Path) -> None:
-    assert checkout(source) == Checkout()
+    assert checkout(source) == GitInfo()
 
 
 def test_nothing_that_the_checkout_names_is_run(repository: Path, tmp_path: Path) -> None:
@@ -626,3 +628,11 @@ def test_the_exit_code_tells_how_the_build_ended(
     error = Failure(kind=kind, message="m") if kind else None
     report = BuildReport.load({"id": "x", "status": status, "error": error and error.dump()})
     assert exit_code(report, interrupted=interrupted) == code
+
+
+def test_hint_has_the_option_of_the_field_that_it_is_about(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    terminal.error("It is not said", "say it", field="python")
+    assert capsys.readouterr().err == "error: It is not said\nhint: say it (--python)\n"
+    assert Failure.of(UserError("m", "h").about("python")).exception().field == "python"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import trees
-from imagemill.cli.git_info import Checkout, checkout
+from imagemill.cli.git_info import GitInfo, checkout
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -25,8 +25,8 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def head(folder: Path) -> Checkout:
-    return Checkout(git(folder, "rev-parse", "HEAD"), "https://git.example.com/team/a.git")
+def head(folder: Path) -> GitInfo:
+    return GitInfo(git(folder, "rev-parse", "HEAD"), "https://git.example.com/team/a.git")
 
 
 @pytest.mark.parametrize("part", [".", "part"])
@@ -40,14 +40,14 @@ def test_commit_and_address_are_known(folder: Path, part: str) -> None:
 @pytest.mark.parametrize("path", ["a", "new", "part/b"])
 def test_nothing_is_known_of_what_was_changed(folder: Path, path: str) -> None:
     (folder / path).write_text("changed")
-    assert checkout(folder) == Checkout()
+    assert checkout(folder) == GitInfo()
 
 
 def test_change_beside_a_folder_does_not_count_for_it(folder: Path) -> None:
     (folder / "a").write_text("changed")
     assert checkout(folder / "part") == head(folder)
     trees.make(folder, {"other/x": ""})
-    assert checkout(folder / "other") == Checkout()
+    assert checkout(folder / "other") == GitInfo()
 
 
 def test_worktree_is_known(folder: Path, tmp_path: Path) -> None:

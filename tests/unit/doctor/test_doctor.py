@@ -10,9 +10,10 @@ import pytest
 
 from imagemill.cli import render_findings
 from imagemill.config import LaunchConfig, Loaded, load
-from imagemill.doctor import Finding, Place, Verdict, examine
+from imagemill.doctor import Finding, Machine, Verdict, examine
 from imagemill.doctor.examination import Case
 from imagemill.doctor.registry import _may_push
+from imagemill.doctor.service import policy as policy_finding
 from imagemill.errors import ImagemillError, OperatorError, PermissionDenied, ServiceUnreachable
 from imagemill.permissions import Use, permissions
 from imagemill.reference import ImageReference
@@ -23,9 +24,9 @@ CONFIGS = Path(__file__).parents[3] / "configs"
 
 def place(
     folder: Path, config: LaunchConfig | None = None, destination: str | None = None
-) -> Place:
+) -> Machine:
     """A place with no docker command, no credentials and no service."""
-    return Place(
+    return Machine(
         config=lambda: Loaded(config or LaunchConfig()),
         destination=destination,
         docker_cli=None,
@@ -149,7 +150,7 @@ def test_a_config_that_cannot_be_read_is_found_and_the_rest_is_looked_at(tmp_pat
         raise OperatorError("no config", "write one")
 
     looked_at = place(tmp_path)
-    looked_at = Place(**{**vars(looked_at), "config": broken})
+    looked_at = Machine(**{**vars(looked_at), "config": broken})
     assert [finding.check for finding in examine(looked_at)][:2] == ["config", "docker"]
 
 
@@ -214,3 +215,16 @@ def test_findings_are_shown_as_json(capsys: pytest.CaptureFixture[str]) -> None:
             "grants": ["line"],
         }
     ]
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        (None, "there is none: whoever reaches the broker may have anything built"),
+        ({}, "its rules hold for everybody"),
+        ({"tenants": {"b": {}, "a": {}}}, "its rules hold for the tenants a, b"),
+    ],
+)
+def test_the_policy_is_told(policy: dict[str, object] | None, said: str) -> None:
+    found = policy_finding(LaunchConfig.model_validate({"policy": policy}))
+    assert said in found.message

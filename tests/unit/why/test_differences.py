@@ -15,9 +15,9 @@ from imagemill.context import Entry
 from imagemill.context.manifest import Kind
 from imagemill.dockerfile.base_images import Stage
 from imagemill.why.differences import BaseImage, Change, Differences, find
-from imagemill.why.record import InputRecord, Recipe
+from imagemill.why.record import DockerfileInput, InputRecord
 
-RECIPE = Recipe("Dockerfile", "d" * 16)
+RECIPE = DockerfileInput("Dockerfile", "d" * 16)
 PLAIN = InputRecord(RECIPE)
 
 
@@ -60,7 +60,7 @@ RECORDS = st.builds(
     ),
     FILES,
     st.lists(st.tuples(NAMES | st.just(""), NAMES), min_size=1, max_size=3),
-    recipe=st.builds(Recipe, NAMES, NAMES, st.booleans()),
+    recipe=st.builds(DockerfileInput, NAMES, NAMES, st.booleans()),
     target=st.none() | NAMES,
     platform=st.none() | NAMES,
     build_args=VALUES,
@@ -218,7 +218,7 @@ def test_everything_that_can_differ_is_told_what_matters_most_first(
             "run*": "#!",
         },
         format=2,
-        recipe=Recipe("Dockerfile", "e" * 16),
+        recipe=DockerfileInput("Dockerfile", "e" * 16),
         stages=(Stage("build", "gcc:14"), Stage("", "python:3.12-slim")),
         target="build",
         platform="linux/arm64",
@@ -285,8 +285,10 @@ def test_everything_that_can_differ_is_told_what_matters_most_first(
 def test_a_dockerfile_that_was_generated_and_is_now_the_sources_own_is_told(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    one = record({"train.py": "1"}, recipe=Recipe("Dockerfile", "a" * 16, generated=True))
-    other = record({"train.py": "1", "Dockerfile": "FROM x"}, recipe=Recipe("Dockerfile", "b" * 16))
+    one = record({"train.py": "1"}, recipe=DockerfileInput("Dockerfile", "a" * 16, generated=True))
+    other = record(
+        {"train.py": "1", "Dockerfile": "FROM x"}, recipe=DockerfileInput("Dockerfile", "b" * 16)
+    )
     assert told(capsys, one, other) == dedent(
         """\
         Different: the Dockerfile, 1 path added

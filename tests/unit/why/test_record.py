@@ -22,7 +22,7 @@ from imagemill.errors import OperatorError, UserError
 from imagemill.messages import BuildRequest
 from imagemill.ports import Quiet
 from imagemill.why import record as inputs
-from imagemill.why.record import InputRecord, Recipe, record
+from imagemill.why.record import DockerfileInput, InputRecord, record
 
 BUILDER = LaunchConfig().builder
 
@@ -56,7 +56,7 @@ def test_a_record_has_all_inputs_of_the_source_hash(tmp_path: Path) -> None:
         ("dir", b"src", 0, 0, b""),
         ("file", b"src/m.py", 1, 16, b""),
     ]
-    assert made.recipe == Recipe("Dockerfile", manifest.dockerfile.sha256[:16])
+    assert made.recipe == DockerfileInput("Dockerfile", manifest.dockerfile.sha256[:16])
     assert made.stages == (Stage("", "a"),)
     assert (made.target, made.platform, made.labels) == ("serve", "linux/amd64", {"team": "ml"})
     assert made.secrets == ("a", "z")
@@ -114,7 +114,7 @@ def records(draw: st.DrawFn) -> InputRecord:
             digest = draw(st.binary(min_size=8, max_size=8)).hex()
             entries.append(Entry(kind, path, draw(st.integers(0, 1 << 40)), digest))
     return InputRecord(
-        Recipe(draw(TEXT), "0" * 16, draw(st.booleans())),
+        DockerfileInput(draw(TEXT), "0" * 16, draw(st.booleans())),
         tuple(entries),
         stages=tuple(Stage(*stage) for stage in draw(st.lists(st.tuples(TEXT, TEXT), max_size=3))),
         target=draw(st.none() | TEXT),
