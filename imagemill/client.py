@@ -265,6 +265,9 @@ class Client:
 
         end = time.monotonic() + timeout if timeout is not None else None
         position, asked = after, time.monotonic()
+        if follow:
+            # The build was asked for, so the service was there, if not for this client.
+            self._reached = True
         self._patiently(lambda: self._known(build), end)
         while True:
             wait = self._wait(follow, end)

@@ -9,6 +9,7 @@ See docs/adr/0018-the-record-is-the-truth.md.
 
 import threading
 import time
+from functools import cached_property
 from logging import getLogger
 from typing import Any
 
@@ -69,9 +70,7 @@ class Reaper:
         setup: Setup = app.conf.imagemill
         self._app = app
         # A connection of its own: those of the tasks belong to the processes of the pool.
-        journal = open_journal(app, setup.backend, setup.key_prefix)
-        self._records = Records(journal, setup.redelivery_seconds, seal_of(setup, journal))
-        self._redis = journal.redis
+        self._setup, self._journal = setup, open_journal(app, setup.backend, setup.key_prefix)
         self._grace = setup.redelivery_seconds
         self._round = max(SHORTEST_ROUND, min(LONGEST_ROUND, self._grace / ROUNDS))
         self._looked = time.monotonic()
@@ -96,6 +95,12 @@ class Reaper:
             if due.lost or not waiting[due.queue]:
                 self._send(due)
 
+    @cached_property
+    def _records(self) -> Records:
+        """The records, once Redis is there, which the seal asks."""
+        seal = seal_of(self._setup, self._journal)
+        return Records(self._journal, self._grace, seal)
+
     def _send(self, due: Due) -> None:
         log.warning("Step %s of build %s is overdue: sent again", due.step, due.build)
         pipeline.send(due)
@@ -105,7 +110,7 @@ class Reaper:
         process, was away.
         """
         looked, self._looked = self._looked, time.monotonic()
-        info: Any = self._redis.info("server")
+        info: Any = self._journal.redis.info("server")
         return (
             self._looked - looked < 2 * self._round + 1
             and info["uptime_in_seconds"] > self._grace / 2

@@ -72,10 +72,18 @@ class ImageLock:
         with suppress(LockError):  # lost meanwhile: it is another build's
             self._lock.extend(max(afterwards, self._lease), replace_ttl=True)
 
+    def _keep(self) -> None:
+        """Renew the lock; take it again where it ended while Redis was away, and nobody has it."""
+        try:
+            self._lock.reacquire()
+        except LockError:
+            if not self.acquire():
+                raise
+
     def _renew(self, ended: threading.Event) -> None:
         while not ended.wait(self._lease / 3):
             try:
-                self._lock.reacquire()
+                self._keep()
             except LockError:
                 # This process was stopped for longer than the lease, and another build took over.
                 self.lost = True

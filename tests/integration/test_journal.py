@@ -187,6 +187,17 @@ def test_a_lock_whose_holder_is_gone_is_free_after_its_lease(redis: Redis, key_p
     until(lock(redis, key_prefix, "b").acquire, "the end of the lease")
 
 
+def test_a_lock_that_ended_while_redis_was_away_is_taken_again(
+    redis: Redis, key_prefix: str
+) -> None:
+    held = lock(redis, key_prefix, "a", lease=0.2)
+    assert held.acquire()
+    with held.renewed(afterwards=60):
+        redis.delete(f"{key_prefix}imagemill:lock:localhost:5000/x:1")
+        until(lambda: lock(redis, key_prefix, "b").holder() == "a", "the lock")
+    assert not held.lost
+
+
 def test_who_loses_the_lock_is_told(redis: Redis, key_prefix: str) -> None:
     held = lock(redis, key_prefix, "a", lease=0.2)
     assert held.acquire()

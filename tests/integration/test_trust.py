@@ -220,3 +220,33 @@ def test_a_record_that_somebody_changed_ends_the_build(
     assert report.error is not None
     assert report.error.message == "What Redis holds of the build is not what a worker wrote"
     assert victim.exists()
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_workers_of_two_folders_work_together_until_keys_are_given(
+    registry: str, redis_url: str, tmp_path: Path, given: bool
+) -> None:
+    (tmp_path / "config.yaml").write_text("builder:\n  type: noop\n")
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    prefix = f"folders-{uuid.uuid4().hex}:"
+    settings = {"IMAGEMILL_CONFIG": str(tmp_path / "config.yaml")}
+    with service(redis_url, redis_url, prefix, tmp_path, **settings) as own:
+        for name, queue in (("light", "imagemill"), ("other", "imagemill.noop")):
+            own.settings["IMAGEMILL_STATE_DIR"] = str(tmp_path / f"state-{name}")
+            if given:
+                (tmp_path / f"key-{name}").write_text(name * 8)
+                own.settings["IMAGEMILL_SIGNING_KEYS"] = str(tmp_path / f"key-{name}")
+            own.start(name, queues=queue)
+        build = own.client.submit(str(tmp_path), f"{registry}/folders")
+        if given:
+            until(
+                lambda: "A message that no worker sent is passed over" in own.log,
+                "what the log says",
+                lambda: own.log,
+            )
+            assert own.client.status(build).report is None
+        else:
+            error = own.client.wait(build, timeout=60).error
+            assert error is not None
+            assert error.kind != "BrokenSealError"
+            assert "are believed without proof: give all workers one key" in own.log

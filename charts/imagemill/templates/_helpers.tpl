@@ -136,6 +136,7 @@ seccompProfile: {type: RuntimeDefault}
 {{- $_ := set $env "IMAGEMILL_STATE_DIR" "/var/lib/imagemill" -}}
 {{- $_ := set $env "IMAGEMILL_LOG_FORMAT" "json" -}}
 {{- $_ := set $env "HOME" "/tmp" -}}
+{{- $_ := set $env "IMAGEMILL_SIGNING_KEYS" "/etc/imagemill/signing/keys" -}}
 {{- if $root.Values.monitoring.enabled }}{{ $_ := set $env "IMAGEMILL_METRICS_PORT" (toString $root.Values.monitoring.port) }}{{ end -}}
 {{- with $root.Values.builds.namespace }}{{ $_ := set $env "KUBERNETES_NAMESPACE" . }}{{ end -}}
 {{- if include "imagemill.sourcesSecret" $root }}{{ $_ := set $env "IMAGEMILL_SOURCE_CREDENTIALS" "/etc/imagemill/sources" }}{{ end -}}
@@ -170,6 +171,7 @@ seccompProfile: {type: RuntimeDefault}
 - {name: config, mountPath: /etc/imagemill/config, readOnly: true}
 - {name: state, mountPath: /var/lib/imagemill}
 - {name: tmp, mountPath: /tmp}
+- {name: signing, mountPath: /etc/imagemill/signing, readOnly: true}
 {{- if include "imagemill.sourcesSecret" . }}
 - {name: sources, mountPath: /etc/imagemill/sources, readOnly: true}
 {{- end }}
@@ -204,6 +206,8 @@ seccompProfile: {type: RuntimeDefault}
   emptyDir: {sizeLimit: {{ .size | quote }}}
 - name: tmp
   emptyDir: {}
+- name: signing
+  secret: {secretName: {{ default (printf "%s-signing" (include "imagemill.fullname" $root)) $root.Values.signing.existingSecret }}, defaultMode: 0440}
 {{- with include "imagemill.sourcesSecret" $root }}
 - name: sources
   secret: {secretName: {{ . }}, defaultMode: 0440}

@@ -19,6 +19,7 @@ import chart_readme
 from clusters import connected
 from imagemill.builders.kaniko.permissions import PERMISSIONS
 from imagemill.config import KanikoBuilder, load
+from imagemill.signing import Keys
 from kubernetes_server import KubernetesServer
 from unit.charts.random_values import Values
 
@@ -265,6 +266,19 @@ def test_what_cannot_work_is_refused(chart: Chart) -> None:
     for values in wrong:
         with pytest.raises(HelmError):
             rendered(chart, values)
+
+
+def test_all_workers_of_a_release_have_one_key_for_messages(chart: Chart, tmp_path: Path) -> None:
+    objects = rendered(chart, {"pools": {"docker": {"enabled": True, "host": "tcp://e:1"}}})
+    secrets = {made["metadata"]["name"]: made["stringData"] for made in of_kind(objects, "Secret")}
+    (tmp_path / "keys").write_text(secrets["mill-imagemill-signing"]["keys"])
+    assert Keys.read(tmp_path / "keys").keys
+    for pool in ("light", "kaniko", "docker"):
+        spec = pods(objects)[pool]["spec"]
+        mounted = {volume["name"]: volume for volume in spec["volumes"]}
+        assert mounted["signing"]["secret"]["secretName"] == "mill-imagemill-signing"
+        where = {"name": "IMAGEMILL_SIGNING_KEYS", "value": "/etc/imagemill/signing/keys"}
+        assert where in spec["containers"][0]["env"]
 
 
 def test_flower_is_never_open(chart: Chart) -> None:
