@@ -158,15 +158,14 @@ def test_what_somebody_else_puts_in_its_place_is_not_built(
 
 
 def test_a_project_without_a_dockerfile_goes_the_same_way(
-    cli: CommandLine, tmp_path: Path, proxy: FaultyProxy
+    cli: CommandLine, tmp_path: Path, registry: str
 ) -> None:
     folder = trees.make(
         tmp_path / "plain", {"train.py": uuid.uuid4().hex, "x/__pycache__/y.pyc": ""}
     )
-    failed = report(cli, folder, "--base", "localhost:1/none")
-    assert (
-        failed.source_hash == cli.run("hash", folder, "--base", "localhost:1/none").stdout.strip()
-    )
+    base = ("--base", f"{registry}/none:1")
+    failed = report(cli, folder, *base)
+    assert failed.source_hash == cli.run("hash", folder, *base).stdout.strip()
 
 
 def test_a_config_that_is_wrong_is_told_before_anything_is_packed(
