@@ -3,10 +3,10 @@ by `worker.app`.
 """
 
 import os
-import time
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 from celery import current_app
 from pydantic import BeforeValidator, ByteSize, Field
@@ -18,7 +18,8 @@ from imagemill.signing import Keys, own_keys
 from imagemill.state.dead_letters import DeadLetters
 from imagemill.state.journal import Journal
 from imagemill.state.records import Leases, Records
-from imagemill.state.seal import Seal, fingerprint
+from imagemill.state.seal import Seal, Signers
+from tasks.signals import message_refused
 
 
 class Setup(NodeSettings):
@@ -142,9 +143,8 @@ def seal_of(place: Setup, journal: Journal) -> Seal:
     """Return the seal of a worker's settings; one whose key was made up is made known in Redis."""
     if place.signing_keys is not None:
         return Seal(Keys.read(place.signing_keys))
-    keys, signers = own_keys(place.state_dir / "signing-key"), journal.shared_key("signers")
-    journal.redis.hset(signers, fingerprint(keys.keys[0]), int(time.time()))
-    return Seal(keys, lambda name: bool(journal.redis.hexists(signers, name)))
+    signers = Signers(journal.redis, journal.shared_key("signers"))
+    return Seal(own_keys(place.state_dir / "signing-key"), signers)
 
 
 @lru_cache(maxsize=4)
@@ -174,9 +174,10 @@ def leases() -> Leases:
     return _leases(records(), setup().redelivery_seconds, os.getpid())
 
 
-def dead_letters() -> DeadLetters:
-    """Return the messages that no worker may work with."""
-    return DeadLetters(journal().redis, setup().key_prefix)
+def put_aside(queue: str, reason: str, message: Mapping[str, Any]) -> None:
+    """Keep a message that no worker may work with for a person to look at."""
+    DeadLetters(journal().redis, setup().key_prefix).add(queue, reason, message)
+    message_refused.send(sender=None)
 
 
 def journal() -> Journal:

@@ -20,5 +20,8 @@ step_retried = Signal(name="step_retried", providing_args=["step"])
 step_redelivered = Signal(name="step_redelivered", providing_args=["step"])
 """A step was taken over from a worker that died."""
 
+message_refused = Signal(name="message_refused", providing_args=[])
+"""A message was put with the dead letters, since nobody can work with it."""
+
 context_stored = Signal(name="context_stored", providing_args=["size"])
 """A build context is stored; `size` is that of its files, in bytes."""

@@ -80,8 +80,8 @@ class Step(Task[Any, Any]):
         report = BuildReport(id=build, status="failed", error=Failure.of(error, self.state))
         with waiting_for_redis():
             journal().end(build, report)
-            records().finish(build)
             self.backend.mark_as_failure(build, error)
+            records().finish(build)
 
 
 def step(

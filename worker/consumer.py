@@ -10,7 +10,7 @@ from imagemill.grammar import BUILD_ID
 from imagemill.messages import MOST_BYTES, BuildReport, Failure
 from imagemill.names import BUILD_IMAGE
 from imagemill.state.journal import LOST
-from tasks.settings import dead_letters, journal
+from tasks.settings import journal, put_aside
 from worker import guard
 
 log = getLogger(__name__)
@@ -41,7 +41,7 @@ class Consumer(CeleryConsumer):
         queue = (message.delivery_info or {}).get("routing_key") or ""
         log.error("A message from the queue %s is refused: %s", queue, reason)
         try:
-            dead_letters().add(str(queue), reason, _kept(message))
+            put_aside(str(queue), reason, _kept(message))
             self._tell(message.headers, reason)
         except LOST as error:
             log.warning("It stays in its queue, since Redis went away: %s", error)

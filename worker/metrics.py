@@ -19,6 +19,7 @@ from tasks.signals import (
     build_began,
     build_ended,
     context_stored,
+    message_refused,
     step_ended,
     step_redelivered,
     step_retried,
@@ -74,6 +75,9 @@ class Metrics:
         self._redeliveries = Counter(
             "imagemill_step_redeliveries", "Steps of workers that died.", ("step",)
         )
+        self._dead_letters = Counter(
+            "imagemill_dead_letters", "Messages that were put aside: nobody can work with them."
+        )
         self._context_bytes = Counter("imagemill_context_bytes", "Bytes of contexts stored.")
         self._listen()
 
@@ -83,6 +87,7 @@ class Metrics:
         step_ended.connect(self._measure_step, weak=False)
         step_retried.connect(self._count_retry, weak=False)
         step_redelivered.connect(self._count_redelivery, weak=False)
+        message_refused.connect(self._count_dead_letter, weak=False)
         context_stored.connect(self._count_context, weak=False)
         before_task_publish.connect(_note_sent, weak=False)
         task_prerun.connect(self._measure_wait, weak=False)
@@ -104,6 +109,9 @@ class Metrics:
 
     def _count_redelivery(self, step: str, **_: Any) -> None:
         self._redeliveries.labels(step).inc()
+
+    def _count_dead_letter(self, **_: Any) -> None:
+        self._dead_letters.inc()
 
     def _count_context(self, size: int, **_: Any) -> None:
         self._context_bytes.inc(size)

@@ -20,7 +20,7 @@ from redis.exceptions import MasterDownError, OutOfMemoryError, ReadOnlyError
 
 from imagemill.messages import MOST_BYTES
 from imagemill.names import LIGHT, STEPS
-from tasks.settings import dead_letters
+from tasks.settings import put_aside
 from worker import guard
 
 log = getLogger(__name__)
@@ -168,7 +168,7 @@ class Channel(redis.Channel):
         try:
             payload = guard.envelope(text)
         except guard.Refused as refused:
-            dead_letters().add(queue, str(refused), {"text": text[:MOST_BYTES]})
+            put_aside(queue, str(refused), {"text": text[:MOST_BYTES]})
             qos: Any = self.qos
             qos._remove_from_indices(self._tag).execute()
             return

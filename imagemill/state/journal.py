@@ -43,15 +43,25 @@ replica in the middle of a failover.
 
 
 _ENTER = """
-local events, states, cancel, result = unpack(KEYS)
+local events, states, cancel, result, record = unpack(KEYS)
 local state, entry, shown, keep, most = unpack(ARGV)
 redis.call('XADD', events, 'MAXLEN', '~', most, '*', 'state', state)
 if redis.call('RPUSH', states, entry) == 1 then
     redis.call('EXPIRE', events, keep)
     redis.call('EXPIRE', states, keep)
 end
-redis.call('SET', result, shown, 'EX', keep)
+if redis.call('HEXISTS', record, 'report') == 0 then
+    redis.call('SET', result, shown, 'EX', keep)
+end
 return {redis.call('LRANGE', states, 0, -1), redis.call('EXISTS', cancel)}
+"""
+
+_SHOW = """
+local result, record = unpack(KEYS)
+local shown, keep = unpack(ARGV)
+if redis.call('HEXISTS', record, 'report') == 0 then
+    redis.call('SET', result, shown, 'EX', keep)
+end
 """
 
 _END = """
@@ -131,6 +141,7 @@ class Journal:
         self._prefix = f"{prefix}imagemill:"
         self._result_key = result_key
         self._enter = redis.register_script(_ENTER)
+        self._show = redis.register_script(_SHOW)
         self._end = redis.register_script(_END)
 
     def enter(self, build: str, state: State, at: float, **more: Any) -> Entered:
@@ -138,10 +149,10 @@ class Journal:
         its result.
 
         One command, since each step does it: what Celery's own `update_state` would do takes three.
-        It may overwrite a result of Celery's that is final, so a build that has ended must not be
-        entered again.
+        The result of a build whose report stands is left alone: a worker that has slept may enter
+        it late.
         """
-        keys = self.entry_keys(build)
+        keys = [*self.entry_keys(build), self.build_key(build, "record")]
         noted: list[Any] = [state.value, f"{state.value} {at}", _result(build, state, at, more)]
         times, cancelled = cast(
             "list[Any]", self._enter(keys, [*noted, BUILD_KEEP_SECONDS, MAX_EVENTS])
@@ -149,10 +160,10 @@ class Journal:
         return Entered(times, bool(cancelled))
 
     def show(self, build: str, state: State, at: float, **more: Any) -> None:
-        """Show `state`, with `more`, in the build's result alone."""
-        self.redis.set(
-            self._result_key(build), _result(build, state, at, more), ex=BUILD_KEEP_SECONDS
-        )
+        """Show `state`, with `more`, in the result of a build that has no report, and nowhere else."""
+        shown = _result(build, state, at, more)
+        keys = [self._result_key(build), self.build_key(build, "record")]
+        self._show(keys, [shown, BUILD_KEEP_SECONDS])
 
     def steps(self, build: str) -> tuple[StepTime, ...]:
         """The times of all states of the build so far; the last one has not ended. Empty if it is

@@ -56,6 +56,13 @@ class ImageLock:
             self._lock.release()
         self._lock.local.token = self._token
 
+    def free(self, build: str) -> None:
+        """Free the lock if it is that of `build`, which is over."""
+        other = Lock(self._redis, self._lock.name, thread_local=False)
+        other.local.token = build.encode()
+        with suppress(LockError):
+            other.release()
+
     @contextmanager
     def renewed(self, afterwards: float) -> Iterator[None]:
         """Keep the lock while the block runs, then leave it for `afterwards` seconds to the build's

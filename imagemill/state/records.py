@@ -285,6 +285,11 @@ class Records:
         """Return whether a step of the build is due, or runs."""
         return self._journal.redis.zscore(self._index, build) is not None
 
+    def over(self, build: str) -> bool:
+        """Return whether the build has ended, or nothing is known of it any more."""
+        turn = self._journal.redis.hget(self._keys(build)[0], "turn")
+        return turn in (None, b"ended")
+
     def canvas(self, build: str) -> dict[str, Any]:
         """Return what the caller of the build asked Celery to do when it has ended."""
         text = self._journal.redis.hget(self._keys(build)[0], "canvas")

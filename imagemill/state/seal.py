@@ -8,12 +8,19 @@ Redis that they are there, and a warning says what to do about it.
 
 import hashlib
 import logging
-from collections.abc import Callable
+import time
+from typing import Protocol
+
+from redis import Redis
 
 from imagemill.errors import OperatorError
+from imagemill.names import BUILD_KEEP_SECONDS
 from imagemill.signing import Keys
 
 log = logging.getLogger(__name__)
+
+_ANNOUNCED_SECONDS = 3600.0
+"""How often a worker that seals something says that it is there."""
 
 
 class BrokenSealError(OperatorError):
@@ -28,20 +35,59 @@ class BrokenSealError(OperatorError):
         )
 
 
+class KnownSigners(Protocol):
+    """The fingerprints of workers whose keys were made up."""
+
+    def announce(self, name: str) -> None:
+        """Make a fingerprint known."""
+
+    def knows(self, name: str) -> bool:
+        """Return whether workers with a key of this fingerprint are there."""
+
+
+class Signers:
+    """The fingerprints, in Redis, for as long as what was sealed with their keys is kept.
+
+    They are the members of a sorted set, by the time when they were last announced.
+    """
+
+    def __init__(self, redis: Redis, key: str) -> None:
+        self._redis, self._key = redis, key
+        self._announced = -_ANNOUNCED_SECONDS
+
+    def announce(self, name: str) -> None:
+        """Make a fingerprint known, and forget those that have not been for long."""
+        if time.monotonic() - self._announced < _ANNOUNCED_SECONDS:
+            return
+        keep, now = BUILD_KEEP_SECONDS + round(_ANNOUNCED_SECONDS), time.time()
+        pipeline = self._redis.pipeline()
+        pipeline.zadd(self._key, {name: now})
+        pipeline.zremrangebyscore(self._key, "-inf", now - keep)
+        pipeline.expire(self._key, keep)
+        pipeline.execute()
+        self._announced = time.monotonic()
+
+    def knows(self, name: str) -> bool:
+        """Return whether workers with a key of this fingerprint were there not long ago."""
+        return self._redis.zscore(self._key, name) is not None
+
+
 class Seal:
     """Seals texts, and opens them again.
 
-    `known` says whether workers with a key of another fingerprint are there; None where the
-    operator has given the keys, so that there are no others.
+    `signers` are those whose keys were made up; None where the operator has given the keys, so that
+    there are no others.
     """
 
-    def __init__(self, keys: Keys, known: Callable[[str], bool] | None = None) -> None:
-        self._keys, self._known = keys, known
+    def __init__(self, keys: Keys, signers: KnownSigners | None = None) -> None:
+        self._keys, self._signers = keys, signers
         self._fingerprints = {fingerprint(key) for key in keys.keys}
         self._warned = False
 
     def close(self, purpose: str, build: str, text: str) -> str:
         """Return the text under a seal, for one purpose and one build."""
+        if self._signers is not None:
+            self._signers.announce(fingerprint(self._keys.keys[0]))
         mark = f"{fingerprint(self._keys.keys[0])}.{self._keys.sign(purpose, build, text)}"
         return f"{mark}\n{text}"
 
@@ -52,7 +98,7 @@ class Seal:
         if name in self._fingerprints:
             if self._keys.signed(signature, purpose, build, text):
                 return text
-        elif self._known is not None and self._known(name):
+        elif self._signers is not None and self._signers.knows(name):
             self._warn(name)
             return text
         raise BrokenSealError

@@ -186,6 +186,32 @@ def test_workers_refuse_a_wrong_request_of_any_celery_client(
     assert caught.value.hint
 
 
+def test_dead_letters_are_listed_shown_sent_again_and_dropped(
+    cli: CommandLine, running: Service
+) -> None:
+    deep: object = "x"
+    for _ in range(100):
+        deep = [deep]
+    sent = running.client.app.send_task(
+        "imagemill.build_image", kwargs={"request": deep}, queue="imagemill"
+    )
+    until(lambda: bool(cli.run("dead", "list").stdout), "a dead letter", lambda: running.log)
+    (letter,) = json.loads(cli.run("dead", "list", "--json").stdout)
+    assert "nested" in cli.run("dead", "list").stdout
+    shown = json.loads(cli.run("dead", "show", letter["id"]).stdout)
+    assert shown["message"]["headers"]["id"] == sent.id
+
+    assert cli.run("dead", "retry", letter["id"]).returncode == 0
+    until(lambda: bool(cli.run("dead", "list").stdout), "it, again", lambda: running.log)
+    (again,) = json.loads(cli.run("dead", "list", "--json").stdout)
+    assert again["id"] != letter["id"]
+    assert cli.run("dead", "drop", again["id"]).returncode == 0
+    assert cli.run("dead", "list").stdout == ""
+    gone = cli.run("dead", "show", again["id"])
+    assert gone.returncode == 2
+    assert "There is no dead letter" in gone.stderr
+
+
 def test_a_running_build_can_be_followed_and_cancelled(cli: CommandLine, sleeping: str) -> None:
     status = cli.run("status", sleeping)
     assert f"build  {sleeping}\nstate  BUILDING\n" in status.stdout

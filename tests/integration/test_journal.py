@@ -11,8 +11,10 @@ from redis import Redis
 from imagemill.client import Client, open_journal
 from imagemill.errors import UserError
 from imagemill.messages import BuildReport, State
+from imagemill.names import BUILD_KEEP_SECONDS
 from imagemill.state.journal import MAX_LINE, Journal, connect
 from imagemill.state.lock import ImageLock
+from imagemill.state.seal import Signers
 from service import until
 
 
@@ -149,6 +151,31 @@ def test_everything_is_forgotten_after_a_day(
     assert all(0 < int(str(redis.ttl(key))) <= 24 * 3600 for key in client_keys)
 
 
+def test_who_comes_late_leaves_the_result_of_a_build_that_has_ended(
+    journal: Journal, app: Celery
+) -> None:
+    """As a worker does that was stopped, and does not know yet that another one took over."""
+    journal.enter("b", State.BUILDING, 1.0)
+    journal.end("b", report("b"))
+    app.backend.store_result("b", report("b").dump(), "SUCCESS")
+    journal.enter("b", State.PUSHING, 2.0)
+    journal.show("b", State.PUSHING, 3.0, retry={})
+
+    assert app.AsyncResult("b").get(timeout=10) == report("b").dump()
+
+
+def test_workers_that_seal_are_known_for_a_while(redis: Redis, key_prefix: str) -> None:
+    key = f"{key_prefix}imagemill:signers"
+    redis.zadd(key, {"long-gone": 1.0})
+    signers = Signers(redis, key)
+    assert not signers.knows("here")
+    signers.announce("here")
+
+    assert Signers(redis, key).knows("here")
+    assert not signers.knows("long-gone")
+    assert BUILD_KEEP_SECONDS <= int(str(redis.ttl(key))) < 2 * BUILD_KEEP_SECONDS
+
+
 def lock(redis: Redis, prefix: str, build: str, lease: float = 30) -> ImageLock:
     return ImageLock(redis, prefix, "localhost:5000/x:1", build, lease)
 
@@ -170,6 +197,14 @@ def test_only_the_holder_releases(redis: Redis, key_prefix: str) -> None:
     assert lock(redis, key_prefix, "a").acquire()
     lock(redis, key_prefix, "b").release()
     assert not lock(redis, key_prefix, "b").acquire()
+
+
+def test_the_lock_of_one_build_alone_is_freed(redis: Redis, key_prefix: str) -> None:
+    assert lock(redis, key_prefix, "a").acquire()
+    lock(redis, key_prefix, "b").free("c")
+    assert lock(redis, key_prefix, "b").holder() == "a"
+    lock(redis, key_prefix, "b").free("a")
+    assert lock(redis, key_prefix, "b").acquire()
 
 
 def test_a_lock_that_is_renewed_outlasts_its_lease(redis: Redis, key_prefix: str) -> None:

@@ -14,6 +14,7 @@ import servers
 from imagemill.client import Client
 from imagemill.errors import ServiceUnreachable, UserError
 from imagemill.messages import Build, BuildReport, BuildRequest, State
+from imagemill.state.journal import connect
 from service import Service, service, until
 
 SLOW = """\
@@ -155,6 +156,23 @@ def test_another_request_takes_over_from_a_worker_that_died(
     report = client.wait(client.submit(**request_fields), timeout=60).raise_for_status()
 
     assert report.built
+
+
+def test_the_lock_of_a_build_that_nobody_knows_holds_nobody_up(
+    redis_service: Service, request_fields: dict[str, Any], folder: Path, redis_url: str
+) -> None:
+    config = folder / "noop.yaml"
+    config.write_text("builder: {type: noop}\n")
+    redis_service.settings["IMAGEMILL_CONFIG"] = str(config)
+    redis_service.start()
+    client = redis_service.client
+    first = client.wait(client.submit(**request_fields), timeout=60).raise_for_status()
+    with connect(redis_url) as redis:
+        lock = f"{redis_service.prefix}imagemill:lock:{first.tags[0]}"
+        redis.set(lock, "nobody", ex=600)
+        client.wait(client.submit(**request_fields), timeout=60).raise_for_status()
+
+        assert redis.get(lock) is None
 
 
 def test_a_step_that_kills_its_workers_is_given_up(

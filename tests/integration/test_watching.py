@@ -138,3 +138,9 @@ def test_builds_are_listed_newest_first(running: Service, registry: str, tmp_pat
     wrong = command.run("list", "--state", "broken")
     assert wrong.returncode == 2
     assert "the states are queued" in wrong.stderr
+
+
+def test_dead_letters_are_counted_and_shown(running: Service) -> None:
+    running.journal.redis.lpush(f"{running.prefix}imagemill", "nonsense")
+    until(lambda: figure("imagemill_dead_letters_total") == 1, "a dead letter")
+    assert len(running.client.dead_letters()) == 1
