@@ -17,6 +17,9 @@ STEPS = f"{APPLICATION}.steps"
 too, and first: so builders are not idle while many builds wait to begin.
 """
 
+DEAD = f"{APPLICATION}.dead"
+"""Queue of what RabbitMQ takes for dead; workers of `LIGHT` put it with the dead letters."""
+
 BUILDERS = ("docker", "kaniko", "noop")
 """The types of builders; each has a queue of its own."""
 

@@ -24,7 +24,7 @@ def build(run: Run, work: Workspace) -> Build | Next:
         return work.build
     lock = work.lock
     if not lock.acquire():
-        return Next("check_registry", work.build, run.setup.wait_interval)
+        return Next("check_registry", work.build, run.setup.wait_interval, str(work.image))
     with run.holding(lock):
         return _build(run, work)
 

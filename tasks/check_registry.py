@@ -25,7 +25,7 @@ def check_registry(run: Run, work: Workspace) -> Build | Next:
             return Next("verify", build) if build.source_hash and build.request.tags else build
     lock = work.lock
     if not (lock.acquire() or _taken_over(lock)):
-        return _wait(run, build, lock.holder())
+        return _wait(run, work, lock.holder())
     with run.holding(lock):
         return pipeline.make(build.knowing(locked=True), work.builder_type)
 
@@ -41,7 +41,7 @@ def _taken_over(lock: ImageLock) -> bool:
     return lock.acquire()
 
 
-def _wait(run: Run, build: Build, holder: str) -> Next:
+def _wait(run: Run, work: Workspace, holder: str) -> Next:
     if not run.entered.again:
         run.log(f"Waiting for build {holder}, which is making the same image")
-    return Next("check_registry", build, run.setup.wait_interval)
+    return Next("check_registry", work.build, run.setup.wait_interval, str(work.image))

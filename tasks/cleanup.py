@@ -6,6 +6,7 @@ import logging
 import time
 
 from imagemill.errors import ImagemillError, TransientError
+from tasks.settings import later
 from tasks.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -15,13 +16,14 @@ PAUSES = (0.5, 2.0)
 
 
 def clean_up(work: Workspace) -> None:
-    """Free the image's lock and remove the context; may be done twice.
+    """Free the image's lock, wake who waits for it, and remove the context; may be done twice.
 
     A context that cannot be removed now is left: on this machine to `sweep`, elsewhere to the
     store's own life cycle.
     """
     if work.build.locked:
         work.lock.release()
+        later().wake(str(work.image))
     context = work.build.context
     if context is None:
         return

@@ -32,7 +32,7 @@ def graft(run: Run, work: Workspace) -> Build | Next:
         return work.build
     lock = work.lock
     if not lock.acquire():
-        return Next("check_registry", work.build, run.setup.wait_interval)
+        return Next("check_registry", work.build, run.setup.wait_interval, str(work.image))
     with run.holding(lock):
         done = _graft(run, work)
     if done.grafted:

@@ -10,6 +10,9 @@ from tasks.run import Run
 from tasks.step import step
 from tasks.workspace import Workspace, launch_config
 
+ROUND = 2.0
+"""Seconds, at most, for which a build is taken to run whose place in the line another one awaits."""
+
 LONGEST_WAIT = 30.0
 """Seconds until a build that waits for many others of its tenant looks again."""
 
@@ -45,7 +48,7 @@ def _wait(run: Run, work: Workspace, permit: Permit) -> float:
     if not work.build.in_line:
         run.log(f"Waiting: {before} builds of this tenant are before it, and {limit} run at a time")
     rounds = (before - limit + 1) / max(limit, 1)
-    return min(LONGEST_WAIT, run.setup.wait_interval * max(1.0, rounds))
+    return min(LONGEST_WAIT, min(ROUND, run.setup.wait_interval) * max(1.0, rounds))
 
 
 def _check(work: Workspace, permit: Permit) -> int | None:

@@ -4,13 +4,14 @@ import logging
 import random
 from typing import Any
 
-from celery import Task, current_app, shared_task
+from celery import shared_task
 
 from imagemill.addresses import Reach, networks
 from imagemill.errors import OperatorError, TransientError
 from imagemill.extras import explained
 from imagemill.messages import BuildReport
 from imagemill.names import STEPS, task_name
+from tasks.message import Message
 from tasks.settings import setup
 
 log = logging.getLogger(__name__)
@@ -31,17 +32,18 @@ def tell(report: BuildReport) -> None:
         from imagemill import webhooks  # it brings packages that few workers need
 
     for number in range(len(setup().webhooks)):
-        current_app.send_task(
-            task_name("notify"),
-            args=(number, webhooks.event(report)),
-            queue=STEPS,
-            argsrepr=f"({number}, {report.id})",
-        )
+        _message(number, webhooks.event(report)).send()
 
 
-@shared_task(bind=True, name=task_name("notify"), ignore_result=True, max_retries=None)
-def notify(self: Task[Any, Any], number: int, event: dict[str, Any]) -> None:
-    """Send the event to the webhook with this number among IMAGEMILL_WEBHOOKS.
+def _message(number: int, event: dict[str, Any], tried: int = 0) -> Message:
+    options = {"queue": STEPS, "argsrepr": f"({number}, {event['id']})"}
+    return Message(task_name("notify"), [number, event, tried], options)
+
+
+@shared_task(name=task_name("notify"), ignore_result=True)
+def notify(number: int, event: dict[str, Any], tried: int = 0) -> None:
+    """Send the event to the webhook with this number among IMAGEMILL_WEBHOOKS, to which it was sent
+    `tried` times.
 
     Its address is not in the message: it may hold a secret.
     """
@@ -62,12 +64,13 @@ def notify(self: Task[Any, Any], number: int, event: dict[str, Any]) -> None:
         key = webhooks.key(secret.read_text()) if secret else None
         webhooks.deliver(here.webhooks[number], event, key, reach)
     except TransientError as error:
-        tried = self.request.retries
         if tried >= TRIES:
             log.error("The end of build %s could not be told: %s", event["id"], error)
             return
         longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**tried)
         pause = error.retry_after or random.uniform(longest / 2, longest)
-        raise self.retry(countdown=pause, throw=False) from error
+        log.warning("The end of build %s is told again in %.0f s: %s", event["id"], pause, error)
+        message = _message(number, event, tried + 1)
+        message.send_later(f"notify:{event['id']}:{number}:{tried}", pause)
     except OperatorError as error:
         log.error("The end of build %s is not told: %s", event["id"], error)

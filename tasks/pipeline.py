@@ -24,6 +24,7 @@ from imagemill.messages import Build
 from imagemill.names import BUILD_IMAGE, LIGHT, STEPS, build_queue, task_name
 from imagemill.state.records import Due
 from imagemill.state.seal import BrokenSealError
+from tasks.message import Message
 from tasks.settings import records, seal
 
 log = logging.getLogger(__name__)
@@ -48,11 +49,14 @@ AFTER = {
 
 @dataclass(frozen=True)
 class Next:
-    """The step that a build goes on with, after `delay` seconds."""
+    """The step that a build goes on with, after `delay` seconds, or once the build of the image
+    `awaited` has ended.
+    """
 
     step: str
     build: Build
     delay: float = 0
+    awaited: str = ""
 
 
 def make(build: Build, builder: str) -> Next:
@@ -97,16 +101,27 @@ def _said(due: Due) -> str:
     return f"{due.turn} {due.step}"
 
 
-def send(due: Due, delay: float = 0) -> None:
+def send(due: Due) -> None:
     """Send the message that a step is due. Where the broker is away it is left to the reaper."""
+    try:
+        _message(due).send()
+    except OperationalError as error:
+        log.warning("The message of step %s could not be sent: %s", due.step, error)
+
+
+def send_later(due: Due, delay: float, *awaited: str) -> None:
+    """Have it sent after `delay` seconds, once the build of the image `awaited` has ended, or once
+    the build itself is to be cancelled.
+    """
+    _message(due).send_later(f"{due.build}:{due.turn}", delay, due.build, *awaited)
+
+
+def _message(due: Due) -> Message:
     # In logs and in Flower a step is described by its build's id.
     options: dict[str, Any] = {"queue": due.queue, "root_id": due.build}
-    options |= {"argsrepr": f"({due.build})", "kwargsrepr": "{}", "countdown": delay or None}
+    options |= {"argsrepr": f"({due.build})", "kwargsrepr": "{}"}
     if due.step == LAST:
         # With the entry's id it also has the entry's name.
         options |= {"task_id": due.build, "shadow": BUILD_IMAGE, **records().canvas(due.build)}
-    message = {"id": due.build, "turn": due.turn, "seal": _seal(due)}
-    try:
-        current_app.send_task(task_name(due.step), args=(message,), **options)
-    except OperationalError as error:
-        log.warning("The message of step %s could not be sent: %s", due.step, error)
+    hint = {"id": due.build, "turn": due.turn, "seal": _seal(due)}
+    return Message(task_name(due.step), [hint], options)

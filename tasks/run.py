@@ -214,6 +214,7 @@ class Run:
 
     def _advance(self, following: Next, tries: int = 0) -> None:
         step, build, delay = following.step, following.build, following.delay
+        awaited = [following.awaited] if following.awaited else []
         queue = pipeline.queue(step, build)
         due = _patiently(
             lambda: records().advance(self.claim, build, step, queue, tries=tries, delay=delay)
@@ -221,7 +222,10 @@ class Run:
         if due is None:
             log.warning("Another worker has taken this step over: what was learned is dropped")
             return
-        pipeline.send(due, delay)
+        if delay:
+            _patiently(lambda: pipeline.send_later(due, delay, *awaited))
+        else:
+            pipeline.send(due)
 
     def _show_retry(self, error: TransientError, attempt: int, wait: float) -> None:
         log.warning("%s; trying again in %.1f s, for the %d. time", error, wait, attempt)

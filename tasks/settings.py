@@ -17,6 +17,7 @@ from imagemill.settings import Hosts, NodeSettings, listed
 from imagemill.signing import Keys, own_keys
 from imagemill.state.dead_letters import DeadLetters
 from imagemill.state.journal import Journal
+from imagemill.state.later import Later
 from imagemill.state.records import Leases, Records
 from imagemill.state.seal import Seal, Signers
 from tasks.signals import message_refused
@@ -98,9 +99,10 @@ class Setup(NodeSettings):
         30, gt=0, description="seconds that an image stays locked after its builder's worker died"
     )
     wait_interval: float = Field(
-        2,
+        10,
         gt=0,
-        description="seconds between two looks of a build at whether another one of its image is done",
+        description="seconds between two looks of a build at whether another one of its image is done;"
+        " it is also woken by the end of that one",
     )
 
     webhooks: Annotated[tuple[str, ...], BeforeValidator(listed)] = Field(
@@ -172,6 +174,11 @@ def records() -> Records:
 def leases() -> Leases:
     """Return what renews the leases of the steps in this process."""
     return _leases(records(), setup().redelivery_seconds, os.getpid())
+
+
+def later() -> Later:
+    """Return the messages that are to be sent later."""
+    return Later(journal().redis, setup().key_prefix)
 
 
 def put_aside(queue: str, reason: str, message: Mapping[str, Any]) -> None:

@@ -111,10 +111,11 @@ class Service:
             )
         self.workers.append(worker)
         until(
-            lambda: f"{name}@test" in self.client.workers(timeout=0.5),
+            lambda: worker.poll() is not None or f"{name}@test" in self.client.workers(timeout=0.5),
             f"worker {name}",
             lambda: self.log,
         )
+        assert worker.returncode is None, self.log
         return worker.pid
 
     def kill(self, pid: int) -> None:

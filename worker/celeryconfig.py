@@ -5,6 +5,7 @@ from typing import Any
 from celery.utils.sysinfo import cpu_budget  # type: ignore[attr-defined]  # not in celery-types yet
 
 from imagemill.names import BUILD_KEEP_SECONDS, LIGHT, SWEEP
+from worker import queues
 from worker.settings import Settings
 
 
@@ -77,6 +78,7 @@ def _delivery(settings: Settings) -> dict[str, Any]:
         "broker_transport_options": _redis_transport(settings)
         if redis
         else {"confirm_publish": True},
+        "task_queues": () if redis else queues.declared(),
     }
 
 

@@ -1,17 +1,18 @@
 """Celery's consumer, with a guard before it."""
 
 from logging import getLogger
+from os import EX_CONFIG
 from typing import Any
 
 from celery.worker.consumer import Consumer as CeleryConsumer
 
-from imagemill.errors import UserError
+from imagemill.errors import OperatorError, UserError
 from imagemill.grammar import BUILD_ID
 from imagemill.messages import MOST_BYTES, BuildReport, Failure
-from imagemill.names import BUILD_IMAGE
+from imagemill.names import BUILD_IMAGE, DEAD
 from imagemill.state.journal import LOST
 from tasks.settings import journal, put_aside
-from worker import guard
+from worker import guard, queues
 
 log = getLogger(__name__)
 
@@ -23,25 +24,49 @@ class Consumer(CeleryConsumer):
 
     connection_errors: Any
 
+    class Blueprint(CeleryConsumer.Blueprint):
+        """Celery's parts, but for 28 queues on RabbitMQ for what is to be sent later: that lies in
+        Redis.
+        """
+
+        default_steps = tuple(
+            part
+            for part in CeleryConsumer.Blueprint.default_steps
+            if "delayed_delivery" not in part
+        )
+
+    def connect(self) -> Any:
+        """Connect, and have RabbitMQ's queues ready; the worker ends where they cannot be."""
+        connection = super().connect()
+        if DEAD in self.app.amqp.queues:
+            try:
+                queues.prepare(connection)
+            except OperatorError as error:
+                log.critical("%s: %s", error.message, error.hint)
+                raise SystemExit(EX_CONFIG) from None
+        return connection
+
     def create_task_handler(self, *args: Any, **options: Any) -> Any:
         """Return Celery's handler of messages, behind the guard."""
         handle = super().create_task_handler(*args, **options)
 
         def on_task_received(message: Any) -> None:
+            if _queue_of(message) == DEAD:
+                self._put_aside(message, *queues.reason(message.headers or {}))
+                return
             try:
                 guard.check(message, self.app.tasks)
             except guard.Refused as refused:
-                self._put_aside(message, str(refused))
+                self._put_aside(message, _queue_of(message), str(refused))
             else:
                 handle(message)
 
         return on_task_received
 
-    def _put_aside(self, message: Any, reason: str) -> None:
-        queue = (message.delivery_info or {}).get("routing_key") or ""
+    def _put_aside(self, message: Any, queue: str, reason: str) -> None:
         log.error("A message from the queue %s is refused: %s", queue, reason)
         try:
-            put_aside(str(queue), reason, _kept(message))
+            put_aside(queue, reason, _kept(message))
             self._tell(message.headers, reason)
         except LOST as error:
             log.warning("It stays in its queue, since Redis went away: %s", error)
@@ -62,6 +87,10 @@ class Consumer(CeleryConsumer):
         )
         journal().end(build, BuildReport(id=build, status="failed", error=Failure.of(error)))
         self.app.backend.store_result(build, error, "FAILURE")
+
+
+def _queue_of(message: Any) -> str:
+    return str((message.delivery_info or {}).get("routing_key") or "")
 
 
 def _kept(message: Any) -> dict[str, Any]:

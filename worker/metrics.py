@@ -119,7 +119,7 @@ class Metrics:
     def _measure_wait(self, task: Any, **_: Any) -> None:
         sent = (task.request.headers or {}).get(SENT)
         queue = (task.request.delivery_info or {}).get("routing_key")
-        # A message that waits for its countdown does so on purpose.
+        # A message that a caller has given a countdown waits on purpose.
         if isinstance(sent, int | float) and queue and not task.request.eta:
             self._wait_seconds.labels(queue).observe(max(0.0, time.time() - sent))
 

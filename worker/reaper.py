@@ -1,5 +1,5 @@
-"""What every worker of the light pool does besides: it sends again what was lost, and serves the
-queue of steps.
+"""What every worker of the light pool does besides: it sends what was to be sent later, and again
+what was lost, and serves the queue of steps.
 
 A step that is due, but that nobody has, may have lost its message: on its way, with the worker that
 had taken it, or with the broker. One that somebody has whose lease has ended has lost its worker.
@@ -17,16 +17,21 @@ from celery import bootsteps
 from kombu.exceptions import OperationalError
 
 from imagemill.client import open_journal
-from imagemill.names import LIGHT, STEPS
+from imagemill.names import DEAD, LIGHT, STEPS
 from imagemill.state.journal import LOST
+from imagemill.state.later import Later
 from imagemill.state.records import Due, Records
 from tasks import pipeline
+from tasks.message import Message
 from tasks.settings import Setup, seal_of
 
 log = getLogger(__name__)
 
 ROUNDS = 6
 """How often overdue steps are looked for within the redelivery time."""
+
+LATER_SECONDS = 0.2
+"""How often messages are looked for that were to be sent later."""
 
 SHORTEST_ROUND = 0.2
 LONGEST_ROUND = 5.0
@@ -40,7 +45,9 @@ class ServeSteps(bootsteps.Step):
     def __init__(self, worker: Any, **_: Any) -> None:
         queues = worker.app.amqp.queues
         if LIGHT in queues.consume_from:
-            queues.select_add(STEPS)
+            queues.select_add(queues[STEPS])
+            if DEAD in queues:  # declared on RabbitMQ alone
+                queues.select_add(queues[DEAD])
 
 
 class Reap(bootsteps.StartStopStep):
@@ -64,7 +71,7 @@ class Reap(bootsteps.StartStopStep):
 
 
 class Reaper:
-    """Sends the messages of overdue steps again."""
+    """Sends messages that were to be sent later, and again those of overdue steps."""
 
     def __init__(self, app: Any) -> None:
         setup: Setup = app.conf.imagemill
@@ -74,17 +81,34 @@ class Reaper:
         self._grace = setup.redelivery_seconds
         self._round = max(SHORTEST_ROUND, min(LONGEST_ROUND, self._grace / ROUNDS))
         self._looked = time.monotonic()
+        self._later = Later(self._journal.redis, setup.key_prefix)
         broker = app.connection_for_write()
         self._broker_errors = (OperationalError, *broker.connection_errors, *broker.channel_errors)
 
     def run(self, ended: threading.Event) -> None:
-        """Look for overdue steps until `ended` is set."""
-        while not ended.wait(self._round):
+        """Look for both until `ended` is set."""
+        while not ended.wait(LATER_SECONDS):
             try:
-                if self._may_judge():
+                self.send_later()
+                if time.monotonic() - self._looked >= self._round and self._may_judge():
                     self.send_overdue()
             except (*LOST, *self._broker_errors) as error:
-                log.warning("Overdue steps could not be looked for: %s", error)
+                log.warning("Due steps could not be looked for: %s", error)
+
+    def send_later(self) -> None:
+        """Send the messages whose time has come."""
+        while taken := self._later.take():
+            for message, text in taken:
+                self._send_kept(message, text)
+                self._later.sent(message)
+
+    def _send_kept(self, message: str, text: str) -> None:
+        try:
+            kept = Message.load(text)
+        except (ValueError, TypeError):
+            log.error("The message %s cannot be read: it is dropped", message)
+            return
+        kept.send()
 
     def send_overdue(self) -> None:
         """Send the messages of steps that were lost."""

@@ -74,8 +74,10 @@ local attempt = redis.call('HINCRBY', record, 'attempt', 1)
 redis.call('HSET', record, 'holder', holder, 'until', now + lease)
 redis.call('EXPIRE', record, keep)
 redis.call('ZADD', index, now + lease, id)
-if tonumber(due[5]) > tonumber(redis.call('HGET', served, due[6]) or 0) then
-    redis.call('HSET', served, due[6], due[5])
+-- A step that was woken before its time was sent now, at the latest.
+local sent = math.min(tonumber(due[5]), now)
+if sent > tonumber(redis.call('HGET', served, due[6]) or 0) then
+    redis.call('HSET', served, due[6], sent)
     redis.call('EXPIRE', served, keep)
 end
 redis.call('XADD', events, 'MAXLEN', '~', most, '*', 'state', state)

@@ -1,0 +1,93 @@
+"""Messages that are to be sent later, in Redis: no worker has to keep them until then.
+
+A message is handed to whoever sends it for `SENDING_SECONDS`; if it dies with it, the message is
+handed out again. So one may be sent twice, and none is lost.
+"""
+
+from typing import Any, cast
+
+from redis import Redis
+
+from imagemill.names import BUILD_KEEP_SECONDS
+
+SENDING_SECONDS = 30.0
+
+_WAITERS_KEEP_SECONDS = 3600
+
+# The server's clock, since those of the workers differ.
+_ADD = """
+local times, texts = unpack(KEYS)
+local id, text, delay, keep, waiters_keep = unpack(ARGV)
+local time = redis.call('TIME')
+redis.call('ZADD', times, time[1] + time[2] / 1000000 + delay, id)
+redis.call('HSET', texts, id, text)
+redis.call('EXPIRE', times, keep)
+redis.call('EXPIRE', texts, keep)
+for key = 3, #KEYS do
+    redis.call('SADD', KEYS[key], id)
+    redis.call('EXPIRE', KEYS[key], waiters_keep)
+end
+"""
+
+_TAKE = """
+local times, texts = unpack(KEYS)
+local most, sending = unpack(ARGV)
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+local found = {}
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', times, '-inf', now, 'LIMIT', 0, most)) do
+    local text = redis.call('HGET', texts, id)
+    if text then
+        redis.call('ZADD', times, now + sending, id)
+        found[#found + 1] = {id, text}
+    else
+        redis.call('ZREM', times, id)
+    end
+end
+return found
+"""
+
+_WAKE = """
+local times, waiters = unpack(KEYS)
+for _, id in ipairs(redis.call('SMEMBERS', waiters)) do
+    redis.call('ZADD', times, 'XX', 0, id)
+end
+redis.call('DEL', waiters)
+"""
+
+
+class Later:
+    """The messages that all workers have for later, each under an id that is used once."""
+
+    def __init__(self, redis: Redis, prefix: str) -> None:
+        self._redis, self._prefix = redis, f"{prefix}imagemill:later"
+        self._keys = [self._prefix, f"{self._prefix}:messages"]
+        self._add = redis.register_script(_ADD)
+        self._take = redis.register_script(_TAKE)
+        self._wake = redis.register_script(_WAKE)
+
+    def add(self, message: str, text: str, delay: float, *awaited: str) -> None:
+        """Keep a message for `delay` seconds, or until `wake` is called for any of what it awaits."""
+        keys = [*self._keys, *map(self._waiters, awaited)]
+        self._add(keys, [message, text, delay, BUILD_KEEP_SECONDS, _WAITERS_KEEP_SECONDS])
+
+    def take(self, most: int = 100) -> list[tuple[str, str]]:
+        """Return id and text of messages whose time has come; `sent` says that they are sent."""
+        found = self._take(self._keys, [most, SENDING_SECONDS])
+        return [(message.decode(), text.decode()) for message, text in cast("list[Any]", found)]
+
+    def sent(self, message: str) -> None:
+        """Forget a message."""
+        pipeline = self._redis.pipeline()
+        pipeline.zrem(self._keys[0], message)
+        pipeline.hdel(self._keys[1], message)
+        pipeline.execute()
+
+    def wake(self, awaited: str) -> None:
+        """Have the time come of all messages that await this: a build's end, by its image, or a wish to
+        cancel, by the build.
+        """
+        self._wake([self._keys[0], self._waiters(awaited)])
+
+    def _waiters(self, awaited: str) -> str:
+        return f"{self._prefix}:waiters:{awaited}"

@@ -1,0 +1,46 @@
+"""Messages that lie in Redis until their time has come."""
+
+import fakeredis
+import pytest
+
+from imagemill.state import later
+from imagemill.state.later import Later
+
+
+@pytest.fixture
+def kept() -> Later:
+    return Later(fakeredis.FakeRedis(), "p:")
+
+
+def test_what_is_due_is_taken_by_one_and_what_is_not_waits(kept: Later) -> None:
+    kept.add("now", "first", 0)
+    kept.add("then", "second", 600)
+    assert kept.take() == [("now", "first")]
+    assert kept.take() == []
+
+
+def test_who_waits_is_woken_by_any_of_what_it_awaits(kept: Later) -> None:
+    kept.add("one", "1", 600, "image", "one-is-cancelled")
+    kept.add("two", "2", 600, "image")
+    kept.add("other", "3", 600, "another image")
+    kept.wake("one-is-cancelled")
+    assert kept.take() == [("one", "1")]
+    kept.sent("one")
+    kept.wake("image")
+    assert kept.take() == [("two", "2")]
+
+
+def test_what_was_taken_and_not_sent_is_handed_out_again(
+    kept: Later, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(later, "SENDING_SECONDS", 0)
+    kept.add("lost", "text", 0)
+    assert kept.take() == kept.take() == [("lost", "text")]
+    kept.sent("lost")
+    assert kept.take() == []
+
+
+def test_nothing_is_kept_without_an_end() -> None:
+    redis = fakeredis.FakeRedis()
+    Later(redis, "p:").add("a", "text", 0, "image")
+    assert all(redis.ttl(key) > 0 for key in redis.scan_iter())
