@@ -3,12 +3,14 @@ vanish.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from redis import Redis
 
 import servers
 from imagemill.client import Client
@@ -158,6 +160,23 @@ def test_another_request_takes_over_from_a_worker_that_died(
     assert report.built
 
 
+def test_builds_that_wait_are_woken_by_an_end_and_by_the_wish_to_cancel(
+    redis_service: Service, request_fields: dict[str, Any]
+) -> None:
+    redis_service.settings["IMAGEMILL_WAIT_INTERVAL"] = "600"
+    redis_service.start()
+    client = redis_service.client
+    first = client.submit(**request_fields)
+    await_run(client, first)
+    second, unwanted = (client.submit(**request_fields) for _ in range(2))
+    for build in (second, unwanted):
+        next(line for line in client.logs(build, follow=True) if "Waiting for build" in line)
+    client.cancel(unwanted)
+    assert client.wait(unwanted, timeout=60).status == "cancelled"
+    assert client.wait(first, timeout=60).raise_for_status().built
+    assert not client.wait(second, timeout=60).raise_for_status().built
+
+
 def test_the_lock_of_a_build_that_nobody_knows_holds_nobody_up(
     redis_service: Service, request_fields: dict[str, Any], folder: Path, redis_url: str
 ) -> None:
@@ -248,6 +267,53 @@ def test_a_build_goes_on_when_redis_goes_away_for_a_moment(
 
     assert report.status == "succeeded"
     assert [step.state for step in report.steps][-1] == State.REPORTING
+
+
+@contextmanager
+def full(redis: Redis) -> Iterator[None]:
+    """A Redis that has no memory left."""
+    redis.config_set("maxmemory", 1)
+    yield
+    redis.config_set("maxmemory", 0)
+
+
+@contextmanager
+def a_replica(redis: Redis) -> Iterator[None]:
+    """A Redis in the middle of a failover: another one is to be the primary, and is not there."""
+    redis.replicaof("127.0.0.1", servers.free_port())
+    yield
+    redis.replicaof("NO", "ONE")
+
+
+@pytest.mark.parametrize("fault", [full, a_replica])
+def test_a_build_outlasts_a_redis_that_takes_nothing(
+    folder: Path,
+    settings: dict[str, str],
+    request_fields: dict[str, Any],
+    key_prefix: str,
+    fault: Callable[[Redis], AbstractContextManager[None]],
+) -> None:
+    """Broker and results are in it."""
+    with (
+        servers.redis(folder / "redis") as server,
+        connect(server.url) as redis,
+        service(server.url, server.url, key_prefix, folder, **settings) as running,
+    ):
+        running.start()
+        client = running.client
+        build = client.submit(**request_fields)
+        await_run(client, build)
+        with fault(redis):
+            until(
+                lambda: "The end of the step waits for Redis" in running.log,
+                "a step that misses Redis",
+                lambda: running.log,
+            )
+        report = client.wait(build, timeout=100).raise_for_status()
+
+        assert report.built
+        assert reports(running, build) == [report]
+        assert running.workers[0].poll() is None
 
 
 def send_step(running: Service, build: str, step: str, turn: int, **more: Any) -> None:
