@@ -2,7 +2,6 @@
 
 import json
 import time
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,11 +23,11 @@ from imagemill.context.index import Memory
 from imagemill.context.mirrors import Mirrors
 from imagemill.dockerfile.generate import Wishes, chosen
 from imagemill.errors import OperatorError, UserError
-from imagemill.files import folders
+from imagemill.files.scratch import scratch
 from imagemill.messages import Build, BuildRequest
 from imagemill.objects import store_for
 from imagemill.policy import Permit
-from imagemill.ports import Builder, BuildInputs, Progress, Quiet, Registry, Source, StoredContext
+from imagemill.ports import Builder, BuildInputs, Progress, Registry, Source, StoredContext
 from imagemill.reference import ImageReference
 from imagemill.registries import blobs_for, registry_for
 from imagemill.registries.blobs import Blobs
@@ -120,7 +119,7 @@ class Workspace:
         """
         wanted = self.source
         if self.build.source is None:
-            with self._scratch() as folder:
+            with scratch(self.scratch_folder) as folder:
                 yield wanted.fetch(folder, progress)
             return
         cache = SourceCache(self.setup.state_dir / "sources", self.setup.source_cache_bytes)
@@ -293,15 +292,6 @@ class Workspace:
     def scratch_folder(self) -> Path:
         """Where this worker unpacks; made when it is first needed."""
         return scratch_folder(self.setup)
-
-    @contextmanager
-    def _scratch(self) -> Iterator[Path]:
-        """Yield the path of a folder that whoever needs it makes; it is removed at the end."""
-        folder = self.scratch_folder / uuid.uuid4().hex
-        try:
-            yield folder
-        finally:
-            folders.remove(folder, Quiet())
 
 
 def _known(fact: Fact | None) -> Fact:

@@ -2,13 +2,13 @@
 what a killed worker has left can be told and removed.
 """
 
-import fcntl
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from imagemill.files.scratch import locked
 
 _PREFIX = "docker-"
 _TAGS = "tags"
@@ -19,7 +19,7 @@ def job_folder(scratch: Path) -> Iterator[Path]:
     """A folder that only this user can read, removed at the end of the block."""
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=scratch))
     try:
-        with _locked(folder):
+        with locked(folder):
             yield folder
     finally:
         shutil.rmtree(folder)
@@ -36,19 +36,8 @@ def remove_dead(scratch: Path) -> tuple[str, ...]:
     """
     tags: list[str] = []
     for folder in scratch.glob(f"{_PREFIX}*"):
-        with suppress(FileNotFoundError, BlockingIOError), _locked(folder):
+        with suppress(FileNotFoundError, BlockingIOError), locked(folder):
             with suppress(FileNotFoundError):
                 tags += (folder / _TAGS).read_text().split()
             shutil.rmtree(folder)
     return tuple(tags)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock on a folder, which ends with the process; `BlockingIOError` if it is held."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
