@@ -96,8 +96,14 @@ def _queue_of(message: Any) -> str:
 def _kept(message: Any) -> dict[str, Any]:
     body = message.body or ""
     text = body if isinstance(body, str) else bytes(body).decode(errors="replace")
+    # What RabbitMQ has noted of the death of a message is not to be sent with it again.
+    headers = {
+        name: value
+        for name, value in guard.shallow(message.headers).items()
+        if not name.startswith("x-")
+    }
     return {
-        "headers": guard.shallow(message.headers),
+        "headers": headers,
         "content_type": str(message.content_type),
         "body": text[:MOST_BYTES],
     }

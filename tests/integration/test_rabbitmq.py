@@ -96,6 +96,8 @@ def test_a_message_of_a_task_that_no_worker_knows_is_a_dead_letter(running: Serv
     running.client.app.send_task("imagemill.nothing", exchange="", routing_key=STEPS)
     until(lambda: bool(letters(running)), "the dead letter", lambda: running.log)
     assert letters(running) == [(STEPS, "no worker knows its task")]
+    (letter,) = running.client.dead_letters()
+    assert not [name for name in letter.message["headers"] if name.startswith("x-")]
     assert builds(running)
 
 
