@@ -24,7 +24,8 @@ class Consumer(CeleryConsumer):
 
     connection_errors: Any
 
-    class Blueprint(CeleryConsumer.Blueprint):
+    # celery-types has it as a variable.
+    class Blueprint(CeleryConsumer.Blueprint):  # type: ignore[valid-type,misc]
         """Celery's parts, but for 28 queues on RabbitMQ for what is to be sent later: that lies in
         Redis.
         """

@@ -162,7 +162,7 @@ class Journal:
     def show(self, build: str, state: State, at: float, **more: Any) -> None:
         """Show `state`, with `more`, in the result of a build that has no report, and nowhere else."""
         shown = _result(build, state, at, more)
-        keys = [self._result_key(build), self.build_key(build, "record")]
+        keys: list[bytes | str] = [self._result_key(build), self.build_key(build, "record")]
         self._show(keys, [shown, BUILD_KEEP_SECONDS])
 
     def steps(self, build: str) -> tuple[StepTime, ...]:

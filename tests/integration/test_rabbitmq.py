@@ -12,7 +12,7 @@ from kombu import Connection
 import servers
 from imagemill.messages import BuildRequest
 from service import Service, service, until
-from worker.queues import DELIVERIES
+from worker.queues import DELIVERIES, declared
 
 NOTHING_TO_BUILD = BuildRequest(source=f"docker-image://localhost:1/x@sha256:{64 * '0'}")
 STEPS = "imagemill.steps"
@@ -54,6 +54,12 @@ def builds(running: Service) -> bool:
     return running.client.wait(build, timeout=60).status == "succeeded"
 
 
+def send_step(running: Service, step: str) -> None:
+    """Send a message as workers do."""
+    (queue,) = (queue for queue in declared() if queue.name == STEPS)
+    running.client.app.send_task(f"imagemill.{step}", queue=queue)
+
+
 def letters(running: Service) -> list[tuple[str, str]]:
     return [(letter.queue, letter.reason) for letter in running.client.dead_letters()]
 
@@ -62,8 +68,12 @@ def test_all_queues_but_the_entry_are_quorum_queues(running: Service, connection
     running.start()
     assert builds(running)
     classic(connection, "imagemill")
+    for queue in declared():
+        assert (queue.queue_arguments or {})["x-queue-type"] == "quorum"
+        with connection.channel() as channel:
+            queue.bind(channel).declare()
     for name in (STEPS, "imagemill.docker", "imagemill.kaniko", "imagemill.noop", "imagemill.dead"):
-        with pytest.raises(PreconditionFailed, match="quorum"):
+        with pytest.raises(PreconditionFailed):
             classic(connection, name)
 
 
@@ -74,7 +84,7 @@ def test_queues_of_an_earlier_version_are_replaced(running: Service, connection:
         channel.basic_publish(amqp.Message("an old step"), routing_key=STEPS)
     running.start()
     assert builds(running)
-    with pytest.raises(PreconditionFailed, match="quorum"):
+    with pytest.raises(PreconditionFailed):
         classic(connection, STEPS)
 
 
@@ -93,7 +103,7 @@ def test_a_worker_says_that_old_workers_have_to_be_stopped(
 
 def test_a_message_of_a_task_that_no_worker_knows_is_a_dead_letter(running: Service) -> None:
     running.start()
-    running.client.app.send_task("imagemill.nothing", exchange="", routing_key=STEPS)
+    send_step(running, "nothing")
     until(lambda: bool(letters(running)), "the dead letter", lambda: running.log)
     assert letters(running) == [(STEPS, "no worker knows its task")]
     (letter,) = running.client.dead_letters()
@@ -106,7 +116,7 @@ def test_a_message_that_is_delivered_time_and_again_is_a_dead_letter(
 ) -> None:
     first = running.start("first")
     running.kill(first)
-    running.client.app.send_task("imagemill.report", exchange="", routing_key=STEPS)
+    send_step(running, "report")
     with connection.channel() as channel:
         for _ in range(DELIVERIES + 1):
             until(lambda: given_back(channel), "the message")

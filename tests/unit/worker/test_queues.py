@@ -11,7 +11,7 @@ RABBITMQ = Settings(broker="amqp://localhost//", backend="redis://localhost")
 
 
 def test_all_but_the_entry_are_replicated_and_outlast_a_build() -> None:
-    arguments = {queue.name: queue.queue_arguments for queue in queues.declared()}
+    arguments = {queue.name: queue.queue_arguments or {} for queue in queues.declared()}
     served = {name for pool in POOLS.values() for name in pool.queues}
     assert set(arguments) == (served | {STEPS, DEAD}) - {LIGHT}
     assert {each["x-queue-type"] for each in arguments.values()} == {"quorum"}
