@@ -199,7 +199,8 @@ MOST_DEPTH = 64
 class Message(BaseModel):
     """What all messages share: frozen, tolerant of fields that they do not know."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # Built when it is first used: who submits a build needs one message of all.
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     def dump(self) -> dict[str, Any]:
         """As JSON-able data, without fields that are not set."""

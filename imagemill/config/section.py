@@ -10,7 +10,13 @@ from imagemill.config.faults import Fault, fault_error
 class Section(BaseModel):
     """A section: frozen, strict about keys, hyphens and underscores in keys the same."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        # Built when it is first used: a client reads no configs.
+        defer_build=True,
+    )
 
     @model_validator(mode="before")
     @classmethod
