@@ -35,7 +35,7 @@ from imagemill.builders.docker.job_folder import job_folder, note_tags, remove_d
 from imagemill.builders.docker.progress import BuildLog, ClassicLog
 from imagemill.builders.docker.push import PushLog, push_failure
 from imagemill.context import CONTEXT, DOCKERFILE
-from imagemill.dockerfile.generate.render import SHARED
+from imagemill.dockerfile.generate import SHARED
 from imagemill.dockerfile.images import images as named_images
 from imagemill.errors import ImagemillError, OperatorError, PermissionDenied, UserError
 from imagemill.messages import State
