@@ -284,6 +284,12 @@ def test_a_url_is_no_path() -> None:
 # --- hash, config check ---
 
 
+def test_what_is_read_here_fails_in_words_about_this_machine(imagemill: Caller) -> None:
+    outcome = imagemill("hash", "http://a.invalid/a.tar.gz")
+    assert "This machine does not read from a.invalid by http://" in outcome.err
+    assert "worker" not in outcome.err
+
+
 def test_hash_changes_with_what_an_image_is_made_of(
     imagemill: Caller, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
