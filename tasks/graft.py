@@ -9,7 +9,7 @@ from celery import shared_task
 
 from imagemill import context
 from imagemill.builders.graft import Refusal, grafting
-from imagemill.builders.graft.grafting import Graft, Place
+from imagemill.builders.graft.grafting import Graft, GraftPlace
 from imagemill.builders.graft.source import SourceFiles
 from imagemill.context.hashing import Inputs
 from imagemill.errors import ImagemillError, OperatorError
@@ -54,7 +54,7 @@ def _graft(run: Run, work: Workspace) -> Build:
 
 
 def _made(
-    run: Run, work: Workspace, place: Place, manifest: context.Manifest, files: SourceFiles
+    run: Run, work: Workspace, place: GraftPlace, manifest: context.Manifest, files: SourceFiles
 ) -> Build:
     build, inputs, builder = work.build, work.open_inputs, work.builder_type
     given = Inputs.of(build.request, work.config.builder)

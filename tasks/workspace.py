@@ -328,7 +328,7 @@ def indexes(setup: Setup) -> Path:
     return setup.kept / "indexes"
 
 
-def graft_place(setup: Setup) -> grafting.Place:
+def graft_place(setup: Setup) -> grafting.GraftPlace:
     """Return where images of code alone are looked for and made."""
 
     def blobs(image: ImageReference) -> Blobs:
@@ -337,7 +337,7 @@ def graft_place(setup: Setup) -> grafting.Place:
         )
 
     known = Grafts(journal().redis, setup.key_prefix)
-    return grafting.Place(blobs, known, scratch_folder(setup))
+    return grafting.GraftPlace(blobs, known, scratch_folder(setup))
 
 
 def policies_for(setup: Setup, request: BuildRequest) -> Iterator[Policy | None]:

@@ -16,7 +16,7 @@ import graft_cases
 from builds import PushedImage
 from imagemill import context
 from imagemill.builders.graft import Refusal, grafting
-from imagemill.builders.graft.grafting import Graft, Place, Question
+from imagemill.builders.graft.grafting import Graft, GraftPlace, Question
 from imagemill.builders.graft.source import SourceFiles
 from imagemill.config.model import AutoBuilder
 from imagemill.context import Manifest
@@ -153,9 +153,9 @@ class Trials:
     def _inputs(self, image: str) -> BuildInputs:
         return BuildInputs(ImageReference.parse(f"{self.registry}/{image}"))
 
-    def _place(self) -> Place:
+    def _place(self) -> GraftPlace:
         docker_config = DockerConfig(self.folder / "none")
-        return Place(
+        return GraftPlace(
             lambda image: blobs_for(image.registry, docker_config),
             Grafts(self.redis, f"{self.folder}:"),
             self.folder,

@@ -25,7 +25,7 @@ ADAPTERS: Mapping[str, Adapter] = MappingProxyType(
 )
 
 
-class Section(Protocol):
+class BuilderSection(Protocol):
     """What is read here of a config's `builder` section."""
 
     @property
@@ -55,7 +55,7 @@ class Workplace:
 
 
 def builder_for(
-    section: Section,
+    section: BuilderSection,
     *,
     scratch: Path,
     docker_config: DockerConfig,

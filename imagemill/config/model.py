@@ -127,7 +127,7 @@ SecretName = Annotated[
 SecretKey = Annotated[
     str, _text(r"[\w.-]{1,253}", "a key of a Kubernetes Secret: letters, digits, '-', '_' and '.'")
 ]
-PackageIndex = Annotated[
+PackageOrigin = Annotated[
     str,
     _text(
         r"https?://[A-Za-z0-9.:\[\]-]+/[A-Za-z0-9._~/%+-]*", "an index, https://HOST/PATH/simple"
@@ -195,7 +195,7 @@ class _Builder(Section):
         None,
         description="false: generated Dockerfiles mount no caches, which builds for one destination share",
     )
-    package_index: PackageIndex | None = Field(
+    package_index: PackageOrigin | None = Field(
         None,
         description="the Python package index that generated Dockerfiles ask in place of PyPI,"
         " https://HOST/PATH",

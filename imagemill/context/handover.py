@@ -16,7 +16,7 @@ from typing import BinaryIO, Protocol
 from imagemill import context
 from imagemill.context import Accept, Choice
 from imagemill.context.index import Memory
-from imagemill.context.mirrors import Claim, Mirrors, Tree
+from imagemill.context.mirrors import FolderClaim, MirroredTree, Mirrors
 from imagemill.ports import ContextStore, Progress, StoredContext
 
 
@@ -127,8 +127,8 @@ class KeptContexts:
     def add(self, origin: Origin, accept: Accept, progress: Progress) -> str:
         with origin.fetched() as root:
             return self.mirrors.claim(
-                Claim(origin.name, origin.build, self.home),
-                Tree(root, origin.dockerfile, origin.memory(root)),
+                FolderClaim(origin.name, origin.build, self.home),
+                MirroredTree(root, origin.dockerfile, origin.memory(root)),
                 accept,
                 progress,
             )

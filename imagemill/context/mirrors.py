@@ -29,7 +29,7 @@ from typing import BinaryIO
 from imagemill import context
 from imagemill.context import Choice, Manifest
 from imagemill.context.index import Memory
-from imagemill.context.update import MOST_TIMES, State, keeps_times, update
+from imagemill.context.update import MOST_TIMES, FolderState, keeps_times, update
 from imagemill.errors import OperatorError, PermissionDenied
 from imagemill.files import folders
 from imagemill.files.tree import room
@@ -44,7 +44,7 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True)
-class Claim:
+class FolderClaim:
     """Who wants a mirror of what."""
 
     source: str
@@ -56,7 +56,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Tree:
+class MirroredTree:
     """A source as it is now."""
 
     root: Path
@@ -74,7 +74,9 @@ class Mirrors:
     folder: Path
     max_bytes: int = 20 << 30
 
-    def claim(self, claim: Claim, tree: Tree, accept: context.Accept, progress: Progress) -> str:
+    def claim(
+        self, claim: FolderClaim, tree: MirroredTree, accept: context.Accept, progress: Progress
+    ) -> str:
         """Have a mirror of the source as it is now, and keep it so until `release`.
 
         Returns the claim's name. Nothing is claimed if `accept` raises over the manifest.
@@ -119,7 +121,7 @@ class Mirrors:
                     self._remove(mirror)
 
     def _current(
-        self, key: str, mark: str, tree: Tree, accept: context.Accept, progress: Progress
+        self, key: str, mark: str, tree: MirroredTree, accept: context.Accept, progress: Progress
     ) -> Path:
         """A mirror that holds what the tree holds, and which only those read who want just that."""
         known = {path: state for path in self.folder.glob(f"{key}.*/") if (state := _state(path))}
@@ -136,7 +138,9 @@ class Mirrors:
                 return mirror
         return self._added(key, tree, accept, progress)
 
-    def _added(self, key: str, tree: Tree, accept: context.Accept, progress: Progress) -> Path:
+    def _added(
+        self, key: str, tree: MirroredTree, accept: context.Accept, progress: Progress
+    ) -> Path:
         """A new mirror; where there is no room for it, all that nobody reads goes."""
         try:
             mirror = self._made(key, tree, accept, progress)
@@ -148,7 +152,9 @@ class Mirrors:
         self.fit()
         return mirror
 
-    def _made(self, key: str, tree: Tree, accept: context.Accept, progress: Progress) -> Path:
+    def _made(
+        self, key: str, tree: MirroredTree, accept: context.Accept, progress: Progress
+    ) -> Path:
         """A new mirror, copied in one pass."""
         mirror = self.folder / f"{key}.{uuid.uuid4().hex}"
         try:
@@ -156,14 +162,14 @@ class Mirrors:
             manifest = context.copy(tree.root, tree.dockerfile, mirror / _SOURCE, progress)
             accept(manifest)
             count = 0 if keeps_times(mirror / _SOURCE) else MOST_TIMES
-            _write(mirror, State.of(manifest, count))
+            _write(mirror, FolderState.of(manifest, count))
         except BaseException:
             folders.remove(mirror, Quiet())
             raise
         return mirror
 
     def _update(
-        self, mirror: Path, state: State, root: Path, manifest: Manifest, progress: Progress
+        self, mirror: Path, state: FolderState, root: Path, manifest: Manifest, progress: Progress
     ) -> None:
         try:
             (mirror / _STATE).unlink()
@@ -233,9 +239,9 @@ def _drop_claims(mirror: Path, before: float) -> None:
                 path.unlink()
 
 
-def _state(mirror: Path) -> State | None:
+def _state(mirror: Path) -> FolderState | None:
     try:
-        return State.unpack((mirror / _STATE).read_bytes())
+        return FolderState.unpack((mirror / _STATE).read_bytes())
     except (OSError, ValueError):
         return None
 
@@ -244,12 +250,12 @@ def _size(mirror: Path) -> int | None:
     """Bytes in a mirror; None if it is not whole."""
     try:
         with (mirror / _STATE).open("rb") as file:
-            return State.size_of(file.read(State.HEAD.size))
+            return FolderState.size_of(file.read(FolderState.HEAD.size))
     except (OSError, ValueError):
         return None
 
 
-def _write(mirror: Path, state: State) -> None:
+def _write(mirror: Path, state: FolderState) -> None:
     unfinished = mirror / f"{_STATE}.unfinished"
     unfinished.write_bytes(state.pack())
     unfinished.replace(mirror / _STATE)

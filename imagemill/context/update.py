@@ -24,7 +24,7 @@ _TOP = f"{CONTEXT}/".encode()
 
 
 @dataclass(frozen=True)
-class State:
+class FolderState:
     """What a folder holds."""
 
     HEAD: ClassVar = struct.Struct("<QQ")
@@ -41,7 +41,7 @@ class State:
         return self.index.manifest
 
     @classmethod
-    def of(cls, manifest: Manifest, count: int) -> "State":
+    def of(cls, manifest: Manifest, count: int) -> "FolderState":
         """The state of a folder that holds what `manifest` lists."""
         index = columns(manifest)
         return cls(index, manifest.size, count)
@@ -51,7 +51,7 @@ class State:
         return self.HEAD.pack(self.size, self.count) + self.index.pack()
 
     @classmethod
-    def unpack(cls, data: bytes) -> "State":
+    def unpack(cls, data: bytes) -> "FolderState":
         """Read what `pack` wrote; `ValueError` if it is damaged."""
         size, count = cls._head(data)
         return cls(Index.unpack(data[cls.HEAD.size :]), size, count)
@@ -79,13 +79,15 @@ def keeps_times(folder: Path) -> bool:
     return kept
 
 
-def update(folder: Path, state: State, root: Path, manifest: Manifest, progress: Progress) -> State:
+def update(
+    folder: Path, state: FolderState, root: Path, manifest: Manifest, progress: Progress
+) -> FolderState:
     """Make `folder`, which holds `state`, hold what `manifest` lists of the source in `root`.
 
     What is read has to be what the manifest says: a `UserError` if it is not. Where this raises,
     nothing is known of the folder any more.
     """
-    new = State.of(manifest, state.count)
+    new = FolderState.of(manifest, state.count)
     times = iter(range(MTIME * MOST_TIMES + state.count + 1, (MTIME + 1) * MOST_TIMES))
     source = open_top(root)
     try:

@@ -35,7 +35,7 @@ _MOST_COMPARISONS = 1_000_000
 """Here-documents times lines: what it may take to find where they all end."""
 
 
-class Stage(NamedTuple):
+class FromLine(NamedTuple):
     """One stage of a Dockerfile."""
 
     name: str
@@ -46,7 +46,7 @@ class Stage(NamedTuple):
     """
 
 
-def stages(dockerfile: str, given: Collection[str] = ()) -> tuple[Stage, ...]:
+def stages(dockerfile: str, given: Collection[str] = ()) -> tuple[FromLine, ...]:
     """The stages, in their order; none if the Dockerfile is not one that could be built.
 
     `given` are the names of the arguments for which the build has values: those may be secrets, and
@@ -114,7 +114,7 @@ def _is_open(base: str, before: list[_UsedStage]) -> bool:
     return base.lower() not in {"scratch", "", *names} and not {"$", "@"} & set(base)
 
 
-def _stages(dockerfile: str, hidden: Collection[str]) -> Iterator[Stage]:
+def _stages(dockerfile: str, hidden: Collection[str]) -> Iterator[FromLine]:
     defaults: dict[str, str] = {}
     begun = False
     for instruction in instructions(dockerfile):
@@ -123,7 +123,9 @@ def _stages(dockerfile: str, hidden: Collection[str]) -> Iterator[Stage]:
                 defaults[name] = resolved(value.strip("\"'"), defaults, hidden)
         elif instruction.keyword == "FROM" and (match := _FROM.match(instruction.text)):
             begun = True
-            yield Stage(match["name"] or "", resolved(match["base"].strip("\"'"), defaults, hidden))
+            yield FromLine(
+                match["name"] or "", resolved(match["base"].strip("\"'"), defaults, hidden)
+            )
 
 
 def resolved(text: str, defaults: Mapping[str, str], hidden: Collection[str] = ()) -> str:

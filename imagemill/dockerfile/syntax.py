@@ -58,7 +58,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Where BuildKit says that a step is: `[stage position/total]`, counted from 1; no stage where
     there is but one.
     """
@@ -103,7 +103,7 @@ def stages(text: str) -> list[Stage]:
     return found
 
 
-def find(text: str, place: Place, shown: str) -> Instruction | None:
+def find(text: str, place: Location, shown: str) -> Instruction | None:
     """The instruction that BuildKit shows as `shown` at `place`; None if it stands in the base
     image (`ONBUILD`).
     """

@@ -7,7 +7,7 @@ from posixpath import basename
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 from imagemill.context import Entry
-from imagemill.dockerfile.base_images import Stage
+from imagemill.dockerfile.base_images import FromLine
 from imagemill.why.record import DockerfileInput, InputRecord
 
 T = TypeVar("T")
@@ -133,7 +133,9 @@ def _changes(before: Mapping[str, str], after: Mapping[str, str]) -> Named:
     }
 
 
-def _base_images(before: tuple[Stage, ...], after: tuple[Stage, ...]) -> tuple[BaseImage, ...]:
+def _base_images(
+    before: tuple[FromLine, ...], after: tuple[FromLine, ...]
+) -> tuple[BaseImage, ...]:
     """By the stages' places if there are as many as before, else by their names; nothing if those
     of one side are not known.
     """
@@ -161,7 +163,7 @@ def _differ(before: str | None, after: str | None) -> bool:
     return before != after
 
 
-def _by_name(stages: tuple[Stage, ...]) -> dict[str, str]:
+def _by_name(stages: tuple[FromLine, ...]) -> dict[str, str]:
     return {stage.name.lower() or str(number): stage.base for number, stage in enumerate(stages)}
 
 

@@ -17,7 +17,7 @@ from imagemill.config.model import Builder
 from imagemill.context import FORMAT, Entry, Manifest
 from imagemill.context.hashing import Inputs
 from imagemill.context.manifest import Kind
-from imagemill.dockerfile.base_images import Stage, bases, stages
+from imagemill.dockerfile.base_images import FromLine, bases, stages
 from imagemill.errors import OperatorError, UserError
 from imagemill.messages import BuildRequest
 
@@ -50,7 +50,7 @@ class InputRecord:
     recipe: DockerfileInput
     entries: tuple[Entry, ...] = ()
     """What the build can see, as in the `Manifest`; their `sha256` is cut."""
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[FromLine, ...] = ()
     target: str | None = None
     platform: str | None = None
     build_args: Mapping[str, str] = field(default_factory=dict)
@@ -136,7 +136,9 @@ def record(
     )
 
 
-def _stages(dockerfile: str, request: BuildRequest, digests: Mapping[str, str]) -> Iterator[Stage]:
+def _stages(
+    dockerfile: str, request: BuildRequest, digests: Mapping[str, str]
+) -> Iterator[FromLine]:
     """The stages, each base image with the digest that it had."""
     found = stages(dockerfile, request.build_args)
     images = bases(dockerfile, request.build_args, request.target)
@@ -155,7 +157,7 @@ def _read(head: dict[str, Any], digests: str) -> dict[str, Any]:
     kinds, paths, sizes, links = (head.pop(name) for name in ("kinds", "paths", "sizes", "links"))
     return head | {
         "recipe": DockerfileInput(*head["recipe"]),
-        "stages": tuple(Stage(*stage) for stage in head["stages"]),
+        "stages": tuple(FromLine(*stage) for stage in head["stages"]),
         "secrets": tuple(head["secrets"]),
         "entries": tuple(
             _entries(zip(kinds, paths, strict=True), iter(sizes), iter(links), digests)

@@ -17,7 +17,7 @@ from imagemill.builders import Workplace
 from imagemill.builders.docker.builder import DockerCommandBuilder
 from imagemill.context import Manifest
 from imagemill.context.handover import Copied
-from imagemill.context.mirrors import Claim, Mirrors, Tree
+from imagemill.context.mirrors import FolderClaim, MirroredTree, Mirrors
 from imagemill.ports import BuildInputs, Quiet
 from imagemill.reference import ImageReference
 from imagemill.registries.docker_config import DockerConfig
@@ -47,7 +47,9 @@ class Bench:
 
     def build(self) -> PushedImage:
         """The image of the source as it is now."""
-        name = self.mirrors.claim(Claim("s", "b"), Tree(self.source, None), accept, Quiet())
+        name = self.mirrors.claim(
+            FolderClaim("s", "b"), MirroredTree(self.source, None), accept, Quiet()
+        )
         image = ImageReference.parse(f"{self.registry}/incremental/{uuid.uuid4().hex}:1")
         watched = Watched()
         stored = Copied(self.mirrors.source(name))
@@ -83,7 +85,7 @@ def test_what_changes_while_a_build_reads_the_folder_is_in_the_next_image(bench:
     changes.start(bench.source)
     bench.build()
     other = bench.mirrors.claim(
-        Claim("s", "another build"), Tree(bench.source, None), accept, Quiet()
+        FolderClaim("s", "another build"), MirroredTree(bench.source, None), accept, Quiet()
     )
     changes.swap("a", "two")(bench.source)
     assert bench.build().files["a"] == b"two"

@@ -124,7 +124,9 @@ def locate(text: str, step: str, source_line: int | None = None) -> dockerfile.I
             (each for each in dockerfile.instructions(text) if each.line == source_line), None
         )
     if match := _STEP.match(step):
-        place = dockerfile.Place(match["stage"] or "", int(match["position"]), int(match["total"]))
+        place = dockerfile.Location(
+            match["stage"] or "", int(match["position"]), int(match["total"])
+        )
         return dockerfile.find(text, place, match["text"])
     if match := _CLASSIC_STEP.match(step):  # counts all instructions of the file
         return dict(enumerate(dockerfile.instructions(text), 1)).get(int(match["number"]))

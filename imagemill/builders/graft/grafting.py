@@ -13,10 +13,10 @@ from imagemill.builders.graft.bases import Base, Open
 from imagemill.builders.graft.copying import Context, Placed
 from imagemill.builders.graft.image import Blob, Image
 from imagemill.builders.graft.large_files import MOST_LAYERS, LargeFiles
-from imagemill.builders.graft.layers import Layer, View, read_layer
+from imagemill.builders.graft.layers import FileView, Layer, read_layer
 from imagemill.builders.graft.packing import Read, is_archive, pack
 from imagemill.builders.graft.proof import Suffix, remade
-from imagemill.builders.graft.recipe import Recipe, Setting, folder_after
+from imagemill.builders.graft.recipe import CodeRecipe, Setting, folder_after
 from imagemill.context import Manifest
 from imagemill.context.hashing import Inputs
 from imagemill.ports import BuildInputs, Progress
@@ -35,13 +35,13 @@ class Question:
 
     key: str
     """What all but the code is known by: equal ones make equal images, up to the suffix."""
-    recipe: Recipe
+    recipe: CodeRecipe
     base_digest: str | None
     """Of the image that the final stage stands on; None for `scratch`."""
 
 
 @dataclass(frozen=True)
-class Place:
+class GraftPlace:
     """Where images are looked for and made."""
 
     registries: Open
@@ -54,7 +54,7 @@ def question(
     inputs: BuildInputs,
     given: Inputs,
     builder: str,
-    place: Place,
+    place: GraftPlace,
     tenant: str | None = None,
 ) -> Question:
     """What is to be looked for; `Refusal` where the code cannot be told from the rest.
@@ -90,7 +90,7 @@ def question(
 class Graft:
     """One attempt to make `inputs.image` of an earlier image."""
 
-    place: Place
+    place: GraftPlace
     inputs: BuildInputs
     question: Question
     progress: Progress
@@ -143,7 +143,7 @@ class Graft:
 
     def _suffix(
         self, image: Image, reference: ImageReference, blobs: Blobs
-    ) -> tuple[Suffix, tuple[int | None, ...], View]:
+    ) -> tuple[Suffix, tuple[int | None, ...], FileView]:
         operations = self.question.recipe.operations
         places = image.layers_of(operations)
         first = self._first(image)
@@ -153,7 +153,7 @@ class Graft:
         layers = read_layers(
             image, reference, blobs, self.place.known, self.progress, _MOST_READ_AT_ONCE
         )
-        below = View()
+        below = FileView()
         for layer in layers[:first]:
             below.apply(layer)
         of_operations = tuple(None if n is None else layers[n] for n in places)
@@ -240,7 +240,7 @@ def note(
     record: InputRecord,
     labels: Iterable[str],
     key: str,
-    place: Place,
+    place: GraftPlace,
     progress: Progress,
 ) -> None:
     """Read what is in the layers of an image that a builder has made of what `record` says, and

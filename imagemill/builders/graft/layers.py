@@ -93,7 +93,7 @@ def read_layer(stream: BufferedReader, diff_id: str, contents: bool, progress: P
     return layer
 
 
-class View:
+class FileView:
     """What a stack of layers adds up to: path → node. The root itself is always there."""
 
     def __init__(self) -> None:

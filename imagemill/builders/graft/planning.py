@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from imagemill.builders.graft import Refusal, recipe
 from imagemill.builders.graft.copying import Context
-from imagemill.builders.graft.recipe import Copy, Recipe
+from imagemill.builders.graft.recipe import CodeRecipe, Copy
 from imagemill.context import Entry, Manifest
 from imagemill.dockerfile.syntax import Instruction
 
@@ -17,7 +17,7 @@ _AFTER = "after line "
 
 
 @dataclass(frozen=True)
-class Step:
+class PlannedStep:
     """An instruction, and why it runs again."""
 
     line: int
@@ -33,7 +33,7 @@ class Plan:
     way: Literal["nothing", "code", "builder"]
     """Nothing, since the image is the same; layers of code alone, without a builder; or a build."""
     why: str
-    steps: tuple[Step, ...] = ()
+    steps: tuple[PlannedStep, ...] = ()
     sent: int | None = None
     """Bytes of the files in the layers that are made anew, where those are known."""
     move: str | None = None
@@ -110,17 +110,17 @@ def _copies(instruction: Instruction) -> bool:
 
 def _steps(
     text: str, contexts: Iterable[Context], paths: Collection[bytes], first: str | None = None
-) -> tuple[Step, ...]:
+) -> tuple[PlannedStep, ...]:
     """All instructions that take time; `first` is why the very first of them runs."""
     anew: dict[str, str] = {}
-    found: list[Step] = []
+    found: list[PlannedStep] = []
     for number, stage in enumerate(recipe.stages(text)):
         because = anew.get(stage.base.lower()) or first
         for instruction in stage.instructions:
             if instruction.keyword in _SILENT:
                 continue
             because = because or _cause(instruction, contexts, paths, anew)
-            found.append(Step(instruction.line, instruction.text, because))
+            found.append(PlannedStep(instruction.line, instruction.text, because))
             if because and not because.startswith(_AFTER):
                 because = f"{_AFTER}{instruction.line}"
         if because:
@@ -155,7 +155,7 @@ def _seen(contexts: Iterable[Context], patterns: Iterable[str]) -> set[bytes]:
     }
 
 
-def _sent(found: Recipe, context: Context) -> int:
+def _sent(found: CodeRecipe, context: Context) -> int:
     files = {
         entry.path: entry.size
         for operation in found.operations

@@ -17,7 +17,7 @@ from imagemill.builders.graft.copying import (
     owner_found,
     owner_of,
 )
-from imagemill.builders.graft.layers import Layer, Node, View, resolved
+from imagemill.builders.graft.layers import FileView, Layer, Node, resolved
 from imagemill.builders.graft.recipe import Copy, Operation, Setting, WorkingFolder, folder_after
 
 _PASSWD = frozenset({"etc/passwd", "etc/group"})
@@ -37,7 +37,7 @@ class Suffix:
 
 
 def remade(
-    below: View, suffix: Suffix, old: Context, new: Context, is_archive: IsArchive
+    below: FileView, suffix: Suffix, old: Context, new: Context, is_archive: IsArchive
 ) -> tuple[Mapping[str, Placed] | None, ...]:
     """What each instruction makes of the new context; None where that is what it has made before.
 

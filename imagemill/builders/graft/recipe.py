@@ -80,7 +80,7 @@ Operation = Copy | WorkingFolder | Setting
 
 
 @dataclass(frozen=True)
-class Recipe:
+class CodeRecipe:
     """What a Dockerfile does, as far as it matters here."""
 
     operations: tuple[Operation, ...]
@@ -96,7 +96,7 @@ class Recipe:
 
 
 @dataclass
-class Stage:
+class GraftStage:
     """One stage, with its instructions."""
 
     line: int
@@ -105,7 +105,7 @@ class Stage:
     instructions: list[Instruction]
 
 
-def read(dockerfile: str, target: str | None) -> Recipe:
+def read(dockerfile: str, target: str | None) -> CodeRecipe:
     """What the Dockerfile says; `Refusal` if no code can be told apart in it."""
     _check_syntax(dockerfile)
     every = stages(dockerfile)
@@ -117,7 +117,7 @@ def read(dockerfile: str, target: str | None) -> Recipe:
         each for number, stage in enumerate(every) if number != final for each in stage.instructions
     ]
     chain = _chain(every, final)
-    return Recipe(
+    return CodeRecipe(
         operations=_operations(suffix, before),
         read_before=tuple(dict.fromkeys(reads([*others, *before]))),
         working_folders=tuple(
@@ -144,9 +144,9 @@ def _check_syntax(dockerfile: str) -> None:
             raise Refusal("the Dockerfile has an escape character of its own")
 
 
-def stages(dockerfile: str) -> list[Stage]:
+def stages(dockerfile: str) -> list[GraftStage]:
     """All stages; `Refusal` where they cannot be read."""
-    found: list[Stage] = []
+    found: list[GraftStage] = []
     for instruction in instructions(dockerfile):
         if instruction.keyword == "FROM":
             rest = _flags(instruction)[1]
@@ -154,7 +154,7 @@ def stages(dockerfile: str) -> list[Stage]:
             if match is None:
                 raise Refusal(f"line {instruction.line} (FROM) cannot be read")
             name = (match["name"] or "").lower()
-            found.append(Stage(instruction.line, name, match["base"], []))
+            found.append(GraftStage(instruction.line, name, match["base"], []))
         elif found:
             if instruction.keyword not in METADATA | _OTHERS:
                 raise Refusal(f"line {instruction.line} ({instruction.keyword}) is not known")
@@ -166,7 +166,7 @@ def stages(dockerfile: str) -> list[Stage]:
     return _with_bases(dockerfile, found)
 
 
-def _with_bases(dockerfile: str, found: list[Stage]) -> list[Stage]:
+def _with_bases(dockerfile: str, found: list[GraftStage]) -> list[GraftStage]:
     """Names of stages are taken as they are; what has a variable in it is not known."""
     names: set[str] = set()
     for stage in found:
@@ -178,7 +178,7 @@ def _with_bases(dockerfile: str, found: list[Stage]) -> list[Stage]:
     return found
 
 
-def _target(stages: Sequence[Stage], target: str | None) -> int:
+def _target(stages: Sequence[GraftStage], target: str | None) -> int:
     if target is None:
         return len(stages) - 1
     for number, stage in reversed(list(enumerate(stages))):
@@ -187,7 +187,7 @@ def _target(stages: Sequence[Stage], target: str | None) -> int:
     raise Refusal(f"there is no stage {target}")
 
 
-def _chain(stages: Sequence[Stage], final: int) -> list[int]:
+def _chain(stages: Sequence[GraftStage], final: int) -> list[int]:
     """The stages that the final one stands on, the first of them first."""
     chain = [final]
     while True:
@@ -202,7 +202,7 @@ def _image(base: str) -> str | None:
     return None if base == "scratch" else base
 
 
-def _images(stages: Sequence[Stage]) -> tuple[str, ...]:
+def _images(stages: Sequence[GraftStage]) -> tuple[str, ...]:
     """Images, not stages, that FROM, `COPY --from` or a mount names."""
     found: dict[str, None] = {}
     names: set[str] = set()

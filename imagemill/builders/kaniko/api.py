@@ -25,7 +25,7 @@ from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
 
-from imagemill.builders.kaniko.api_errors import Question, reason, refusal
+from imagemill.builders.kaniko.api_errors import ApiRequest, reason, refusal
 from imagemill.builders.kaniko.permissions import PERMISSIONS, Permission
 from imagemill.errors import (
     ImagemillError,
@@ -124,7 +124,7 @@ class Absent(Exception):  # noqa: N818 (an answer)
     """There is no log: the container has not begun, or is gone with its pod."""
 
 
-class Answer(NamedTuple):
+class ApiResponse(NamedTuple):
     """A whole answer."""
 
     status: int
@@ -142,13 +142,13 @@ class Grants:
         self._allowed: set[tuple[str, str]] = set()
         self._refused: dict[tuple[str, str], tuple[float, float]] = {}
 
-    def allowed(self, question: Question) -> None:
+    def allowed(self, question: ApiRequest) -> None:
         """Take note that the question was answered."""
         key = (question.verb, question.resource)
         self._allowed.add(key)
         self._refused.pop(key, None)
 
-    def judged(self, error: ImagemillError, question: Question) -> ImagemillError:
+    def judged(self, error: ImagemillError, question: ApiRequest) -> ImagemillError:
         """The error, or, where it refuses what was allowed within `REFUSALS` seconds, one that time
         may mend.
         """
@@ -306,7 +306,7 @@ class Cluster:
             "kind": "SelfSubjectAccessReview",
             "spec": {"resourceAttributes": attributes},
         }
-        question = Question(
+        question = ApiRequest(
             self.host, "create", "selfsubjectaccessreviews.authorization.k8s.io", self.namespace
         )
         return bool(
@@ -315,8 +315,8 @@ class Cluster:
             ]
         )
 
-    def _question(self, verb: str, resource: Resource, name: str = "") -> Question:
-        return Question(self.host, verb, resource.qualified, self.namespace, name)
+    def _question(self, verb: str, resource: Resource, name: str = "") -> ApiRequest:
+        return ApiRequest(self.host, verb, resource.qualified, self.namespace, name)
 
     def _path(self, resource: Resource, name: str = "") -> str:
         path = f"{resource.path}/namespaces/{quote(self.namespace, safe='')}/{resource.plural}"
@@ -326,10 +326,10 @@ class Cluster:
         self,
         method: str,
         path: str,
-        question: Question,
+        question: ApiRequest,
         query: Mapping[str, str] | None = None,
         body: Object | None = None,
-    ) -> Answer:
+    ) -> ApiResponse:
         retries = Retry(
             _RETRIES, backoff_factor=0.1, allowed_methods=None, redirect=0, raise_on_status=False
         )
@@ -349,14 +349,14 @@ class Cluster:
                 question,
                 retry_after_seconds(response.headers.get("Retry-After")),
             )
-        return Answer(response.status, response.data)
+        return ApiResponse(response.status, response.data)
 
     @contextmanager
     def _stream(
         self,
         pool: PoolManager,
         path: str,
-        question: Question,
+        question: ApiRequest,
         query: Mapping[str, str],
         silence: float,
     ) -> Iterator[BaseHTTPResponse]:
@@ -400,7 +400,7 @@ class Cluster:
                 headers[setting["key"]] = setting["value"]
         return headers
 
-    def _object(self, answer: Answer, question: Question) -> Object:
+    def _object(self, answer: ApiResponse, question: ApiRequest) -> Object:
         if answer.status not in (200, 201, 202):
             raise self._grants.judged(refusal(answer.status, answer.body, question), question)
         self._grants.allowed(question)
@@ -485,7 +485,7 @@ def _pool(configuration: Configuration, size: int, *, block: bool) -> PoolManage
     return pool
 
 
-def _check_stream(response: BaseHTTPResponse, question: Question) -> None:
+def _check_stream(response: BaseHTTPResponse, question: ApiRequest) -> None:
     if response.status == 410:
         raise Expired
     if response.status in (400, 404) and question.resource == _LOGS.qualified:
@@ -503,7 +503,7 @@ def _log_query(container: str, since: str) -> dict[str, str]:
     return {"container": container, "timestamps": "true", "sinceTime": since}
 
 
-def _is_absent(answer: Answer) -> bool:
+def _is_absent(answer: ApiResponse) -> bool:
     """Whether the object itself is not there, and not its namespace or the whole API."""
     if answer.status != 404:
         return False

@@ -39,7 +39,7 @@ _TERMINATING = re.compile(r"because it is being terminated")
 _WEBHOOK_AWAY = re.compile(r"failed calling webhook \"(?P<webhook>[^\"]+)\"")
 
 
-class Question(NamedTuple):
+class ApiRequest(NamedTuple):
     """What was asked of the API server."""
 
     host: str
@@ -56,7 +56,7 @@ class Question(NamedTuple):
 
 
 def refusal(
-    code: int, body: bytes, question: Question, retry_after: float | None = None
+    code: int, body: bytes, question: ApiRequest, retry_after: float | None = None
 ) -> ImagemillError:
     """The error for an answer that is none of the expected ones. `body` may be anything, as proxies
     answer too.
@@ -116,7 +116,7 @@ def _status(body: bytes) -> dict[str, Any]:
     return status if isinstance(status, dict) and status.get("kind") == "Status" else {}
 
 
-def _forbidden(said: str, question: Question) -> ImagemillError:
+def _forbidden(said: str, question: ApiRequest) -> ImagemillError:
     found = _CANNOT.search(said)
     user = found["user"] if found else "the worker's user"
     verb, resource = question.verb, question.resource
@@ -130,7 +130,7 @@ def _forbidden(said: str, question: Question) -> ImagemillError:
     )
 
 
-def _invalid(status: dict[str, Any], said: str, question: Question) -> ImagemillError:
+def _invalid(status: dict[str, Any], said: str, question: ApiRequest) -> ImagemillError:
     """Name each field, without what is in it: it may be anything that a kaniko-config holds."""
     causes = (status.get("details") or {}).get("causes") or []
     faults = [

@@ -17,7 +17,7 @@ _PUSHING = re.compile(r"\bPushing image to ")
 _TAIL = 200
 
 
-class BuildLog:
+class ExecutorLog:
     """What the pods of one Job say. `wake` is called when there is more of it."""
 
     def __init__(self, cluster: Cluster, progress: Progress, wake: Callable[[], None]) -> None:

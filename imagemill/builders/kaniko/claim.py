@@ -23,7 +23,7 @@ cancelled is to end.
 """
 
 
-class Claim:
+class JobClaim:
     """A build's claim on the Job of a name: of the attempt with this number, whose limit of memory
     is `memory` if that is not the config's.
     """

@@ -139,7 +139,7 @@ class Trouble:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class PodEvidence:
     """What is known of a Job that has not ended well."""
 
     job: Object
@@ -231,7 +231,7 @@ def _memory_of(pod: Object, kind: str) -> str | None:
     return None if amount is None else str(amount)
 
 
-def trouble(evidence: Evidence) -> Trouble | None:
+def trouble(evidence: PodEvidence) -> Trouble | None:
     """What keeps a Job that has not ended from going on; None while all is well."""
     pod = evidence.pod
     if pod is None:
@@ -248,7 +248,7 @@ def trouble(evidence: Evidence) -> Trouble | None:
     return None
 
 
-def failure(evidence: Evidence) -> ImagemillError:
+def failure(evidence: PodEvidence) -> ImagemillError:
     """Why a Job has failed."""
     if _deadline(evidence):
         return _out_of_time(evidence)
@@ -265,7 +265,7 @@ def failure(evidence: Evidence) -> ImagemillError:
     )
 
 
-def tag_is_kept(evidence: Evidence) -> bool:
+def tag_is_kept(evidence: PodEvidence) -> bool:
     """Whether a Job has failed since the registry has its image already, and does not let anybody
     change it.
     """
@@ -274,14 +274,14 @@ def tag_is_kept(evidence: Evidence) -> bool:
     )
 
 
-def _deadline(evidence: Evidence) -> bool:
+def _deadline(evidence: PodEvidence) -> bool:
     reasons = {holding(evidence.job, kind).get("reason") for kind in ("Failed", "FailureTarget")}
     if evidence.pod is not None:
         reasons.add(evidence.pod.get("status", {}).get("reason"))
     return "DeadlineExceeded" in reasons
 
 
-def _out_of_time(evidence: Evidence) -> ImagemillError:
+def _out_of_time(evidence: PodEvidence) -> ImagemillError:
     """The Job's time is that of the build that began it, which another one may have adopted when it
     was almost over.
     """
@@ -314,7 +314,7 @@ def holding(item: Object, kind: str) -> Object:
     return {}
 
 
-def _no_pod(evidence: Evidence) -> Trouble | None:
+def _no_pod(evidence: PodEvidence) -> Trouble | None:
     for said in evidence.said("FailedCreate"):
         if known := admission(said):
             return Trouble("creation", known)
@@ -337,7 +337,7 @@ def _no_pod(evidence: Evidence) -> Trouble | None:
     return Trouble("no pod", error, NO_POD)
 
 
-def _see_events(evidence: Evidence) -> str:
+def _see_events(evidence: PodEvidence) -> str:
     """The command that shows the events of a Job, which stay for an hour when the Job itself is
     deleted.
     """
@@ -382,7 +382,7 @@ def _is_deleted(pod: Object) -> bool:
     return is_deleted and _taken(pod) is None
 
 
-def _scheduling(evidence: Evidence, pod: Object) -> Trouble | None:
+def _scheduling(evidence: PodEvidence, pod: Object) -> Trouble | None:
     """The scheduler's own words are in the pod's condition."""
     if pod["spec"].get("nodeName"):
         return None
@@ -417,7 +417,7 @@ def _waiting(pod: Object) -> Iterator[tuple[Object, str, str]]:
             yield container, str(waiting.get("reason")), str(waiting.get("message") or "")
 
 
-def _image(evidence: Evidence, pod: Object) -> Trouble | None:
+def _image(evidence: PodEvidence, pod: Object) -> Trouble | None:
     for container, reason, message in _waiting(pod):
         if reason in _PULL_REASONS:
             return _pull(
@@ -426,7 +426,7 @@ def _image(evidence: Evidence, pod: Object) -> Trouble | None:
     return None
 
 
-def _registry_said(evidence: Evidence, reason: str, message: str) -> str:
+def _registry_said(evidence: PodEvidence, reason: str, message: str) -> str:
     """The registry's words. While the kubelet waits for its next try, older ones have them in an
     event only.
     """
@@ -462,7 +462,7 @@ def _pull(image: str, reason: str, said: str) -> Trouble:
     )
 
 
-def _missing(evidence: Evidence, pod: Object) -> Trouble | None:
+def _missing(evidence: PodEvidence, pod: Object) -> Trouble | None:
     """A Secret, ConfigMap or key that the pod refers to; its volumes' faults are in events only."""
     told = [
         message for _, reason, message in _waiting(pod) if reason == "CreateContainerConfigError"
@@ -512,7 +512,7 @@ def _config_fault(said: str, ours: Collection[str]) -> Trouble | None:
     return Trouble("configuration", error)
 
 
-def _start(evidence: Evidence, pod: Object) -> Trouble | None:
+def _start(evidence: PodEvidence, pod: Object) -> Trouble | None:
     for container, reason, message in _waiting(pod):
         if reason in _START_REASONS:
             return Trouble("start", _cannot_start(str(container.get("name")), message or reason))
@@ -526,7 +526,7 @@ def _cannot_start(container: str, said: str) -> ImagemillError:
     )
 
 
-def _mount(evidence: Evidence, pod: Object) -> Trouble | None:
+def _mount(evidence: PodEvidence, pod: Object) -> Trouble | None:
     if _has_started(pod):
         return None
     for said in evidence.said("FailedMount", "FailedAttachVolume"):
@@ -551,11 +551,11 @@ def _terminated(pod: Object) -> Object:
     return terminated
 
 
-def _taken_away(_: Evidence, pod: Object) -> ImagemillError | None:
+def _taken_away(_: PodEvidence, pod: Object) -> ImagemillError | None:
     return _disruption(pod)
 
 
-def _init_container(_: Evidence, pod: Object) -> ImagemillError | None:
+def _init_container(_: PodEvidence, pod: Object) -> ImagemillError | None:
     for status in pod.get("status", {}).get("initContainerStatuses") or ():
         terminated = (status.get("state") or {}).get("terminated") or {}
         if terminated.get("exitCode"):
@@ -568,7 +568,7 @@ def _init_container(_: Evidence, pod: Object) -> ImagemillError | None:
     return None
 
 
-def _memory(_: Evidence, pod: Object) -> ImagemillError | None:
+def _memory(_: PodEvidence, pod: Object) -> ImagemillError | None:
     if _terminated(pod).get("reason") != "OOMKilled":
         return None
     limit = memory_limit(pod)
@@ -585,7 +585,7 @@ def _memory(_: Evidence, pod: Object) -> ImagemillError | None:
     )
 
 
-def _container_start(_: Evidence, pod: Object) -> ImagemillError | None:
+def _container_start(_: PodEvidence, pod: Object) -> ImagemillError | None:
     terminated = _terminated(pod)
     if terminated.get("reason") not in _START_REASONS:
         return None
@@ -594,7 +594,7 @@ def _container_start(_: Evidence, pod: Object) -> ImagemillError | None:
     )
 
 
-def _own_failure(evidence: Evidence, pod: Object) -> ImagemillError | None:
+def _own_failure(evidence: PodEvidence, pod: Object) -> ImagemillError | None:
     """What Kaniko itself said; its log may be lost, and then the end of it is in the pod."""
     code = _terminated(pod).get("exitCode")
     if not code:
@@ -602,7 +602,7 @@ def _own_failure(evidence: Evidence, pod: Object) -> ImagemillError | None:
     return executor_log.explain(_last_lines(evidence, pod), int(code), evidence.image)
 
 
-def _last_lines(evidence: Evidence, pod: Object) -> Sequence[str]:
+def _last_lines(evidence: PodEvidence, pod: Object) -> Sequence[str]:
     return evidence.log or str(_terminated(pod).get("message") or "").splitlines()
 
 
@@ -610,7 +610,7 @@ def _name(item: Object) -> str:
     return str(item["metadata"]["name"])
 
 
-_FAILURES: tuple[Callable[[Evidence, Object], ImagemillError | None], ...] = (
+_FAILURES: tuple[Callable[[PodEvidence, Object], ImagemillError | None], ...] = (
     _taken_away,
     _init_container,
     _memory,

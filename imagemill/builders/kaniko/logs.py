@@ -40,7 +40,7 @@ _LINE = re.compile(
 )
 
 
-class Place:
+class LogPosition:
     """How far a log has been read, by its lines' times."""
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class PodLog:
         self, cluster: Cluster, pod: str, container: str, wake: Callable[[], None]
     ) -> None:
         self._cluster, self._pod, self._container, self._wake = cluster, pod, container, wake
-        self._place = Place()
+        self._place = LogPosition()
         self._lines: deque[str] = deque()
         self._stream: BaseHTTPResponse | None = None
         self._changed = threading.Condition()

@@ -11,8 +11,8 @@ import time
 
 from imagemill.builders.kaniko import failures
 from imagemill.builders.kaniko.api import JOBS, Object
-from imagemill.builders.kaniko.build_log import BuildLog
-from imagemill.builders.kaniko.claim import Claim, has_succeeded
+from imagemill.builders.kaniko.build_log import ExecutorLog
+from imagemill.builders.kaniko.claim import JobClaim, has_succeeded
 from imagemill.builders.kaniko.failures import Trouble
 from imagemill.builders.kaniko.job import job_name
 from imagemill.builders.kaniko.secrets import JobSecrets
@@ -32,7 +32,7 @@ def attempt(task: Task, number: int = 1, memory: str | None = None) -> Ending | 
     name = job_name(task.section, task.inputs, number)
     with watches_of(task.cluster).feed(name, task.progress.check) as feed:
         observed = Observation(task, feed)
-        claim = Claim(observed, number, memory)
+        claim = JobClaim(observed, number, memory)
         job = claim.obtain()
         if job is None:
             return None
@@ -55,7 +55,7 @@ class Supervision:
 
     def __init__(self, observed: Observation, job: Object) -> None:
         self.task, self.feed = observed.task, observed.feed
-        self.log = BuildLog(self.task.cluster, self.task.progress, self.feed.wake)
+        self.log = ExecutorLog(self.task.cluster, self.task.progress, self.feed.wake)
         self._observed, self._job = observed, job
         self._name, self._uid = job["metadata"]["name"], job["metadata"]["uid"]
         self._trouble: Trouble | None = None

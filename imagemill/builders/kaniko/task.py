@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from imagemill.builders.kaniko.api import Cluster, Object
-from imagemill.builders.kaniko.failures import Evidence
+from imagemill.builders.kaniko.failures import PodEvidence
 from imagemill.builders.kaniko.job import build_secret_name, docker_secret_name
 from imagemill.builders.kaniko.watch import Feed, Sight, watches_of
 from imagemill.config.model import Environment, KanikoBuilder
@@ -65,11 +65,11 @@ class Observation:
         self.feed.refresh(self.task.cluster, job["metadata"]["uid"])
         return self.feed.see(job["metadata"]["uid"])
 
-    def evidence(self, job: Object, sight: Sight, log: Sequence[str] = ()) -> Evidence:
+    def evidence(self, job: Object, sight: Sight, log: Sequence[str] = ()) -> PodEvidence:
         """Return what is known of a Job that has not ended well; `log`: its last lines."""
         task, name = self.task, self.feed.name
         spec = task.section.kaniko_config.get("spec") or {}
-        return Evidence(
+        return PodEvidence(
             job=job,
             pods=sight.pods,
             events=sight.events,

@@ -14,7 +14,7 @@ from pathlib import Path
 from imagemill.config.model import Builder
 from imagemill.context import Generated, Given
 from imagemill.dockerfile.generate import entrypoint, install, python, render
-from imagemill.dockerfile.generate.indexes import Place
+from imagemill.dockerfile.generate.indexes import PackageOrigin
 from imagemill.dockerfile.generate.install import Install
 from imagemill.dockerfile.generate.project import IGNORE, Project
 from imagemill.errors import UserError
@@ -155,7 +155,7 @@ def _wished(found: Install, wishes: Wishes) -> Install:
                 f"builder.package-index is not asked: {lock} says where packages come from",
             ),
         )
-    place = Place(wishes.index, "builder.package-index").check()
+    place = PackageOrigin(wishes.index, "builder.package-index").check()
     return replace(found, places=(*found.places, place), index=wishes.index)
 
 
@@ -169,7 +169,7 @@ def _check_known(project: Project, found: Install, wishes: Wishes) -> None:
     )
 
 
-def _image(wishes: Wishes, found: Install, chosen: python.Python) -> render.Image:
+def _image(wishes: Wishes, found: Install, chosen: python.Python) -> render.GeneratedImage:
     if wishes.base and wishes.accelerator:
         raise UserError(
             "Both a base image and an accelerator are given",
@@ -182,7 +182,7 @@ def _image(wishes: Wishes, found: Install, chosen: python.Python) -> render.Imag
     known = given is None or wishes.accelerator in ACCELERATORS
     if known and given and uv == "pip":
         raise UserError(f"{given} has no pip to install uv with", "give an image that has uv")
-    return render.Image(
+    return render.GeneratedImage(
         _checked(base), given is None, uv, _wanted(chosen, found, known), wishes.cache_mounts
     )
 

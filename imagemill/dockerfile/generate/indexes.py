@@ -28,7 +28,7 @@ _SSH = re.compile(r"git\+ssh://|ssh://|(?:git\+)?git@")
 
 
 @dataclass(frozen=True)
-class Place:
+class PackageOrigin:
     """A URL, and the file and line that has it."""
 
     url: str
@@ -49,7 +49,7 @@ class Place:
         """The variables in it, which installers replace."""
         return frozenset(_VARIABLE.findall(self.url))
 
-    def check(self) -> "Place":
+    def check(self) -> "PackageOrigin":
         """Itself; `UserError` if it has a password in it, which every image would have, or wants an
         ssh key.
         """
@@ -72,7 +72,7 @@ class Place:
         return self.url.partition("://")[2].partition("/")[0].rpartition("@")[0]
 
 
-def hosts_with_users(places: tuple[Place, ...]) -> tuple[str, ...]:
+def hosts_with_users(places: tuple[PackageOrigin, ...]) -> tuple[str, ...]:
     """The hosts that may want to know who asks, and to which no variable says it."""
     wanted = {
         place.host
@@ -82,6 +82,6 @@ def hosts_with_users(places: tuple[Place, ...]) -> tuple[str, ...]:
     return tuple(sorted(wanted - {""}))
 
 
-def variables(places: tuple[Place, ...]) -> tuple[str, ...]:
+def variables(places: tuple[PackageOrigin, ...]) -> tuple[str, ...]:
     """The variables that the places need, sorted."""
     return tuple(sorted({name for place in places for name in place.variables} - {"PROJECT_ROOT"}))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from imagemill.dockerfile.generate import named_files, skeleton, static_metadata
-from imagemill.dockerfile.generate.indexes import Place
+from imagemill.dockerfile.generate.indexes import PackageOrigin
 from imagemill.dockerfile.generate.project import Project, line_of, strings, table
 from imagemill.dockerfile.generate.python import Constraint, constraint, poetry_constraint
 from imagemill.dockerfile.generate.requirements import Requirements, check
@@ -68,7 +68,7 @@ class Install:
     notes: tuple[str, ...] = ()
     """What whoever reads the Dockerfile ought to know."""
     python: Constraint | None = None
-    places: tuple[Place, ...] = ()
+    places: tuple[PackageOrigin, ...] = ()
     git: bool = False
     scripts: tuple[str, ...] = ()
     """The console scripts that are there once the project is installed."""
@@ -160,7 +160,7 @@ def _uv(project: Project) -> Install | None:
     # A workspace's lock cannot be compared with its members before they are there; the second sync
     # does it.
     first = (*sync, "--frozen" if several else "--locked", "--no-install-local")
-    fetched = tuple(Place(url, "uv.lock").check() for url in _locked_git(project))
+    fetched = tuple(PackageOrigin(url, "uv.lock").check() for url in _locked_git(project))
     return Install(
         (PYPROJECT, "uv.lock"),
         (PYPROJECT, "uv.lock"),
@@ -279,7 +279,7 @@ def _pylock(project: Project) -> Install | None:
             if isinstance(path := said.get("path"), str):
                 local.append(project.local(path, where))
             elif isinstance(url := said.get("url"), str):
-                places.append(Place(f"git+{url}" if kind == "vcs" else url, where).check())
+                places.append(PackageOrigin(f"git+{url}" if kind == "vcs" else url, where).check())
     whole = _whole_project(project)
     python = document.get("requires-python")
     early = "./" not in local
@@ -318,7 +318,7 @@ def _pipenv(project: Project) -> Install | None:
         )
     meta = document.get("_meta", {})
     urls = [each["url"] for each in meta.get("sources", []) if isinstance(each, dict)]
-    places = [Place(url, _PIPFILE_LOCK).check() for url in urls if url != _PYPI]
+    places = [PackageOrigin(url, _PIPFILE_LOCK).check() for url in urls if url != _PYPI]
     version = meta.get("requires", {}).get("python_version")
     indexes = [word for place in places for word in ("--index", place.url)]
     return Install(
@@ -648,7 +648,7 @@ def _versioned(document: dict[str, Any], command: tuple[str, ...]) -> tuple[str,
 
 def _uv_sources(
     project: Project, document: dict[str, Any], workspace: bool
-) -> tuple[tuple[Place, ...], tuple[str, ...]]:
+) -> tuple[tuple[PackageOrigin, ...], tuple[str, ...]]:
     """The indexes and repositories in `[tool.uv]`, and the folders of this project that it
     names.
     """
@@ -679,7 +679,7 @@ def _uv_sources(
                 [project.local(each["path"], where)] if isinstance(each.get("path"), str) else []
             )
     places = [
-        Place(url, f"{PYPROJECT}:{line_of(text, url.removeprefix('git+'))}")
+        PackageOrigin(url, f"{PYPROJECT}:{line_of(text, url.removeprefix('git+'))}")
         for url in urls
         if isinstance(url, str)
     ]
@@ -694,7 +694,7 @@ def _locked_git(project: Project) -> tuple[str, ...]:
 
 def _poetry_places(
     project: Project, document: dict[str, Any], dependencies: dict[str, Any]
-) -> tuple[tuple[Place, ...], tuple[str, ...]]:
+) -> tuple[tuple[PackageOrigin, ...], tuple[str, ...]]:
     """The indexes and repositories that Poetry is to use, and the folders and files of this project
     that it names.
     """
@@ -722,7 +722,7 @@ def _poetry_places(
         locked = re.findall(r'type = "git"\nurl = "([^"]+)"', project.text("poetry.lock"))
         urls += [f"git+{url}" for url in locked if f"git+{url}" not in urls]
     places = [
-        Place(url, f"{PYPROJECT}:{line_of(text, url.removeprefix('git+'))}")
+        PackageOrigin(url, f"{PYPROJECT}:{line_of(text, url.removeprefix('git+'))}")
         for url in urls
         if isinstance(url, str)
     ]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import re2  # type: ignore[import-untyped]
 from packaging.requirements import InvalidRequirement, Requirement
 
-from imagemill.dockerfile.generate.indexes import Place
+from imagemill.dockerfile.generate.indexes import PackageOrigin
 from imagemill.dockerfile.generate.project import Project
 from imagemill.errors import UserError
 from imagemill.text import one_line
@@ -46,7 +46,7 @@ class Requirements:
     """What they name of the project: wheels, and folders with packages, which have a slash at their
     end.
     """
-    places: list[Place] = field(default_factory=list)
+    places: list[PackageOrigin] = field(default_factory=list)
     """The indexes, archives and repositories that they name."""
     whole: str = ""
     """Where they name the project's own folder, so that nothing can be installed before all of it
@@ -117,9 +117,9 @@ class Requirements:
         direct = _DIRECT.match(bare)
         target = direct[1] if direct else bare
         if _URL.match(target) and not target.startswith("file:"):
-            self.places.append(Place(target, where).check())
+            self.places.append(PackageOrigin(target, where).check())
         elif target.startswith(("git@", "git+git@")):
-            Place(target, where).check()
+            PackageOrigin(target, where).check()
         elif direct or _is_path(project, target):
             # uv and pip take paths from the folder that they run in, which is the project's top.
             self._path(project, target.removeprefix("file://").removeprefix("file:"), where)
@@ -137,7 +137,7 @@ class Requirements:
 
     def _index(self, project: Project, option: str, value: str, where: str, folder: str) -> None:
         if _URL.match(value) and not value.startswith("file:"):
-            self.places.append(Place(value, where).check())
+            self.places.append(PackageOrigin(value, where).check())
         elif option in _LINKS:
             base = (
                 folder

@@ -16,7 +16,7 @@ from imagemill import context
 from imagemill.context import Manifest, update
 from imagemill.context import index as indexing
 from imagemill.context.index import Memory
-from imagemill.context.mirrors import Claim, Mirrors, Tree
+from imagemill.context.mirrors import FolderClaim, MirroredTree, Mirrors
 from imagemill.context.tarball import MTIME
 from imagemill.errors import UserError
 from imagemill.ports import Quiet
@@ -43,7 +43,9 @@ def held(folder: Path) -> dict[str, tuple[int, bytes, int]]:
 
 
 def claim(mirrors: Mirrors, root: Path, build: str = "build", memory: Memory | None = None) -> str:
-    return mirrors.claim(Claim("source", build), Tree(root, None, memory), accept, Quiet())
+    return mirrors.claim(
+        FolderClaim("source", build), MirroredTree(root, None, memory), accept, Quiet()
+    )
 
 
 @pytest.fixture
@@ -151,7 +153,9 @@ def test_a_source_that_changes_under_our_hands_leaves_no_mirror(
         (source / "a").write_text("six")
 
     with pytest.raises(UserError, match="changes while it is read: a"):
-        mirrors.claim(Claim("source", "b"), Tree(source, None), accept_and_change, Quiet())
+        mirrors.claim(
+            FolderClaim("source", "b"), MirroredTree(source, None), accept_and_change, Quiet()
+        )
     assert list(mirrors.folder.glob("*.*/")) == []
     assert (mirrors.source(claim(mirrors, source)) / "context/a").read_text() == "six"
 
@@ -186,8 +190,8 @@ def test_what_nobody_reads_goes_when_there_is_no_room(tmp_path: Path, mirrors: M
         root = trees.make(
             tmp_path / f"s{number}", {"Dockerfile": "FROM scratch\n", "a": "x" * 1000}
         )
-        source = Claim(f"s{number}", "build")
-        names.append(mirrors.claim(source, Tree(root, None), accept, Quiet()))
+        source = FolderClaim(f"s{number}", "build")
+        names.append(mirrors.claim(source, MirroredTree(root, None), accept, Quiet()))
         os.utime(mirrors.source(names[-1]).parent, (number, number))
     mirrors.release(names[0])
     mirrors.release(names[2])
@@ -211,8 +215,8 @@ def test_the_claim_of_a_build_whose_home_has_gone_is_none(
 ) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    dead = Claim("source", "dead", home)
-    first = mirrors.source(mirrors.claim(dead, Tree(source, None), accept, Quiet()))
+    dead = FolderClaim("source", "dead", home)
+    first = mirrors.source(mirrors.claim(dead, MirroredTree(source, None), accept, Quiet()))
     (source / "a").write_text("two")
     assert mirrors.source(claim(mirrors, source, "second")) != first
     home.rmdir()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagemill.dockerfile.syntax import Place, find, instructions, stages
+from imagemill.dockerfile.syntax import Location, find, instructions, stages
 
 
 def lines(text: str) -> list[tuple[int, str]]:
@@ -81,12 +81,12 @@ RUN make
 def test_a_step_is_found_by_stage_place_and_text(
     stage: str, position: int, total: int, shown: str, line: int | None
 ) -> None:
-    found = find(TWICE, Place(stage, position, total), shown)
+    found = find(TWICE, Location(stage, position, total), shown)
     assert (found.line if found else None) == line
 
 
 def test_the_stage_is_not_named_where_there_is_but_one() -> None:
-    found = find("FROM scratch AS it\nCOPY a b\nRUN c", Place("", 2, 2), "RUN c")
+    found = find("FROM scratch AS it\nCOPY a b\nRUN c", Location("", 2, 2), "RUN c")
     assert found is not None
     assert found.line == 3
 
@@ -95,5 +95,5 @@ def test_the_stage_is_not_named_where_there_is_but_one() -> None:
 def test_no_text_is_too_odd(text: str) -> None:
     for stage in stages(text):
         for position, instruction in enumerate(stage.instructions, 1):
-            find(text, Place(stage.name, position, len(stage.instructions)), instruction.text)
+            find(text, Location(stage.name, position, len(stage.instructions)), instruction.text)
     assert [line for line, _ in lines(text)] == sorted({line for line, _ in lines(text)})

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from imagemill.cli.render_differences import Side, tell
 from imagemill.context import Entry
 from imagemill.context.manifest import Kind
-from imagemill.dockerfile.base_images import Stage
+from imagemill.dockerfile.base_images import FromLine
 from imagemill.why.differences import BaseImage, Change, Differences, find
 from imagemill.why.record import DockerfileInput, InputRecord
 
@@ -56,7 +56,7 @@ FILES = st.dictionaries(
 VALUES = st.dictionaries(NAMES, NAMES, max_size=3)
 RECORDS = st.builds(
     lambda files, stages, **inputs: record(
-        dict(files.values()), stages=tuple(Stage(*stage) for stage in stages), **inputs
+        dict(files.values()), stages=tuple(FromLine(*stage) for stage in stages), **inputs
     ),
     FILES,
     st.lists(st.tuples(NAMES | st.just(""), NAMES), min_size=1, max_size=3),
@@ -169,7 +169,7 @@ def test_base_images_are_compared_stage_by_stage(
     before: list[tuple[str, str]], after: list[tuple[str, str]], expected: list[BaseImage]
 ) -> None:
     one, other = (
-        replace(PLAIN, stages=tuple(Stage(*stage) for stage in stages))
+        replace(PLAIN, stages=tuple(FromLine(*stage) for stage in stages))
         for stages in (before, after)
     )
     assert list(find(one, other).base_images) == expected
@@ -202,7 +202,7 @@ def test_everything_that_can_differ_is_told_what_matters_most_first(
             "gone/": "",
         },
         format=1,
-        stages=(Stage("build", "gcc:13"), Stage("", "python:3.11-slim")),
+        stages=(FromLine("build", "gcc:13"), FromLine("", "python:3.11-slim")),
         build_args={"A": "1", "GONE": "1"},
         labels={"team": "vision", "gone": "x"},
         secrets=("npm",),
@@ -219,7 +219,7 @@ def test_everything_that_can_differ_is_told_what_matters_most_first(
         },
         format=2,
         recipe=DockerfileInput("Dockerfile", "e" * 16),
-        stages=(Stage("build", "gcc:14"), Stage("", "python:3.12-slim")),
+        stages=(FromLine("build", "gcc:14"), FromLine("", "python:3.12-slim")),
         target="build",
         platform="linux/arm64",
         build_args={"A": "2", "NEW": "1"},

@@ -16,7 +16,7 @@ from imagemill import context
 from imagemill.config import LaunchConfig
 from imagemill.context import Entry, Manifest
 from imagemill.context.manifest import Dockerfile, Kind
-from imagemill.dockerfile.base_images import Stage, stages
+from imagemill.dockerfile.base_images import FromLine, stages
 from imagemill.dockerfile.generate import Wishes
 from imagemill.errors import OperatorError, UserError
 from imagemill.messages import BuildRequest
@@ -57,7 +57,7 @@ def test_a_record_has_all_inputs_of_the_source_hash(tmp_path: Path) -> None:
         ("file", b"src/m.py", 1, 16, b""),
     ]
     assert made.recipe == DockerfileInput("Dockerfile", manifest.dockerfile.sha256[:16])
-    assert made.stages == (Stage("", "a"),)
+    assert made.stages == (FromLine("", "a"),)
     assert (made.target, made.platform, made.labels) == ("serve", "linux/amd64", {"team": "ml"})
     assert made.secrets == ("a", "z")
     assert made.build_args.keys() == {"A"}
@@ -84,7 +84,7 @@ def test_values_of_build_arguments_are_in_no_record() -> None:
     made = of(dockerfile, build_args={"BASE": "hunter2/secret"})
     assert "hunter2" not in repr(made)
     assert b"hunter2" not in zlib.decompress(made.dump()[1:])
-    assert made.stages == (Stage("one", "${BASE}"), Stage("", "$BASE"))
+    assert made.stages == (FromLine("one", "${BASE}"), FromLine("", "$BASE"))
 
 
 def test_equal_values_of_two_arguments_do_not_show() -> None:
@@ -116,7 +116,9 @@ def records(draw: st.DrawFn) -> InputRecord:
     return InputRecord(
         DockerfileInput(draw(TEXT), "0" * 16, draw(st.booleans())),
         tuple(entries),
-        stages=tuple(Stage(*stage) for stage in draw(st.lists(st.tuples(TEXT, TEXT), max_size=3))),
+        stages=tuple(
+            FromLine(*stage) for stage in draw(st.lists(st.tuples(TEXT, TEXT), max_size=3))
+        ),
         target=draw(st.none() | TEXT),
         platform=draw(st.none() | TEXT),
         build_args=draw(st.dictionaries(TEXT, TEXT)),
@@ -186,7 +188,7 @@ def test_a_record_of_many_files_is_small() -> None:
     ],
 )
 def test_stages_stand_on_what_from_says(dockerfile: str, expected: list[tuple[str, str]]) -> None:
-    assert stages(dockerfile, ["GIVEN"]) == tuple(Stage(*stage) for stage in expected)
+    assert stages(dockerfile, ["GIVEN"]) == tuple(FromLine(*stage) for stage in expected)
 
 
 def test_defaults_that_double_over_and_over_do_not_grow() -> None:
@@ -199,7 +201,7 @@ def test_defaults_that_double_over_and_over_do_not_grow() -> None:
 
 def test_a_hostile_dockerfile_takes_no_time() -> None:
     """Each of these once took hours, or would: a test that does not end is the failure."""
-    assert stages("ARG " + "a" * 4_000_000 + "\nFROM x") == (Stage("", "x"),)
+    assert stages("ARG " + "a" * 4_000_000 + "\nFROM x") == (FromLine("", "x"),)
     assert stages("RUN <<A\n" * 500_000 + "FROM x") == ()
     assert len(stages("FROM ${A:-" + "{" * 4_000_000)) == 1
 

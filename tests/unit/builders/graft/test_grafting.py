@@ -6,7 +6,7 @@ from typing import cast
 
 from redis import Redis
 
-from imagemill.builders.graft.grafting import Place, question
+from imagemill.builders.graft.grafting import GraftPlace, question
 from imagemill.config.model import AutoBuilder
 from imagemill.context import Entry, Manifest
 from imagemill.context.hashing import Inputs
@@ -36,7 +36,7 @@ def key(
     builder: str = "docker",
     tenant: str | None = None,
 ) -> str:
-    place = Place(no_registry, Grafts(cast(Redis, None), ""), Path())
+    place = GraftPlace(no_registry, Grafts(cast(Redis, None), ""), Path())
     inputs = BuildInputs(ImageReference.parse(image))
     return question(manifest, inputs, given, builder, place, tenant).key
 

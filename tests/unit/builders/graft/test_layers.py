@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from imagemill.builders.graft import Refusal
-from imagemill.builders.graft.layers import Layer, Node, View, read_layer, resolved
+from imagemill.builders.graft.layers import FileView, Layer, Node, read_layer, resolved
 from imagemill.ports import Quiet
 
 FOLDER = Node("dir", 0o755, 0, 0)
@@ -98,7 +98,7 @@ def test_an_unknown_version_is_read_again() -> None:
 
 
 def test_layers_cover_one_another() -> None:
-    view = View()
+    view = FileView()
     view.apply(Layer({"a": FOLDER, "a/b": FILE, "c": FOLDER, "c/d": FOLDER, "c/d/e": FILE}))
     view.apply(Layer({"a/new": FILE, "name": Node("hard", 0, 0, 0, "a/new")}, emptied=("a",)))
     view.apply(Layer({"c/d": FILE, "x/y": FILE}, removed=("nothing", "name")))

@@ -8,7 +8,7 @@ import pytest
 
 from imagemill.builders.kaniko.executor_log import explain, tag_is_kept
 from imagemill.builders.kaniko.failures import (
-    Evidence,
+    PodEvidence,
     failure,
     has_failed,
     is_out_of_memory,
@@ -233,7 +233,7 @@ JOB: Object = {"metadata": {"name": "j"}, "spec": {}, "status": {}}
 def test_a_pod_that_runs_is_no_trouble() -> None:
     running = pod({"running": {}}, phase="Running")
     assert not has_failed(JOB, [running])
-    assert trouble(Evidence(JOB, [running])) is None
+    assert trouble(PodEvidence(JOB, [running])) is None
 
 
 def test_a_warning_about_a_volume_that_was_mounted_later_is_no_trouble() -> None:
@@ -241,9 +241,9 @@ def test_a_warning_about_a_volume_that_was_mounted_later_is_no_trouble() -> None
         "reason": "FailedMount",
         "message": 'MountVolume.SetUp failed for volume "v" : secret "s" not found',
     }
-    assert trouble(Evidence(JOB, [pod({"running": {}})], [event])) is None
+    assert trouble(PodEvidence(JOB, [pod({"running": {}})], [event])) is None
     assert (
-        trouble(Evidence(JOB, [pod({"waiting": {"reason": "ContainerCreating"}})], [event]))
+        trouble(PodEvidence(JOB, [pod({"waiting": {"reason": "ContainerCreating"}})], [event]))
         is not None
     )
 
@@ -256,8 +256,8 @@ def test_the_builds_own_secret_may_come_after_the_pod() -> None:
     waiting = pod(
         {"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "ours" not found'}}
     )
-    assert trouble(Evidence(JOB, [waiting], [event], ours={"ours"})) is None
-    assert trouble(Evidence(JOB, [waiting], [event])) is not None
+    assert trouble(PodEvidence(JOB, [waiting], [event], ours={"ours"})) is None
+    assert trouble(PodEvidence(JOB, [waiting], [event])) is not None
 
 
 def test_a_pod_that_was_made_in_the_end_is_no_trouble_though_a_quota_was_exceeded() -> None:
@@ -265,19 +265,19 @@ def test_a_pod_that_was_made_in_the_end_is_no_trouble_though_a_quota_was_exceede
         "reason": "FailedCreate",
         "message": "exceeded quota: team, requested: pods=1, used: pods=1",
     }
-    assert trouble(Evidence(JOB, [], [event])) is not None
-    assert trouble(Evidence(JOB, [pod({"running": {}})], [event])) is None
+    assert trouble(PodEvidence(JOB, [], [event])) is not None
+    assert trouble(PodEvidence(JOB, [pod({"running": {}})], [event])) is None
 
 
 def test_a_kill_for_want_of_memory_is_told_from_an_eviction_for_it() -> None:
     killed = pod({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}, phase="Failed")
     assert is_out_of_memory([killed])
-    assert "limit of 2Gi" in failure(Evidence(JOB, [killed])).message
+    assert "limit of 2Gi" in failure(PodEvidence(JOB, [killed])).message
     evicted = pod(
         {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}, phase="Failed", reason="Evicted"
     )
     assert not is_out_of_memory([evicted])
-    assert type(failure(Evidence(JOB, [evicted]))) is TransientError
+    assert type(failure(PodEvidence(JOB, [evicted]))) is TransientError
 
 
 def test_a_limit_that_was_not_requested_may_be_more_than_its_node_had() -> None:
@@ -285,7 +285,7 @@ def test_a_limit_that_was_not_requested_may_be_more_than_its_node_had() -> None:
     killed["spec"]["containers"][0]["resources"]["requests"] = {"memory": "1Gi"}
     assert (
         "more memory than its limit of 2Gi, or than its node had left"
-        in failure(Evidence(JOB, [killed])).message
+        in failure(PodEvidence(JOB, [killed])).message
     )
 
 
@@ -294,7 +294,7 @@ def test_an_instruction_that_ended_with_137_is_the_dockerfiles_own() -> None:
     log = [
         "error building image: failed to execute command: waiting for process to exit: exit status 137"
     ]
-    assert type(failure(Evidence(JOB, [ended], log=log))) is UserError
+    assert type(failure(PodEvidence(JOB, [ended], log=log))) is UserError
 
 
 def test_the_executor_is_found_behind_containers_that_a_webhook_has_put_before_it() -> None:
@@ -309,7 +309,7 @@ def test_the_executor_is_found_behind_containers_that_a_webhook_has_put_before_i
 def test_a_pod_that_is_refused_for_a_reason_that_may_pass_is_given_time() -> None:
     said = 'Operation cannot be fulfilled on resourcequotas "team": the object has been modified'
     found = trouble(
-        Evidence(JOB, [], [{"reason": "FailedCreate", "message": f"Error creating: {said}"}])
+        PodEvidence(JOB, [], [{"reason": "FailedCreate", "message": f"Error creating: {said}"}])
     )
     assert found is not None
     assert found.patience > 0
@@ -323,13 +323,14 @@ def test_why_a_pod_is_deleted_may_be_told_by_its_job_a_moment_later(state: Objec
     deleted = pod(state)
     deleted["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     assert not has_failed(JOB, [deleted])
-    found = trouble(Evidence(JOB, [deleted]))
+    found = trouble(PodEvidence(JOB, [deleted]))
     assert found is not None
     assert found.patience > 0
     assert "deleted by somebody" in found.error.message
     assert has_failed(overdue("this"), [deleted])
     assert (
-        "ran out of time" in failure(Evidence(overdue("this"), [deleted], build_id="this")).message
+        "ran out of time"
+        in failure(PodEvidence(overdue("this"), [deleted], build_id="this")).message
     )
 
 
@@ -337,7 +338,7 @@ def test_a_pod_that_an_eviction_deletes_says_so_at_once() -> None:
     condition = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
     evicted = pod({"running": {}}, conditions=[condition])
     evicted["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    found = trouble(Evidence(JOB, [evicted]))
+    found = trouble(PodEvidence(JOB, [evicted]))
     assert found is not None
     assert found.patience == 0
     assert "evicted" in found.error.message
@@ -354,18 +355,18 @@ def overdue(build_id: str) -> Object:
 
 
 def test_the_deadline_of_a_job_that_another_build_began_is_not_this_builds() -> None:
-    error = failure(Evidence(overdue("earlier"), build_id="this"))
+    error = failure(PodEvidence(overdue("earlier"), build_id="this"))
     assert type(error) is TransientError
     assert "earlier" in error.message
-    assert type(failure(Evidence(overdue("this"), build_id="this"))) is UserError
+    assert type(failure(PodEvidence(overdue("this"), build_id="this"))) is UserError
 
 
 def test_a_deadline_of_the_config_is_named() -> None:
     assert (
         "activeDeadlineSeconds"
-        in failure(Evidence(overdue("b"), build_id="b", own_deadline=60)).hint
+        in failure(PodEvidence(overdue("b"), build_id="b", own_deadline=60)).hint
     )
-    assert "--timeout" in failure(Evidence(overdue("b"), build_id="b", own_deadline=90)).hint
+    assert "--timeout" in failure(PodEvidence(overdue("b"), build_id="b", own_deadline=90)).hint
 
 
 def test_the_latest_pod_counts() -> None:
@@ -374,7 +375,7 @@ def test_the_latest_pod_counts() -> None:
         {"terminated": {"exitCode": 1, "message": "error building image: no such stage"}},
         phase="Failed",
     )
-    assert type(failure(Evidence(JOB, [first, second]))) is UserError
+    assert type(failure(PodEvidence(JOB, [first, second]))) is UserError
 
 
 def test_an_init_container_that_failed_is_named() -> None:
@@ -384,7 +385,7 @@ def test_an_init_container_that_failed_is_named() -> None:
     ]
     assert (
         "init container warm of the build failed with exit code 5"
-        in failure(Evidence(JOB, [failed])).message
+        in failure(PodEvidence(JOB, [failed])).message
     )
 
 
@@ -394,7 +395,7 @@ def test_an_image_of_an_init_container_that_cannot_be_pulled_is_named() -> None:
     waiting["status"]["initContainerStatuses"] = [
         {"name": "warm", "image": "busybox:none", "state": state}
     ]
-    found = trouble(Evidence(JOB, [waiting]))
+    found = trouble(PodEvidence(JOB, [waiting]))
     assert found is not None
     assert "The image busybox:none cannot be pulled: not found" in found.error.message
 

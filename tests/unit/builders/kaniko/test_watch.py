@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from urllib3 import BaseHTTPResponse
 
 from imagemill.builders.kaniko.api import EVENTS, JOBS, PODS, SERVICE_ACCOUNT, connect, shared
-from imagemill.builders.kaniko.api_errors import Question, refusal
-from imagemill.builders.kaniko.logs import Place
+from imagemill.builders.kaniko.api_errors import ApiRequest, refusal
+from imagemill.builders.kaniko.logs import LogPosition
 from imagemill.builders.kaniko.watch import Feed, lines
 from imagemill.errors import OperatorError, PermissionDenied, ServiceUnreachable, UserError
 
@@ -151,7 +151,7 @@ def stamped(moments: list[int]) -> list[bytes]:
     return lines
 
 
-def since_of(place: Place, lines: list[bytes]) -> list[bytes]:
+def since_of(place: LogPosition, lines: list[bytes]) -> list[bytes]:
     """What a kubelet sends from there on: all lines that are not older."""
     return [line for line in lines if line[:19].decode() + "Z" >= place.since]
 
@@ -165,7 +165,7 @@ def since_of(place: Place, lines: list[bytes]) -> list[bytes]:
 def test_a_log_that_is_read_in_pieces_has_each_line_once(
     moments: list[int], breaks: list[int]
 ) -> None:
-    lines, place, read = stamped(moments), Place(), []
+    lines, place, read = stamped(moments), LogPosition(), []
     for end in [*sorted(breaks), len(lines)]:
         place.resume()
         for line in since_of(place, lines[:end]):
@@ -175,7 +175,7 @@ def test_a_log_that_is_read_in_pieces_has_each_line_once(
 
 
 def test_equal_lines_with_equal_times_are_all_kept() -> None:
-    place, line = Place(), b"2026-01-01T00:00:00.5Z same"
+    place, line = LogPosition(), b"2026-01-01T00:00:00.5Z same"
     place.resume()
     assert [place.text(line), place.text(line)] == ["same", "same"]
     place.resume()
@@ -184,7 +184,7 @@ def test_equal_lines_with_equal_times_are_all_kept() -> None:
 
 def test_lines_of_two_streams_that_are_a_little_out_of_order_are_all_kept() -> None:
     early, late = b"2026-01-01T00:00:00.999999999Z early", b"2026-01-01T00:00:01.000000001Z late"
-    place = Place()
+    place = LogPosition()
     place.resume()
     assert place.text(late) == "late"
     place.resume()
@@ -193,7 +193,7 @@ def test_lines_of_two_streams_that_are_a_little_out_of_order_are_all_kept() -> N
 
 
 def test_a_line_is_shown_without_its_time_and_broken_text_does_no_harm() -> None:
-    place = Place()
+    place = LogPosition()
     assert place.text(b"2026-01-01T00:00:00.5+02:00 caf\xe9 \r") == "caf\ufffd "
     assert place.since == "2025-12-31T21:59:59Z"
     assert place.text(b"no time") == "no time"
@@ -292,7 +292,7 @@ def test_pods_find_their_service_account_where_kubernetes_puts_it() -> None:
 
 # refusals
 
-QUESTION = Question("k8s.example.com", "create", "jobs.batch", "builds", "the-job")
+QUESTION = ApiRequest("k8s.example.com", "create", "jobs.batch", "builds", "the-job")
 
 
 def test_an_answer_of_a_proxy_is_a_service_unreachable() -> None:
