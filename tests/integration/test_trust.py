@@ -12,7 +12,7 @@ import pytest
 from celery import Celery
 from redis import Redis
 
-from imagemill.dockerfile.generate.render import SHARED
+from imagemill.dockerfile.generate import SHARED
 from imagemill.errors import ImagemillError, UserError
 from imagemill.masking import HIDDEN
 from service import Service, service, until
