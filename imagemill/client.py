@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from imagemill.state.dead_letters import DeadLetter, DeadLetters
     from imagemill.state.input_records import InputRecords
     from imagemill.state.journal import Event, Journal
-    from imagemill.state.later import Later
     from imagemill.why.record import InputRecord
 
 log = logging.getLogger(__name__)
@@ -361,7 +360,6 @@ class Client:
             if self._report(build) is None:
                 self._known(build)
                 self._journal.ask_to_cancel(build)
-                self._later.wake(build)
 
         self._patiently(ask)
 
@@ -404,12 +402,6 @@ class Client:
     def drop_dead_letter(self, letter: str) -> None:
         """Forget a message."""
         self._patiently(lambda: self._dead.drop(self.dead_letter(letter).id))
-
-    @cached_property
-    def _later(self) -> Later:
-        from imagemill.state.later import Later
-
-        return Later(self._journal.redis, self._key_prefix)
 
     @cached_property
     def _dead(self) -> DeadLetters:

@@ -110,10 +110,8 @@ def send(due: Due) -> None:
 
 
 def send_later(due: Due, delay: float, *awaited: str) -> None:
-    """Have it sent after `delay` seconds, once the build of the image `awaited` has ended, or once
-    the build itself is to be cancelled.
-    """
-    _message(due).send_later(f"{due.build}:{due.turn}", delay, due.build, *awaited)
+    """Have it sent after `delay` seconds, or once the build of the image `awaited` has ended."""
+    _message(due).send_later(f"{due.build}:{due.turn}", delay, *awaited)
 
 
 def _message(due: Due) -> Message:

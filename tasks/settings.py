@@ -99,7 +99,7 @@ class Setup(NodeSettings):
         30, gt=0, description="seconds that an image stays locked after its builder's worker died"
     )
     wait_interval: float = Field(
-        10,
+        5,
         gt=0,
         description="seconds between two looks of a build at whether another one of its image is done;"
         " it is also woken by the end of that one",

@@ -84,9 +84,7 @@ class Later:
         pipeline.execute()
 
     def wake(self, awaited: str) -> None:
-        """Have the time come of all messages that await this: a build's end, by its image, or a wish to
-        cancel, by the build.
-        """
+        """Have the time come of all messages that await this."""
         self._wake([self._keys[0], self._waiters(awaited)])
 
     def _waiters(self, awaited: str) -> str:
