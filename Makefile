@@ -1,5 +1,5 @@
 # The ways in. Each sets up what it needs; nothing has to be installed by hand on a Debian or Ubuntu where one is root.
-.PHONY: help setup demo test test-cluster coverage check format schemas bench chaos
+.PHONY: help setup demo test test-cluster coverage check format schemas bench chaos fuzz
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -13,6 +13,7 @@ help:
 	@echo 'make schemas  write docs/schema and docs/settings.md from the models'
 	@echo 'make bench    measure, print a table and write benchmarks/results.json (SMOKE=1: only see whether it runs)'
 	@echo 'make chaos    break a whole service at each point of each step, and in storms; takes an hour or two'
+	@echo 'make fuzz     try all that reads what others wrote with random texts, for SECONDS=60'
 	@echo 'make setup    make .venv with everything in it'
 
 setup: .venv/installed-all-dev
@@ -70,6 +71,11 @@ chaos: setup
 	scripts/services install --for test
 	PYTHONPATH=scripts python -m chaos matrix --write
 	PYTHONPATH=scripts python -m chaos storm --seconds 600
+
+# Of the processor alone: no server is needed.
+fuzz: export IMAGEMILL_TEST_FUZZ_SECONDS := $(or $(SECONDS),60)
+fuzz: setup
+	python -m pytest --timeout $$((IMAGEMILL_TEST_FUZZ_SECONDS + 300)) tests/fuzz
 
 bench: setup
 	scripts/services install --for test

@@ -1,5 +1,6 @@
 """The command `imagemill`, also as `python -m imagemill`."""
 
+import gc
 import sys
 
 from imagemill.errors import OperatorError
@@ -8,6 +9,8 @@ from imagemill.extras import explained
 
 def main() -> None:
     """Run the command and exit; without its packages, say how to install them."""
+    # Imports make much and no garbage: looking for it takes a tenth of a short command.
+    gc.set_threshold(50_000)
     try:
         with explained():
             from imagemill.cli.commands import main as run

@@ -25,10 +25,10 @@ from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import celery
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from imagemill import connections, environment
-from imagemill.errors import ImagemillError, ServiceUnreachable, UserError
+from imagemill.errors import ImagemillError, PermissionDenied, ServiceUnreachable, UserError
 from imagemill.names import BUILD_IMAGE, BUILD_KEEP_SECONDS, LIGHT, PLAN_UPLOAD
 
 if TYPE_CHECKING:
@@ -410,7 +410,7 @@ class Client:
         return DeadLetters(self._journal.redis, self._key_prefix)
 
     def _send(self, build: str, request: BuildRequest) -> None:
-        from imagemill.messages import MOST_BYTES, State
+        from imagemill.messages import MOST_BYTES
 
         size = len(request.model_dump_json())
         if size > MOST_BYTES:
@@ -420,7 +420,7 @@ class Client:
                 "put what is long into the source",
             )
         with _reachable():
-            self._journal.enter(build, State.QUEUED, time.time())
+            self._journal.ask(build, time.time())
             self.app.send_task(
                 BUILD_IMAGE,
                 kwargs=self._signed(build, request),
@@ -569,10 +569,15 @@ def _client_configuration(broker: str, key_prefix: str) -> dict[str, Any]:
 
 @contextmanager
 def _reachable() -> Iterator[None]:
-    """Say in our words that broker or result backend is away."""
+    """Say in our words that broker or result backend is away, or lets this user do too little."""
     try:
         yield
     except _away() as error:
+        if isinstance(error, NoPermissionError) or isinstance(error.__cause__, NoPermissionError):
+            raise PermissionDenied(
+                "The Redis user of this client may not do that",
+                "docs/security.md says what a client's user may; operators have the workers'",
+            ) from None
         raise ServiceUnreachable(
             f"The broker or the result backend does not answer: {_without_password(error)}",
             "see that IMAGEMILL_BROKER and IMAGEMILL_BACKEND are right and that their servers are up",

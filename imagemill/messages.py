@@ -27,6 +27,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from imagemill.config import LaunchConfig
 from imagemill.config.faults import shown
 from imagemill.config.model import Builder
+from imagemill.config.section import BUILT_LATE
 from imagemill.errors import ImagemillError, UserError
 from imagemill.grammar import BUILD_ID, CONFIG, SECRET_ID, TAG, Grammar
 from imagemill.reference import ImageReference
@@ -199,7 +200,7 @@ MOST_DEPTH = 64
 class Message(BaseModel):
     """What all messages share: frozen, tolerant of fields that they do not know."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=BUILT_LATE)
 
     def dump(self) -> dict[str, Any]:
         """As JSON-able data, without fields that are not set."""

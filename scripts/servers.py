@@ -336,9 +336,15 @@ def free_port() -> int:
 # --- Redis ---
 
 
-def redis(folder: Path, *, password: str | None = None, port: int | None = None) -> Server:
+def redis(
+    folder: Path,
+    *,
+    password: str | None = None,
+    port: int | None = None,
+    users: Path | None = None,
+) -> Server:
     """A Redis that keeps every write in an append-only file, so that a restart after a kill loses
-    nothing.
+    nothing. `users` is a file of ACLs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
@@ -354,13 +360,14 @@ def redis(folder: Path, *, password: str | None = None, port: int | None = None)
     ]
     command += ["--save", "", "--appendonly", "yes", "--appendfsync", "always"]
     command += ["--set-proc-title", "no"]  # it would overwrite the mark by which we know it
+    command += ["--aclfile", str(users)] if users else []
     if password:
         secrets = folder / "redis.conf"  # not on the command line, which everybody may read
         secrets.write_text(f"requirepass {json.dumps(password)}\n")
         command.insert(1, str(secrets))
 
     def ready() -> bool:
-        return _says(port, f"{login}PING\r\n".encode(), b"+PONG")
+        return _says(port, f"{login}PING\r\n".encode(), b"-NOAUTH" if users else b"+PONG")
 
     user = f":{quote(password, safe='')}@" if password else ""
     return Server("redis", f"redis://{user}127.0.0.1:{port}/0", command, folder, ready)

@@ -27,6 +27,7 @@ from imagemill.errors import OperatorError, UserError
 from imagemill.files import folders
 from imagemill.messages import Build, BuildRequest
 from imagemill.objects import store_for
+from imagemill.place import machine
 from imagemill.policy import Permit
 from imagemill.ports import Builder, BuildInputs, Progress, Quiet, Registry, Source, StoredContext
 from imagemill.reference import ImageReference
@@ -399,13 +400,13 @@ def _secret(setup: Setup, name: str) -> Path:
     """The worker's file that holds a build secret."""
     if setup.build_secrets_dir is None:
         raise OperatorError(
-            f"The build asks for the secret {name}, but the worker has no folder of build secrets",
+            f"The build asks for the secret {name}, but {machine()} has no folder of build secrets",
             "set IMAGEMILL_BUILD_SECRETS_DIR on the workers",
         )
     path = setup.build_secrets_dir / name
     if not path.is_file():
         raise OperatorError(
-            f"The worker has no build secret {name}",
+            f"{machine().capitalize()} has no build secret {name}",
             f"put its value into a file {name} in {setup.build_secrets_dir}",
         )
     return path

@@ -8,7 +8,7 @@ from celery.signals import worker_shutting_down
 
 from imagemill.errors import ImagemillError
 from tasks import shutdown
-from worker import health, transport
+from worker import health, remote_control, transport
 from worker.celeryconfig import configuration
 from worker.logging import install
 from worker.reaper import Reap, ServeSteps
@@ -20,6 +20,7 @@ def create(settings: Settings) -> Celery:
     app = Celery("imagemill")
     app.conf.update(configuration(settings))
     transport.install()
+    remote_control.install(settings.remote_control)
     worker_shutting_down.connect(shutdown.begin, weak=False)
     app.steps["worker"].update((ServeSteps, Reap))
     if settings.metrics_port is not None:

@@ -6,6 +6,7 @@ lives. When the pipe ends, builds that still run are cancelled, and the worker, 
 folders go away. Celery is imported late, so that Valkey starts meanwhile.
 """
 
+import gc
 import json
 import os
 import subprocess
@@ -90,6 +91,7 @@ class Builds:
 
 def main() -> None:
     """Serve until the command line ends."""
+    gc.set_threshold(50_000)  # somebody waits for all that is imported, in which no garbage is
     valkey, run, state = map(Path, sys.argv[1:])
     premises = Premises(run, state)
     adopt_orphans()

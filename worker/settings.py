@@ -28,6 +28,11 @@ class Settings(Setup):
     log_format: Literal["text", "json"] = Field(
         "text", description="`text`, or `json`: one object per line"
     )
+    remote_control: bool = Field(
+        False,
+        description="whether workers obey orders of Celery's remote control, such as to stop: whoever may"
+        " publish to the broker, and Flower, can then give them; questions are answered anyway",
+    )
     metrics_port: int | None = Field(
         None,
         ge=0,

@@ -14,6 +14,7 @@ from imagemill.errors import (
     ServiceUnreachable,
 )
 from imagemill.patterns import Linear
+from imagemill.place import machine
 
 _NO_ENGINE = re.compile(
     r"cannot connect to the docker daemon|failed to connect to the docker API|error during connect|failed to dial gRPC",
@@ -77,8 +78,8 @@ def engine_failure(text: str, host: str) -> ImagemillError | None:
     """The error for what a docker CLI says of the engine at `host` itself, if it is about that."""
     if _NO_ACCESS.search(text):
         return PermissionDenied(
-            f"The worker may not use the Docker engine at {host}",
-            "run the worker as a member of the group that owns the socket (docker), or as root",
+            f"{machine().capitalize()} may not use the Docker engine at {host}",
+            "run Imagemill as a member of the group that owns the socket (docker), or as root",
         )
     if _NO_ENGINE.search(text):
         return ServiceUnreachable(
@@ -111,7 +112,7 @@ def registry_failure(text: str, doing: Doing) -> ImagemillError | None:
     if _RATE_LIMIT.search(text):
         return ServiceUnreachable(
             f"{action} failed: {registry} limits how often it is asked",
-            "wait, give the worker a login of that registry, or use a mirror",
+            f"wait, give {machine()} a login of that registry, or use a mirror",
         )
     if _PLAIN_HTTP.search(text):
         return OperatorError(
@@ -130,7 +131,7 @@ def registry_failure(text: str, doing: Doing) -> ImagemillError | None:
             refused=_NOBODY_THERE.search(text) is not None,
         )
     if _REFUSED.search(text):
-        return PermissionDenied(told, f"give the worker a login that {registry} accepts for this")
+        return PermissionDenied(told, f"give {machine()} a login that {registry} accepts for this")
     return None
 
 

@@ -1,5 +1,7 @@
 """Waits for a build while showing it. The first Ctrl-C cancels the build, the second stops at
 once.
+
+What shows a build is imported once it is submitted: the workers begin meanwhile.
 """
 
 import os
@@ -10,16 +12,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from imagemill.cli import interrupts, render, terminal
+from imagemill.cli import interrupts
 from imagemill.cli.options import FAILED, INTERRUPTED, UNREACHABLE, USAGE
-from imagemill.cli.progress import View, view_for
 from imagemill.cli.services import LocalService, Service
 from imagemill.client import Client
 from imagemill.embedded import EmbeddedFailed
 from imagemill.errors import ConfigError, ImagemillError, ServiceUnreachable
 from imagemill.messages import BuildReport, BuildRequest, Failure, State
 from imagemill.names import LIGHT
+
+if TYPE_CHECKING:
+    from imagemill.cli.progress import View
 
 CANCEL_SECONDS = 15.0
 """How long a cancelled build is waited for."""
@@ -42,11 +47,12 @@ class Shown:
 def attend(service: Service, request: BuildRequest, shown: Shown) -> int:
     """Submit a build, follow it, show its report; returns the exit code."""
     as_json, build = shown.as_json, ""
-    view = view_for(as_json=as_json, verbose=shown.verbose, progress=shown.progress)
     remote = not isinstance(service, LocalService)
     try:
         client = service.connect()
         build = client.submit(request)
+        with interrupts.held():
+            view = _view(shown)
         with view, cancelling(client, build, view) as interrupted:
             if remote:
                 view.identify(build)
@@ -56,18 +62,30 @@ def attend(service: Service, request: BuildRequest, shown: Shown) -> int:
     except KeyboardInterrupt:
         service.abandon(build)
         raise
+    _show(report, service, shown, log_shown=view.log_shown)
+    return exit_code(report, interrupted=interrupted.is_set())
+
+
+def _view(shown: Shown) -> "View":
+    from imagemill.cli.progress import view_for
+
+    return view_for(as_json=shown.as_json, verbose=shown.verbose, progress=shown.progress)
+
+
+def _show(report: BuildReport, service: Service, shown: Shown, *, log_shown: bool) -> None:
+    from imagemill.cli import render, terminal
+
     if _is_unexpected(report):
         terminal.show_log(service.worker_log())
     render.report(
         report,
-        as_json=as_json,
-        log_shown=view.log_shown,
-        kept=remote,
+        as_json=shown.as_json,
+        log_shown=log_shown,
+        kept=not isinstance(service, LocalService),
         alone=shown.progress == "quiet" or not sys.stdout.isatty(),
     )
     if report.error is None:
         render.write_files(report, shown.files)
-    return exit_code(report, interrupted=interrupted.is_set())
 
 
 def _lost(failure: ServiceUnreachable, build: str, *, as_json: bool) -> int:
@@ -76,6 +94,8 @@ def _lost(failure: ServiceUnreachable, build: str, *, as_json: bool) -> int:
     """
     if not (build and isinstance(failure, EmbeddedFailed)):
         raise failure from None
+    from imagemill.cli import render
+
     error = Failure.of(failure, log=failure.log)
     render.report(BuildReport(id=build, status="failed", error=error), as_json=as_json)
     return UNREACHABLE
@@ -97,7 +117,7 @@ def _is_unexpected(report: BuildReport) -> bool:
     return report.error is not None and report.error.kind == ImagemillError.__name__
 
 
-def follow(client: Client, build: str, view: View, *, embedded: bool = False) -> BuildReport:
+def follow(client: Client, build: str, view: "View", *, embedded: bool = False) -> BuildReport:
     """The report, once the build has ended. Without workers that may be never, which the view is
     told; an `embedded` service has one, which may be starting.
     """
@@ -145,7 +165,7 @@ def _tell_if_nobody_works(client: Client, note: Callable[[str], None]) -> None:
 
 
 @contextmanager
-def cancelling(client: Client, build: str, view: View) -> Iterator[threading.Event]:
+def cancelling(client: Client, build: str, view: "View") -> Iterator[threading.Event]:
     """While the block runs, Ctrl-C cancels the build; once more, or if that takes too long:
     `KeyboardInterrupt`.
 

@@ -28,6 +28,13 @@ def remembered() -> Iterator[None]:
 
 
 @contextmanager
+def held() -> Iterator[None]:
+    """While the block runs, an interrupt is remembered alone, for `calling`."""
+    with _handled(lambda number, frame: _seen.set()):
+        yield
+
+
+@contextmanager
 def calling(act: Callable[[], None]) -> Iterator[threading.Event]:
     """While the block runs, the first interrupt calls `act` in a thread, the second is raised as
     `KeyboardInterrupt`.

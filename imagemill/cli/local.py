@@ -38,7 +38,6 @@ def hash_(
     **inputs: Any,
 ) -> None:
     """Print the source hash of SRC: the tag that a build with the same options gives its image."""
-    from imagemill.cli import terminal
     from imagemill.cli.requests import check_config
     from imagemill.cli.sources import hashed
     from imagemill.context import costs, notes
@@ -46,10 +45,14 @@ def hash_(
     found = hashed(source, check_config(config, default_config).config.builder, **inputs)
     for line in found.manifest.lines() if with_manifest else [found.source_hash]:
         click.echo(line)
-    for note in notes(found.manifest):
-        terminal.say(note)
-    for warning in costs(found.manifest):
-        terminal.warn(warning)
+    said, warnings = list(notes(found.manifest)), list(costs(found.manifest))
+    if said or warnings:
+        from imagemill.cli import terminal
+
+        for note in said:
+            terminal.say(note)
+        for warning in warnings:
+            terminal.warn(warning)
 
 
 @click.group(short_help="Check a launch config.")

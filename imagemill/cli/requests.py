@@ -2,16 +2,18 @@
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imagemill.cli.docker_habits import dockerfile
 from imagemill.cli.git_info import GitInfo, checkout
 from imagemill.cli.options import Misuse
-from imagemill.config import Loaded, load_found
 from imagemill.errors import UserError
 from imagemill.messages import BuildRequest
 from imagemill.reference import ImageReference
 from imagemill.sources.git.url import is_git
+
+if TYPE_CHECKING:
+    from imagemill.config import Loaded
 
 NAMES = {name: f"--{name.replace('_', '-')}" for name in BuildRequest.model_fields} | {
     "source": "SRC",
@@ -78,10 +80,12 @@ def located(source: str, *, remote: bool = False) -> str:
     return f"{located}{hash_}{fragment}"
 
 
-def check_config(config: str | None, default: Path | None) -> Loaded:
+def check_config(config: str | None, default: Path | None) -> "Loaded":
     """Load the launch config that holds on this machine; `ConfigError` says what is wrong with
     it.
     """
+    from imagemill.config import load_found
+
     return load_found(
         explicit=Path(config) if config else None,
         name=None,

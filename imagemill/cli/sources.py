@@ -20,6 +20,7 @@ from imagemill.dockerfile.generate import chosen
 from imagemill.environment import cache_folder, everything, git_config
 from imagemill.errors import TransientError, UserError
 from imagemill.messages import BuildRequest
+from imagemill.place import attended
 from imagemill.ports import Quiet
 from imagemill.sources import open_source
 from imagemill.sources.git.url import is_git
@@ -37,7 +38,7 @@ def fetched(source: str, wanted: str = "files") -> Iterator[Path]:
 
     `wanted` says in that error what an image has none of.
     """
-    with tempfile.TemporaryDirectory(prefix="imagemill-") as folder:
+    with attended(), tempfile.TemporaryDirectory(prefix="imagemill-") as folder:
         opened = open_source(located(source), options(Path(folder)))
         if opened.image is not None:
             raise UserError(
@@ -49,7 +50,7 @@ def fetched(source: str, wanted: str = "files") -> Iterator[Path]:
 
 def pinned(source: str) -> str:
     """The source, named so that it cannot become another one, where that can be."""
-    with tempfile.TemporaryDirectory(prefix="imagemill-") as folder:
+    with attended(), tempfile.TemporaryDirectory(prefix="imagemill-") as folder:
         return open_source(source, options(Path(folder))).pinned(Quiet()) or source
 
 

@@ -7,9 +7,13 @@ registry_section  the agent's older `registry` section
 older             older and foreign keys brought into the model's form
 kaniko_job        what `kaniko-config` must look like
 faults, explain   what is wrong, in words
+
+What loads configs is imported when it is first used: messages need the model alone.
 """
 
-from imagemill.config.loading import Loaded, advice, describe, find, load, load_found
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from imagemill.config.model import (
     AutoBuilder,
     AwsEnvironment,
@@ -23,6 +27,9 @@ from imagemill.config.model import (
     LocalEnvironment,
     NoopBuilder,
 )
+
+if TYPE_CHECKING:
+    from imagemill.config.loading import Loaded, advice, describe, find, load, load_found
 
 __all__ = [
     "AutoBuilder",
@@ -43,3 +50,9 @@ __all__ = [
     "load",
     "load_found",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        return getattr(import_module(f"{__name__}.loading"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,15 +2,26 @@
 
 from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import VERSION, BaseModel, ConfigDict, model_validator
 
 from imagemill.config.faults import Fault, fault_error
+
+BUILT_LATE = tuple(map(int, VERSION.split(".")[:2])) >= (2, 14)
+"""Whether a model is built when it is first used, so that a command builds those alone that it
+needs; before pydantic 2.14 two threads must not be the first at once
+(https://github.com/pydantic/pydantic/pull/13438).
+"""
 
 
 class Section(BaseModel):
     """A section: frozen, strict about keys, hyphens and underscores in keys the same."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        defer_build=BUILT_LATE,
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -33,6 +33,7 @@ from imagemill.files.tree import (
     shown,
 )
 from imagemill.meter import Meter
+from imagemill.place import machine
 from imagemill.ports import Progress
 
 __all__ = [
@@ -323,7 +324,7 @@ def _opened(root: Path) -> Iterator[int]:
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"There is no folder {shown(os.path.realpath(os.fsencode(root)))}",
-            "name a folder that exists on the worker",
+            f"name a folder that exists on {machine()}",
         ) from None
     except OSError as error:
         reading_failed(b"", error)

@@ -33,6 +33,7 @@ from imagemill.context.update import MOST_TIMES, FolderState, keeps_times, updat
 from imagemill.errors import OperatorError, PermissionDenied
 from imagemill.files import folders
 from imagemill.files.tree import room
+from imagemill.place import machine
 from imagemill.ports import Progress, Quiet
 
 TICK = 0.05
@@ -218,7 +219,7 @@ class Mirrors:
             return (self.folder / f"{key}.lock").open("ab")
         except PermissionError as error:
             raise PermissionDenied(
-                f"The worker may not keep contexts in {self.folder}: {error.strerror}",
+                f"{machine().capitalize()} may not keep contexts in {self.folder}: {error.strerror}",
                 "workers of different users need an IMAGEMILL_STATE_DIR each;"
                 f" this one has the id {os.geteuid()}",
             ) from error

@@ -11,6 +11,7 @@ from typing import NamedTuple, NoReturn
 from imagemill.context.dockerignore import DockerIgnore, Matches
 from imagemill.errors import PermissionDenied, UserError
 from imagemill.files.tree import MAX_DEPTH, open_folder, shown
+from imagemill.place import machine
 from imagemill.ports import Progress
 
 _FILE_NAMES = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
@@ -149,7 +150,7 @@ def reading_failed(path: bytes, error: OSError) -> NoReturn:
         raise changed(path) from error
     if isinstance(error, PermissionError):
         raise PermissionDenied(
-            f"The worker may not read {shown(path) or 'the top folder'} of the source",
+            f"{machine().capitalize()} may not read {shown(path) or 'the top folder'} of the source",
             f"let the user with the id {os.geteuid()} read it, or list it in .dockerignore",
         ) from error
     raise error

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from imagemill.errors import OperatorError
+from imagemill.place import machine
 
 
 def own_file(path: Path) -> bytes | None:
@@ -14,6 +15,6 @@ def own_file(path: Path) -> bytes | None:
         return None
     except (PermissionError, NotADirectoryError) as error:
         raise OperatorError(
-            f"The worker cannot read its credentials in {path}: {error.strerror}",
+            f"{machine().capitalize()} cannot read its credentials in {path}: {error.strerror}",
             f"let the user with the id {os.geteuid()} read it",
         ) from None

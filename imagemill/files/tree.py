@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import BinaryIO, Self, TypeVar
 
 from imagemill.errors import OperatorError
+from imagemill.place import machine
 
 MAX_DEPTH = 256
 """How deep folders may be nested: far beyond any real source, and well within what a process may
@@ -46,7 +47,7 @@ def room(path: Path) -> Iterator[None]:
             raise
         raise OperatorError(
             f"There is no room left in {path}: {os.strerror(error.errno)}",
-            "free some space there, or give the worker a larger disk or quota, and build again",
+            f"free some space there, or give {machine()} a larger disk or quota, and build again",
         ) from error
 
 

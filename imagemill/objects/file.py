@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from imagemill.errors import OperatorError, PermissionDenied, UserError
 from imagemill.files.tree import room
 from imagemill.objects.names import checked
+from imagemill.place import machine
 
 _UNFINISHED = ".unfinished-"
 _STALE_AFTER = 24 * 60 * 60
@@ -123,7 +124,7 @@ class FileStore:
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise
             raise PermissionDenied(
-                f"The worker may not use the context store {self._folder}: {os.strerror(error.errno)}",
+                f"{machine().capitalize()} may not use the context store {self._folder}: {os.strerror(error.errno)}",
                 f"let the user with the id {os.geteuid()} read and write it",
                 action,
                 str(self._folder),

@@ -369,7 +369,7 @@ def _unpack_zip_member(
         return
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFLNK):
         raise UnsafePathError(f"{info.filename!r} is neither file, folder nor link")
-    with archive.open(info) as content:
+    with _opened_member(archive, info) as content:
         if stat.S_ISLNK(mode):
             tree.link(path, content.read(_MAX_TARGET))
         else:
@@ -396,15 +396,26 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
 
 @contextmanager
 def _opened_zip(file: IO[bytes]) -> Iterator[zipfile.ZipFile]:
-    try:
+    with _zip_faults():
         archive = zipfile.ZipFile(file)
-    except (
-        ValueError,
-        struct.error,
-    ) as error:  # of names not in the encoding that they claim, and cut-off fields
-        raise zipfile.BadZipFile(str(error)) from error
     with archive:
         yield archive
+
+
+def _opened_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
+    if info.header_offset < 0:
+        raise zipfile.BadZipFile("a member begins before the archive does")
+    with _zip_faults():
+        return archive.open(info)
+
+
+@contextmanager
+def _zip_faults() -> Iterator[None]:
+    """Names that are not in the encoding that they claim, and fields that are cut off, are damage."""
+    try:
+        yield
+    except (ValueError, struct.error) as error:
+        raise zipfile.BadZipFile(str(error)) from error
 
 
 def _counted(chunks: Iterable[bytes], count: Callable[[int], None]) -> Iterator[bytes]:

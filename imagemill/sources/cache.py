@@ -35,6 +35,7 @@ from pathlib import Path
 from imagemill.errors import OperatorError, PermissionDenied
 from imagemill.files import folders
 from imagemill.files.tree import room
+from imagemill.place import machine
 from imagemill.ports import Progress, Quiet
 
 log = logging.getLogger(__name__)
@@ -234,7 +235,7 @@ class SourceCache:
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise
             raise PermissionDenied(
-                f"The worker may not keep fetched sources in {self.folder}: {os.strerror(error.errno)}",
+                f"{machine().capitalize()} may not keep fetched sources in {self.folder}: {os.strerror(error.errno)}",
                 f"workers of different users need an IMAGEMILL_STATE_DIR each; this one has the id {os.geteuid()}",
             ) from error
 

@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from imagemill.errors import PermissionDenied, UserError
 from imagemill.files.tree import OpenFolder, open_below, open_folder, open_folder_below, open_top
+from imagemill.place import machine
 from imagemill.ports import Progress
 from imagemill.reference import ImageReference
 from imagemill.sources import archive
@@ -102,7 +103,7 @@ class LocalSource:
     def _unfit(self, error: OSError) -> Exception:
         if isinstance(error, PermissionError):
             return PermissionDenied(
-                f"The worker may not read {self._path}",
+                f"{machine().capitalize()} may not read {self._path}",
                 f"let the user with the id {os.geteuid()} read it",
             )
         if error.errno == errno.ELOOP:
@@ -113,8 +114,8 @@ class LocalSource:
         if not isinstance(error, FileNotFoundError):
             return error
         return UserError(
-            f"There is no folder and no archive at {self._path} on this worker",
-            "the path has to exist on the worker's node: use a volume that both have",
+            f"There is no folder and no archive at {self._path} on {machine()}",
+            f"the path has to exist on {machine()}: use a volume that both have",
         )
 
     def _unpack(self, opened: Path, scratch: Path, progress: Progress) -> None:
@@ -142,7 +143,7 @@ class LocalSource:
         if top is None:
             allowed = ", ".join(map(str, self._roots)) or "none"
             raise PermissionDenied(
-                f"The worker may not read sources at {self._path}; folders that it may: {allowed}",
+                f"{machine().capitalize()} may not read sources at {self._path}; folders that it may: {allowed}",
                 "put the source below one of them, or have the operator add its folder to IMAGEMILL_SOURCE_ROOTS",
             )
         return path, top
@@ -159,7 +160,7 @@ def _path(text: str) -> tuple[Path, str, str]:
         sha256 = given.get("sha256", "0" * 64).lower()
         if given.keys() - {"sha256", "subdirectory"} or not _SHA256.fullmatch(sha256):
             raise UserError(
-                f"{fragment!r} is no option of an archive on the worker",
+                f"{fragment!r} is no option of an archive on {machine()}",
                 "write #sha256= and 64 hex digits, or #subdirectory=FOLDER",
             )
     if "://" in text:
@@ -184,6 +185,6 @@ def _of_uri(text: str) -> str:
     if uri.netloc not in ("", "localhost"):
         raise UserError(
             f"{text!r} is on another host",
-            "write file:///PATH, and have the path on the worker's node",
+            f"write file:///PATH, and have the path on {machine()}",
         )
     return unquote(uri.path)

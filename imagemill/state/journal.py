@@ -133,6 +133,18 @@ class Journal:
         self._enter = redis.register_script(_ENTER)
         self._end = redis.register_script(_END)
 
+    def ask(self, build: str, at: float) -> None:
+        """Note that a build is asked for, by commands that a client's Redis user may give."""
+        events, states, _, result = self.entry_keys(build)
+        state = State.QUEUED
+        pipeline = self.redis.pipeline(transaction=False)
+        pipeline.xadd(events, {"state": state.value})
+        pipeline.rpush(states, f"{state.value} {at}")
+        for key in (events, states):
+            pipeline.expire(key, BUILD_KEEP_SECONDS)
+        pipeline.set(result, _result(build, state, at, {}), ex=BUILD_KEEP_SECONDS)
+        pipeline.execute()
+
     def enter(self, build: str, state: State, at: float, **more: Any) -> Entered:
         """Note that the build came to `state` at the time `at`: in its journal and, with `more`, in
         its result.

@@ -144,8 +144,8 @@ def test_source_that_is_not_there_is_told(
     assert raised.value.message.startswith(
         f"There is no folder and no archive at {tmp_path}/data/source"
     )
-    assert raised.value.message.endswith(" on this worker")
-    assert raised.value.hint.startswith("the path has to exist on the worker's node")
+    assert raised.value.message.endswith(" on the worker")
+    assert raised.value.hint.startswith("the path has to exist on the worker")
 
 
 @pytest.mark.parametrize(

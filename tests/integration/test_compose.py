@@ -2,14 +2,19 @@
 pinned.
 """
 
+import contextlib
+import http.client
 import re
 import shlex
+import sys
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+import servers
 from imagemill.names import BUILD_TIMEOUT, POOLS
 
 ROOT = Path(__file__).parents[2]
@@ -78,6 +83,40 @@ def test_only_the_docker_pool_has_the_engine() -> None:
         name for name, service in compose()["services"].items() if "docker.sock" in str(service)
     ]
     assert having == ["docker"]
+
+
+def test_flower_has_a_login_that_nobody_knows() -> None:
+    """Compose refuses to start where the variable is not set, or is empty."""
+    login = compose()["services"]["flower"]["environment"]["FLOWER_BASIC_AUTH"]
+    assert login.startswith("${FLOWER_BASIC_AUTH:?")
+
+
+def test_flower_lets_nobody_in_without_its_login(redis_url: str, tmp_path: Path) -> None:
+    port = servers.free_port()
+    celery = str(Path(sys.executable).parent / "celery")
+    command = [celery, "-A", "worker.app", "flower", "--address=127.0.0.1", f"--port={port}"]
+    environment = {"IMAGEMILL_BROKER": redis_url, "FLOWER_BASIC_AUTH": "me:secret"}
+
+    def answer(path: str, login: str = "") -> int:
+        head = {"Authorization": f"Basic {b64encode(login.encode()).decode()}"} if login else {}
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as asked:
+            asked.request("GET", path, headers=head)
+            return asked.getresponse().status
+
+    def ready() -> bool:
+        return answer("/healthcheck") == 200
+
+    with servers.Server("flower", "", command, tmp_path, ready, environment):
+        assert answer("/workers") == answer("/workers", "me:wrong") == 401
+        assert answer("/workers", "me:secret") == 200
+
+
+def test_only_this_machine_reaches_what_has_a_port() -> None:
+    services = compose()["services"].values()
+    ports = [port for service in services for port in service.get("ports", [])]
+    assert len(ports) == 2
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+    assert "--address=127.0.0.1" in compose()["services"]["flower"]["command"]
 
 
 def test_images_from_elsewhere_are_pinned_to_a_version() -> None:

@@ -12,7 +12,7 @@ import pytest
 from celery import Celery
 from redis import Redis
 
-from imagemill.dockerfile.generate.render import SHARED
+from imagemill.dockerfile.generate import SHARED
 from imagemill.errors import ImagemillError, UserError
 from imagemill.masking import HIDDEN
 from service import Service, service, until
@@ -170,6 +170,36 @@ def test_caches_of_two_destinations_are_apart(
     assert kept("first", own) == "/c/first"
     assert kept("second", own) == "/c/first /c/second"
     assert kept("third", other) == "/c/third"
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ("shutdown", {}),
+        ("pool_shrink", {"n": 2}),
+        ("cancel_consumer", {"queue": "imagemill"}),
+        ("rate_limit", {"task_name": "imagemill.build_image", "rate_limit": "1/h"}),
+        ("time_limit", {"task_name": "imagemill.build", "hard": 1}),
+        ("revoke", {"task_id": "b" * 32}),
+        ("hello", {"from_node": "other@test", "revoked": {"b" * 32: 0}}),
+        ("conf", {}),
+        ("memdump", {}),
+    ],
+    ids=lambda order: order[0],
+)
+def test_a_worker_obeys_no_order_of_remote_control(
+    running: Service, order: tuple[str, dict[str, Any]]
+) -> None:
+    control = running.client.app.control
+    asking = control.inspect(timeout=5, limit=1)
+    before: Any = asking.stats()
+    control.broadcast(order[0], arguments=order[1])
+
+    assert "'imagemill'" in str(asking.active_queues())
+    assert asking.revoked() == {"all@test": []}
+    after: Any = asking.stats()
+    assert after["all@test"]["pool"]["processes"] == before["all@test"]["pool"]["processes"]
+    assert order[0] == "hello" or f"The order {order[0]} of remote" in running.log
 
 
 def test_messages_that_no_worker_sent_change_nothing(

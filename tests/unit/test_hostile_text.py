@@ -4,7 +4,6 @@ Each is large enough for the square of its length to be minutes of computing; wh
 well under a second. The limit is of the processor's time, so that a busy machine changes nothing.
 """
 
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +23,7 @@ from imagemill.registries.authorization import parse_challenges
 from imagemill.sources.git import failures as git_failures
 from imagemill.sources.git.url import parse
 from imagemill.text import one_line, printable
+from processor import at_most
 
 SIZE = 200_000
 SECONDS = 10.0
@@ -32,15 +32,8 @@ SECONDS = 10.0
 @pytest.fixture(autouse=True)
 def watched() -> Iterator[None]:
     """Fail when the processor has worked for too long."""
-
-    def late(*_: object) -> None:
-        raise AssertionError(f"it took more than {SECONDS:.0f} s of the processor's time")
-
-    before = signal.signal(signal.SIGVTALRM, late)
-    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
-    yield
-    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-    signal.signal(signal.SIGVTALRM, before)
+    with at_most(SECONDS):
+        yield
 
 
 def filled(start: str, piece: str, end: str = "") -> str:

@@ -9,6 +9,7 @@ from collections.abc import Container
 from pathlib import Path
 
 from imagemill.errors import OperatorError, UserError
+from imagemill.place import machine
 from imagemill.ports import BuildInputs
 
 _TAKEN = re.compile(
@@ -65,8 +66,8 @@ def _label(name: str, value: str) -> str:
 def _secret(name: str, path: Path) -> str:
     if not path.is_file():
         raise OperatorError(
-            f"The worker has no file for the build secret {name!r}",
-            "put its value there, readable for the worker",
+            f"{machine().capitalize()} has no file for the build secret {name!r}",
+            f"put its value there, readable for {machine()}",
         )
     line = io.StringIO()  # docker reads it as a line of CSV, so that a path may have a comma
     csv.writer(line, lineterminator="").writerow([f"id={name}", f"src={path}"])

@@ -35,10 +35,11 @@ from imagemill.builders.docker.job_folder import job_folder, note_tags, remove_d
 from imagemill.builders.docker.progress import BuildLog, ClassicLog
 from imagemill.builders.docker.push import PushLog, push_failure
 from imagemill.context import CONTEXT, DOCKERFILE
-from imagemill.dockerfile.generate.render import SHARED
+from imagemill.dockerfile.generate import SHARED
 from imagemill.dockerfile.images import images as named_images
 from imagemill.errors import ImagemillError, OperatorError, PermissionDenied, UserError
 from imagemill.messages import State
+from imagemill.place import machine
 from imagemill.ports import BuildInputs, Progress, Registry, StoredContext
 from imagemill.reference import ImageReference
 
@@ -98,7 +99,7 @@ class DockerCommandBuilder:
         place = self._place
         cli = choose(place.docker_cli, path_of(place.environment), place.docker_config.folder)
         if cli is None:
-            raise no_cli("There is no docker command on the worker")
+            raise no_cli(f"There is no docker command on {machine()}")
         endpoint = find_endpoint(
             cli.path, place.docker_host, place.environment, place.docker_config.folder
         )
@@ -255,7 +256,7 @@ class _Job:
             return ["--progress=plain"]
         if self.inputs.secrets:
             raise OperatorError(
-                "Build secrets need BuildKit, and the docker CLI on the worker has none",
+                f"Build secrets need BuildKit, and the docker CLI on {machine()} has none",
                 "install its buildx plugin (docker-buildx-plugin)",
             )
         self.progress.log(_NO_BUILDKIT)

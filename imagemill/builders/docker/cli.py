@@ -134,7 +134,7 @@ def reaches_engine(
         return True
     error = engine_failure(done.stderr, endpoint.host) or OperatorError(
         f"{cli} version failed: {shortened(done.stderr)}",
-        "try it as the user that the worker runs as",
+        "try it as the user that Imagemill runs as",
     )
     if isinstance(error, ServiceUnreachable) and host is None:
         return False

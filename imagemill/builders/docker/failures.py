@@ -20,6 +20,7 @@ from imagemill.builders.engine_failures import (
 from imagemill.dockerfile import syntax as dockerfile
 from imagemill.errors import ImagemillError, OperatorError, UserError
 from imagemill.patterns import Linear
+from imagemill.place import machine
 from imagemill.reference import ImageReference
 
 _PREFIX = re.compile(
@@ -236,8 +237,8 @@ def _base_image(evidence: Evidence) -> ImagemillError | None:
     what = "Dockerfile frontend" if _FRONTEND.search(evidence.step) else "base image"
     if "may require" in evidence.text:
         return UserError(
-            f"The {what} {match['image']} does not exist, or the worker may not pull it",
-            "check its name; if it is private, the worker needs a login of its registry",
+            f"The {what} {match['image']} does not exist, or {machine()} may not pull it",
+            f"check its name; if it is private, {machine()} needs a login of its registry",
         )
     if _ABSENT.search(evidence.text):
         return UserError(

@@ -114,11 +114,11 @@ class Project:
         """Return the content of a file, without a byte-order mark and with a line feed alone at the
         ends of lines.
         """
-        return decoded(self._read(path), path).replace("\r\n", "\n").replace("\r", "\n")
+        return decoded(self._content(path), path).replace("\r\n", "\n").replace("\r", "\n")
 
     def python(self, path: str) -> str:
         """The code in a file, in the encoding that it names itself, as Python reads it (PEP 263)."""
-        content = self._read(path)
+        content = self._content(path)
         try:
             encoding, _ = tokenize.detect_encoding(BytesIO(content).readline)
             return content.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
@@ -132,7 +132,7 @@ class Project:
         if not self.has(path):
             return {}
         try:
-            content = self._read(path)
+            content = self._content(path)
             if is_marked(
                 content
             ):  # TOML is UTF-8, and so installers in the image take nothing else
@@ -192,6 +192,15 @@ class Project:
             except FileNotFoundError:
                 continue
         return DockerIgnore.parse(IGNORE, ".dockerignore")
+
+    def _content(self, path: str) -> bytes:
+        """Return the content of a file that something names; `UserError` if it is none."""
+        try:
+            return self._read(path)
+        except FileNotFoundError:
+            raise UserError(
+                f"{path!r} is no file, or a link to none", "name a file of the source"
+            ) from None
 
     def _read(self, path: str) -> bytes:
         """The content of a file, through links that stay in the project; `FileNotFoundError` if

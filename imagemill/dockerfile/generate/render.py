@@ -10,13 +10,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from imagemill.dockerfile.generate import SHARED, UV_VERSION
 from imagemill.dockerfile.generate.entrypoint import EntryPoint
 from imagemill.dockerfile.generate.indexes import hosts_with_users, variables
 from imagemill.dockerfile.generate.install import Install, poetry_version, quoted
 from imagemill.dockerfile.generate.python import Python
 from imagemill.dockerfile.generate.skeleton import Skeleton
 
-UV_VERSION = "0.13.9"
 MICROMAMBA = "mambaorg/micromamba:2.5.0-debian12-slim"
 
 _UID = 10001
@@ -25,10 +25,6 @@ _UID = 10001
 _OWNER = f"{_UID}:{_UID}"
 _CACHES = "/root/.cache"
 
-SHARED = "id=imagemill-shared-"
-"""How the ids of cache mounts begin. A builder puts another word for `shared`, since what one build
-leaves in a cache, those of the same id run.
-"""
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9._/@+,-]+")
 

@@ -15,6 +15,7 @@ from imagemill.errors import (
     ServiceUnreachable,
     UserError,
 )
+from imagemill.place import machine
 from imagemill.ports import Progress
 from imagemill.sources.artifact.url import ArtifactUrl, Server, server_of
 from imagemill.sources.host_credentials import file_name, token_line
@@ -75,7 +76,7 @@ class Download:
             return {"Authorization": f"Basic {base64.b64encode(line.encode()).decode()}"}
         if not _TOKEN.fullmatch(line):
             raise OperatorError(
-                f"The worker's token for {server.address} has characters that no token can have",
+                f"{machine().capitalize()}'s token for {server.address} has characters that no token can have",
                 f"mend the file {file_name(server.address)} in IMAGEMILL_SOURCE_CREDENTIALS",
             )
         return {"Authorization": f"Bearer {line}"}
@@ -83,7 +84,7 @@ class Download:
     def _check_scheme(self, server: Server) -> None:
         if server.scheme == "http" and not {server.host, server.address} & self._reach.plain:
             raise PermissionDenied(
-                f"The worker does not read from {server.address} by http://, which anybody on the"
+                f"{machine().capitalize()} does not read from {server.address} by http://, which anybody on the"
                 " way can change",
                 "use https://, or have the operator add"
                 f" {server.address} to {self._reach.plain_setting}",
@@ -101,7 +102,7 @@ def _check(
     wait = reply.retry_after
     if status in (401, 403):
         whom = (
-            "refuses the worker's credentials for"
+            f"refuses {machine()}'s credentials for"
             if with_credentials and server == origin
             else "lets not everybody read"
         )

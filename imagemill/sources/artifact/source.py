@@ -23,6 +23,7 @@ from imagemill.objects.bucket import (
     MissingError,
     StoredObject,
 )
+from imagemill.place import machine
 from imagemill.ports import Progress
 from imagemill.reference import ImageReference
 from imagemill.sources import archive
@@ -249,8 +250,8 @@ def _told(url: ArtifactUrl) -> Iterator[None]:
         yield
     except MissingError as error:
         raise UserError(
-            f"There is no {url.location}, as far as the worker may see: {error}",
-            "check its spelling, and that the worker's identity may read it",
+            f"There is no {url.location}, as far as {machine()} may see: {error}",
+            f"check its spelling, and that {machine()}'s identity may read it",
         ) from None
     except ChangedError:
         where = url.location
@@ -270,7 +271,7 @@ def _check(url: ArtifactUrl, start: bytes, sha256: str) -> None:
         raise UserError(
             f"At {url.location} is a web page, such as one to sign in, and no archive",
             "name the archive itself; for a git repository write git+ before https; if it is private, have the"
-            " operator give the worker credentials for its host",
+            f" operator give {machine()} credentials for its host",
         )
     if url.sha256 and sha256 != url.sha256:
         raise UserError(

@@ -20,6 +20,7 @@ from urllib.parse import quote, unquote
 
 from imagemill.clouds.hosts import AZURE_BLOB
 from imagemill.errors import UserError
+from imagemill.place import machine
 
 DEFAULT_PORTS: Mapping[str, int] = MappingProxyType({"https": 443, "http": 80})
 
@@ -148,7 +149,7 @@ def server_of(url: str) -> Server:
     if "@" in authority:
         raise UserError(
             "There are credentials in the URL of the source, where they end up in logs and in the image's history",
-            "leave out what is before the '@' of the host: the worker has its own credentials for each host",
+            f"leave out what is before the '@' of the host: {machine()} has its own credentials for each host",
         )
     found = _ADDRESS.fullmatch(authority)
     host, port = (found["host"], found["port"]) if found else (authority, "")
@@ -170,7 +171,7 @@ def _located(head: str) -> ArtifactUrl:
     if parts["query"] is not None and (scheme in DEFAULT_PORTS or parts["query"].strip("?")):
         raise UserError(
             "The URL of the source has a query, which may be a signature, and would end up in logs and reports",
-            "leave it out, and let the worker have credentials for the host; write %3F for a '?' in a name",
+            f"leave it out, and let {machine()} have credentials for the host; write %3F for a '?' in a name",
         )
     if scheme in _BUCKETS:
         return _in_bucket(scheme, "", _bare(parts["authority"]), path[1:])
@@ -185,7 +186,7 @@ def _bare(authority: str) -> str:
     """A bucket's name; what stands before an `@` would be credentials."""
     if "@" in authority:
         raise UserError(
-            "There are credentials in the source", f"write {_FORMS}: the worker has its own"
+            "There are credentials in the source", f"write {_FORMS}: {machine()} has its own"
         )
     return authority
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from imagemill.errors import OperatorError, PermissionDenied, UserError
 from imagemill.files.tree import room
+from imagemill.place import machine
 from imagemill.ports import Progress
 from imagemill.processes import DEFAULT_PATH, TICK
 from imagemill.sources.git.destination import followed
@@ -201,7 +202,7 @@ class Git:
         if code < 0:
             raise OperatorError(
                 f"git was ended by signal {-code} while it worked on {self._remote}",
-                "see whether the worker has memory enough (the kernel's log says so)",
+                f"see whether {machine()} has memory enough (the kernel's log says so)",
             )
         if not code:
             return
@@ -252,14 +253,14 @@ def _git(path: str) -> str:
     """The git on `path`; `OperatorError` if there is none, or an old one."""
     found = shutil.which("git", path=path)
     if found is None:
-        raise OperatorError("The worker has no git", "install it (Debian: git)")
+        raise OperatorError(f"{machine().capitalize()} has no git", "install it (Debian: git)")
     said = subprocess.run(
         [found, "version"], env={"PATH": path}, capture_output=True, text=True, check=False
     ).stdout
     version = re.match(r"git version (\d+)\.(\d+)", said)  # git version 2.39.5 (Apple Git-154)
     if version is None or (int(version[1]), int(version[2])) < OLDEST:
         raise OperatorError(
-            f"The worker's git is too old to be run on what nobody vouches for: {said.strip()}",
+            f"{machine().capitalize()}'s git is too old to be run on what nobody vouches for: {said.strip()}",
             f"install {'.'.join(map(str, OLDEST))} or a later one",
         )
     return found

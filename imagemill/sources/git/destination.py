@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from imagemill import http
 from imagemill.errors import ServiceUnreachable, UserError
+from imagemill.place import machine
 from imagemill.proxies import proxy_for
 from imagemill.sources.git.url import Remote
 from imagemill.sources.host_credentials import token_line
@@ -40,7 +41,7 @@ def pinned(remote: Remote, options: SourceOptions) -> str:
             return ""
         raise ServiceUnreachable(
             f"The name of {host} cannot be resolved: {error.strerror}",
-            "check its spelling, and the name servers and the proxy of the worker",
+            f"check its spelling, and the name servers and the proxy of {machine()}",
             refused=True,
         ) from None
     texts = (f"[{each}]" if each.version == 6 else str(each) for each in addresses)

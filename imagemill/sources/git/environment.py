@@ -11,6 +11,7 @@ from pathlib import Path
 
 from imagemill.errors import PermissionDenied
 from imagemill.files.own import own_file
+from imagemill.place import machine
 from imagemill.processes import DEFAULT_PATH
 from imagemill.sources.git.destination import BY_HTTP, pinned
 from imagemill.sources.git.url import PLAIN, Remote
@@ -31,12 +32,13 @@ def check_allowed(remote: Remote, options: SourceOptions) -> None:
     """`PermissionDenied` if the worker does not speak to such a repository at all."""
     if remote.scheme == "ssh" and options.anonymous:
         raise PermissionDenied(
-            f"The worker's keys are not for {remote}, which a source on another host names",
+            f"{machine().capitalize()}'s keys are not for {remote}, which a source on another host names",
             f"have the operator add {remote.address} to IMAGEMILL_SOURCE_SUBMODULE_HOSTS",
         )
     if remote.scheme in PLAIN and not {remote.host, remote.address} & options.insecure_hosts:
         raise PermissionDenied(
-            f"The worker does not read {remote} by {remote.scheme}://, which anybody on the way can change",
+            f"{machine().capitalize()} does not read {remote} by {remote.scheme}://, which anybody on"
+            " the way can change",
             f"write git+https://, or have the operator add {remote.address} to IMAGEMILL_SOURCE_INSECURE_HOSTS",
         )
     path = Path(os.path.realpath(remote.path))
@@ -45,7 +47,7 @@ def check_allowed(remote: Remote, options: SourceOptions) -> None:
     ):
         allowed = ", ".join(map(str, options.roots)) or "none"
         raise PermissionDenied(
-            f"The worker may not read sources at {remote.path}; folders that it may: {allowed}",
+            f"{machine().capitalize()} may not read sources at {remote.path}; folders that it may: {allowed}",
             "name a repository on a server, or have the operator add its folder to IMAGEMILL_SOURCE_ROOTS",
         )
 
@@ -231,7 +233,7 @@ def _key(remote: Remote, folder: Path, home: Path) -> Path:
         copy.write_bytes(content)
         return copy
     raise PermissionDenied(
-        f"The worker has no SSH key for {remote.address}, which {remote} is on",
+        f"{machine().capitalize()} has no SSH key for {remote.address}, which {remote} is on",
         f"put a deploy key's private half into the file {remote.file_name} or default in IMAGEMILL_GIT_SSH_KEYS",
     )
 

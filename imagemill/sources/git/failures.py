@@ -17,6 +17,7 @@ from imagemill.errors import (
     UserError,
 )
 from imagemill.patterns import Linear
+from imagemill.place import machine
 from imagemill.sources.git.url import Remote
 
 _LINES = 6
@@ -55,7 +56,7 @@ def failure(remote: Remote, said: str) -> ImagemillError:
             return known.error(remote, told(said))
     return OperatorError(
         f"git failed on {remote}: {told(said) or 'it says nothing'}",
-        "try `git ls-remote` with that URL as the user that the worker runs as",
+        "try `git ls-remote` with that URL as the user that Imagemill runs as",
     )
 
 
@@ -75,7 +76,7 @@ _NOISE = Linear(
 
 def _no_credentials(remote: Remote, said: str) -> ImagemillError:
     return PermissionDenied(
-        f"{remote} is private, or there is no such repository: {remote.address} wants credentials, and the worker has"
+        f"{remote} is private, or there is no such repository: {remote.address} wants credentials, and {machine()} has"
         f" none for it",
         f"check the spelling; for a private one have the operator put a token into the file {remote.file_name} in"
         " IMAGEMILL_SOURCE_CREDENTIALS",
@@ -84,7 +85,7 @@ def _no_credentials(remote: Remote, said: str) -> ImagemillError:
 
 def _refused(remote: Remote, said: str) -> ImagemillError:
     return PermissionDenied(
-        f"{remote.address} refuses the worker's credentials for {remote}: {said}",
+        f"{remote.address} refuses {machine()}'s credentials for {remote}: {said}",
         f"have the operator put a token for it into the file {remote.file_name} in IMAGEMILL_SOURCE_CREDENTIALS"
         if remote.scheme != "ssh"
         else f"add the deploy key of {remote.file_name} in IMAGEMILL_GIT_SSH_KEYS, which has no passphrase, to it",
@@ -93,8 +94,8 @@ def _refused(remote: Remote, said: str) -> ImagemillError:
 
 def _absent(remote: Remote, said: str) -> ImagemillError:
     return UserError(
-        f"There is no repository {remote}, or the worker's credentials do not let it see that: {said}",
-        "check the spelling, and that it is public or that the worker has credentials for it",
+        f"There is no repository {remote}, or {machine()}'s credentials do not let it see that: {said}",
+        f"check the spelling, and that it is public or that {machine()} has credentials for it",
     )
 
 
@@ -106,7 +107,7 @@ def _no_commit(remote: Remote, said: str) -> ImagemillError:
 
 def _unknown_key(remote: Remote, said: str) -> ImagemillError:
     return OperatorError(
-        f"The worker does not know the host key of {remote.address}, or it is another one by now: {said}",
+        f"{machine().capitalize()} does not know the host key of {remote.address}, or it is another one by now: {said}",
         f"check what `ssh-keyscan {remote.host}` prints against what the host's owner publishes, and put it into"
         " IMAGEMILL_GIT_KNOWN_HOSTS",
     )
@@ -114,15 +115,15 @@ def _unknown_key(remote: Remote, said: str) -> ImagemillError:
 
 def _untrusted(remote: Remote, said: str) -> ImagemillError:
     return OperatorError(
-        f"The worker does not trust the certificate of {remote.address}: {said}",
-        "name the authority's certificates in GIT_SSL_CAINFO in the worker's environment",
+        f"{machine().capitalize()} does not trust the certificate of {remote.address}: {said}",
+        f"name the authority's certificates in GIT_SSL_CAINFO in {machine()}'s environment",
     )
 
 
 def _no_host(remote: Remote, said: str) -> ImagemillError:
     return ServiceUnreachable(
         f"The name of {remote.host} cannot be resolved: {said}",
-        "check its spelling, and the name servers and the proxy of the worker",
+        f"check its spelling, and the name servers and the proxy of {machine()}",
     )
 
 
@@ -149,8 +150,8 @@ def _unsafe(remote: Remote, said: str) -> ImagemillError:
 
 def _no_room(remote: Remote, said: str) -> ImagemillError:
     error = OperatorError(
-        f"There is no room left on the worker for {remote}: {said}",
-        "free some space there, or give the worker a larger disk or quota, and build again",
+        f"There is no room left on {machine()} for {remote}: {said}",
+        f"free some space there, or give {machine()} a larger disk or quota, and build again",
     )
     error.__cause__ = OSError(
         errno.ENOSPC, said
@@ -166,14 +167,14 @@ def _not_allowed(remote: Remote, said: str) -> ImagemillError:
 
 def _others(remote: Remote, said: str) -> ImagemillError:
     return PermissionDenied(
-        f"The worker may not read {remote}: {said}",
-        "let the user that the worker runs as read and own it",
+        f"{machine().capitalize()} may not read {remote}: {said}",
+        "let the user that Imagemill runs as read and own it",
     )
 
 
 def _no_ssh(remote: Remote, said: str) -> ImagemillError:
     return OperatorError(
-        f"The worker has no ssh to read {remote} with: {said}",
+        f"{machine().capitalize()} has no ssh to read {remote} with: {said}",
         "install it (Debian: openssh-client)",
     )
 

@@ -33,6 +33,7 @@ from imagemill.errors import (
     UserError,
 )
 from imagemill.files.tree import shown
+from imagemill.place import machine
 from imagemill.ports import Progress
 from imagemill.sources.git.command import Git
 from imagemill.sources.git.url import Remote
@@ -272,7 +273,7 @@ class _Lfs(_Source):
         if status in (401, 403):
             return PermissionDenied(
                 f"Files of {self._remote} that lie in Git LFS could not be had: {said}",
-                "let the worker's credentials for the host read LFS files, too",
+                f"let {machine()}'s credentials for the host read LFS files, too",
             )
         if status == 429 or status >= 500:
             told = f"Files of {self._remote} that lie in Git LFS cannot be had now: {said}"

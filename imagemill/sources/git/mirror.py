@@ -14,6 +14,7 @@ from typing import Protocol
 
 from imagemill.errors import PermissionDenied, UserError
 from imagemill.files.tree import open_below, open_file, open_folder, open_folder_below
+from imagemill.place import machine
 from imagemill.sources.git.url import Remote
 from imagemill.sources.options import SourceOptions
 
@@ -148,7 +149,7 @@ def _copy(source: int, target: Path, remote: Remote, progress: Check) -> None:
 
 def _leads_out(remote: Remote, what: str) -> PermissionDenied:
     return PermissionDenied(
-        f"The worker does not read {remote}: {what} may lead out of the folders that it may read",
+        f"{machine().capitalize()} does not read {remote}: {what} may lead out of the folders that it may read",
         "clone it there with all of its objects (git clone --no-local --dissociate), or name a"
         " repository on a server",
     )

@@ -20,6 +20,7 @@ from types import MappingProxyType
 from urllib.parse import quote, unquote
 
 from imagemill.errors import UserError
+from imagemill.place import machine
 from imagemill.sources.host_credentials import file_name
 
 DEFAULT_PORTS: Mapping[str, int] = MappingProxyType(
@@ -197,7 +198,7 @@ def submodule_remote(parent: Remote, url: str) -> Remote:
     if ref:
         raise UserError("There is an '@' in its path", "write %40")
     if remote.scheme == "file" and parent.scheme != "file":
-        raise UserError("It is a file of the worker's own", "name a repository on a server")
+        raise UserError(f"It is a file of {machine()}'s own", "name a repository on a server")
     return remote
 
 
@@ -284,7 +285,7 @@ def _user(scheme: str, userinfo: str) -> str:
     if scheme != "ssh" or ":" in userinfo:
         raise UserError(
             "There are credentials in the URL of the git source, where they end up in logs and in the image's history",
-            "leave out what is before the '@' of the host: the worker has its own credentials for each host",
+            f"leave out what is before the '@' of the host: {machine()} has its own credentials for each host",
         )
     if not _USER.fullmatch(userinfo):
         hint = f"write {_FORMS}"

@@ -82,11 +82,25 @@ def source(tmp_path: Path) -> Path:
 
 def test_help_is_quick_since_it_imports_nothing_heavy() -> None:
     heavy = {"celery", "kombu", "redis", "pydantic", "rich", "docker", "yaml", "psutil"}
-    program = f"import sys, imagemill.cli; print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "[]\n"
+    assert imported("import imagemill.cli", heavy) == "[]\n"
+
+
+def test_what_shows_a_build_is_imported_once_it_is_submitted() -> None:
+    later = {"rich", "imagemill.config.loading", "imagemill.http"}
+    assert imported("import imagemill.cli.requests, imagemill.cli.follow", later) == "[]\n"
+
+
+def test_a_hash_imports_no_generator_before_there_is_something_to_generate() -> None:
+    later = {"rich", "celery", "imagemill.dockerfile.generate.install", "imagemill.http"}
+    assert imported("import imagemill.cli.requests, imagemill.cli.sources", later) == "[]\n"
+
+
+def imported(program: str, names: set[str]) -> str:
+    """Which of the modules a program has imported at its end."""
+    code = f"{program}; import sys; print(sorted({names} & set(sys.modules)))"
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
@@ -268,6 +282,12 @@ def test_a_url_is_no_path() -> None:
 
 
 # --- hash, config check ---
+
+
+def test_what_is_read_here_fails_in_words_about_this_machine(imagemill: Caller) -> None:
+    outcome = imagemill("hash", "http://a.invalid/a.tar.gz")
+    assert "This machine does not read from a.invalid by http://" in outcome.err
+    assert "worker" not in outcome.err
 
 
 def test_hash_changes_with_what_an_image_is_made_of(

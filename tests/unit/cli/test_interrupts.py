@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from imagemill.cli.interrupts import calling, remembered
+from imagemill.cli.interrupts import calling, held, remembered
 
 
 class Finalised:
@@ -46,6 +46,16 @@ def test_a_ctrl_c_that_python_drops_counts_as_soon_as_there_is_a_build(
             assert interrupted.is_set()
             assert acted.wait(10)
     assert dropped == [KeyboardInterrupt]
+
+
+def test_a_ctrl_c_before_the_build_can_be_cancelled_cancels_it_then() -> None:
+    acted = threading.Event()
+    with remembered():
+        with held():
+            signal.raise_signal(signal.SIGINT)
+        with calling(acted.set) as interrupted:
+            assert interrupted.is_set()
+            assert acted.wait(10)
 
 
 def test_a_command_in_the_background_goes_on_ignoring_it() -> None:

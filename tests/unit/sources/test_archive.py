@@ -577,6 +577,17 @@ def test_tar_with_other_compressions_is_read(place: Place, kind: str) -> None:
     assert "is damaged" in place.refuses(bytes(damaged)).message
 
 
+def test_zip_whose_members_are_elsewhere_is_damaged(place: Place) -> None:
+    content = zipped([(zip_entry("a"), b"x")])
+    end = content.rindex(b"PK\5\6") + 16  # the offset of the directory: later than it is
+    assert "is damaged" in place.refuses(content[:end] + b"\xff" + content[end + 1 :]).message
+
+
+def test_zip_with_a_name_that_is_not_in_its_encoding_is_damaged(place: Place) -> None:
+    content = zipped([(zip_entry("\u00e4"), b"x")])  # first in the member's own header
+    assert "is damaged" in place.refuses(content.replace(b"\xc3", b"\xff", 1)).message
+
+
 def test_xz_may_not_take_any_memory(place: Place) -> None:
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 30}]
     packed = lzma.compress(tar([member("a")]), filters=filters)

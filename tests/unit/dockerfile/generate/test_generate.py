@@ -331,6 +331,12 @@ def test_a_link_to_a_file_outside_is_not_followed(tmp_path: Path) -> None:
     assert error.message == "'requirements.txt' is a link that leaves the source"
 
 
+@pytest.mark.parametrize("more", ["-r \n", "-r .\n", "-r folder\n", "-r dangling\n"])
+def test_what_is_no_file_is_not_read(tmp_path: Path, more: str) -> None:
+    files = {"requirements.txt": more, "train.py": TRAIN, "folder/a.txt": "", "dangling@": "none"}
+    assert fault(tmp_path, files).message.endswith("is no file, or a link to none")
+
+
 def test_a_link_within_the_project_is_followed(tmp_path: Path) -> None:
     files = {
         "requirements.txt@": "requirements/all.txt",
