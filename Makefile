@@ -31,10 +31,10 @@ demo: .venv/installed
 	scripts/services install --for demo
 	scripts/services run engine registry -- scripts/demo
 
-# Two processes, each with servers of its own: most tests wait for something, and more of them wait for each other.
+# Three processes, each with servers of its own: most tests wait for something, also on two CPUs.
 test: setup
 	scripts/services install --for test
-	python -m pytest --numprocesses 2 --dist loadfile
+	python -m pytest --numprocesses 3 --dist loadfile
 	$(MAKE) bench SMOKE=1
 
 # Only this names a real cluster to the tests: a plain `make test` never touches one.

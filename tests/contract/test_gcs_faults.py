@@ -103,7 +103,7 @@ class TestSingleCalls:
     def test_silent_server_is_unreachable(
         self, store: ContextStore, gcs_proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(gcs, "TIMEOUT", (0.2, 0.2))
+        monkeypatch.setitem(gcs._ASKED, "timeout", (0.2, 0.2))
         gcs_proxy.delay(3600)
         with pytest.raises(ServiceUnreachable, match="no answer in time"):
             store.exists(NAME)

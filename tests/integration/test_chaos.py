@@ -17,7 +17,7 @@ def running(tmp_path: Path) -> Iterator[Site]:
 
 
 def test_a_share_of_the_matrix_breaks_no_promise(running: Site) -> None:
-    outcomes = list(matrix.run(running, matrix.cells(share=0.03, seed=3)))
+    outcomes = list(matrix.run(running, matrix.cells(share=0.012, seed=3)))
     assert [each for each in outcomes if each.wrong] == []
 
 

@@ -153,7 +153,7 @@ def test_a_failed_build_fails_those_who_wait(
     build = cli.run("build", source, "-d", destination, "--detach").stdout.strip()
     waited = cli.run("wait", build)
     assert waited.returncode == 1
-    assert "\nso it is\n" in waited.stdout
+    assert "\nso it is\n" in waited.stderr
     assert "  | " not in waited.stderr
     assert "error: build: Line 4 of the Dockerfile" in waited.stderr
     waited = cli.run("wait", build, "--json")

@@ -24,10 +24,17 @@ def test_the_demo_shows_a_build_then_none_then_another(
             "REGISTRY": registry,
         }
         command = [sys.executable, str(ROOT / "scripts/demo")]
+        # What is shown of a build that runs goes to standard error, where its output is piped.
         done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
         )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout
     first, second = done.stdout.split("2. The same source again")
     assert "BUILDING" in first
     assert "BUILDING" not in second.split("3. One file changes")[0]

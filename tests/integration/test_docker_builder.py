@@ -81,7 +81,7 @@ def test_values_of_build_arguments_are_in_no_process_list(
     progress = Watched(
         on={"running": lambda: seen.extend([processes(str(image)), processes(value)])}
     )
-    dockerfile = f"{SHELL}ARG TOKEN\nRUN echo running; [ ${{#TOKEN}} = 32 ]\n"
+    dockerfile = f"{SHELL}ARG TOKEN\nRUN echo running; sleep 2; [ ${{#TOKEN}} = 32 ]\n"
     inputs = BuildInputs(image, build_args={"TOKEN": value})
     DockerCommandBuilder(place).build(
         inputs, packed(dockerfile, {"busybox": busybox}), oci, progress

@@ -346,7 +346,9 @@ def chain(
 ) -> Iterator[Service]:
     """A service whose worker takes uv from the base image."""
     config = tmp_path / "launch-config.yaml"
-    config.write_text("environment: {type: local}\nbuilder: {type: docker, uv-image: base}\n")
+    config.write_text(
+        "environment: {type: local}\nbuilder: {type: docker, uv-image: base, base-digests: false}\n"
+    )
     settings = {
         "IMAGEMILL_DOCKER_HOST": engine,
         "IMAGEMILL_DOCKER_CLI": docker_cli,
