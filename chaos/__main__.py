@@ -72,7 +72,8 @@ def _page(asked: argparse.Namespace, outcomes: Iterable[matrix.Outcome]) -> list
     lines = [
         "# What was broken, and what became of it",
         "",
-        f"`make chaos`, {time.strftime('%Y-%m-%d')}, {asked.broker}: {len(found)} cells. Each is a "
+        f"`python -m chaos matrix`, {time.strftime('%Y-%m-%d')}, {asked.broker}, docker builder: "
+        f"{len(found)} of {len(matrix.cells())} cells, chosen by seed {asked.seed}. Each is a "
         "build that stands still at a point of a step while something is done to the service; *ok* "
         "is one right report, the image in the registry, no two builders at once, and a plain "
         "Celery caller that is told the same.",
