@@ -52,6 +52,7 @@ class BuildLog:
         self._log, self._amount = log, amount
         self._layers: dict[str, tuple[float, float]] = {}
         """Layer that is pulled → bytes that have come, and all."""
+        self._sent = 0.0
         self.step = ""
         self.fault = ""
         self.source_line: int | None = None
@@ -86,7 +87,10 @@ class BuildLog:
     def _tell_amount(self, text: str) -> None:
         """Say how much of the context was sent, or of base images pulled, if the line says it."""
         if match := _SENT.match(text):
-            self._amount(f"{match[1]} sent to the engine")
+            # The ignore file is sent as a context, too, of a few bytes, before or after.
+            if (sent := size_of(match[1])) > self._sent:
+                self._sent = sent
+                self._amount(f"{match[1]} sent to the engine")
         elif match := _LAYER.match(text):
             self._layers[match[1]] = size_of(match[2]), size_of(match[3])
             done, whole = (int(sum(each)) for each in zip(*self._layers.values(), strict=True))
