@@ -5,7 +5,6 @@ a killed one has left can be told and removed.
 import fcntl
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,9 +14,6 @@ from imagemill.ports import Quiet
 
 _PREFIX = "scratch-"
 
-_YOUNG_SECONDS = 60.0
-"""What is younger may have been made by a process that has not locked it yet."""
-
 
 @contextmanager
 def scratch(parent: Path) -> Iterator[Path]:
@@ -25,12 +21,24 @@ def scratch(parent: Path) -> Iterator[Path]:
     and those of killed processes before it.
     """
     _remove_dead(parent)
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-    try:
-        with locked(folder):
+    with locked_folder(parent, _PREFIX) as folder:
+        try:
             yield folder / "files"
-    finally:
-        folders.remove(folder, Quiet())
+        finally:
+            folders.remove(folder, Quiet())
+
+
+@contextmanager
+def locked_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Yield a new folder whose name begins with `prefix`, which only this user can read, locked
+    until the block ends. It is to be removed within the block.
+
+    It has another name until it is locked, so nobody who looks for those of dead processes finds it
+    before.
+    """
+    unlocked = Path(tempfile.mkdtemp(prefix=f".{prefix}", dir=parent))
+    with locked(unlocked):
+        yield unlocked.rename(parent / unlocked.name.removeprefix("."))
 
 
 @contextmanager
@@ -47,5 +55,4 @@ def locked(folder: Path) -> Iterator[None]:
 def _remove_dead(parent: Path) -> None:
     for folder in parent.glob(f"{_PREFIX}*"):
         with suppress(FileNotFoundError, BlockingIOError), locked(folder):
-            if time.time() - folder.stat().st_mtime > _YOUNG_SECONDS:
-                folders.remove(folder, Quiet())
+            folders.remove(folder, Quiet())

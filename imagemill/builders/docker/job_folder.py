@@ -3,12 +3,11 @@ what a killed worker has left can be told and removed.
 """
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from imagemill.files.scratch import locked
+from imagemill.files.scratch import locked, locked_folder
 
 _PREFIX = "docker-"
 _TAGS = "tags"
@@ -17,12 +16,11 @@ _TAGS = "tags"
 @contextmanager
 def job_folder(scratch: Path) -> Iterator[Path]:
     """A folder that only this user can read, removed at the end of the block."""
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=scratch))
-    try:
-        with locked(folder):
+    with locked_folder(scratch, _PREFIX) as folder:
+        try:
             yield folder
-    finally:
-        shutil.rmtree(folder)
+        finally:
+            shutil.rmtree(folder)
 
 
 def note_tags(folder: Path, tags: tuple[str, ...]) -> None:

@@ -1,9 +1,9 @@
 """Folders of what is needed for a moment, and of processes that were killed meanwhile."""
 
-import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from imagemill.files.scratch import scratch
@@ -33,7 +33,6 @@ def test_what_a_killed_process_has_left_is_removed_by_the_next(tmp_path: Path) -
     assert holder.stdout is not None
     holder.stdout.readline()
     (left,) = tmp_path.iterdir()
-    os.utime(left, (0, 0))
     with scratch(tmp_path):
         assert (left / "files/file").exists(), "it is in use"
     holder.send_signal(signal.SIGKILL)
@@ -42,9 +41,13 @@ def test_what_a_killed_process_has_left_is_removed_by_the_next(tmp_path: Path) -
         assert not left.exists()
 
 
-def test_what_was_made_a_moment_ago_stays(tmp_path: Path) -> None:
-    """Its process may not have locked it yet."""
-    young = tmp_path / "scratch-young"
-    young.mkdir()
-    with scratch(tmp_path):
-        assert young.exists()
+def test_those_who_begin_at_once_leave_each_other_alone(tmp_path: Path) -> None:
+    def use(_: int) -> None:
+        with scratch(tmp_path) as folder:
+            folder.mkdir()
+            (folder / "file").write_text("mine")
+            assert (folder / "file").read_text() == "mine"
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(use, range(400)))
+    assert not list(tmp_path.iterdir())

@@ -5,6 +5,7 @@ import signal
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from imagemill.builders.docker import job_folder as jobs
@@ -43,3 +44,14 @@ def test_what_is_in_use_is_left_alone_and_what_the_dead_left_goes(tmp_path: Path
     assert jobs.remove_dead(tmp_path) == ("localhost/x:1", "localhost/x:2")
     assert list(tmp_path.iterdir()) == []
     assert jobs.remove_dead(tmp_path) == ()
+
+
+def test_those_who_begin_at_once_leave_each_other_alone(tmp_path: Path) -> None:
+    def use(number: int) -> None:
+        with jobs.job_folder(tmp_path) as folder:
+            jobs.note_tags(folder, (f"localhost/held:{number}",))
+            assert jobs.remove_dead(tmp_path) == ()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(use, range(400)))
+    assert not list(tmp_path.iterdir())
