@@ -51,6 +51,9 @@ LABEL = "dev.imagemill.chaos"
 LOOK = 0.1
 """Seconds between two looks at what builds."""
 
+START = 90.0
+"""Seconds within which all workers take tasks."""
+
 RISE = 0.5
 """Seconds after which a supervisor starts a worker again that has ended."""
 
@@ -136,7 +139,8 @@ class Site:
         for number in range(docker):
             self._add(f"docker{number}", "imagemill.docker", concurrency)
         names = {f"{worker.name}@chaos" for worker in self.workers}
-        _until(lambda: names <= self.client.workers(timeout=0.5).keys(), "the workers", 90)
+        if not self.until(lambda: names <= self.client.workers(timeout=0.5).keys(), START):
+            raise TimeoutError(f"the workers do not take tasks after {START:.0f} s")
         for thread in self._threads:
             thread.start()
 
@@ -354,11 +358,3 @@ def site(folder: Path, *, broker: str = "redis") -> Iterator[Site]:
         running = Site(folder, queue, redis, engine, engine_url, registry, proxy)
         stack.callback(running.close)
         yield running
-
-
-def _until(condition: Any, what: str, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError(f"{what} did not come about within {seconds:.0f} s")
-        time.sleep(0.05)
