@@ -558,6 +558,7 @@ def _client_configuration(broker: str, key_prefix: str) -> dict[str, Any]:
         "result_backend_transport_options": {"global_keyprefix": key_prefix},
         "broker_connection_timeout": 5,
         "broker_transport_options": {"confirm_publish": True},
+        **connections.tls_options(broker),
     }
     if not broker.startswith("amqp"):
         configuration["broker_transport_options"] = {

@@ -4,11 +4,11 @@ import sys
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_shutting_down
+from celery.signals import celeryd_init, worker_shutting_down
 
 from imagemill.errors import ImagemillError
 from tasks import shutdown
-from worker import health, remote_control, transport
+from worker import health, memory, remote_control, transport
 from worker.celeryconfig import configuration
 from worker.logging import install
 from worker.reaper import Reap, ServeSteps
@@ -22,6 +22,7 @@ def create(settings: Settings) -> Celery:
     transport.install()
     remote_control.install(settings.remote_control)
     worker_shutting_down.connect(shutdown.begin, weak=False)
+    celeryd_init.connect(memory.bound, weak=False)
     app.steps["worker"].update((ServeSteps, Reap))
     if settings.metrics_port is not None:
         health.install(app, settings, settings.metrics_port)
