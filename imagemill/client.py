@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import celery
 from redis.exceptions import NoPermissionError, RedisError
 
-from imagemill import connections, environment
+from imagemill import connections, environment, tracing
 from imagemill.errors import ImagemillError, PermissionDenied, ServiceUnreachable, UserError
 from imagemill.names import BUILD_IMAGE, BUILD_KEEP_SECONDS, LIGHT, PLAN_UPLOAD
 
@@ -419,13 +419,14 @@ class Client:
                 f" {MOST_BYTES:,}",
                 "put what is long into the source",
             )
-        with _reachable():
+        with _reachable(), tracing.submitting() as headers:
             self._journal.ask(build, time.time())
             self.app.send_task(
                 BUILD_IMAGE,
                 kwargs=self._signed(build, request),
                 task_id=build,
                 queue=LIGHT,
+                headers=headers,
                 # Build arguments are for the worker, not for whoever looks at the broker's events.
                 argsrepr="()",
                 kwargsrepr="{}",

@@ -176,6 +176,10 @@ class BuildInputs:
     """Whether base images are to be asked for anew."""
     tenant: str = ""
     """Who has asked for the build, if tenants are told apart."""
+    collector: str | None = None
+    """Where spans are sent to, over OTLP by HTTP; None: nowhere."""
+    traceparent: str | None = None
+    """The span that the builder's own belong below, as W3C Trace Context writes it."""
 
     @property
     def cache(self) -> str:

@@ -44,4 +44,5 @@ def _taken_over(lock: ImageLock) -> bool:
 def _wait(run: Run, work: Workspace, holder: str) -> Next:
     if not run.entered.again:
         run.log(f"Waiting for build {holder}, which is making the same image")
-    return Next("check_registry", work.build, run.setup.wait_interval, str(work.image))
+    waiting = work.build.knowing(waited=True)
+    return Next("check_registry", waiting, run.setup.wait_interval, str(work.image))

@@ -7,6 +7,7 @@ from imagemill.context import hashing
 from imagemill.messages import Build, State
 from tasks.input_records import note_inputs, use_inputs
 from tasks.run import Run
+from tasks.signals import cache_asked
 from tasks.step import step
 from tasks.workspace import Workspace
 
@@ -40,8 +41,10 @@ def _hashed(run: Run, work: Workspace) -> tuple[Workspace, tuple[str, ...]]:
         own_hash, *images = found.split()
         known = _with_bases(run, work, own_hash, images)
         if use_inputs(known, known.source_hash):
+            cache_asked.send(sender=None, cache="hash", hit=True)
             run.log(f"{pinned} was hashed before")
             return known, ()
+    cache_asked.send(sender=None, cache="hash", hit=False)
     return _read(run, work)
 
 

@@ -8,7 +8,7 @@ from celery.signals import celeryd_init, worker_shutting_down
 
 from imagemill.errors import ImagemillError
 from tasks import shutdown
-from worker import health, memory, remote_control, transport
+from worker import health, memory, remote_control, tracing, transport
 from worker.celeryconfig import configuration
 from worker.logging import install
 from worker.reaper import Reap, ServeSteps
@@ -24,6 +24,8 @@ def create(settings: Settings) -> Celery:
     worker_shutting_down.connect(shutdown.begin, weak=False)
     celeryd_init.connect(memory.bound, weak=False)
     app.steps["worker"].update((ServeSteps, Reap))
+    if settings.otlp_endpoint is not None:
+        tracing.install(settings.otlp_endpoint)
     if settings.metrics_port is not None:
         health.install(app, settings, settings.metrics_port)
     return app

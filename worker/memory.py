@@ -33,7 +33,7 @@ def cgroup_limit() -> int | None:
 
 
 def _limits() -> Iterator[int]:
-    """The limits of our cgroup and of those above it, in versions 2 and 1 of cgroups."""
+    """Yield the limits of our cgroup and of those above it, in versions 2 and 1 of cgroups."""
     for line in OWN_CGROUPS.read_text().splitlines() if OWN_CGROUPS.exists() else ():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
