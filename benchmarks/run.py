@@ -114,6 +114,9 @@ TARGETS: Mapping[str, Target] = {
         at_most=65_536,
     ),
     "weights_rss_mb": Target("peak memory of the worker there, in MB", at_most=150),
+    "metrics_vs_none": Target(
+        "CPU of a worker with metrics ÷ without, where the image exists", at_most=1.02
+    ),
     "docker_vs_cli": Target(
         "cold build and push of 100 MB ÷ docker build and docker push", at_most=1.10
     ),

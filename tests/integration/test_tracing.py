@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace import TracerProvider
 
 from images import Pusher
-from integration.test_chain_kaniko import CONFIG, begin, job, push
+from kaniko_chain import CONFIG, begin, job, push
 from kubernetes_server import KubernetesServer
 from service import ROOT, Service, service, until
 from webhook_receiver import Receiver
