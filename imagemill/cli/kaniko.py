@@ -58,7 +58,7 @@ def job(
     import yaml
 
     from imagemill.adapters import Adapter, load
-    from imagemill.builders.kaniko.context_access import endpoint
+    from imagemill.builders.kaniko.context_access import endpoint, signs
     from imagemill.builders.kaniko.job import circumstances_of
     from imagemill.builders.kaniko.pod_credentials import needs_docker_secret
     from imagemill.cli import terminal
@@ -71,13 +71,15 @@ def job(
     section, environment = _section(loaded), loaded.config.environment
     inputs = _inputs(source, section, **given)
     uri = f"{section.build_context_store}/{inputs.source_hash}-{inputs.build_id}.tar.gz"
+    address = endpoint(uri, variable)
     facts = circumstances_of(
         section,
         environment,
         inputs,
         has_login=needs_docker_secret(section, environment, inputs.image),
+        is_signed=signs(section, address),
         remaining=timeout,
-        endpoint=endpoint(uri, variable),
+        endpoint=address,
         insecure_registries=read(NodeSettings, everything()).insecure_registries,
     )
     # By the table's way, since Kubernetes' client may not be installed.
