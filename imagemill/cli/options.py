@@ -105,7 +105,7 @@ def connection_options(*, hidden: bool = True) -> Callable[[Function], Function]
 
 
 def image_options(function: Function) -> Function:
-    """What an image is made of beside its source, and so is part of the source hash."""
+    """Return what an image is made of beside its source, and so is part of the source hash."""
     for add in reversed(
         (
             click.option(
@@ -157,7 +157,7 @@ def image_options(function: Function) -> Function:
 
 
 def cache_options(function: Function) -> Function:
-    """Where layers are taken from, and left; they change no image."""
+    """Add where layers are taken from, and left; they change no image."""
     for flag, what in (
         ("--cache-to", "Leave layers at REF for later builds; type=inline: within the image."),
         ("--cache-from", "Take layers from the image REF; may be given many times."),
@@ -187,7 +187,7 @@ def _cache(
 
 
 def _cache_place(text: str, parameter: click.Parameter) -> str:
-    """The image that docker's spelling of a cache names, or `INLINE`."""
+    """Return the image that docker's spelling of a cache names, or `INLINE`."""
     fields = dict(field.partition("=")[::2] for field in text.split(","))
     if fields == {text: ""}:
         return text
@@ -205,7 +205,7 @@ def _cache_place(text: str, parameter: click.Parameter) -> str:
 
 
 def generation_options(function: Function) -> Function:
-    """What is asked of the Dockerfile that is generated for a source without one."""
+    """Return what is asked of the Dockerfile that is generated for a source without one."""
     for add in reversed(
         (
             click.option(
@@ -312,7 +312,7 @@ def _secrets(
 def _ssh(
     context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, Path | None]:
-    """`ID`, which is with the workers or the agent's, or `ID=KEYFILE`."""
+    """Read `ID`, which is with the workers or the agent's, or `ID=KEYFILE`."""
     keys = {}
     for name, equals, path in (text.partition("=") for text in values):
         if not name or bool(equals) != bool(path) or "," in path:

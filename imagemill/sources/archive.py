@@ -119,7 +119,7 @@ def unpack(
 
 @contextmanager
 def _judged(archive: object) -> Iterator[None]:
-    """What is wrong with the archive is told to whoever has made it."""
+    """Tell what is wrong with the archive to whoever has made it."""
     try:
         yield
     except _LimitError as error:
@@ -239,7 +239,7 @@ class _Budget:
             raise _LimitError(f"has more than {self._limits.members:,} members")
 
     def counter(self) -> Callable[[int], None]:
-        """A function that takes a number of bytes, and counts on its own."""
+        """Return a function that takes a number of bytes, and counts on its own."""
         taken = 0
 
         def take(size: int) -> None:
@@ -287,7 +287,7 @@ _TYPES = {
 
 
 def _tar_members(stream: "_Forward") -> Iterator[tarfile.TarInfo]:
-    """The headers, each read when what belongs to the one before has been read; the end is
+    """Yield the headers, each read when what belongs to the one before has been read; the end is
     checked.
     """
     try:
@@ -333,7 +333,7 @@ class _Forward:
             pass
 
     def chunks(self, size: int) -> Iterator[bytes]:
-        """The next `size` bytes."""
+        """Yield the next `size` bytes."""
         end = self._position + size
         while self._position < end:
             if not (chunk := self.read(min(end - self._position, _CHUNK))):
@@ -381,7 +381,7 @@ def _unpack_zip_member(
 
 
 def _zip_name(info: zipfile.ZipInfo) -> bytes:
-    """The name of a member, as whoever packed it wrote it.
+    """Return the name of a member, as whoever packed it wrote it.
 
     Without the flag for UTF-8 it is what the field for a name in Unicode says, else the bytes that
     stand there, if they are UTF-8 (Info-ZIP and macOS leave the flag out) or of a system whose
@@ -397,14 +397,14 @@ def _zip_name(info: zipfile.ZipInfo) -> bytes:
 
 
 def _by_its_bytes(name: str, are_bytes: bool) -> str:
-    """A name that was taken for one of code page 437, as its bytes say."""
+    """Return a name that was taken for one of code page 437, as its bytes say."""
     with suppress(UnicodeError):
         return name.encode("cp437").decode(_ENCODING[0], _ENCODING[1] if are_bytes else "strict")
     return name
 
 
 def _unicode_name(info: zipfile.ZipInfo) -> str | None:
-    """The name in the field 0x7075, if that is of this name still."""
+    """Return the name in the field 0x7075, if that is of this name still."""
     at, extra = 0, info.extra
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<HH", extra, at)

@@ -35,7 +35,7 @@ def meant(top: Path, subdirectory: str, called: str, *, unpacked: bool) -> Path:
 
 
 def _wrapping(top: int) -> str:
-    """The name of the folder that all the rest is in; empty if there is none."""
+    """Return the name of the folder that all the rest is in; empty if there is none."""
     with os.scandir(top) as entries:
         found = [entry for entry in entries if not entry.name.startswith((*_MACOS, "._"))]
     is_one = len(found) == 1 and found[0].is_dir(follow_symlinks=False)
@@ -43,7 +43,7 @@ def _wrapping(top: int) -> str:
 
 
 def _missing(top: int, path: str, subdirectory: str, called: str) -> UserError:
-    """The error, with the folders that there are where the way to `path` ends."""
+    """Return the error, with the folders that there are where the way to `path` ends."""
     within, folders = "", list(_folders(top, ""))
     for name in path.split("/"):
         if name not in folders:

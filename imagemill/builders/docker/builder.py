@@ -107,7 +107,7 @@ class DockerCommandBuilder:
             self._clear_dead(*self._reach())
 
     def _reach(self) -> tuple[Cli, Endpoint]:
-        """The docker command, and the engine that it reaches."""
+        """Return the docker command, and the engine that it reaches."""
         place = self._place
         cli = choose(place.docker_cli, path_of(place.environment), place.docker_config.folder)
         if cli is None:
@@ -118,7 +118,7 @@ class DockerCommandBuilder:
         return cli, endpoint
 
     def _exports(self, cli: Cli, endpoint: Endpoint, inputs: BuildInputs) -> bool:
-        """Whether layers, if they are to be kept, are sent to a registry by the builder itself."""
+        """Return whether layers, if they are to be kept, are sent to a registry by the builder itself."""
         if not cli.buildx or not places_of(inputs):
             return False
         variables = {**needed(self._place.environment), **endpoint.environment}
@@ -196,7 +196,7 @@ class _Job:
             ask([self.cli.path, "rmi", str(reference)], self.environment)
 
     def _run_build(self, inputs: BuildInputs, more: Sequence[str], log: BuildLog) -> int:
-        """The exit code of a build with `more` arguments."""
+        """Return the exit code of a build with `more` arguments."""
         caches = map(ImageReference.parse, (*inputs.cache_from, *map(str, places_of(inputs))))
         self._write_config([*_images(self._dockerfile, inputs.build_args), *caches])
         arguments, variables = build_arguments(inputs, self.environment)
@@ -261,7 +261,9 @@ class _Job:
                     self.progress.log(f"Could not clear up in the Docker engine: {line}")
 
     def _file(self) -> Path:
-        """The Dockerfile; one that mounts shared caches, with caches of the build's own place."""
+        """Return the Dockerfile; one that mounts shared caches, with caches of the build's own
+        place.
+        """
         given, own = self.source / DOCKERFILE, self.folder / DOCKERFILE
         text, shared = given.read_bytes(), SHARED.encode()
         if shared not in text:
@@ -305,7 +307,7 @@ class _Job:
         return ["--force-rm"]
 
     def _why(self, log: BuildLog) -> ImagemillError:
-        """The error for a build that has failed."""
+        """Return the error for a build that has failed."""
         text = self._dockerfile
         return explain(
             Evidence(
@@ -322,11 +324,11 @@ class _Job:
 
 
 def _nowhere(text: str) -> None:
-    """What is said there is of the build that was shown already."""
+    """Take what is said is of the build that was shown already."""
 
 
 def _images(dockerfile: str, build_args: Mapping[str, str]) -> Iterator[ImageReference]:
-    """The images that the Dockerfile names; what is none fails in the build, with its line."""
+    """Yield the images that the Dockerfile names; what is none fails in the build, with its line."""
     for name in named_images(dockerfile, build_args):
         with suppress(UserError):
             yield ImageReference.parse(name)
