@@ -38,7 +38,7 @@ class LayerCache:
         found = () if inputs.no_cache else dict.fromkeys((*inputs.cache_from, *map(str, own)))
         arguments = [f"--cache-from={reference}" for reference in found]
         if exports:
-            to = "--cache-to=type=registry,mode=max,ref="
+            to = "--cache-to=type=registry,mode=max,ignore-error=true,ref="
             arguments += [f"{to}{place}" for place in places]
         return cls(tuple(arguments), () if exports else places)
 
