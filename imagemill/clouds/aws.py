@@ -21,6 +21,7 @@ from botocore.credentials import RefreshableCredentials
 from botocore.parsers import ResponseParserError
 from botocore.session import Session
 
+from imagemill import authorities
 from imagemill.clouds import Identity
 from imagemill.clouds.hosts import wants_virtual_hosts
 from imagemill.errors import (
@@ -141,8 +142,8 @@ _lock = threading.Lock()
 
 
 def client(service: str, region: str | None, *, fips: bool | None = None) -> Any:
-    """The client of a service, the same one each time in this process; threads may share it. It
-    sends a request once.
+    """Return the client of a service, the same one each time in this process; threads may share it.
+    It sends a request once.
 
     `region` None: what the SDK's own configuration says. Call it within `translated`.
     """
@@ -151,15 +152,15 @@ def client(service: str, region: str | None, *, fips: bool | None = None) -> Any
 
 
 def s3_client(region: str | None) -> Any:
-    """The client of S3, or of what speaks its protocol; see `client`."""
+    """Return the client of S3, or of what speaks its protocol; see `client`."""
     addressing = _addressing(region)
     with _lock:
         return _client(os.getpid(), "s3", region, addressing, None)
 
 
 def signing_client(region: str | None) -> Any:
-    """A client of S3 for signing URLs, the same one each time; by itself the SDK signs them in the
-    old way, by the clock of the one who signs.
+    """Return a client of S3 for signing URLs, the same one each time; by itself the SDK signs them
+    in the old way, which newer regions refuse.
     """
     addressing = _addressing(region)
     with _lock:
@@ -167,7 +168,7 @@ def signing_client(region: str | None) -> Any:
 
 
 def credentials_last(seconds: float) -> float:
-    """For how many seconds the credentials that sign now are good for sure, up to so many.
+    """Say for how many seconds the credentials that sign now are good for sure, up to so many.
 
     Temporary ones are renewed by the SDK when `_LEAST_LEFT` seconds are left of them.
     """
@@ -178,7 +179,7 @@ def credentials_last(seconds: float) -> float:
 
 
 def upload_client(region: str | None, tries: int) -> Any:
-    """A client of S3 for one upload, to be closed after it; call it within `translated`.
+    """Return a client of S3 for one upload, to be closed after it; call it within `translated`.
 
     It sends a request up to `tries` times, as long as time may mend why it fails. The SDK takes
     these tries from a stock that each client has, and that only success refills: of a client that
@@ -201,8 +202,8 @@ def forget() -> None:
 
 @lru_cache(maxsize=4)
 def _session(process: int) -> Session:
-    """What makes clients; its own ones, with which it gets credentials (STS, SSO), send a request
-    once as well.
+    """Return what makes clients; its own ones, with which it gets credentials (STS, SSO), send a
+    request once as well.
     """
     session = Session()
     session.set_default_client_config(
@@ -220,7 +221,7 @@ def _client(
     fips: bool | None,
     signature: str | None = None,
 ) -> Any:
-    """A client; the process is part of the key, since connections do not survive a fork."""
+    """Return a client; the process is part of the key, since connections do not survive a fork."""
     config = Config(s3=_placed(addressing), use_fips_endpoint=fips, signature_version=signature)
     return _made(process, service, region, config)
 
@@ -326,7 +327,7 @@ def translated(action: str, resource: str, *, tries: int = 1) -> Iterator[None]:
 def _answered(
     error: sdk.ClientError, action: str, resource: str, exhausted: bool
 ) -> ImagemillError | None:
-    """The error for an answer that says no."""
+    """Return the error for an answer that says no."""
     code, said, status = (
         _code(error),
         _said(error),
@@ -370,7 +371,7 @@ def _answered(
 
 
 def _failed(error: sdk.BotoCoreError, resource: str, exhausted: bool) -> ImagemillError | None:
-    """The error for a call that got no answer."""
+    """Return the error for a call that got no answer."""
     if isinstance(error, sdk.NoCredentialsError):
         return _no_credentials()
     if isinstance(error, sdk.NoRegionError | sdk.InvalidRegionError):
@@ -386,7 +387,7 @@ def _failed(error: sdk.BotoCoreError, resource: str, exhausted: bool) -> Imagemi
     if isinstance(error, sdk.SSLError) and "CERTIFICATE" in str(error):
         return OperatorError(
             f"The certificate of {resource}'s server is not trusted: {error}",
-            "let AWS_CA_BUNDLE name the file with its authority's certificate",
+            authorities.HINT,
         )
     if isinstance(error, _LOST):
         return _no_such_region(error) or _unreachable(f"{resource}: {error}", None, exhausted)
@@ -394,8 +395,8 @@ def _failed(error: sdk.BotoCoreError, resource: str, exhausted: bool) -> Imagemi
 
 
 def _no_such_region(error: sdk.BotoCoreError) -> UserError | None:
-    """The error for a host that is not there since its region is not; only then, as the SDK may not
-    know the newest.
+    """Return the error for a host that is not there since its region is not; only then, as the SDK
+    may not know the newest.
     """
     session, named = (
         _session(os.getpid()),
@@ -414,7 +415,7 @@ def _no_such_region(error: sdk.BotoCoreError) -> UserError | None:
 
 
 def _unusable(error: sdk.BotoCoreError) -> OperatorError | None:
-    """The error for credentials that are there, but cannot be used."""
+    """Return the error for credentials that are there, but cannot be used."""
     kinds = (
         sdk.ConfigNotFound,
         sdk.ConfigParseError,
@@ -485,7 +486,9 @@ def _code(error: sdk.ClientError) -> str:
 
 
 def _said(error: sdk.ClientError) -> str:
-    """The server's own words, in one line; they may be a whole page of whatever stands between."""
+    """Return the server's own words, in one line; they may be a whole page of whatever stands
+    between.
+    """
     words = f"{_code(error)} {error.response['Error'].get('Message') or ''}"
     return " ".join(words.split())[:_TOLD]
 

@@ -11,7 +11,7 @@ _OF_IMAGES = (Use.FIND_IMAGES, Use.PUSH_IMAGES, Use.CACHE_LAYERS)
 
 
 def notes(config: LaunchConfig, needs: Sequence[Need], granted: Collection[Need]) -> Iterator[str]:
-    """A sentence for each; `granted` are the needs that policies are about."""
+    """Yield a sentence for each; `granted` are the needs that policies are about."""
     yield from _by_hand([need for need in needs if need not in granted])
     store = config.builder.build_context_store or ""
     if store.startswith("s3://") and config.environment.type != "aws":
@@ -35,7 +35,7 @@ def notes(config: LaunchConfig, needs: Sequence[Need], granted: Collection[Need]
 
 
 def _to_sign(store: str) -> Iterator[str]:
-    """What signing URLs of contexts needs beyond reading them."""
+    """Say what signing URLs of contexts needs beyond reading them."""
     if store.startswith("gs://"):
         yield (
             f"{store}: workers without a key at hand (Workload Identity, a machine's account) sign URLs by"

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from urllib3 import request
@@ -619,7 +620,10 @@ def test_the_context_is_read_by_a_url_that_is_in_the_jobs_own_secret_and_nowhere
     source_hash = uuid.uuid4().hex * 2
     with s3_store.create(f"{source_hash}.tar.gz") as stream:
         stream.write(b"the context")
-    store = {"build_context_store": f"s3://{s3_bucket}/some/path", "context_access": None}
+    store: dict[str, Any] = {
+        "build_context_store": f"s3://{s3_bucket}/some/path",
+        "context_access": None,
+    }
     build = cluster.build(source_hash, **store)
     job = cluster.job()
     assert until(lambda: len(cluster.objects(SECRETS)) == 1)
@@ -645,7 +649,10 @@ def test_a_url_that_ends_before_a_pod_starts_is_signed_anew(
     """The worker's own credentials end within the hour, as those of roles do."""
     monkeypatch.setattr(aws, "_LEAST_LEFT", 2.0)
     use_temporary_keys(monkeypatch, tmp_path)
-    store = {"build_context_store": f"s3://{s3_bucket}/some/path", "context_access": "signed"}
+    store: dict[str, Any] = {
+        "build_context_store": f"s3://{s3_bucket}/some/path",
+        "context_access": "signed",
+    }
     build = cluster.build(**store)
     cluster.job()
     seen: set[str] = set()
@@ -669,7 +676,7 @@ def test_a_store_that_cannot_be_signed_for_is_told_or_left_to_the_pods_identity(
     person = tmp_path / "person.json"
     person.write_text(json.dumps(PERSON))
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(person))
-    store = {"build_context_store": f"gs://{gcs_bucket}/contexts"}
+    store: dict[str, Any] = {"build_context_store": f"gs://{gcs_bucket}/contexts"}
     refused = cluster.build(**store, context_access="signed")
     assert isinstance(refused.error(), PermissionDenied)
     build = cluster.build(**store, context_access=None)

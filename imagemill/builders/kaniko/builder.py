@@ -46,6 +46,8 @@ class KanikoJobBuilder:
         section, cloud = self._section, self._place.cloud
         address = endpoint(context.uri, self._place.environment.get)
         signed = signs(section, address)
+        if (cache := inputs.layer_cache) and cache.registry == inputs.image.registry:
+            registry.prepare(cache)
         task = Task(
             connect(self._place.environment),
             section,
@@ -81,7 +83,7 @@ class KanikoJobBuilder:
 
 
 def _run(task: Task) -> str:
-    """The digest of the first attempt that ends well.
+    """Return the digest of the first attempt that ends well.
 
     Whose name is taken is passed over. After one that ran out of memory there is one with more of
     it.

@@ -71,7 +71,7 @@ def endpoint(uri: str, variable: Callable[[str], str | None]) -> str | None:
 
 
 def signs(section: KanikoBuilder, endpoint: str | None) -> bool:
-    """Whether pods get their context by a signed URL; `ConfigError` if they should, and cannot.
+    """Return whether pods get their context by a signed URL; `ConfigError` if they should, and cannot.
 
     Kaniko takes no URL of plain HTTP for a context.
     """
@@ -89,7 +89,7 @@ def signs(section: KanikoBuilder, endpoint: str | None) -> bool:
 def signer(
     section: KanikoBuilder, environment: Environment, uri: str, progress: Progress
 ) -> Signer | None:
-    """What signs the URL of the context at `uri` anew, for so many seconds.
+    """Return what signs the URL of the context at `uri` anew, for so many seconds.
 
     None where the worker may not sign and the config does not insist: then the log says so.
     """
@@ -116,14 +116,14 @@ def signer(
 
 
 def without_signatures(text: str) -> str:
-    """The text with `***` for what makes a signed URL one: Go repeats the whole URL of a request
-    that failed, also of one that another worker has signed.
+    """Return the text with `***` for what makes a signed URL one: Go repeats the whole URL of a
+    request that failed, also of one that another worker has signed.
     """
     return _SIGNATURE.sub(rf"\1{HIDDEN}", text)
 
 
 def kaniko_url(url: str) -> str:
-    """The URL as Kaniko reads it by a plain GET.
+    """Return the URL as Kaniko reads it by a plain GET.
 
     For a host of Blob Storage it wants the account's key, unless the port is in it too:
     https://github.com/osscontainertools/kaniko/blob/v1.28.3/pkg/constants/constants.go.
@@ -141,7 +141,8 @@ def context_equipment(
     endpoint: str | None = None,
     secret: str | None = None,
 ) -> Equipment:
-    """What the pod needs to get the packed context at `uri`, an object of the section's store.
+    """Return what the pod needs to get the packed context at `uri`, an object of the section's
+    store.
 
     `endpoint` is where the worker finds the store, if that is not the cloud's own place
     (`AWS_ENDPOINT_URL_S3`); `secret` the Secret with its signed URL, if it has one.
@@ -163,7 +164,7 @@ def context_equipment(
 
 
 def account_key(secret: str, key: str) -> Equipment:
-    """The key of the storage account, from a Secret."""
+    """Return the key of the storage account, from a Secret."""
     return secret_variable(ACCOUNT_KEY, secret, key)
 
 
@@ -181,8 +182,8 @@ def _s3(region: str | None, endpoint: str | None) -> Equipment:
 
 
 def _from_volume(uri: str, section: KanikoBuilder) -> Equipment:
-    """The claim's top folder is the store's folder on the workers; in the pod it has a place of its
-    own.
+    """Return the claim's top folder is the store's folder on the workers; in the pod it has a place
+    of its own.
     """
     assert section.context_volume_claim is not None  # the config is refused without
     store, path = _path(section.build_context_store), _path(uri)

@@ -40,7 +40,7 @@ _PAUSES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 def docker_config(registry: str, credentials: Credentials) -> bytes:
-    """A docker `config.json` for one registry:
+    """Return a docker `config.json` for one registry:
     https://docs.docker.com/reference/cli/docker/login/.
     """
     entry = {}
@@ -53,7 +53,7 @@ def docker_config(registry: str, credentials: Credentials) -> bytes:
 
 
 def docker_secret(job: Object, registry: str, credentials: Credentials) -> Object:
-    """The Secret with docker's `config.json` for one registry, as a Job's own."""
+    """Return the Secret with docker's `config.json` for one registry, as a Job's own."""
     data = {DOCKER_CONFIG_KEY: docker_config(registry, credentials)}
     return _secret(
         docker_secret_name(job["metadata"]["name"]), "kubernetes.io/dockerconfigjson", job, data
@@ -61,18 +61,18 @@ def docker_secret(job: Object, registry: str, credentials: Credentials) -> Objec
 
 
 def build_secret(job: Object, values: Mapping[str, bytes]) -> Object:
-    """The Secret with the values of build secrets by their ids, as a Job's own."""
+    """Return the Secret with the values of build secrets by their ids, as a Job's own."""
     return _secret(build_secret_name(job["metadata"]["name"]), "Opaque", job, values)
 
 
 def context_secret(job: Object, signed: SignedUrl) -> Object:
-    """The Secret with the signed URL of a Job's context, as its own."""
+    """Return the Secret with the signed URL of a Job's context, as its own."""
     data = {URL_KEY: kaniko_url(signed.text).encode()}
     return _secret(context_secret_name(job["metadata"]["name"]), "Opaque", job, data)
 
 
 def values(files: Mapping[str, Path]) -> dict[str, bytes]:
-    """The values of build secrets, by their ids; `OperatorError` if a file cannot be read."""
+    """Return the values of build secrets, by their ids; `OperatorError` if a file cannot be read."""
     try:
         return {name: path.read_bytes() for name, path in files.items()}
     except OSError as error:
@@ -167,7 +167,7 @@ class JobSecrets:
         return renewal(credentials.expires)
 
     def _bring_url(self) -> float:
-        """The URL is good for as long as the Job may run."""
+        """Bring a URL that is good for as long as the Job may run."""
         if context_secret_name(self._name) not in self._own or self._task.signer is None:
             return math.inf
         signed = self._task.signer(self._task.progress.remaining() + SLACK)
