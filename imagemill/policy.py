@@ -42,7 +42,7 @@ class Permit:
             ("secrets", request.secrets),
             ("build_args", request.build_args),
             ("configs", filter(None, [request.config])),
-            ("platforms", filter(None, [request.platform])),
+            ("platforms", request.platforms),
         ):
             for name in names:
                 self._check(key, name)
