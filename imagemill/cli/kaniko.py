@@ -109,6 +109,7 @@ def _inputs(
     source: str, section: "KanikoBuilder", *, secrets: dict[str, Secret], **fields: Any
 ) -> "BuildInputs":
     """Return what the builder would be told by the steps before it."""
+    from imagemill.builders import check_builder
     from imagemill.builders.labels import labels
     from imagemill.cli.git_info import GitInfo, checkout
     from imagemill.cli.sources import hashed, pinned
@@ -121,6 +122,7 @@ def _inputs(
     request, _, source_hash, _ = hashed(source, section, secrets=secrets, **fields)
     if len(request.platforms) > 1:
         raise UserError("A Job builds for one platform", f"give --platform {request.platforms[0]}")
+    check_builder(request, section.type)
     place = Path(request.source)
     known = checkout(place) if place.is_dir() else GitInfo(*origin(pinned(request.source)))
     return BuildInputs(
