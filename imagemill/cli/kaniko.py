@@ -116,11 +116,14 @@ def _inputs(
     from imagemill.cli.git_info import GitInfo, checkout
     from imagemill.cli.sources import hashed, pinned
     from imagemill.context import hashing
+    from imagemill.errors import UserError
     from imagemill.ports import BuildInputs
     from imagemill.reference import ImageReference
     from imagemill.sources import origin
 
     request, _, source_hash, _ = hashed(source, section, secrets=secrets, **fields)
+    if len(request.platforms) > 1:
+        raise UserError("A Job builds for one platform", f"give --platform {request.platforms[0]}")
     check_builder(request, section.type)
     place = Path(request.source)
     known = checkout(place) if place.is_dir() else GitInfo(*origin(pinned(request.source)))
