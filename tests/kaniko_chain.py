@@ -46,12 +46,12 @@ def destination(job: dict[str, Any]) -> ImageReference:
     return ImageReference.parse(image)
 
 
-def push(job: dict[str, Any]) -> str:
+def push(job: dict[str, Any], architecture: str = "amd64") -> str:
     """Kaniko pushes an image to the Job's destination; returns its digest."""
     image = destination(job)
     api = f"http://{image.registry}/v2/{image.path}"
     config = json.dumps(
-        {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}
+        {"architecture": architecture, "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}
     ).encode()
     place = request("POST", f"{api}/blobs/uploads/").headers["Location"]
     digest = f"sha256:{hashlib.sha256(config).hexdigest()}"

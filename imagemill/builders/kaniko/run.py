@@ -74,7 +74,7 @@ class Supervision:
             runs = any("running" in failures.executor_state(pod) for pod in sight.pods)
             tally.note(self._uid, "running" if runs else "pending")
             self.log.follow(sight)
-            secrets.renew()
+            secrets.renew(has_started=any(map(failures.has_started, sight.pods)))
             self._observed.wait(self._job)
 
     def _ending(self, sight: Sight) -> Ending | None:
