@@ -27,7 +27,7 @@ def create(settings: Settings) -> Celery:
     if settings.otlp_endpoint is not None:
         tracing.install(settings.otlp_endpoint)
     if settings.metrics_port is not None:
-        health.install(app, settings, settings.metrics_port)
+        health.install(app, settings)
     return app
 
 
