@@ -1,8 +1,7 @@
 """The messages: what is asked for, what travels down the chain, and what comes back.
 
-`Build` is frozen and changed by copy: a step returns a copy that knows one more fact, and does
-nothing if its fact is already there. That one rule covers registry hits, builders that push by
-themselves, retries and redelivery. Unknown fields are ignored, so that builds in flight survive a
+`Build`, which travels down the chain, is imported when it is first used: it holds a launch config,
+whose model clients do not need. Unknown fields are ignored, so that builds in flight survive a
 rolling deploy of the workers.
 """
 
@@ -11,7 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self, get_args
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -19,18 +19,26 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    JsonValue,
     ValidationError,
     WithJsonSchema,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from imagemill.config import LaunchConfig
 from imagemill.config.faults import shown
-from imagemill.config.model import Builder
 from imagemill.config.section import BUILT_LATE
 from imagemill.errors import ImagemillError, UserError
 from imagemill.grammar import BUILD_ID, CONFIG, SECRET_ID, TAG, Grammar
 from imagemill.reference import ImageReference
+
+if TYPE_CHECKING:
+    from imagemill.build_message import Build as Build
+
+
+def __getattr__(name: str) -> object:
+    if name == "Build":
+        return import_module("imagemill.build_message").Build
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class State(StrEnum):
@@ -425,54 +433,6 @@ def _all_errors(error: type[ImagemillError]) -> Iterator[type[ImagemillError]]:
             yield from _all_errors(narrower)
 
 
-class Build(Message):
-    """The message that goes down the chain: the request and all facts found so far."""
-
-    id: BuildId
-    request: BuildRequest
-    started: float
-    tenant: str | None = Field(None, description="who has signed the request, if anybody has")
-    in_line: bool = Field(False, description="whether it counts among the builds of its tenant")
-    deadline: float | None = None
-    config: LaunchConfig | None = None
-    source: str | None = Field(
-        default=None, description="the source, named so that it cannot become another one"
-    )
-    source_hash: str | None = None
-    bases: dict[str, str] = Field(
-        default={}, description="base image → its digest when it was hashed"
-    )
-    image: str | None = Field(default=None, description="repository:tag that is being made")
-    existing_digest: str | None = None
-    context: str | None = Field(
-        default=None, description="name of the packed context in the context store"
-    )
-    locked: bool = Field(
-        default=False, description="whether the build has taken the lock on its image"
-    )
-    graft_key: str | None = Field(
-        default=None,
-        description="what the image will be known by to builds that change its code alone",
-    )
-    grafted: bool = Field(default=False, description="whether the image was made without a builder")
-    not_grafted: str | None = Field(default=None, description="why it was not")
-    uploads: int = Field(
-        default=0, description="how often the context has been brought to the store"
-    )
-    digest: str | None = None
-    warnings: tuple[str, ...] = ()
-    failure: Failure | None = None
-
-    def knowing(self, **facts: Any) -> Self:
-        """Return a copy that knows more."""
-        return self.model_copy(update=facts)
-
-    def __repr__(self) -> str:
-        return f"Build(id={self.id!r}, request={self.request!r})"
-
-    __str__ = __repr__
-
-
 class BuildReport(Message):
     """How a build ended: the result of `imagemill.build_image`."""
 
@@ -536,9 +496,15 @@ class BuildSummary(Message):
 class UploadPlan(Message):
     """What a service says to whoever is about to upload a source; see `imagemill.context.uploads`."""
 
-    builder: Annotated[Builder, Field(discriminator="type")]
-    """The config's, without what may hold secrets."""
+    builder: dict[str, JsonValue]
+    """The config's section, without what may hold secrets."""
     region: str | None = None
+
+    @property
+    def store_uri(self) -> str | None:
+        """The context store of the workers; None if they have none that others reach as well."""
+        uri = self.builder.get("build_context_store")
+        return uri if isinstance(uri, str) and not uri.startswith("file:") else None
 
 
 class BuildFailed(ImagemillError):

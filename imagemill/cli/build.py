@@ -154,7 +154,7 @@ def build(
         wanted = request(source, secrets=tuple(secrets), remote=bool(connection.broker), **fields)
         if connection.broker and upload:
             from imagemill.cli import terminal
-            from imagemill.cli.sources import uploaded
+            from imagemill.cli.upload import uploaded
 
             wanted = uploaded(service.connect(), wanted, terminal.say)
         if detach:
