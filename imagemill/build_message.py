@@ -31,6 +31,12 @@ class Build(Message):
         default={}, description="base image → its digest when it was hashed"
     )
     image: str | None = Field(default=None, description="repository:tag that is being made")
+    platforms: dict[str, str] = Field(
+        default={}, description="where there are several: platform → the source hash of its image"
+    )
+    part_of: str | None = Field(
+        default=None, description="id of the build for several platforms that this one is a part of"
+    )
     existing_digest: str | None = None
     context: str | None = Field(
         default=None, description="name of the packed context in the context store"

@@ -13,6 +13,7 @@ import click
 from imagemill import __version__
 from imagemill.cli import interrupts
 from imagemill.cli.options import INTERRUPTED, UNREACHABLE, USAGE, connection_options
+from imagemill.environment import variable
 from imagemill.errors import ImagemillError, UserError
 from imagemill.extras import explained
 
@@ -84,6 +85,10 @@ def main() -> NoReturn:
 def _run() -> int:
     try:
         with explained():
+            if variable("IMAGEMILL_AUTHORITIES") or variable("SSL_CERT_FILE"):
+                from imagemill import authorities
+
+                authorities.install()
             code: int | None = cli.main(prog_name="imagemill", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
