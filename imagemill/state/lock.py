@@ -134,7 +134,9 @@ class DependencyLock(ImageLock):
         return super().holder().endswith(_READER)
 
     def holder(self) -> str:
-        """The id of the build that makes it, or has made what is being read; empty if it is free."""
+        """Return the id of the build that makes it, or has made what is being read; empty if it is
+        free.
+        """
         return super().holder().removesuffix(_READER)
 
     def hand_over(self, seconds: float) -> None:

@@ -260,7 +260,7 @@ class Graft:
 
 
 def _commanded(image: Image, old: Commands, new: Commands) -> Image:
-    """The image with the commands that the suffix has now."""
+    """Return the image with the commands that the suffix has now."""
     keywords = [keyword for keyword, _ in new]
     for (keyword, before), (_, words) in zip(old, new, strict=True):
         if words != before:

@@ -131,8 +131,8 @@ class Image:
         return layer
 
     def commanded(self, keyword: str, old: Sequence[str], new: Sequence[str]) -> Self:
-        """The same with other words in its last CMD or ENTRYPOINT, if the `old` ones became by our
-        rules what they are.
+        """Return the same with other words in its last CMD or ENTRYPOINT, if the `old` ones became
+        by our rules what they are.
         """
         name = keyword.capitalize()
         said = [n for n, entry in enumerate(self.history) if _says(entry, keyword)][-1:]

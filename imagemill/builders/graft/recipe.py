@@ -108,7 +108,7 @@ class CodeRecipe:
         return tuple((each.keyword, each.words) for each in settings if each.words is not None)
 
     def shape(self, dockerfile: str) -> str:
-        """The Dockerfile's text without what a change of which needs no builder: the words of
+        """Return the Dockerfile's text without what may change without a builder: the words of
         `commands`, and comments at the top.
         """
         lines = dockerfile.split("\n")
@@ -310,7 +310,7 @@ def _operations(
 
 
 def _command(instruction: Instruction) -> tuple[str, ...] | None:
-    """The words of a CMD or ENTRYPOINT in JSON, where every builder shows them as they are."""
+    """Return the words of a CMD or ENTRYPOINT in JSON, where every builder shows them as they are."""
     if instruction.keyword not in ("CMD", "ENTRYPOINT"):
         return None
     try:
