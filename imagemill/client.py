@@ -149,6 +149,9 @@ class Client:
         force: bool = False,
         no_cache: bool = False,
         pull: bool = False,
+        cache_from: Sequence[str] = (),
+        cache_to: str | None = None,
+        ssh: Sequence[str] = (),
         graft: bool = True,
         timeout: float | None = None,
         revision: str | None = None,
@@ -167,7 +170,8 @@ class Client:
         target       stage to build, of a Dockerfile with several
         build_args   values of the Dockerfile's ARGs; not for secrets
         labels       labels of the image
-        platform     such as linux/amd64; default: the config's, else the builder's own
+        platform     such as linux/amd64, or linux/amd64,linux/arm64 for one image that is for both;
+                     default: the config's, else the builder's own
         secrets      ids of build secrets, whose values are files on the workers
         python, base_image, accelerator, entrypoint, system_packages
                      of the Dockerfile that is generated for a source without one: version of Python,
@@ -177,6 +181,10 @@ class Client:
         force        build even if the image exists
         no_cache     build, and take nothing from the builder's cache of layers
         pull         build, and have the builder ask for base images anew
+        cache_from, cache_to
+                     images in registries, REGISTRY/REPOSITORY:TAG, whose layers the docker builder may
+                     take, and where it puts them for later builds
+        ssh          ids of SSH keys for RUN --mount=type=ssh, which are files on the workers
         graft        whether an image of which only code has changed may be made without a builder
         timeout      seconds that the build may take once it has started
         revision, source_url

@@ -91,6 +91,15 @@ class Source(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class SignedUrl:
+    """A URL by which whoever has it reads one object, for a while. Never printed."""
+
+    text: str = field(repr=False)
+    expires: float
+    """When it ends, in seconds since 1970."""
+
+
 class ContextStore(Protocol):
     """Where packed contexts lie between the step that packs and the step that builds."""
 
@@ -110,6 +119,13 @@ class ContextStore(Protocol):
 
     def delete(self, name: str) -> None:
         """Remove the object; no error if it is not there."""
+
+    def signed(self, name: str, seconds: float) -> SignedUrl | None:
+        """Return a URL that reads the object for so many seconds, or fewer where the worker's own
+        credentials end earlier; None if the store is none that URLs lead to.
+
+        It is not asked whether the object is there. `PermissionDenied` if the worker may not sign.
+        """
 
 
 @dataclass(frozen=True)
@@ -174,6 +190,14 @@ class BuildInputs:
     """Whether nothing is to be taken from the builder's cache of layers."""
     pull: bool = False
     """Whether base images are to be asked for anew."""
+    cache_from: tuple[str, ...] = ()
+    """Images in registries whose layers may be taken."""
+    cache_to: str | None = None
+    """Where to put the layers, as an image in a registry."""
+    layer_cache: ImageReference | None = None
+    """The operator's place for the layers of builds that may share them."""
+    ssh: Mapping[str, Path | None] = field(default_factory=dict, repr=False)
+    """SSH keys that instructions may use: id → the worker's own file; None: its agent."""
     tenant: str = ""
     """Who has asked for the build, if tenants are told apart."""
 

@@ -28,7 +28,8 @@ def taken_over(lock: ImageLock) -> bool:
 
 
 def clean_up(work: Workspace) -> None:
-    """Free the build's locks, wake who waits for them, and remove the context; may be done twice.
+    """Free the build's locks, wake who waits for them, or for this build as a part of theirs, and
+    remove the context; may be done twice.
 
     A context that cannot be removed now is left: on this machine to `sweep`, elsewhere to the
     store's own life cycle.
@@ -38,6 +39,8 @@ def clean_up(work: Workspace) -> None:
         later().wake(str(work.image))
     if work.build.graft_key is not None and work.dependencies.release():
         later().wake(work.dependencies.name)
+    if work.build.part_of:
+        later().wake(work.build.part_of)
     context = work.build.context
     if context is None:
         return
