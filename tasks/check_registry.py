@@ -27,7 +27,7 @@ def check_registry(run: Run, work: Workspace) -> Build | Next:
     if not (lock.acquire() or _taken_over(lock)):
         return _wait(run, work, lock.holder())
     with run.holding(lock):
-        return pipeline.make(build.knowing(locked=True), work.builder_type)
+        return pipeline.make(build.knowing(locked=True), work.config.builder)
 
 
 def _taken_over(lock: ImageLock) -> bool:
