@@ -47,7 +47,7 @@ def _build(run: Run, work: Workspace) -> Build | Next:
 
 
 def _upload_again(run: Run, work: Workspace) -> Next:
-    """The context is gone: somebody has removed it, or it is on another node."""
+    """Have it brought again: somebody has removed it, or it is on another node."""
     build = work.build
     if build.uploads >= MOST_UPLOADS:
         raise _not_there(run, work)

@@ -126,7 +126,7 @@ class Channel(redis.Channel):
         self.client.connection.send_command(*command)
 
     def _rank(self, queue: str) -> tuple[int, float]:
-        """Steps of builds that have begun go first, and those of tenants who wait to begin last;
+        """Return the rank: steps of builds that have begun go first, those that wait to begin last;
         of the same kind, whose turn was longest ago.
         """
         kind = {STEPS: 0, LIGHT: 2}.get(queue)
