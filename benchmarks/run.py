@@ -114,6 +114,12 @@ TARGETS: Mapping[str, Target] = {
         at_most=65_536,
     ),
     "weights_rss_mb": Target("peak memory of the worker there, in MB", at_most=150),
+    "burst_vs_bare": Target(
+        "2,000 requests at once over 120 sources ÷ building and pushing the 120 by hand",
+        at_most=1.3,
+    ),
+    "burst_rss_mb": Target("peak memory of one process of the workers there, in MB", at_most=150),
+    "burst_kept_kb": Target("what the light worker's main process keeps of a request, in kB"),
     "docker_vs_cli": Target(
         "cold build and push of 100 MB ÷ docker build and docker push", at_most=1.10
     ),
