@@ -103,7 +103,7 @@ _MAX_NAME = 255
 
 
 def _refused(message: str, hint: str = "") -> PydanticCustomError:
-    """What a validator raises; `BuildRequest.parse` reads both."""
+    """Return what a validator raises; `BuildRequest.parse` reads both."""
     return PydanticCustomError("build_request", "{message}", {"message": message, "hint": hint})
 
 
@@ -168,6 +168,16 @@ def _destination(value: str) -> str:
     return value
 
 
+def _cache_image(value: str) -> str:
+    try:
+        reference = ImageReference.parse(value)
+    except UserError as error:
+        raise _refused(error.message, error.hint) from None
+    if reference.digest:
+        raise _refused(f"{shown(value)} has a digest, expected a tag", "write REPOSITORY:TAG")
+    return str(reference if reference.tag else reference.with_tag("latest"))
+
+
 def _path(value: object) -> object:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
@@ -178,6 +188,7 @@ Platform = Annotated[
     WithJsonSchema({"type": "string", "enum": list(PLATFORMS)}, mode="validation"),
 ]
 Destination = Annotated[str, AfterValidator(_destination)]
+CacheImage = Annotated[str, AfterValidator(_cache_image)]
 Tag = Annotated[str, _checked(TAG)]
 SecretId = Annotated[str, _checked(SECRET_ID)]
 ConfigName = Annotated[str, _checked(CONFIG)]
@@ -269,6 +280,10 @@ class BuildRequest(Message):
     secrets: tuple[SecretId, ...] = Field(
         default=(), description="ids of build secrets; their values are files on the worker"
     )
+    ssh: tuple[SecretId, ...] = Field(
+        default=(),
+        description="ids of SSH keys for RUN --mount=type=ssh, such as default; the keys are files on the worker",
+    )
     config: ConfigName | None = Field(
         default=None, description="name of a launch config in the workers' config folder"
     )
@@ -282,6 +297,14 @@ class BuildRequest(Message):
     )
     pull: bool = Field(
         default=False, description="build, and have the builder ask for base images anew"
+    )
+    cache_from: tuple[CacheImage, ...] = Field(
+        default=(),
+        description="images in registries whose layers the docker builder may take, REGISTRY/REPOSITORY:TAG",
+    )
+    cache_to: CacheImage | None = Field(
+        default=None,
+        description="where the docker builder puts the layers for later builds, REGISTRY/REPOSITORY:TAG",
     )
     graft: bool = Field(
         default=True,
@@ -366,8 +389,8 @@ def _explained(details: ErrorDetails, called: Mapping[str, str]) -> tuple[str, s
 
 
 def _found(value: object, *, secret: bool) -> str:
-    """A value as messages show it; of a `secret` number only that it is one, since people put
-    secrets into mappings.
+    """Return a value as messages show it; of a `secret` number only that it is one, since people
+    put secrets into mappings.
     """
     if (
         secret
@@ -464,7 +487,7 @@ class Build(Message):
     failure: Failure | None = None
 
     def knowing(self, **facts: Any) -> Self:
-        """A copy that knows more."""
+        """Return a copy that knows more."""
         return self.model_copy(update=facts)
 
     def __repr__(self) -> str:
@@ -494,7 +517,7 @@ class BuildReport(Message):
     error: Failure | None = None
 
     def raise_for_status(self) -> Self:
-        """The report itself if the build succeeded, else its error as an exception."""
+        """Return the report itself if the build succeeded, else its error as an exception."""
         if self.error is not None:
             raise BuildFailed(self)
         return self

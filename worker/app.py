@@ -17,7 +17,7 @@ from worker.tidy import Tidy
 
 
 def create(settings: Settings) -> Celery:
-    """An application with these settings; connects to nothing yet."""
+    """Return an application with these settings; connects to nothing yet."""
     app = Celery("imagemill")
     app.conf.update(configuration(settings))
     transport.install()

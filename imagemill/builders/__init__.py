@@ -13,6 +13,8 @@ from typing import Literal, Protocol
 from imagemill.adapters import Adapter, load
 from imagemill.builders.docker import cli as cli
 from imagemill.config.model import Environment, LocalEnvironment
+from imagemill.errors import UserError
+from imagemill.messages import BuildRequest
 from imagemill.ports import Builder
 from imagemill.registries.docker_config import DockerConfig
 
@@ -65,8 +67,8 @@ def builder_for(
     environment: Mapping[str, str] | None = None,
     cloud: Environment | None = None,
 ) -> Builder:
-    """The builder that the config's `builder` section names, at this worker; see `Workplace` for
-    the parameters.
+    """Return the builder that the config's `builder` section names, at this worker; see `Workplace`
+    for the parameters.
     """
     place = Workplace(
         scratch,
@@ -81,14 +83,29 @@ def builder_for(
     return builder
 
 
+_NOT_BY_KANIKO = {
+    "ssh": "write git+https:// for dependencies, and give the token as a build secret",
+    "cache_from": "builder.layer-cache in the launch config keeps layers for all builds",
+    "cache_to": "builder.layer-cache in the launch config keeps layers for all builds",
+}
+"""Field of a request that Kaniko has nothing for → what to do instead."""
+
+
+def check_builder(request: BuildRequest, builder: str) -> None:
+    """Raise `UserError` if the request asks for what this type of builder cannot give."""
+    for asked, instead in _NOT_BY_KANIKO.items() if builder == "kaniko" else ():
+        if getattr(request, asked):
+            raise UserError(f"Kaniko has no {asked.replace('_', '-')}", instead).about(asked)
+
+
 def detect(
     docker_cli: Path | None,
     docker_host: str | None,
     docker_config: DockerConfig | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Literal["docker", "noop"]:
-    """The builder where the config names none: `docker` where a docker CLI reaches an engine, else
-    `noop`.
+    """Return the builder where the config names none: `docker` where a docker CLI reaches an
+    engine, else `noop`.
 
     It is an error, and no `noop`, if an engine that was named in `docker_host` does not answer.
     """

@@ -24,6 +24,7 @@ from imagemill.config.kaniko_job import job_faults
 from imagemill.config.policy import Policy
 from imagemill.config.section import Section as Section
 from imagemill.errors import UserError
+from imagemill.grammar import SECRET_ID
 from imagemill.reference import DOCKER_HUB, ImageReference
 
 _WITHIN = r"(/[^?#\x00-\x1f]*)?"
@@ -69,7 +70,7 @@ def _reference(parse: Callable[[str], ImageReference], expected: str) -> AfterVa
 
 
 def _context_store(uri: str) -> str:
-    """The URI without a slash at its end."""
+    """Return the URI without a slash at its end."""
     if not _STORES.fullmatch(uri) or ".." in uri.split("/"):
         raise mismatch(uri, _STORE_FORMS)
     return uri.rstrip("/")
@@ -95,7 +96,7 @@ def _destination(text: str) -> ImageReference:
 
 
 def _seconds(value: object) -> object:
-    """A config file gives all values as text, a message gives numbers."""
+    """Return a config file gives all values as text, a message gives numbers."""
     if re.fullmatch(r"[0-9]{1,9}", str(value), re.ASCII):
         return int(str(value))
     raise mismatch(value, "a number of seconds, without a unit")
@@ -133,6 +134,7 @@ PackageOrigin = Annotated[
         r"https?://[A-Za-z0-9.:\[\]-]+/[A-Za-z0-9._~/%+-]*", "an index, https://HOST/PATH/simple"
     ),
 ]
+SshId = Annotated[str, _text(SECRET_ID.pattern.pattern, SECRET_ID.article)]
 KanikoConfig = Annotated[dict[str, JsonValue], AfterValidator(_kaniko_config)]
 ClaimName = Annotated[
     str,
@@ -207,6 +209,14 @@ class _Builder(Section):
     base_digests: bool | None = Field(
         default=None,
         description="false: the names of base images count alone, and not their digests as well",
+    )
+    layer_cache: Destination | None = Field(
+        None,
+        description="a repository in which the layers of all builds are kept, for whatever builds next",
+    )
+    ssh_agent: SshId | None = Field(
+        None,
+        description="the id by which builds may use the SSH agent of the worker; absent: none may",
     )
     uv_image: str | None = Field(
         None,
@@ -307,7 +317,7 @@ class KanikoBuilder(_Builder):
 
 
 def type_or(default: str) -> BeforeValidator:
-    """A section whose `type` is not given gets the default one."""
+    """Return the validator that gives a section without a `type` the default one."""
 
     def check(value: object) -> object:
         if isinstance(value, Mapping) and value.get("type") is None:
@@ -341,8 +351,8 @@ class LaunchConfig(Section):
     )
 
     def with_builder(self, builder_type: Literal["docker", "noop"]) -> Self:
-        """A copy with this builder, for `auto` once it is known whether a docker CLI reaches an
-        engine.
+        """Return a copy with this builder, for `auto` once it is known whether a docker CLI reaches
+        an engine.
         """
         cls = DockerBuilder if builder_type == "docker" else NoopBuilder
         builder = cls.model_validate(

@@ -37,7 +37,7 @@ def _listed(value: object) -> object:
 
 
 def _number(value: object) -> object:
-    """A config file gives all values as text, a message gives numbers."""
+    """Return a config file gives all values as text, a message gives numbers."""
     if re.fullmatch(r"[0-9]{1,15}", str(value), re.ASCII):
         return int(str(value))
     raise mismatch(value, "a number, without a unit")
@@ -75,6 +75,7 @@ class Rules(Section):
         None, description="images that Dockerfiles may begin from, copy from or be read by"
     )
     secrets: Patterns = Field(None, description="ids of build secrets")
+    ssh: Patterns = Field(None, description="ids of SSH keys that builds may use")
     configs: Patterns = Field(None, description="names of configs that requests may give")
     build_args: Patterns = Field(None, description="names of build arguments")
     platforms: Patterns = Field(None, description="target platforms that requests may name")

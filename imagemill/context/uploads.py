@@ -42,8 +42,8 @@ class Upload:
         return None if uri is None or uri.startswith("file:") else uri
 
     def bring(self, folder: Path) -> BuildRequest:
-        """The request for the source, which is in the store by then; `folder` is its top, where it
-        is here.
+        """Return the request for the source, which is in the store by then; `folder` is its top,
+        where it is here.
         """
         uri = self.store_uri
         assert uri is not None
@@ -57,9 +57,9 @@ class Upload:
         else:
             self.progress.log(f"Uploading the source to {uri}")
             self._store(store, name, folder, dockerfile)
-        return self.request.model_copy(
-            update={"source": f"{quote(store.uri(name), safe=':/')}#sha256={digest.hex}"}
-        )
+        # Its top is the folder's, also where that has nothing but one folder in it.
+        uploaded = f"{quote(store.uri(name), safe=':/')}#sha256={digest.hex}&subdirectory=."
+        return self.request.model_copy(update={"source": uploaded})
 
     def _store(
         self, store: ContextStore, name: str, folder: Path, dockerfile: context.Choice

@@ -35,11 +35,12 @@ https://docs.docker.com/engine/release-notes/23.0/#2300.
 @dataclass(frozen=True)
 class Cli:
     """A docker command line; `buildkit` says whether it can build with BuildKit, by itself or by
-    its buildx plugin.
+    its plugin `buildx`.
     """
 
     path: str
     buildkit: bool
+    buildx: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,14 @@ def path_of(environment: Mapping[str, str]) -> str:
 
 
 def choose(cli: Path | None, path: str, docker_config: Path) -> Cli | None:
-    """The CLI at `cli` if that is given, else the best one on `path`."""
+    """Return the CLI at `cli` if that is given, else the best one on `path`."""
     return describe_cli(str(cli), path, docker_config) if cli else find_cli(path, docker_config)
 
 
 @lru_cache
 def find_cli(path: str, docker_config: Path) -> Cli | None:
-    """The first `docker` in the folders of `path` that speaks BuildKit, else the first at all; None
-    if there is none.
+    """Return the first `docker` in the folders of `path` that speaks BuildKit, else the first at
+    all; None if there is none.
 
     `docker_config` is the folder in which plugins of the user may lie. Remembered for the life of
     the process.
@@ -110,8 +111,10 @@ def describe_cli(cli: str, path: str, docker_config: Path) -> Cli:
         [cli, "--version"], environment
     ).stdout  # Docker version 20.10.24+dfsg1, build 297e128
     major = version.removeprefix("Docker version ").split(".")[0]
-    built_in = major.isdigit() and int(major) in _BUILT_IN
-    return Cli(cli, built_in or ask([cli, "buildx", "version"], environment).returncode == 0)
+    if major.isdigit() and int(major) in _BUILT_IN:
+        return Cli(cli, buildkit=True)
+    buildx = ask([cli, "buildx", "version"], environment).returncode == 0
+    return Cli(cli, buildkit=buildx, buildx=buildx)
 
 
 def reaches_engine(
@@ -144,8 +147,8 @@ def reaches_engine(
 def find_endpoint(
     cli: str, host: str | None, environment: Mapping[str, str], docker_config: Path
 ) -> Endpoint:
-    """The engine that `docker` itself would use: `host` if given, else that of the current context
-    in its config.
+    """Return the engine that `docker` itself would use: `host` if given, else that of the current
+    context in its config.
     """
     if host:
         certificates = environment.get("DOCKER_CERT_PATH")
@@ -216,7 +219,7 @@ class _Lines:
 
 
 def no_cli(message: str) -> OperatorError:
-    """The error for a missing docker CLI."""
+    """Return the error for a missing docker CLI."""
     return OperatorError(
         message,
         "install the Docker CLI (Debian: docker.io; else docker-ce-cli, docker-buildx-plugin)",

@@ -45,6 +45,8 @@ class KanikoJobBuilder:
                 "Kaniko needs the context in a store that its pods can reach, and it is on this machine only",
                 "set builder.build-context-store",
             )
+        if (cache := inputs.layer_cache) and cache.registry == inputs.image.registry:
+            registry.prepare(cache)
         task = Task(
             connect(self._place.environment),
             self._section,
@@ -72,7 +74,7 @@ class KanikoJobBuilder:
 
 
 def _run(task: Task) -> str:
-    """The digest of the first attempt that ends well.
+    """Return the digest of the first attempt that ends well.
 
     Whose name is taken is passed over. After one that ran out of memory there is one with more of
     it.

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from difflib import get_close_matches
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -30,6 +29,7 @@ from imagemill.sources import archive
 from imagemill.sources.artifact.download import Download
 from imagemill.sources.artifact.url import ArtifactUrl, parse
 from imagemill.sources.options import SourceOptions
+from imagemill.sources.top import meant
 
 _PARALLEL = 8
 """Small objects of a folder that are read at the same time."""
@@ -63,8 +63,8 @@ class ArtifactSource:
         return self.url.location
 
     def pinned(self, progress: Progress) -> str | None:
-        """The canonical text, with what says which content is meant; None for what may change
-        unseen.
+        """Return the canonical text, with what says which content is meant; None for what may
+        change unseen.
 
         An object in a bucket is asked for its version, once; a server's word alone pins nothing,
         nor is there any for a folder of objects.
@@ -78,7 +78,7 @@ class ArtifactSource:
             return str(url.at(_bucket(url).version(url.path)))
 
     def fetch(self, scratch: Path, progress: Progress) -> Path:
-        """The files, in a folder of their own below `scratch`.
+        """Return the files, in a folder of their own below `scratch`.
 
         `UserError` also if it has not the SHA-256 or the version that it should have, if it takes
         more than the worker allows, or is not safe to unpack.
@@ -90,7 +90,8 @@ class ArtifactSource:
                 _Folder(self.url, self._options, progress).copy(tree)
             else:
                 self._unpack(tree, progress)
-        return _within(tree, self.url)
+        unpacked = not self.url.is_folder
+        return meant(tree, self.url.subdirectory, self.url.location, unpacked=unpacked)
 
     def _unpack(self, tree: Path, progress: Progress) -> None:
         limits = archive.Limits(size=self._options.max_bytes, members=self._options.max_files)
@@ -196,7 +197,7 @@ class _Folder:
             tree.end(descriptor, executable=False)
 
     def _path(self, stored: StoredObject) -> bytes:
-        """The file's path in the folder; keys may be any text."""
+        """Return the file's path in the folder; keys may be any text."""
         path = stored.key[len(self._url.path) :]
         names = (path.removesuffix("/") if stored.is_folder else path).split("/")
         if {"", ".", ".."} & set(names) and not (stored.is_folder and not path):
@@ -217,7 +218,9 @@ class _Folder:
 def _ahead(
     bucket: Bucket, objects: Sequence[StoredObject], pool: ThreadPoolExecutor
 ) -> "Iterator[tuple[StoredObject, Future[bytes] | None]]":
-    """The objects, and the content of the small ones: a few of those are read before their turn."""
+    """Yield the objects, and the content of the small ones: a few of those are read before their
+    turn.
+    """
     waiting: deque[tuple[StoredObject, Future[bytes] | None]] = deque()
     for stored in objects:
         small = stored.size <= _SMALL and not stored.is_folder
@@ -245,7 +248,7 @@ def _waited(content: "Future[bytes]", progress: Progress) -> bytes:
 
 @contextmanager
 def _told(url: ArtifactUrl) -> Iterator[None]:
-    """What has become of an object is told to whoever asked for it."""
+    """Tell what has become of an object to whoever asked for it."""
     try:
         yield
     except MissingError as error:
@@ -278,21 +281,3 @@ def _check(url: ArtifactUrl, start: bytes, sha256: str) -> None:
             f"The archive {url.location} has the SHA-256 {sha256}, and not {url.sha256}",
             "see who has changed it, or mend the sha256 in the source",
         )
-
-
-def _within(tree: Path, url: ArtifactUrl) -> Path:
-    """The folder that is meant; links are not followed, since they could lead out of the tree."""
-    folder = tree
-    for name in filter(None, url.subdirectory.split("/")):
-        within, folder = folder, folder / name
-        if folder.is_symlink() or not folder.is_dir():
-            near = get_close_matches(name, _folders(within), n=3) or sorted(_folders(within))[:10]
-            raise UserError(
-                f"There is no folder {url.subdirectory!r} in {url.location}",
-                f"there are {', '.join(near)}" if near else "leave out subdirectory=",
-            )
-    return folder
-
-
-def _folders(folder: Path) -> Sequence[str]:
-    return [path.name for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]

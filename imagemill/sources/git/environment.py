@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from imagemill import authorities
 from imagemill.errors import PermissionDenied
 from imagemill.files.own import own_file
 from imagemill.place import machine
@@ -131,7 +132,7 @@ for each half. `printf` is the shell's own, so that no token is ever an argument
 def config_for(
     remote: Remote, options: SourceOptions, home: Path, moved: Remote | None = None
 ) -> str:
-    """The only config that git reads, besides that of the repository it makes."""
+    """Return the only config that git reads, besides that of the repository it makes."""
     parts = [f"[include]\n    path = {_quoted(options.git_config)}\n"] if options.git_config else []
     parts.append(_CONFIG)
     parts.append(_NO_LFS)
@@ -161,7 +162,7 @@ def _quoted(value: object) -> str:
 
 
 def environment_for(remote: Remote, options: SourceOptions, home: Path) -> dict[str, str]:
-    """The variables that git gets: the worker's, but none that steers git or ssh, and ours."""
+    """Return the variables that git gets: the worker's, but none that steers git or ssh, and ours."""
     agent = {"SSH_AUTH_SOCK"} if options.ssh_keys is None else set()
     kept = {
         name: value
@@ -181,6 +182,7 @@ def environment_for(remote: Remote, options: SourceOptions, home: Path) -> dict[
     }
     if remote.scheme in BY_HTTP:
         ours[_HOST] = remote.address
+        ours |= _certificates(remote, home)
         if not options.anonymous and (token := options.tokens.get(remote.file_name)):
             ours[_TOKEN] = token.strip()
     if remote.scheme == "ssh":
@@ -192,8 +194,21 @@ def environment_for(remote: Remote, options: SourceOptions, home: Path) -> dict[
     return {"PATH": DEFAULT_PATH, "HOME": str(home), "GIT_ASKPASS": "", **kept, **ours}
 
 
+def _certificates(remote: Remote, home: Path) -> dict[str, str]:
+    """Return the variables for what docker's certs.d has for the remote's server."""
+    found = authorities.certificates(remote.address)
+    given = {}
+    if found.authorities:
+        file = home / "authorities.pem"
+        file.write_bytes(authorities.bundle(found))
+        given["GIT_SSL_CAINFO"] = str(file)
+    for certificate, key in found.own[:1]:
+        given |= {"GIT_SSL_CERT": str(certificate), "GIT_SSL_KEY": str(key)}
+    return given
+
+
 def _ssh(remote: Remote, options: SourceOptions, home: Path) -> list[str]:
-    """The ssh that asks nothing, knows its hosts, and offers one key (sshconfig_for(5))."""
+    """Return the ssh that asks nothing, knows its hosts, and offers one key (sshconfig_for(5))."""
     settings = [
         "BatchMode=yes",
         "StrictHostKeyChecking=yes",
@@ -219,8 +234,8 @@ def _ssh(remote: Remote, options: SourceOptions, home: Path) -> list[str]:
 
 
 def _key(remote: Remote, folder: Path, home: Path) -> Path:
-    """The private key for the remote's host. ssh wants it to be ours alone, which what is mounted
-    often is not.
+    """Return the private key for the remote's host. ssh wants it to be ours alone, which what is
+    mounted often is not.
     """
     for key in (folder / remote.file_name, folder / "default"):
         content = own_file(key)
@@ -239,8 +254,8 @@ def _key(remote: Remote, folder: Path, home: Path) -> Path:
 
 
 def secrets_of(remote: Remote, options: SourceOptions) -> Iterator[str]:
-    """What must not be in an error about the remote: its host's token, also as it goes over the
-    wire.
+    """Yield what must not be in an error about the remote: its host's token, also as it goes over
+    the wire.
     """
     if remote.scheme not in BY_HTTP:
         return

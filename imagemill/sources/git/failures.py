@@ -8,6 +8,7 @@ import errno
 from collections.abc import Callable
 from typing import NamedTuple
 
+from imagemill import authorities
 from imagemill.errors import (
     ImagemillError,
     OperatorError,
@@ -44,8 +45,8 @@ class NotServedAloneError(UserError):
 
 
 def failure(remote: Remote, said: str) -> ImagemillError:
-    """The error for what git said of a repository on its standard error; without any secret in it
-    already.
+    """Return the error for what git said of a repository on its standard error; without any secret
+    in it already.
     """
     if _NOT_ADVERTISED.search(said):
         return NotServedAloneError(
@@ -61,7 +62,7 @@ def failure(remote: Remote, said: str) -> ImagemillError:
 
 
 def told(said: str) -> str:
-    """The last lines of what was said, in one."""
+    """Return the last lines of what was said, in one."""
     lines = (
         "".join(c if c.isprintable() else " " for c in line).strip() for line in said.splitlines()
     )
@@ -116,7 +117,7 @@ def _unknown_key(remote: Remote, said: str) -> ImagemillError:
 def _untrusted(remote: Remote, said: str) -> ImagemillError:
     return OperatorError(
         f"{machine().capitalize()} does not trust the certificate of {remote.address}: {said}",
-        f"name the authority's certificates in GIT_SSL_CAINFO in {machine()}'s environment",
+        authorities.HINT,
     )
 
 
