@@ -6,7 +6,6 @@ stands in the Job.
 """
 
 import math
-from contextlib import suppress
 from decimal import Decimal
 
 from kubernetes.utils import parse_quantity
@@ -67,10 +66,11 @@ class KanikoJobBuilder:
 
     def tidy(self, over: Over) -> None:
         """See `Builder.tidy`; without a cluster there is nothing, and whoever builds is told."""
-        with suppress(OperatorError):
-            self._looked_at = leftovers.remove(
-                connect(self._place.environment), over, spared=self._looked_at
-            )
+        try:
+            cluster = connect(self._place.environment)
+        except OperatorError:
+            return
+        self._looked_at = leftovers.remove(cluster, over, spared=self._looked_at)
 
 
 def _run(task: Task) -> str:
