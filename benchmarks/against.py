@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,13 @@ class Side:
 
     def build(self, count: int) -> None:
         """Ask for so many builds at once, and return when all have ended."""
-        arguments = {"kwargs": {"request": self.request}, "queue": "imagemill"}
-        asked = [self.app.send_task("imagemill.build_image", **arguments) for _ in range(count)]
-        for result in asked:
+        send = partial(self.app.send_task, "imagemill.build_image", queue="imagemill")
+        for result in [send(kwargs={"request": self.request}) for _ in range(count)]:
             while not result.ready():
                 time.sleep(POLL)
-            if result.result["status"] != "succeeded":
-                raise RuntimeError(str(result.result))
+            report = result.get()
+            if report["status"] != "succeeded":
+                raise RuntimeError(str(report))
 
     def _cpu(self) -> float:
         family = (self.worker, *self.worker.children(recursive=True))

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 from celery.result import AsyncResult
@@ -129,12 +130,13 @@ def _burst(place: Place, projects: list[Path], count: int) -> None:
         place.client.submit(source=str(project), destination=f"{place.registry}/{project.name}")
         for project in wanted
     ]
-    results = [AsyncResult(build, app=place.client.app) for build in builds]
-    for result in results:
+    built = 0
+    for build in builds:
+        result: AsyncResult[Any] = AsyncResult(build, app=place.client.app)
         while not result.ready():
             time.sleep(LOOK)
-    reports = [result.result for result in results]
-    if (built := sum(report["built"] for report in reports)) != len(projects):
+        built += result.get()["built"]
+    if built != len(projects):
         raise RuntimeError(f"{built} builds for {len(projects)} sources")
 
 

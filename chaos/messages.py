@@ -18,7 +18,7 @@ from chaos.site import ROOT  # noqa: F401 (what the tests have is found from the
 from imagemill.state.dead_letters import DeadLetters
 from service import service
 
-NOTHING_TO_BUILD = {"source": f"docker-image://localhost:1/x@sha256:{64 * '0'}"}
+NOTHING_TO_BUILD: dict[str, Any] = {"source": f"docker-image://localhost:1/x@sha256:{64 * '0'}"}
 """A request that needs neither builder nor registry."""
 
 

@@ -97,8 +97,6 @@ class Reaper:
 
     def send_later(self) -> None:
         """Send the messages whose time has come, and those of builds that are to stop."""
-        for build in self._journal.take_cancelled():
-            self._later.wake(build)
         while taken := self._later.take():
             for message, text in taken:
                 self._send_kept(message, text)

@@ -248,11 +248,6 @@ class Journal:
         pipeline.expire(waiting, BUILD_KEEP_SECONDS)
         pipeline.execute()
 
-    def take_cancelled(self, most: int = 100) -> list[str]:
-        """Return builds that are to stop; each is given to one caller."""
-        found = cast("list[bytes]", self.redis.spop(self.shared_key(CANCELLED), most))
-        return [build.decode(errors="replace") for build in found]
-
     def is_cancelled(self, build: str) -> bool:
         """Whether somebody wants the build to stop."""
         return bool(self.redis.exists(self.build_key(build, "cancel")))

@@ -69,5 +69,5 @@ def take_and_die(redis: Redis, prefix: str, build: str) -> None:
     assert isinstance(text, bytes)
     assert build.encode() in text
     noted = b'[%s, "", "imagemill"]' % text
-    redis.hset(f"{prefix}unacked", "taken-dead", noted)  # type: ignore[arg-type]
+    redis.hset(f"{prefix}unacked", "taken-dead", noted)
     redis.zadd(f"{prefix}unacked_index", {"taken-dead": 1})
