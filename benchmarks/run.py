@@ -120,6 +120,10 @@ TARGETS: Mapping[str, Target] = {
     ),
     "burst_rss_mb": Target("peak memory of one process of the workers there, in MB", at_most=150),
     "burst_kept_kb": Target("what the light worker's main process keeps of a request, in kB"),
+    "fleet_dependency_builds": Target(
+        "builds that need a builder, of 50 projects with one lock file at once", at_most=1
+    ),
+    "fleet_seconds": Target("seconds from the first of them submitted to the last report"),
     "docker_vs_cli": Target(
         "cold build and push of 100 MB ÷ docker build and docker push", at_most=1.10
     ),
