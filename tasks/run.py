@@ -220,10 +220,10 @@ class Run:
 
     def begin_by_another_config(self, error: ConfigChangedError) -> None:
         """Have the build begin anew, by the launch config as it is now; raise the error where it
-        changes with the worker.
+        changes with the worker, and of parts, whose images are to go together.
         """
         build = self.claim.build
-        if build.changes >= MOST_CHANGES:
+        if build.part_of or build.platforms or build.changes >= MOST_CHANGES:
             raise error
         self.log(f"{error.message}: the build begins anew")
         anew = Build(
@@ -262,7 +262,8 @@ class Run:
 
     def _show_retry(self, error: TransientError, attempt: int, wait: float) -> None:
         log.warning("%s; trying again in %.1f s, for the %d. time", error, wait, attempt)
-        self.log(f"{error.message}; trying again in {wait:.1f} s")
+        hint = f" ({error.hint})" if error.hint and attempt == 1 else ""
+        self.log(f"{error.message}; trying again in {wait:.1f} s{hint}")
         self.flush()
         retry = {"error": error.message, "attempt": attempt, "seconds": wait}
         with suppress(*LOST):
