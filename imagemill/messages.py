@@ -1,7 +1,8 @@
 """The messages: what is asked for, what travels down the chain, and what comes back.
 
-`Build`, which travels down the chain, is imported when it is first used: it holds a launch config,
-whose model clients do not need. Unknown fields are ignored, so that builds in flight survive a
+`Build` is frozen and changed by copy: a step returns a copy that knows one more fact, and does
+nothing if its fact is already there. That one rule covers registry hits, builders that push by
+themselves, retries and redelivery. Unknown fields are ignored, so that builds in flight survive a
 rolling deploy of the workers.
 """
 
@@ -10,8 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from enum import StrEnum
-from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -30,15 +30,6 @@ from imagemill.config.section import BUILT_LATE
 from imagemill.errors import ImagemillError, UserError
 from imagemill.grammar import BUILD_ID, CONFIG, SECRET_ID, TAG, Grammar
 from imagemill.reference import ImageReference
-
-if TYPE_CHECKING:
-    from imagemill.build_message import Build as Build
-
-
-def __getattr__(name: str) -> object:
-    if name == "Build":
-        return import_module("imagemill.build_message").Build
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class State(StrEnum):
@@ -461,6 +452,78 @@ def _all_errors(error: type[ImagemillError]) -> Iterator[type[ImagemillError]]:
     for narrower in error.__subclasses__():
         if narrower is not BuildFailed:
             yield from _all_errors(narrower)
+
+
+class ChosenConfig(Message):
+    """The launch config that holds for a build. The request names it; each worker reads it from its
+    own files.
+    """
+
+    digest: str = Field(description="of what it says, as the worker read it that loaded it")
+    builder: Literal["docker", "kaniko", "noop"]
+
+
+class Build(Message):
+    """The message that goes down the chain: the request and all facts found so far."""
+
+    id: BuildId
+    request: BuildRequest
+    started: float
+    tenant: str | None = Field(None, description="who has signed the request, if anybody has")
+    in_line: bool = Field(False, description="whether it counts among the builds of its tenant")
+    deadline: float | None = None
+    config: ChosenConfig | None = None
+    changes: int = Field(
+        default=0, description="how often it began anew, since the launch config was another one"
+    )
+    source: str | None = Field(
+        default=None, description="the source, named so that it cannot become another one"
+    )
+    source_hash: str | None = None
+    bases: dict[str, str] = Field(
+        default={}, description="base image → its digest when it was hashed"
+    )
+    image: str | None = Field(default=None, description="repository:tag that is being made")
+    platforms: dict[str, str] = Field(
+        default={}, description="where there are several: platform → the source hash of its image"
+    )
+    part_of: str | None = Field(
+        default=None, description="id of the build for several platforms that this one is a part of"
+    )
+    existing_digest: str | None = None
+    context: str | None = Field(
+        default=None, description="name of the packed context in the context store"
+    )
+    locked: bool = Field(
+        default=False, description="whether the build has taken the lock on its image"
+    )
+    graft_key: str | None = Field(
+        default=None,
+        description="what the image will be known by to builds that change its code alone",
+    )
+    commands: tuple[tuple[str, tuple[str, ...]], ...] = Field(
+        default=(), description="its CMD and ENTRYPOINT that may be others in those images"
+    )
+    waited_for: tuple[str, ...] = Field(
+        default=(), description="builds that were to make what comes before its code, too"
+    )
+    grafted: bool = Field(default=False, description="whether the image was made without a builder")
+    not_grafted: str | None = Field(default=None, description="why it was not")
+    uploads: int = Field(
+        default=0, description="how often the context has been brought to the store"
+    )
+    digest: str | None = None
+    warnings: tuple[str, ...] = ()
+    failure: Failure | None = None
+
+    def knowing(self, **facts: Any) -> Self:
+        """Return a copy that knows more."""
+        return self.model_copy(update=facts)
+
+    def __repr__(self) -> str:
+        return f"Build(id={self.id!r}, request={self.request!r})"
+
+    __str__ = __repr__
 
 
 class BuildReport(Message):

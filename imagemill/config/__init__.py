@@ -8,8 +8,7 @@ older             older and foreign keys brought into the model's form
 kaniko_job        what `kaniko-config` must look like
 faults, explain   what is wrong, in words
 
-Model and loading are imported when they are first used: who reads a config needs both, who reads a
-message the model, and a client neither.
+Model and loading are imported when they are first used: a client needs neither.
 """
 
 from importlib import import_module
