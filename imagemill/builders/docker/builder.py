@@ -12,7 +12,7 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,7 +81,7 @@ class DockerCommandBuilder:
         with job_folder(place.scratch) as folder:
             source = context.folder(folder / "source", progress)
             job = _Job(inputs, registry, progress, place, cli, endpoint, folder, source)
-            note_tags(folder, (job.held,))
+            note_tags(folder, job.tags)
             with job.cleared():
                 job.build()
                 progress.enter(State.PUSHING)
@@ -107,9 +107,8 @@ class DockerCommandBuilder:
 
     def _clear_dead(self, cli: Cli, endpoint: Endpoint) -> None:
         """Remove what builds have left whose worker has died, of all builds on this node."""
-        if tags := remove_dead(self._place.scratch):
-            variables = {**self._place.environment, **endpoint.environment}
-            ask([cli.path, "rmi", *tags], variables)
+        variables = {**self._place.environment, **endpoint.environment}
+        remove_dead(self._place.scratch, lambda tags: not _untag(cli, tags, variables))
 
 
 @dataclass(frozen=True)
@@ -131,6 +130,11 @@ class _Job:
     unchanged when it reads the folder again.
     """
     held: str = field(default_factory=lambda: f"{_HELD}:{uuid.uuid4().hex}")
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The names that the image has in the engine while it is there."""
+        return str(self.inputs.image), self.held
 
     @property
     def environment(self) -> dict[str, str]:
@@ -157,11 +161,7 @@ class _Job:
             *other_arguments(self.inputs),
             *self._flags(),
         ]
-        command += [
-            f"--file={self._file()}",
-            f"--tag={self.inputs.image}",
-            f"--tag={self.held}",
-        ]
+        command += [f"--file={self._file()}", *(f"--tag={tag}" for tag in self.tags)]
         command.append(str(self.source / CONTEXT))
         kind = BuildLog if self.cli.buildkit else ClassicLog
         log = kind(self.progress.log, self.progress.amount)
@@ -210,14 +210,11 @@ class _Job:
             yield
         finally:
             try:
-                said = ask(
-                    [self.cli.path, "rmi", str(self.inputs.image), self.held], self.environment
-                ).stderr
+                said = _untag(self.cli, self.tags, self.environment)
             except ImagemillError as error:
-                said = str(error)
-            for line in said.splitlines():
-                if "No such image" not in line:  # a build that has failed has left none
-                    self.progress.log(f"Could not clear up in the Docker engine: {line}")
+                said = [str(error)]
+            for line in said:
+                self.progress.log(f"Could not clear up in the Docker engine: {line}")
 
     def _file(self) -> Path:
         """The Dockerfile; one that mounts shared caches, with caches of the build's own place."""
@@ -277,6 +274,13 @@ class _Job:
                 host=self.endpoint.host,
             )
         )
+
+
+def _untag(cli: Cli, tags: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """Remove tags from the engine; returns what it says against it."""
+    said = ask([cli.path, "rmi", *tags], environment).stderr
+    # Of a build that has failed or was killed there may be none.
+    return [line for line in said.splitlines() if "No such image" not in line]
 
 
 def _images(dockerfile: str, build_args: Mapping[str, str]) -> Iterator[ImageReference]:

@@ -3,7 +3,7 @@ what a killed worker has left can be told and removed.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -28,14 +28,18 @@ def note_tags(folder: Path, tags: tuple[str, ...]) -> None:
     (folder / _TAGS).write_text("\n".join(tags))
 
 
-def remove_dead(scratch: Path) -> tuple[str, ...]:
-    """Remove the folders of builds whose worker has died; returns the tags that they may have left
-    in the engine.
+def remove_dead(scratch: Path, untag: Callable[[Sequence[str]], bool]) -> None:
+    """Remove the folders of builds whose worker has died, and the tags that they may have left in
+    the engine.
+
+    `untag` says whether the engine has them no more. Until then a folder stays, since nobody else
+    knows of its tags; its credentials go at once.
     """
-    tags: list[str] = []
     for folder in scratch.glob(f"{_PREFIX}*"):
         with suppress(FileNotFoundError, BlockingIOError), locked(folder):
-            with suppress(FileNotFoundError):
-                tags += (folder / _TAGS).read_text().split()
-            shutil.rmtree(folder)
-    return tuple(tags)
+            note = folder / _TAGS
+            tags = note.read_text().split() if note.exists() else []
+            for path in set(folder.iterdir()) - {note}:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if not tags or untag(tags):
+                shutil.rmtree(folder)
