@@ -69,8 +69,12 @@ schemas: setup
 
 chaos: setup
 	scripts/services install --for test
-	PYTHONPATH=scripts python -m chaos matrix --write
-	PYTHONPATH=scripts python -m chaos storm --seconds 600
+	for broker in redis rabbitmq; do for builder in docker kaniko graft noop; do \
+	    run="env PYTHONPATH=scripts python -m chaos --write --builder $$builder --broker $$broker"; \
+	    $$run matrix --share $(or $(SHARE),1) || exit 1; \
+	    $$run storm --seconds 600 || exit 1; \
+	    $$run storm --seconds 600 --servers-every 20 || exit 1; \
+	done; done
 
 # Of the processor alone: no server is needed.
 fuzz: export IMAGEMILL_TEST_FUZZ_SECONDS := $(or $(SECONDS),60)
