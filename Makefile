@@ -2,6 +2,8 @@
 .PHONY: help setup demo test test-cluster coverage check format schemas bench chaos fuzz
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Where it is set, each of the many processes that are started would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo 'make demo     build an example into a registry, twice, and once more with a change'

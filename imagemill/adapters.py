@@ -25,8 +25,8 @@ class Adapter(NamedTuple):
 
 
 def load(table: Mapping[str, Adapter], name: str, what: str) -> type[Any]:
-    """The class that `table` has under `name`; `what` says in errors what kind of thing it is
-    ("builder").
+    """Return the class that `table` has under `name`; `what` says in errors what kind of thing it
+    is ("builder").
 
     `UserError` if the table has no such name; `OperatorError` if a package that the adapter needs
     is not installed.

@@ -145,7 +145,7 @@ def is_public(address: Address) -> bool:
 
 
 def _written(host: str) -> Address | None:
-    """The address that a host is, also in spellings such as `0x7f.1`; None if it is a name."""
+    """Return the address that a host is, also in spellings such as `0x7f.1`; None if it is a name."""
     try:
         return ip_address(host)
     except ValueError:
@@ -157,8 +157,8 @@ def _written(host: str) -> Address | None:
 
 
 def _without_wrapping(address: Address) -> Address:
-    """The IPv4 address that an IPv6 address leads to, where it is made of one (RFC 4291, section
-    2.5.5; RFC 6052).
+    """Return the IPv4 address that an IPv6 address leads to, where it is made of one (RFC 4291,
+    section 2.5.5; RFC 6052).
     """
     if not isinstance(address, IPv6Address):
         return address

@@ -28,7 +28,7 @@ def digests(
     remembered: Remembered | None,
     progress: Progress,
 ) -> Mapping[str, str]:
-    """The digest of each image, asked for at the same time.
+    """Return the digest of each image, asked for at the same time.
 
     An image that its registry does not have for us, and that the builder may have all the same,
     counts by its name, and a warning says so. `ServiceUnreachable` and the like if a registry does

@@ -188,8 +188,8 @@ class Client:
         return build
 
     def wait(self, build: str, timeout: float | None = None) -> BuildReport:
-        """The report, once the build has ended, however it ended; `TimeoutError` after `timeout`
-        seconds.
+        """Return the report, once the build has ended, however it ended; `TimeoutError` after
+        `timeout` seconds.
         """
         for event in self.events(build, timeout=timeout):
             if event.report is not None:
@@ -242,8 +242,8 @@ class Client:
         return self._patiently(ask)
 
     def logs(self, build: str, *, follow: bool = False) -> Iterator[str]:
-        """The lines of the build's log so far; with `follow` also those to come, until the build
-        ends.
+        """Yield the lines of the build's log so far; with `follow` also those to come, until the
+        build ends.
         """
         for event in self.events(build, follow=follow):
             if event.line is not None:
@@ -323,8 +323,8 @@ class Client:
                 asked.forget()
 
     def source_hash(self, build: str) -> str:
-        """The hash of what the build makes its image from, once it is known; `UserError` if the
-        build has none.
+        """Return the hash of what the build makes its image from, once it is known; `UserError` if
+        the build has none.
         """
         with _reachable():
             report = self._report(build)
@@ -340,8 +340,8 @@ class Client:
         )
 
     def inputs(self, source_hash: str) -> InputRecord:
-        """The record of what the image with this source hash is made from; `UserError` if there is
-        none (any more).
+        """Return the record of what the image with this source hash is made from; `UserError` if
+        there is none (any more).
         """
         with _reachable():
             record = self._inputs.find(source_hash)
@@ -364,7 +364,7 @@ class Client:
         self._patiently(ask)
 
     def workers(self, timeout: float = 1.0) -> dict[str, list[str]]:
-        """The workers that answer within `timeout` seconds: name → queues."""
+        """Return the workers that answer within `timeout` seconds: name → queues."""
         answers = self._patiently(
             lambda: self.app.control.inspect(timeout=timeout).active_queues() or {}
         )
@@ -373,7 +373,7 @@ class Client:
         }
 
     def dead_letters(self) -> list[DeadLetter]:
-        """The messages that workers have put aside, since nobody can work with them."""
+        """Return the messages that workers have put aside, since nobody can work with them."""
         return self._patiently(self._dead.all)
 
     def dead_letter(self, letter: str) -> DeadLetter:
@@ -438,7 +438,7 @@ class Client:
             )
 
     def _signed(self, task: str, request: BuildRequest) -> dict[str, Any]:
-        """The arguments of a task about a request, signed where there is a tenant."""
+        """Return the arguments of a task about a request, signed where there is a tenant."""
         if not self._tenant:
             return {"request": request.dump()}
         from imagemill.tenants import signed
@@ -469,7 +469,7 @@ class Client:
         return self._journal.report(build) or self._result(build)
 
     def _result(self, build: str) -> BuildReport | None:
-        """What the result backend says of a build that has ended."""
+        """Return what the result backend says of a build that has ended."""
         from imagemill.messages import BuildReport
 
         result: AsyncResult[Any] = self.app.AsyncResult(build)
@@ -481,7 +481,7 @@ class Client:
         return None
 
     def _shown(self, build: str) -> dict[str, Any]:
-        """What the result backend says of a build that runs (`Journal.enter`)."""
+        """Return what the result backend says of a build that runs (`Journal.enter`)."""
         shown = self.app.AsyncResult(build).info
         return shown if isinstance(shown, dict) else {}
 
@@ -593,5 +593,5 @@ def _away() -> tuple[type[Exception], ...]:
 
 
 def _without_password(error: Exception) -> str:
-    """The error's text up to a URL, which may hold a password."""
+    """Return the error's text up to a URL, which may hold a password."""
     return str(error).split("://")[0]

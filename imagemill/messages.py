@@ -103,7 +103,7 @@ _MAX_NAME = 255
 
 
 def _refused(message: str, hint: str = "") -> PydanticCustomError:
-    """What a validator raises; `BuildRequest.parse` reads both."""
+    """Return what a validator raises; `BuildRequest.parse` reads both."""
     return PydanticCustomError("build_request", "{message}", {"message": message, "hint": hint})
 
 
@@ -366,8 +366,8 @@ def _explained(details: ErrorDetails, called: Mapping[str, str]) -> tuple[str, s
 
 
 def _found(value: object, *, secret: bool) -> str:
-    """A value as messages show it; of a `secret` number only that it is one, since people put
-    secrets into mappings.
+    """Return a value as messages show it; of a `secret` number only that it is one, since people
+    put secrets into mappings.
     """
     if (
         secret
@@ -464,7 +464,7 @@ class Build(Message):
     failure: Failure | None = None
 
     def knowing(self, **facts: Any) -> Self:
-        """A copy that knows more."""
+        """Return a copy that knows more."""
         return self.model_copy(update=facts)
 
     def __repr__(self) -> str:
@@ -494,7 +494,7 @@ class BuildReport(Message):
     error: Failure | None = None
 
     def raise_for_status(self) -> Self:
-        """The report itself if the build succeeded, else its error as an exception."""
+        """Return the report itself if the build succeeded, else its error as an exception."""
         if self.error is not None:
             raise BuildFailed(self)
         return self

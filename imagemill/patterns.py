@@ -32,5 +32,5 @@ class Linear:
 
 
 def _encodable(text: str) -> str:
-    """The text, with `?` for halves of characters, which RE2 does not take."""
+    """Return the text, with `?` for halves of characters, which RE2 does not take."""
     return text if text.isascii() else text.encode(errors="replace").decode()

@@ -129,8 +129,8 @@ def _denial(name: str, key: str, rules: Rules, value: str) -> PermissionDenied:
 
 
 def _spellings(image: ImageReference) -> list[str]:
-    """An image in full, without tag and digest, and, on Docker Hub, in short, as people write it:
-    each of them stands for the same.
+    """Return an image in full, without tag and digest, and, on Docker Hub, in short, as people
+    write it: each of them stands for the same.
     """
     spellings = [str(image), str(image.with_digest(None)), image.repository]
     hub = f"{DOCKER_HUB}/"

@@ -77,8 +77,8 @@ class Source(Protocol):
         """Where it lies, in one spelling, without what is wanted of it: what a policy names."""
 
     def pinned(self, progress: Progress) -> str | None:
-        """A text that names the very content which the source has now, and nothing else ever; None
-        if there is none.
+        """Return a text that names the very content which the source has now, and nothing else
+        ever; None if there is none.
 
         The source of that text, on any worker, has that content, or cannot be read any more.
         """
@@ -95,8 +95,8 @@ class ContextStore(Protocol):
     """Where packed contexts lie between the step that packs and the step that builds."""
 
     def create(self, name: str) -> AbstractContextManager[BinaryIO]:
-        """A writable stream for the object `name`; stored when the block ends, dropped when it
-        raises.
+        """Return a writable stream for the object `name`; stored when the block ends, dropped when
+        it raises.
         """
 
     def uri(self, name: str) -> str:
@@ -106,7 +106,7 @@ class ContextStore(Protocol):
         """Whether the object `name` is there, whole."""
 
     def open(self, name: str) -> AbstractContextManager[BinaryIO]:
-        """A readable stream of the object; `FileNotFoundError` if it is not there."""
+        """Return a readable stream of the object; `FileNotFoundError` if it is not there."""
 
     def delete(self, name: str) -> None:
         """Remove the object; no error if it is not there."""
@@ -132,8 +132,8 @@ class Registry(Protocol):
     """The registry that a destination lies in."""
 
     def digest(self, reference: ImageReference) -> str | None:
-        """The digest (`sha256:…`) of the tag or digest in `reference`; `None` only if the registry
-        says there is no such thing. A question that could not be asked is an error
+        """Return the digest (`sha256:…`) of the tag or digest in `reference`; `None` only if the
+        registry says there is no such thing. A question that could not be asked is an error
         (`ServiceUnreachable`, `PermissionDenied`).
         """
 
@@ -195,7 +195,7 @@ class StoredContext(Protocol):
         """
 
     def folder(self, scratch: Path, progress: Progress) -> Path:
-        """A folder with the Dockerfile and the context in it, to be read only.
+        """Return a folder with the Dockerfile and the context in it, to be read only.
 
         `scratch` is the path of a folder to unpack into; made if it is needed, removed by the
         caller.

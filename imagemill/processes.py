@@ -1,5 +1,5 @@
-"""Runs a program so that it can be stopped at any time, with all that it has started, and so that it
-ends with us, however we end.
+"""Runs a program so that it can be stopped at any time, with all that it has started, and so that
+it ends with us, however we end.
 """
 
 import os
@@ -119,7 +119,7 @@ def _hand_on(
 
 
 def _end_of(process: "subprocess.Popen[bytes]", check: Callable[[int], None]) -> int:
-    """The exit code, once the process has ended; it has closed its outputs already."""
+    """Return the exit code, once the process has ended; it has closed its outputs already."""
     while True:
         check(process.pid)
         try:

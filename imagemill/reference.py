@@ -113,11 +113,11 @@ class ImageReference:
         return f"{self.repository}@{self.digest}"
 
     def with_tag(self, tag: str | None) -> Self:
-        """The same with this tag, whatever tag it had."""
+        """Return the same with this tag, whatever tag it had."""
         return replace(self, tag=tag)
 
     def with_digest(self, digest: str | None) -> Self:
-        """The same with this digest, whatever digest it had."""
+        """Return the same with this digest, whatever digest it had."""
         return replace(self, digest=digest)
 
     def __str__(self) -> str:
@@ -137,12 +137,12 @@ def is_digest(text: str) -> bool:
 
 
 def _last(text: str) -> str:
-    """What follows the last '@', and so holds no password."""
+    """Return what follows the last '@', and so holds no password."""
     return text.rpartition("@")[2]
 
 
 def _without_scheme(text: str) -> str:
-    """The reference without `https://`, which people copy along from the browser."""
+    """Return the reference without `https://`, which people copy along from the browser."""
     scheme, separator, rest = text.partition("://")
     if not separator:
         rest = text

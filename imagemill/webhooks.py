@@ -72,7 +72,7 @@ def event(report: BuildReport) -> dict[str, Any]:
 
 
 def _published(report: BuildReport) -> dict[str, Any]:
-    """The data of `artifact.published`; the report goes along as its `customData`."""
+    """Return the data of `artifact.published`; the report goes along as its `customData`."""
     name = package_url(ImageReference.parse(report.image or ""))
     return {
         "context": {

@@ -47,7 +47,7 @@ def _build(run: Run, work: Workspace) -> Build | Next:
 
 
 def _upload_again(run: Run, build: Build) -> Next:
-    """The context is gone: somebody has removed it, or it is on another node."""
+    """Return the context is gone: somebody has removed it, or it is on another node."""
     if build.uploads >= MOST_UPLOADS:
         raise _not_there(run, build)
     return Next("upload_context", build.knowing(context=None))

@@ -23,5 +23,5 @@ def bind(**fields: str) -> None:
 
 
 def current() -> dict[str, str]:
-    """The fields that are bound now."""
+    """Return the fields that are bound now."""
     return _context.get() or {}

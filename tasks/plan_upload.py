@@ -29,7 +29,7 @@ def plan_upload(
     issued: str | None = None,
     signature: str | None = None,
 ) -> dict[str, Any]:
-    """What the config of the request says, if whoever asks may have it built."""
+    """Return what the config of the request says, if whoever asks may have it built."""
     asked = parsed_request(str(self.request.id), request, tenant, issued, signature)
     Permit.of(policies_for(setup(), asked), tenant).check_request(asked)
     config = launch_config(setup(), asked).config

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
     resultrepr_maxsize=400,  # for Flower: up to the image, its tags and its hash
 )
 def report(run: Run, work: Workspace) -> BuildReport:
-    """The build's result: the report that stands, should it have been written before."""
+    """Return the build's result: the report that stands, should it have been written before."""
     run.flush()
     made = _failed if work.build.failure else _succeeded
     report = made(work, _ended(run.entered.steps, time.time()))

@@ -127,7 +127,7 @@ class Setup(NodeSettings):
 
 
 def setup() -> Setup:
-    """The setup of the worker that runs the current task."""
+    """Return the setup of the worker that runs the current task."""
     return cast(Setup, current_app.conf.imagemill)
 
 
@@ -188,6 +188,6 @@ def put_aside(queue: str, reason: str, message: Mapping[str, Any]) -> None:
 
 
 def journal() -> Journal:
-    """The journal of this worker's Redis; one client, with its connection pool, per process."""
+    """Return the journal of this worker's Redis; one client, with its connection pool, per process."""
     place = setup()
     return _journal(place.backend, place.key_prefix)

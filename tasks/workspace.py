@@ -341,7 +341,7 @@ def policies_for(setup: Setup, request: BuildRequest) -> Iterator[Policy | None]
 
 
 def launch_config(setup: Setup, request: BuildRequest) -> Loaded:
-    """The config that holds for the request, with the type of its builder decided."""
+    """Return the config that holds for the request, with the type of its builder decided."""
     path = _config_path(setup, request.config)
     loaded = _loaded(path, path.stat().st_mtime_ns) if path else Loaded(LaunchConfig())
     if loaded.config.builder.type != "auto":
@@ -361,7 +361,7 @@ def _config_path(setup: Setup, name: str | None) -> Path | None:
 
 @lru_cache(maxsize=64)
 def _loaded(path: Path, changed: int) -> Loaded:
-    """A config file is read again only when it has changed."""
+    """Return a config file is read again only when it has changed."""
     return launch.load(path)
 
 
@@ -370,8 +370,8 @@ _engine_seen: dict[str | None, float] = {}
 
 
 def _detected(setup: Setup) -> Literal["docker", "noop"]:
-    """What builds where the config does not say; an engine that was there a moment ago is not
-    looked for again.
+    """Return what builds where the config does not say; an engine that was there a moment ago is
+    not looked for again.
     """
     if (
         time.monotonic() - _engine_seen.get(setup.docker_host, -_ENGINE_TRUSTED_SECONDS)
@@ -387,7 +387,7 @@ def _detected(setup: Setup) -> Literal["docker", "noop"]:
 
 
 def _secret(setup: Setup, name: str) -> Path:
-    """The worker's file that holds a build secret."""
+    """Return the worker's file that holds a build secret."""
     if setup.build_secrets_dir is None:
         raise OperatorError(
             f"The build asks for the secret {name}, but {machine()} has no folder of build secrets",

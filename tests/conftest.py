@@ -4,6 +4,7 @@ A server that is missing is an error, never a skipped test: `scripts/services in
 is needed.
 """
 
+import os
 import signal
 import uuid
 from collections.abc import Iterator
@@ -32,8 +33,9 @@ def pytest_configure() -> None:
     """A terminated session ends as an interrupted one does, so that it still stops its servers.
 
     And what tests start can be interrupted: a shell's background job, as CI may be, is begun with
-    SIGINT ignored.
+    SIGINT ignored. Nor does each of the processes compile what it imports.
     """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -16,7 +16,7 @@ from worker.settings import Settings, from_environment
 
 
 def create(settings: Settings) -> Celery:
-    """An application with these settings; connects to nothing yet."""
+    """Return an application with these settings; connects to nothing yet."""
     app = Celery("imagemill")
     app.conf.update(configuration(settings))
     transport.install()

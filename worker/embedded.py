@@ -119,7 +119,7 @@ def _take_lifeline() -> BinaryIO:
 
 
 def _start_valkey(program: Path, folder: Path) -> "subprocess.Popen[bytes]":
-    """A Valkey on a socket that only we may use, without a port, with everything in memory."""
+    """Return a Valkey on a socket that only we may use, without a port, with everything in memory."""
     command = [str(program), "--port", "0", "--unixsocket", SOCKET, "--unixsocketperm", "700"]
     command += ["--dir", str(folder), "--save", "", "--appendonly", "no", "--loglevel", "warning"]
     command += [

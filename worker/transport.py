@@ -190,5 +190,5 @@ def install() -> None:
 
 
 def _rank(queue: str) -> int:
-    """Steps of builds that have begun go first, and those that wait to begin last."""
+    """Return the rank: steps of builds that have begun go first, those that wait to begin last."""
     return {STEPS: 0, LIGHT: 2}.get(queue, 1)

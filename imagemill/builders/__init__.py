@@ -65,8 +65,8 @@ def builder_for(
     environment: Mapping[str, str] | None = None,
     cloud: Environment | None = None,
 ) -> Builder:
-    """The builder that the config's `builder` section names, at this worker; see `Workplace` for
-    the parameters.
+    """Return the builder that the config's `builder` section names, at this worker; see `Workplace`
+    for the parameters.
     """
     place = Workplace(
         scratch,
@@ -87,8 +87,8 @@ def detect(
     docker_config: DockerConfig | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Literal["docker", "noop"]:
-    """The builder where the config names none: `docker` where a docker CLI reaches an engine, else
-    `noop`.
+    """Return the builder where the config names none: `docker` where a docker CLI reaches an
+    engine, else `noop`.
 
     It is an error, and no `noop`, if an engine that was named in `docker_host` does not answer.
     """

@@ -75,7 +75,9 @@ class Doing(NamedTuple):
 
 
 def engine_failure(text: str, host: str) -> ImagemillError | None:
-    """The error for what a docker CLI says of the engine at `host` itself, if it is about that."""
+    """Return the error for what a docker CLI says of the engine at `host` itself, if it is about
+    that.
+    """
     if _NO_ACCESS.search(text):
         return PermissionDenied(
             f"{machine().capitalize()} may not use the Docker engine at {host}",
@@ -96,7 +98,9 @@ def engine_failure(text: str, host: str) -> ImagemillError | None:
 
 
 def engine_lost(text: str, host: str) -> ImagemillError | None:
-    """The error for an engine that went away in the middle of something, if the text says so."""
+    """Return the error for an engine that went away in the middle of something, if the text says
+    so.
+    """
     if not _ENGINE_LOST.search(text):
         return None
     return ServiceUnreachable(
@@ -106,7 +110,7 @@ def engine_lost(text: str, host: str) -> ImagemillError | None:
 
 
 def registry_failure(text: str, doing: Doing) -> ImagemillError | None:
-    """The error for what an engine says of a registry, if it is one of the known ones."""
+    """Return the error for what an engine says of a registry, if it is one of the known ones."""
     action, registry = doing
     told = f"{action} failed: {shortened(text)}"
     if _RATE_LIMIT.search(text):
@@ -136,6 +140,6 @@ def registry_failure(text: str, doing: Doing) -> ImagemillError | None:
 
 
 def shortened(text: str, limit: int = 300) -> str:
-    """The text as one line that fits into a message."""
+    """Return the text as one line that fits into a message."""
     line = " ".join(text.split())
     return line if len(line) <= limit else f"{line[:limit]} …"

@@ -171,7 +171,7 @@ def build(
 
 
 def _check_for_remote(config: str | None, secrets: dict[str, Secret]) -> None:
-    """What names a file here means nothing to workers elsewhere."""
+    """Refuse what names a file here, which means nothing to workers elsewhere."""
     if config and ("/" in config or config.endswith((".yaml", ".yml"))):
         raise Misuse(
             f"With a broker, --config is the name of a config on the workers, not a file: {config}",
@@ -186,7 +186,7 @@ def _check_for_remote(config: str | None, secrets: dict[str, Secret]) -> None:
 
 
 def _files(secrets: dict[str, Secret]) -> dict[str, Path | bytes]:
-    """The files and values of build secrets; without any, they are those of
+    """Return the files and values of build secrets; without any, they are those of
     IMAGEMILL_BUILD_SECRETS_DIR.
     """
     files = {name: path for name, path in secrets.items() if path is not None}

@@ -70,7 +70,7 @@ for command in (
 
 
 def main() -> NoReturn:
-    """The entry point: run the command and exit."""
+    """Run the command and exit: the entry point."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             # File names and log lines may hold what the terminal's encoding has no character for.

@@ -96,7 +96,7 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def _in_full(repository: str) -> str:
-    """The repository as docker shortens it."""
+    """Return the repository as docker shortens it."""
     try:
         reference = ImageReference.parse_destination(repository)
     except UserError:

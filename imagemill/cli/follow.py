@@ -89,9 +89,7 @@ def _show(report: BuildReport, service: Service, shown: Shown, *, log_shown: boo
 
 
 def _lost(failure: ServiceUnreachable, build: str, *, as_json: bool) -> int:
-    """A build has failed with its embedded service; of one on a service elsewhere that cannot be
-    said.
-    """
+    """Report that a build has failed with its embedded service; elsewhere it may go on."""
     if not (build and isinstance(failure, EmbeddedFailed)):
         raise failure from None
     from imagemill.cli import render
@@ -102,7 +100,7 @@ def _lost(failure: ServiceUnreachable, build: str, *, as_json: bool) -> int:
 
 
 def exit_code(report: BuildReport, *, interrupted: bool = False) -> int:
-    """The exit code that tells how a build ended."""
+    """Return the exit code that tells how a build ended."""
     if report.error is None:
         return 0
     if report.status == "cancelled" and interrupted:
@@ -118,8 +116,8 @@ def _is_unexpected(report: BuildReport) -> bool:
 
 
 def follow(client: Client, build: str, view: "View", *, embedded: bool = False) -> BuildReport:
-    """The report, once the build has ended. Without workers that may be never, which the view is
-    told; an `embedded` service has one, which may be starting.
+    """Return the report, once the build has ended. Without workers that may be never, which the
+    view is told; an `embedded` service has one, which may be starting.
     """
     report = None
     client.on_outage = view.note

@@ -40,8 +40,8 @@ class _Repository(NamedTuple):
 
 
 def checkout(source: Path) -> GitInfo:
-    """What is known of `source`, if it lies in a checkout in which it has not been changed; else
-    nothing.
+    """Return what is known of `source`, if it lies in a checkout in which it has not been changed;
+    else nothing.
     """
     try:
         found = _repository(source.resolve())
@@ -56,7 +56,7 @@ def checkout(source: Path) -> GitInfo:
 
 
 def _repository(source: Path) -> _Repository | None:
-    """The nearest repository around a folder."""
+    """Return the nearest repository around a folder."""
     for top in (source, *source.parents):
         git = top / ".git"
         if git.is_file():  # of a worktree or a submodule
@@ -69,7 +69,7 @@ def _repository(source: Path) -> _Repository | None:
 
 
 def _head(found: _Repository) -> str | None:
-    """The commit that is checked out; None if there is none yet, or refs are kept otherwise."""
+    """Return the commit that is checked out; None if there is none yet, or refs are kept otherwise."""
     text = (found.own / "HEAD").read_text().strip()
     for _ in range(_MAX_REFERENCES):
         if _COMMIT.fullmatch(text):
@@ -118,8 +118,8 @@ def _origin(found: _Repository) -> str | None:
 
 
 def published(remote: str) -> str | None:
-    """The URL of a remote without user, password, query and fragment; None if it is not one that
-    others could use.
+    """Return the URL of a remote without user, password, query and fragment; None if it is not one
+    that others could use.
     """
     if "://" in remote:
         parts = urlsplit(remote)
@@ -135,7 +135,7 @@ def published(remote: str) -> str | None:
 
 
 def _git(git: Path, found: _Repository, *arguments: str) -> str:
-    """What git prints of the repository, by the git folder of ours; `SubprocessError` if it
+    """Return what git prints of the repository, by the git folder of ours; `SubprocessError` if it
     fails.
     """
     variables = {

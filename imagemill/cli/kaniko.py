@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.group(short_help="Show what Kaniko would be told.")
 def kaniko() -> None:
-    """Builds with Kaniko, in Kubernetes."""
+    """Look at builds with Kaniko, in Kubernetes."""
 
 
 @kaniko.command(short_help="Print the Kubernetes Job of a build.")
@@ -108,7 +108,7 @@ def _section(loaded: "Loaded") -> "KanikoBuilder":
 def _inputs(
     source: str, section: "KanikoBuilder", *, secrets: dict[str, Secret], **fields: Any
 ) -> "BuildInputs":
-    """What the builder would be told by the steps before it."""
+    """Return what the builder would be told by the steps before it."""
     from imagemill.builders.labels import labels
     from imagemill.cli.git_info import GitInfo, checkout
     from imagemill.cli.sources import hashed, pinned

@@ -57,7 +57,7 @@ def hash_(
 
 @click.group(short_help="Check a launch config.")
 def config() -> None:
-    """The launch config."""
+    """Check and explain the launch config."""
 
 
 @config.command(cls=Command, short_help="Print what a launch config says.")

@@ -105,7 +105,7 @@ def connection_options(*, hidden: bool = True) -> Callable[[Function], Function]
 
 
 def image_options(function: Function) -> Function:
-    """What an image is made of beside its source, and so is part of the source hash."""
+    """Return what an image is made of beside its source, and so is part of the source hash."""
     for add in reversed(
         (
             click.option(
@@ -150,7 +150,7 @@ def image_options(function: Function) -> Function:
 
 
 def generation_options(function: Function) -> Function:
-    """What is asked of the Dockerfile that is generated for a source without one."""
+    """Return what is asked of the Dockerfile that is generated for a source without one."""
     for add in reversed(
         (
             click.option(

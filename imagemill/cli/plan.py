@@ -85,7 +85,7 @@ def _known(old: "InputRecord | None", new: "InputRecord") -> "Known":
 
 
 def _others(found: "Differences") -> list[str]:
-    """What differs besides the files, in words."""
+    """Return what differs besides the files, in words."""
     kinds = {
         "Imagemill's version": found.format,
         "base image": found.base_images,

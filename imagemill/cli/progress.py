@@ -205,8 +205,8 @@ class LiveView:
 
 
 def view_for(*, as_json: bool, verbose: bool, progress: str = "auto") -> View:
-    """The view for where output goes. What is piped is the report's or the image's alone: there the
-    progress goes to standard error.
+    """Return the view for where output goes. What is piped is the report's or the image's alone:
+    there the progress goes to standard error.
     """
     if progress == "quiet" or (as_json and not verbose):
         return NoView()

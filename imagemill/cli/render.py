@@ -113,7 +113,7 @@ def status(known: BuildStatus, *, as_json: bool) -> None:
 
 
 def builds(found: Sequence[BuildSummary], *, as_json: bool) -> None:
-    """Builds, a line each: when they began, how they are, and what they came to."""
+    """Print builds, a line each: when they began, how they are, and what they came to."""
     if as_json:
         json_([each.dump() for each in found])
         return
@@ -125,7 +125,7 @@ def builds(found: Sequence[BuildSummary], *, as_json: bool) -> None:
 
 
 def cancelled(known: BuildStatus, *, had_ended: bool, as_json: bool) -> None:
-    """What became of a build that was to be cancelled."""
+    """Print what became of a build that was to be cancelled."""
     if as_json:
         json_(known.dump())
     elif had_ended:
@@ -144,7 +144,7 @@ _WAYS = {
 
 
 def plan(found: "Plan", *, as_json: bool) -> None:
-    """What a build will do: the way, the instructions, and what to change."""
+    """Print what a build will do: the way, the instructions, and what to change."""
     if as_json:
         json_(found.dump())
         return
@@ -161,7 +161,7 @@ def plan(found: "Plan", *, as_json: bool) -> None:
 
 
 def launch_config(described: dict[str, Any], *, as_json: bool) -> None:
-    """A launch config as `imagemill.config.describe` has it."""
+    """Print a launch config as `imagemill.config.describe` has it."""
     if as_json:
         json_(described)
         return
@@ -192,6 +192,6 @@ def _facts(done: BuildReport) -> Iterable[tuple[str, str]]:
 
 
 def seconds(duration: float) -> str:
-    """A duration for people: `0.3 s`, `2 min 05 s`."""
+    """Return a duration for people: `0.3 s`, `2 min 05 s`."""
     minutes, rest = divmod(round(duration, 1), 60)
     return f"{minutes:.0f} min {rest:02.0f} s" if minutes else f"{rest:.1f} s"

@@ -153,7 +153,7 @@ def _recipe(recipe: DockerfileInput) -> str:
 
 
 def _told_as_dockerfile(found: Differences) -> list[Pair]:
-    """The Dockerfile among the changed paths, where its content is all that has changed."""
+    """Return the Dockerfile among the changed paths, where its content is all that has changed."""
     recipes = found.dockerfile or ()
     paths = {recipe.path.encode(errors="surrogateescape") for recipe in recipes if recipe}
     return [
@@ -240,7 +240,7 @@ def _moved(way: tuple[bytes, bytes], pairs: Sequence[Pair]) -> Line:
 
 
 def _way(pair: Pair) -> tuple[bytes, bytes]:
-    """The paths without the end that they have in common: from which folder it went, and to
+    """Return the paths without the end that they have in common: from which folder it went, and to
     which.
     """
     before, after = (entry.path.split(b"/") for entry in pair)

@@ -30,8 +30,8 @@ NAMES = {name: f"--{name.replace('_', '-')}" for name in BuildRequest.model_fiel
 
 
 def request(source: str, *, remote: bool, **fields: Any) -> BuildRequest:
-    """The request, with what git knows of the source where nothing else was said; `UserError` if it
-    is not valid.
+    """Return the request, with what git knows of the source where nothing else was said;
+    `UserError` if it is not valid.
 
     `remote` says that the workers are elsewhere, and so may have a source that is not here.
     """
@@ -45,14 +45,12 @@ def request(source: str, *, remote: bool, **fields: Any) -> BuildRequest:
 
 
 def checked(**fields: Any) -> BuildRequest:
-    """The request; `UserError` names the options that are wrong."""
+    """Return the request; `UserError` names the options that are wrong."""
     return BuildRequest.parse(fields, NAMES)
 
 
 def _check_destination(text: str) -> None:
-    """A tag is an option of its own here; what else may be wrong is found with the rest of the
-    request.
-    """
+    """Refuse a tag, which is an option of its own here; the rest is checked with the request."""
     repository, _, tag = text.rpartition(":")
     with suppress(UserError):
         # `localhost:5000` alone is rather a registry without a repository.
@@ -64,7 +62,7 @@ def _check_destination(text: str) -> None:
 
 
 def located(source: str, *, remote: bool = False) -> str:
-    """The source with an absolute path; it means the same to a worker that runs in another
+    """Return the source with an absolute path; it means the same to a worker that runs in another
     folder.
     """
     if "://" in source or is_git(source):

@@ -27,11 +27,13 @@ class RemoteService:
         pass
 
     def connect(self) -> "Client":
-        """A client of the service."""
+        """Return a client of the service."""
         return client_of(self._connection)
 
     def explain(self, error: ServiceUnreachable, build: str) -> ServiceUnreachable:
-        """What it means for a build that the service does not answer any more: nobody can say."""
+        """Return what it means for a build that the service does not answer any more: nobody can
+        say.
+        """
         hint = (
             f"{error.hint}; the build may go on: `imagemill wait {build}`" if build else error.hint
         )
@@ -48,7 +50,7 @@ class RemoteService:
             )
 
     def worker_log(self) -> tuple[str, ...]:
-        """What the workers wrote: that is theirs."""
+        """Return what the workers wrote: that is theirs."""
         return ()
 
 
@@ -60,7 +62,7 @@ class LocalService(EmbeddedService):
         return super().__enter__()
 
     def explain(self, error: ServiceUnreachable, build: str) -> EmbeddedFailed:
-        """What it means for a build that the service does not answer any more: it is lost."""
+        """Return what it means for a build that the service does not answer any more: it is lost."""
         return self.failure()
 
     def abandon(self, build: str) -> None:
@@ -81,7 +83,7 @@ def require_broker(connection: Connection) -> str:
 
 
 def client_of(connection: Connection) -> "Client":
-    """A client of the service behind the broker; without one, a usage error."""
+    """Return a client of the service behind the broker; without one, a usage error."""
     broker = require_broker(connection)
     from imagemill.client import Client
 
@@ -94,8 +96,8 @@ def service_for(
     environment: Mapping[str, str],
     secrets: Mapping[str, Path | bytes],
 ) -> Service:
-    """The service behind the broker, if there is one; else an embedded one with these variables and
-    build secrets.
+    """Return the service behind the broker, if there is one; else an embedded one with these
+    variables and build secrets.
     """
     return (
         RemoteService(connection)

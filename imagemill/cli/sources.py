@@ -34,7 +34,8 @@ _KIND = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 @contextmanager
 def fetched(source: str, wanted: str = "files") -> Iterator[Path]:
-    """The top folder of a source, for as long as the block lasts; `UserError` if it is an image.
+    """Fetch a source; its top folder is there for as long as the block lasts; `UserError` if it is
+    an image.
 
     `wanted` says in that error what an image has none of.
     """
@@ -49,7 +50,7 @@ def fetched(source: str, wanted: str = "files") -> Iterator[Path]:
 
 
 def pinned(source: str) -> str:
-    """The source, named so that it cannot become another one, where that can be."""
+    """Return the source, named so that it cannot become another one, where that can be."""
     with attended(), tempfile.TemporaryDirectory(prefix="imagemill-") as folder:
         return open_source(source, options(Path(folder))).pinned(Quiet()) or source
 
@@ -88,7 +89,7 @@ def hashed(
 
 
 def _memory(source: str, folder: Path) -> Memory | None:
-    """What is known of the files of a folder that is read where it is."""
+    """Return what is known of the files of a folder that is read where it is."""
     in_place = Path(source).is_dir() and folder.samefile(source)
     return Memory(cache_folder() / "indexes", folder) if in_place else None
 
@@ -121,7 +122,7 @@ def _base_digests(
 
 
 def uploaded(client: "Client", request: BuildRequest, say: Callable[[str], None]) -> BuildRequest:
-    """The request for a source that is here, brought to where workers elsewhere can read it.
+    """Return the request for a source that is here, brought to where workers elsewhere can read it.
 
     Where the workers have no store that they share with us, the request stays as it is: they may
     share the disk.
@@ -161,7 +162,7 @@ class _Saying(Quiet):
 
 
 def options(scratch: Path) -> SourceOptions:
-    """What a person's own variables and git config say."""
+    """Return what a person's own variables and git config say."""
     return SourceOptions.from_environment(
         everything() | git_config(), roots=(Path("/"),), scratch=scratch, attended=True
     )

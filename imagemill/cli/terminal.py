@@ -14,7 +14,7 @@ from imagemill.text import printable
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Standard output or error, where text is shown as it is and lines are not broken."""
+    """Return standard output or error, where text is shown as it is and lines are not broken."""
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 

@@ -78,7 +78,9 @@ def why(
 def kept_or_read(
     connection: Connection, text: str, builder: "Builder", options: dict[str, Any]
 ) -> "Kept | Read":
-    """The image that a text names: the service keeps what it was made from, or it is read here."""
+    """Return the image that a text names: the service keeps what it was made from, or it is read
+    here.
+    """
     if _SOURCE_HASH.fullmatch(text) or _BUILD.fullmatch(text):
         return Kept(connection, text)
     return Read(text, builder, options)
@@ -114,7 +116,7 @@ class Read:
 
 
 def _found(source: str) -> str:
-    """The source, with its place in full; here it might have been something else."""
+    """Return the source, with its place in full; here it might have been something else."""
     from imagemill.cli.requests import located
 
     try:

@@ -137,8 +137,8 @@ _lock = threading.Lock()
 
 
 def client(service: str, region: str | None, *, fips: bool | None = None) -> Any:
-    """The client of a service, the same one each time in this process; threads may share it. It
-    sends a request once.
+    """Return the client of a service, the same one each time in this process; threads may share it.
+    It sends a request once.
 
     `region` None: what the SDK's own configuration says. Call it within `translated`.
     """
@@ -147,14 +147,14 @@ def client(service: str, region: str | None, *, fips: bool | None = None) -> Any
 
 
 def s3_client(region: str | None) -> Any:
-    """The client of S3, or of what speaks its protocol; see `client`."""
+    """Return the client of S3, or of what speaks its protocol; see `client`."""
     addressing = _addressing(region)
     with _lock:
         return _client(os.getpid(), "s3", region, addressing, None)
 
 
 def upload_client(region: str | None, tries: int) -> Any:
-    """A client of S3 for one upload, to be closed after it; call it within `translated`.
+    """Return a client of S3 for one upload, to be closed after it; call it within `translated`.
 
     It sends a request up to `tries` times, as long as time may mend why it fails. The SDK takes
     these tries from a stock that each client has, and that only success refills: of a client that
@@ -177,8 +177,8 @@ def forget() -> None:
 
 @lru_cache(maxsize=4)
 def _session(process: int) -> Session:
-    """What makes clients; its own ones, with which it gets credentials (STS, SSO), send a request
-    once as well.
+    """Return what makes clients; its own ones, with which it gets credentials (STS, SSO), send a
+    request once as well.
     """
     session = Session()
     session.set_default_client_config(
@@ -191,7 +191,7 @@ def _session(process: int) -> Session:
 def _client(
     process: int, service: str, region: str | None, addressing: Addressing | None, fips: bool | None
 ) -> Any:
-    """A client; the process is part of the key, since connections do not survive a fork."""
+    """Return a client; the process is part of the key, since connections do not survive a fork."""
     return _made(process, service, region, Config(s3=_placed(addressing), use_fips_endpoint=fips))
 
 
@@ -296,7 +296,7 @@ def translated(action: str, resource: str, *, tries: int = 1) -> Iterator[None]:
 def _answered(
     error: sdk.ClientError, action: str, resource: str, exhausted: bool
 ) -> ImagemillError | None:
-    """The error for an answer that says no."""
+    """Return the error for an answer that says no."""
     code, said, status = (
         _code(error),
         _said(error),
@@ -340,7 +340,7 @@ def _answered(
 
 
 def _failed(error: sdk.BotoCoreError, resource: str, exhausted: bool) -> ImagemillError | None:
-    """The error for a call that got no answer."""
+    """Return the error for a call that got no answer."""
     if isinstance(error, sdk.NoCredentialsError):
         return _no_credentials()
     if isinstance(error, sdk.NoRegionError | sdk.InvalidRegionError):
@@ -364,8 +364,8 @@ def _failed(error: sdk.BotoCoreError, resource: str, exhausted: bool) -> Imagemi
 
 
 def _no_such_region(error: sdk.BotoCoreError) -> UserError | None:
-    """The error for a host that is not there since its region is not; only then, as the SDK may not
-    know the newest.
+    """Return the error for a host that is not there since its region is not; only then, as the SDK
+    may not know the newest.
     """
     session, named = (
         _session(os.getpid()),
@@ -384,7 +384,7 @@ def _no_such_region(error: sdk.BotoCoreError) -> UserError | None:
 
 
 def _unusable(error: sdk.BotoCoreError) -> OperatorError | None:
-    """The error for credentials that are there, but cannot be used."""
+    """Return the error for credentials that are there, but cannot be used."""
     kinds = (
         sdk.ConfigNotFound,
         sdk.ConfigParseError,
@@ -455,7 +455,9 @@ def _code(error: sdk.ClientError) -> str:
 
 
 def _said(error: sdk.ClientError) -> str:
-    """The server's own words, in one line; they may be a whole page of whatever stands between."""
+    """Return the server's own words, in one line; they may be a whole page of whatever stands
+    between.
+    """
     words = f"{_code(error)} {error.response['Error'].get('Message') or ''}"
     return " ".join(words.split())[:_TOLD]
 

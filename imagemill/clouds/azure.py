@@ -120,8 +120,8 @@ class CredentialChain:
         self._chain.credentials = tuple(_Source(source, self) for source in self._chain.credentials)  # type: ignore[arg-type]
 
     def get_token(self, *scopes: str, **options: Any) -> AccessToken:
-        """A token, kept by the SDK while it is valid; `OperatorError` lists the sources if there
-        are no credentials.
+        """Return a token, kept by the SDK while it is valid; `OperatorError` lists the sources if
+        there are no credentials.
         """
         with self._lock:
             self.attempts.clear()
@@ -161,7 +161,7 @@ class CredentialChain:
 
 
 def credentials() -> CredentialChain:
-    """The default credential chain of this process; a forked child has one of its own."""
+    """Return the default credential chain of this process; a forked child has one of its own."""
     return _credentials(os.getpid())
 
 
@@ -171,7 +171,7 @@ def _credentials(pid: int) -> CredentialChain:
 
 
 def claims(token: str) -> dict[str, Any]:
-    """What a token says of its holder. It is not checked: whom it is for does that."""
+    """Return what a token says of its holder. It is not checked: whom it is for does that."""
     found: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
     return found
 
@@ -192,7 +192,7 @@ def identity(region: str | None = None) -> Identity:
 
 
 def _unusable(error: ValueError | OSError) -> OperatorError:
-    """That the settings of the credentials are wrong."""
+    """Return the error for wrong settings of the credentials."""
     return OperatorError(
         f"The Azure credentials cannot be used: {_told(str(error))}", _SETTINGS_HINT
     )
@@ -213,7 +213,7 @@ def _refused(source: str, error: AzureError) -> ImagemillError:
 
 
 def _causes(error: BaseException | None) -> Iterator[AzureError]:
-    """The error, and those of the SDK that it came from."""
+    """Yield the error, and those of the SDK that it came from."""
     while error is not None:
         if isinstance(error, AzureError):
             yield error
@@ -225,8 +225,8 @@ def _causes(error: BaseException | None) -> Iterator[AzureError]:
 
 @contextmanager
 def translated(action: str, resource: str, *, retried: bool = False) -> Iterator[None]:
-    """What Blob storage and the way to it answer in the block, as errors of ours; what is not known
-    goes through.
+    """Raise what Blob storage and the way to it answer in the block as errors of ours; what is not
+    known goes through.
 
     `action` is what Azure calls it (`Microsoft.Storage/…/blobs/write`), `resource` is the
     container's URL. `retried` says that the SDK has tried again already what it takes for
@@ -248,8 +248,8 @@ def translated(action: str, resource: str, *, retried: bool = False) -> Iterator
 def _unavailable(
     error: HttpResponseError | ServiceRequestError | ServiceResponseError, what: str
 ) -> ImagemillError | None:
-    """The error if time may mend it: no answer, or one that says so; or if the connection cannot be
-    trusted.
+    """Return the error if time may mend it: no answer, or one that says so; or if the connection
+    cannot be trusted.
     """
     if not isinstance(error, HttpResponseError):
         return _no_answer(error, what)
@@ -261,7 +261,7 @@ def _unavailable(
 
 
 def _busy(answer: Any, what: str, told: str) -> ImagemillError | None:
-    """The error for an answer that says that it may be another one later."""
+    """Return the error for an answer that says that it may be another one later."""
     if answer is None or (answer.status_code < 500 and answer.status_code not in (408, 429)):
         return None
     wait = retry_after_seconds(answer.headers.get("Retry-After"))
@@ -293,7 +293,7 @@ def _no_answer(error: AzureError, what: str) -> ImagemillError:
 
 
 def _rejected(error: HttpResponseError, action: str, resource: str) -> ImagemillError | None:
-    """The error for an answer that says no, if it is a known one."""
+    """Return the error for an answer that says no, if it is a known one."""
     code, told = error_code(error), _words(error)
     if _may_have_expired(error, code):
         return TransientError(
@@ -359,6 +359,6 @@ def _words(error: HttpResponseError) -> str:
 
 
 def _told(text: str) -> str:
-    """The first line of what an SDK says, as far as it is for people."""
+    """Return the first line of what an SDK says, as far as it is for people."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return line if len(line) <= _TOLD else f"{line[:_TOLD]}…"

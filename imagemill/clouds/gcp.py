@@ -117,8 +117,8 @@ class AccessTokens:
         self._renewal = 0.0
 
     def current(self) -> Token:
-        """A token that does not end soon: not within `RENEWAL`, or half of its life if that is
-        less.
+        """Return a token that does not end soon: not within `RENEWAL`, or half of its life if that
+        is less.
 
         `OperatorError` if there are no credentials, or Google does not accept them.
         """
@@ -151,7 +151,9 @@ def _new_token() -> Token:
 
 @lru_cache(maxsize=1)
 def _credentials(pid: int) -> Credentials:
-    """The default credentials: one object in each process, since finding them may take a while."""
+    """Return the default credentials: one object in each process, since finding them may take a
+    while.
+    """
     with translated("credentials", "Google Cloud"):
         credentials: Credentials = google.auth.default(scopes=[SCOPE])[0]
     return credentials
@@ -214,7 +216,7 @@ class _Client(storage.Client):  # type: ignore[misc]
 
 
 def client() -> _Client:
-    """The client of this process: a forked child must not write to its parent's connections."""
+    """Return the client of this process: a forked child must not write to its parent's connections."""
     return _client(os.getpid())
 
 
@@ -229,7 +231,7 @@ def _client(pid: int) -> _Client:
 
 @contextmanager
 def translated(action: str, resource: str, *, retried: bool = False) -> Iterator[None]:
-    """The SDK's errors in the block as ours, those of them that we know.
+    """Raise the SDK's errors in the block as ours, those of them that we know.
 
     `action` is the permission that is needed, as IAM names it, and `resource` what it is needed on.
     `retried` says that the SDK has tried again what could be (`may_try_again`).
@@ -256,7 +258,7 @@ def may_try_again(error: Exception) -> bool:
 
 
 def failure(error: Exception, action: str, resource: str) -> ImagemillError | None:
-    """The error of ours that says what one of `KNOWN` does; None for those that nobody has
+    """Return the error of ours that says what one of `KNOWN` does; None for those that nobody has
     foreseen.
     """
     if isinstance(error, DataCorruption):
@@ -280,7 +282,7 @@ def failure(error: Exception, action: str, resource: str) -> ImagemillError | No
 
 
 def _refusal(response: Response, action: str, resource: str) -> ImagemillError | None:
-    """The error for an answer that is not the wanted one."""
+    """Return the error for an answer that is not the wanted one."""
     status, said = response.status_code, _said(response)
     if _is_forgotten_upload(response):
         return TransientError(
@@ -314,7 +316,7 @@ def _damaged(resource: str) -> TransientError:
 
 
 def permission_named(said: str) -> str | None:
-    """The permission that is missing, where Google's words name it."""
+    """Return the permission that is missing, where Google's words name it."""
     found = _PERMISSION.search(said)
     return next(filter(None, found.groups())) if found else None
 
@@ -335,7 +337,7 @@ def _denied(said: str, action: str, resource: str) -> OperatorError:
 
 
 def _no_token(error: GoogleAuthError) -> ImagemillError | None:
-    """The error for credentials that are not there, or that Google gives no token for."""
+    """Return the error for credentials that are not there, or that Google gives no token for."""
     cause: object = error
     while isinstance(cause, Exception) and cause.args:
         cause = cause.args[
@@ -378,7 +380,7 @@ def _reason(error: object) -> str:
 
 
 def _said(response: Response) -> str:
-    """The status, and the server's own words if it has any."""
+    """Return the status, and the server's own words if it has any."""
     content = _content(response)
     words = content.get("message") if content else _text(response)
     return _printable(f"{response.status_code} {words or ''}")

@@ -86,14 +86,14 @@ def _meaning(path: KeyPath, variant: type[Section] | None) -> str:
 
 
 def _alternatives(quoted: str) -> str:
-    """`'a', 'b' or 'c'`, as pydantic has it, without the quotes."""
+    """Return `'a', 'b' or 'c'`, as pydantic has it, without the quotes."""
     *others, last = re.findall(r"'([^']*)'", quoted)
     return f"{', '.join(others)} or {last}"
 
 
 def _nearest(path: KeyPath) -> str:
-    """A known key that may have been meant: of another section the same, else of this one a longer
-    or similar one.
+    """Return a known key that may have been meant: of another section the same, else of this one a
+    longer or similar one.
     """
     section, key = str(path[0]) if len(path) > 1 else "", str(path[-1])
     for other in ("builder", "environment"):

@@ -53,12 +53,14 @@ class Fault:
     hint: str = ""
 
     def below(self, path: KeyPath) -> "Fault":
-        """The same fault, seen from further up in the document."""
+        """Return the same fault, seen from further up in the document."""
         return replace(self, path=path + self.path)
 
 
 def fault_error(*faults: Fault) -> PydanticCustomError:
-    """What a validator raises. The faults' paths begin at the field or model that is validated."""
+    """Return what a validator raises. The faults' paths begin at the field or model that is
+    validated.
+    """
     context: dict[str, Any] = {
         "message": "; ".join(fault.message for fault in faults),
         "faults": faults,
@@ -67,19 +69,21 @@ def fault_error(*faults: Fault) -> PydanticCustomError:
 
 
 def mismatch(value: object, expected: str, hint: str = "") -> PydanticCustomError:
-    """What a validator of one value raises when it is not what was expected."""
+    """Return what a validator of one value raises when it is not what was expected."""
     return fault_error(Fault((), f"found {shown(value)}, expected {expected}", hint))
 
 
 def shown(value: object) -> str:
-    """A found value, if it is short and can hold no secret; else the kind of value that it is."""
+    """Return a found value, if it is short and can hold no secret; else the kind of value that it
+    is.
+    """
     if isinstance(value, str):
         return f'"{value}"' if _HARMLESS.fullmatch(value) else "a value that is not shown here"
     return _KINDS.get(type(value), "another kind of value")
 
 
 def dotted(path: KeyPath, written: Mapping[KeyPath, str] | None = None) -> str:
-    """The path in one line: `builder.kaniko-config.spec.containers[0]`.
+    """Return the path in one line: `builder.kaniko-config.spec.containers[0]`.
 
     `written` has the keys in the document's own spelling; other keys get hyphens, as in the
     documentation.

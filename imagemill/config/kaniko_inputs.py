@@ -113,7 +113,7 @@ def kaniko_inputs(builder: Builder) -> KanikoInputs:
 
 
 def _flags(container: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The flags in their order, and their values; one without a value is on."""
+    """Yield the flags in their order, and their values; one without a value is on."""
     for argument in container.get("args") or ():
         flag, equals, value = argument.removeprefix("--").partition("=")
         yield flag, value if equals else "true"

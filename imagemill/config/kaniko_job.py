@@ -25,7 +25,7 @@ _SECRET_NAME = re.compile(
 
 
 def _mapping(checks: dict[str, Check], required: tuple[str, ...] = ()) -> Check:
-    """A mapping with these keys, where they are given, and any others."""
+    """Yield a mapping with these keys, where they are given, and any others."""
 
     def check(value: Any) -> Iterator[Fault]:
         if not isinstance(value, dict):
@@ -95,8 +95,8 @@ job_faults = _mapping(
 
 
 def literal_secrets(job: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    """The variables that seem to hold a secret in plain text: paths from the top of the config, and
-    names.
+    """Yield the variables that seem to hold a secret in plain text: paths from the top of the
+    config, and names.
 
     For a document without faults.
     """
@@ -110,7 +110,7 @@ def literal_secrets(job: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
 
 
 def without_secrets(value: Any) -> Any:
-    """A copy of any part of the Job to show people: no variable's value, no build argument's
+    """Return a copy of any part of the Job to show people: no variable's value, no build argument's
     value.
     """
     if isinstance(value, list):

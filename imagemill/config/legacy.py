@@ -70,7 +70,7 @@ class Rewritten:
             self.warnings.append(((section, key), f"not used with {section}.type {chosen}"))
 
     def take_registry(self) -> Registry | None:
-        """The `registry` section, out of the document."""
+        """Return the `registry` section, out of the document."""
         section = self.data.pop("registry", None)
         if section is None or (isinstance(section, dict) and _is_empty(section)):
             return None
@@ -88,7 +88,7 @@ class Rewritten:
             return None
 
     def _with_environment(self, registry: Any) -> Any:
-        """The section with region and project of the `environment` where it leaves them out."""
+        """Return the section with region and project of the `environment` where it leaves them out."""
         environment = self.data.get("environment")
         if not isinstance(registry, dict) or not isinstance(environment, dict):
             return registry

@@ -52,7 +52,7 @@ def load_found(
     environment_file: Path | None,
     home: Path,
 ) -> Loaded:
-    """The config of the file that `find` finds, or all defaults."""
+    """Return the config of the file that `find` finds, or all defaults."""
     path = find(
         explicit=explicit, name=name, folder=folder, environment_file=environment_file, home=home
     )
@@ -67,8 +67,8 @@ def find(
     environment_file: Path | None,
     home: Path,
 ) -> Path | None:
-    """The file to read, the first of: `explicit`; NAME.yaml in `folder`; `environment_file`; the
-    W&B agent's in `home`.
+    """Return the file to read, the first of: `explicit`; NAME.yaml in `folder`; `environment_file`;
+    the W&B agent's in `home`.
 
     A name comes from a request, so it is never a path. `ConfigError` if a file that was asked for
     is not there.
@@ -154,7 +154,9 @@ def load(path: Path) -> Loaded:
 
 
 def _further(found: Iterable[Fault], before: list[Fault], destination: KeyPath) -> Iterator[Fault]:
-    """The faults that are not mere consequences of those found before, where the file has them."""
+    """Yield the faults that are not mere consequences of those found before, where the file has
+    them.
+    """
     known = {fault.path for fault in before}
     if any(fault.path[:1] == ("registry",) for fault in before):
         known.add(DESTINATION)
@@ -200,14 +202,14 @@ def _secrets(config: LaunchConfig) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _overruled(config: LaunchConfig) -> Iterator[tuple[KeyPath, str]]:
-    """What a Job of ours does otherwise than `kaniko-config` says."""
+    """Yield what a Job of ours does otherwise than `kaniko-config` says."""
     if isinstance(config.builder, KanikoBuilder):
         for path, ours in overruled(config.builder.kaniko_config):
             yield path, f"not used: {ours}, since Imagemill tries a build again by itself"
 
 
 def _by_default(config: LaunchConfig) -> Iterator[tuple[KeyPath, str]]:
-    """What the Job of a build takes though the config does not say it."""
+    """Yield what the Job of a build takes though the config does not say it."""
     builder = config.builder
     if not isinstance(builder, KanikoBuilder):
         return
@@ -265,7 +267,7 @@ def describe(loaded: Loaded) -> dict[str, Any]:
 
 
 def _for_people(content: dict[str, Any]) -> dict[str, Any]:
-    """The type first, since the other keys depend on it."""
+    """Return the type first, since the other keys depend on it."""
     first = {"type": content["type"]} if "type" in content else {}
     shown = first | {key.replace("_", "-"): value for key, value in content.items()}
     if "tenants" in shown:

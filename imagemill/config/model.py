@@ -69,7 +69,7 @@ def _reference(parse: Callable[[str], ImageReference], expected: str) -> AfterVa
 
 
 def _context_store(uri: str) -> str:
-    """The URI without a slash at its end."""
+    """Return the URI without a slash at its end."""
     if not _STORES.fullmatch(uri) or ".." in uri.split("/"):
         raise mismatch(uri, _STORE_FORMS)
     return uri.rstrip("/")
@@ -95,7 +95,7 @@ def _destination(text: str) -> ImageReference:
 
 
 def _seconds(value: object) -> object:
-    """A config file gives all values as text, a message gives numbers."""
+    """Return a config file gives all values as text, a message gives numbers."""
     if re.fullmatch(r"[0-9]{1,9}", str(value), re.ASCII):
         return int(str(value))
     raise mismatch(value, "a number of seconds, without a unit")
@@ -307,7 +307,7 @@ class KanikoBuilder(_Builder):
 
 
 def type_or(default: str) -> BeforeValidator:
-    """A section whose `type` is not given gets the default one."""
+    """Return the validator that gives a section without a `type` the default one."""
 
     def check(value: object) -> object:
         if isinstance(value, Mapping) and value.get("type") is None:
@@ -341,8 +341,8 @@ class LaunchConfig(Section):
     )
 
     def with_builder(self, builder_type: Literal["docker", "noop"]) -> Self:
-        """A copy with this builder, for `auto` once it is known whether a docker CLI reaches an
-        engine.
+        """Return a copy with this builder, for `auto` once it is known whether a docker CLI reaches
+        an engine.
         """
         cls = DockerBuilder if builder_type == "docker" else NoopBuilder
         builder = cls.model_validate(

@@ -37,7 +37,7 @@ def _listed(value: object) -> object:
 
 
 def _number(value: object) -> object:
-    """A config file gives all values as text, a message gives numbers."""
+    """Return a config file gives all values as text, a message gives numbers."""
     if re.fullmatch(r"[0-9]{1,15}", str(value), re.ASCII):
         return int(str(value))
     raise mismatch(value, "a number, without a unit")

@@ -15,7 +15,7 @@ _MULTI_REGIONS = ("asia", "europe", "us")
 
 
 def mismatch(config: LaunchConfig) -> str | None:
-    """A warning that names both regions, where the destination is in another one than
+    """Return a warning that names both regions, where the destination is in another one than
     `environment.region`.
     """
     ours, destination = config.environment.region, config.builder.destination

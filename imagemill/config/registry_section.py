@@ -27,7 +27,7 @@ class _Registry(Section):
         return "uri"
 
     def spelt_out(self) -> str | None:
-        """The repository by its parts, if they are all there."""
+        """Return the repository by its parts, if they are all there."""
         return None
 
 

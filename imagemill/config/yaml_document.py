@@ -58,7 +58,7 @@ class Document:
     """The key of a chart's values that the config was found below, if it was."""
 
     def line(self, path: KeyPath) -> int:
-        """The line of the key or item, or of the nearest one around it that is in the text."""
+        """Return the line of the key or item, or of the nearest one around it that is in the text."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 1)
@@ -128,7 +128,7 @@ class _Reader:
         return self.result
 
     def embedded(self, key: str, node: yaml.Node) -> Document:
-        """The config in the values of a chart: below its key, or as a text."""
+        """Return the config in the values of a chart: below its key, or as a text."""
         if isinstance(node, yaml.ScalarNode):
             # The text of a block begins in the line after its key, and lines count from there.
             above = int(node.start_mark.line) + (1 if node.style in ("|", ">") else 0)
@@ -176,7 +176,7 @@ class _Reader:
         return result
 
     def pairs(self, node: yaml.Node, path: KeyPath, depth: int) -> Iterator[Pair]:
-        """The pairs of a mapping, those that it merges in (`<<`) before its own, which win."""
+        """Yield the pairs of a mapping, those that it merges in (`<<`) before its own, which win."""
         own: dict[str, yaml.Node] = {}
         for _, source in filter(_is_merge, node.value):
             yield from self.merged(source, path, depth)
@@ -250,7 +250,7 @@ CHART_KEYS = ("agentConfig", "launchConfig")
 
 
 def _in_chart(root: yaml.MappingNode) -> tuple[str, yaml.Node] | None:
-    """The launch config in a chart's values, and its key; None if the document is none."""
+    """Return the launch config in a chart's values, and its key; None if the document is none."""
     for key, value in root.value:
         if isinstance(key, yaml.ScalarNode) and key.value in CHART_KEYS and value.tag != _NULL:
             return str(key.value), value
@@ -268,7 +268,7 @@ def _is_text_key(key: yaml.Node) -> TypeGuard[yaml.ScalarNode]:
 
 
 def _spelt(key: yaml.ScalarNode, path: KeyPath) -> str:
-    """The key as the model has it: with underscores, except in the free part."""
+    """Return the key as the model has it: with underscores, except in the free part."""
     return str(key.value) if _is_free(path) else str(key.value).replace("-", "_")
 
 

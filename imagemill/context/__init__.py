@@ -187,7 +187,7 @@ class _Nowhere:
 def _remembered(
     top: int, recipe: Recipe, memory: Memory, digests: Digests, progress: Progress
 ) -> Manifest:
-    """The manifest, by what is remembered of the source and by what has changed."""
+    """Return the manifest, by what is remembered of the source and by what has changed."""
     begun, rules = time.time_ns(), rules_of([f"git: {recipe.git}", *recipe.ignore.texts])
     known = memory.load(rules)
     changed_ones = None if known is None else _changes(known, top, digests, progress)
@@ -266,7 +266,7 @@ def _read_anew(
 
 
 def _walked(top: int, recipe: Recipe, digests: Digests, progress: Progress, known: Index) -> Index:
-    """The index of a walk over the source, in which files that are `known` are not read."""
+    """Return the index of a walk over the source, in which files that are `known` are not read."""
     index = Index(known.rules)
     walk = Walk(recipe.ignore, progress, git=recipe.git, seen=index.add_folder)
     meter = Meter(_Nowhere.done, progress)
@@ -374,7 +374,7 @@ def _kind(mode: int) -> Kind:
 
 
 def _rest(path: bytes, descriptor: int, left: int, meter: Meter) -> Iterator[bytes]:
-    """What is left to read of a file, which must be `left` bytes."""
+    """Yield what is left to read of a file, which must be `left` bytes."""
     while left >= 0:
         meter.check()
         chunk = read(descriptor, min(left + 1, _CHUNK))
@@ -388,8 +388,8 @@ def _rest(path: bytes, descriptor: int, left: int, meter: Meter) -> Iterator[byt
 
 
 def _other(found: Found, sink: _Sink) -> tuple[Entry, os.stat_result]:
-    """What is no file: a folder, a link, or a socket, which is an empty file to BuildKit (fsutil's
-    `stat.go`).
+    """Return what is no file: a folder, a link, or a socket, which is an empty file to BuildKit
+    (fsutil's `stat.go`).
     """
     try:
         status = os.stat(found.name, dir_fd=found.within, follow_symlinks=False)

@@ -100,7 +100,7 @@ def notes(manifest: Manifest) -> tuple[str, ...]:
 
 
 def _named(path: bytes) -> bytes | None:
-    """The first name on the path that is told of."""
+    """Return the first name on the path that is told of."""
     first, *others = path.split(b"/")
     if first in _LINES:
         return first

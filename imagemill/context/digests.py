@@ -71,7 +71,7 @@ class Digests:
         self._hand_over(lambda: [digest.hexdigest()])
 
     def sha256s(self) -> Iterator[str]:
-        """The digests, in hex, of all contents so far."""
+        """Return the digests, in hex, of all contents so far."""
         # Here, not in the thread: nothing is read meanwhile, and most projects need no thread at
         # all.
         last = _sha256s(self._batch)

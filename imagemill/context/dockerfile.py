@@ -75,8 +75,8 @@ class Generator(Protocol):
         """What it was asked for by name, which a Dockerfile of the source's own would pass over."""
 
     def generated(self, root: Path) -> Generated:
-        """The Dockerfile for the source in the folder `root`; `UserError` if there is nothing to
-        make one from.
+        """Return the Dockerfile for the source in the folder `root`; `UserError` if there is
+        nothing to make one from.
         """
 
 
@@ -134,7 +134,7 @@ def find(root: Path, top: int, dockerfile: Choice) -> Recipe:
 
 
 def _recipe(read: "_Reader", top: int, path: str, content: bytes) -> Recipe:
-    """The recipe of a source with this Dockerfile."""
+    """Return the recipe of a source with this Dockerfile."""
     text = content.decode(errors="replace")
     if is_marked(content) or "\0" in text:
         text = decoded(content, path)
@@ -171,8 +171,8 @@ def _reads_git(top: int, dockerfile: str) -> bool:
 
 
 def _ignore(read: "_Reader", path: str, default: bytes = b"") -> DockerIgnore:
-    """What is to be ignored, by the ignore file that goes with the Dockerfile at `path`, or the
-    `default`.
+    """Return what is to be ignored, by the ignore file that goes with the Dockerfile at `path`, or
+    the `default`.
     """
     for name in (f"{path}.dockerignore", ".dockerignore"):
         patterns = read.file(name)
@@ -207,8 +207,8 @@ class _Reader:
         """Real path in the source → content."""
 
     def file(self, path: str) -> bytes | None:
-        """The content of a file, followed through links that stay in the source; `None` if there is
-        no such file.
+        """Return the content of a file, followed through links that stay in the source; `None` if
+        there is no such file.
         """
         real = os.path.realpath(posixpath.join(self._root, os.fsencode(path)))
         inside = posixpath.relpath(real, self._root)
@@ -244,7 +244,7 @@ def _missing(path: str, candidates: list[str]) -> UserError:
 
 
 def _candidates(top: int, path: str) -> list[str]:
-    """The files in the source that may have been meant, the likeliest first."""
+    """Return the files in the source that may have been meant, the likeliest first."""
     files: list[str] = []
     # What cannot be read is passed over: the error to tell is the missing Dockerfile.
     with suppress(ImagemillError):

@@ -137,7 +137,7 @@ class DockerIgnore:
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """The patterns as `ignorefile.ReadAll` gives them, each with the number of its line."""
+    """Yield the patterns as `ignorefile.ReadAll` gives them, each with the number of its line."""
     for number, raw in enumerate(text.split("\n"), start=1):
         if raw.startswith("#") or not (line := raw.strip(_SPACE)):
             continue
@@ -170,7 +170,7 @@ def _pattern(line: str, where: str) -> Pattern:
 
 
 def _text(path: bytes) -> str:
-    """Decoded as Go does where it must: each byte that is not UTF-8 is one U+FFFD."""
+    """Decode as Go does where it must: each byte that is not UTF-8 is one U+FFFD."""
     try:
         return path.decode()
     except UnicodeDecodeError:
@@ -206,7 +206,8 @@ them.
 
 
 def _matcher(text: str) -> tuple[Callable[[bytes], bool], str, bool]:
-    """What decides whether a path matches, and `expression` and `is_expression` of the pattern.
+    """Return what decides whether a path matches, and `expression` and `is_expression` of the
+    pattern.
 
     `re2.error` if the pattern is not valid.
     """

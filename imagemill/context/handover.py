@@ -40,7 +40,7 @@ class Contexts(Protocol):
     """Where the contexts of a config are kept while they are built."""
 
     def find(self, source_hash: str, build: str) -> str | None:
-        """The name of the build's context, if it is stored whole already."""
+        """Return the name of the build's context, if it is stored whole already."""
 
     def add(self, origin: Origin, accept: Accept, progress: Progress) -> str:
         """Store the context, unless `accept` raises over its manifest; returns its name."""
@@ -49,8 +49,8 @@ class Contexts(Protocol):
         """Whether the context is there, whole."""
 
     def stored(self, name: str) -> StoredContext:
-        """The context, for a builder; it is not read, and nothing held open, before the builder
-        wants its files.
+        """Return the context, for a builder; it is not read, and nothing held open, before the
+        builder wants its files.
         """
 
     def delete(self, name: str) -> None:

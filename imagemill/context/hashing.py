@@ -46,17 +46,17 @@ class Inputs:
 
 
 def platform(request: BuildRequest, builder: Builder) -> str | None:
-    """The target platform; None for the builder's own."""
+    """Return the target platform; None for the builder's own."""
     return request.platform or builder.platform
 
 
 def source_hash(request: BuildRequest, builder: Builder, manifest: Manifest) -> str:
-    """The hash over the manifest and all other inputs of the image."""
+    """Return the hash over the manifest and all other inputs of the image."""
     return context.source_hash(manifest, **asdict(Inputs.of(request, builder)))
 
 
 def with_bases(source_hash: str, bases: Mapping[str, str]) -> str:
-    """The source hash, with what the base images are at this time: image → digest."""
+    """Return the source hash, with what the base images are at this time: image → digest."""
     if not bases:
         return source_hash
     text = json.dumps([source_hash, sorted(bases.items())])
@@ -64,7 +64,9 @@ def with_bases(source_hash: str, bases: Mapping[str, str]) -> str:
 
 
 def base_images(request: BuildRequest, manifest: Manifest) -> tuple[str, ...]:
-    """The images that the build's stages stand on, and whose content may change under their names."""
+    """Return the images that the build's stages stand on, and whose content may change under their
+    names.
+    """
     text = manifest.dockerfile.content.decode(errors="replace")
     found = bases(text, request.build_args, request.target)
     return tuple(sorted({image for image in found if image}))

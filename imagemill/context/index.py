@@ -53,7 +53,7 @@ Looks = tuple[int, ...]
 
 
 def looks(status: os.stat_result) -> Looks:
-    """What a file or folder is known by."""
+    """Return what a file or folder is known by."""
     return (
         status.st_dev,
         status.st_ino,
@@ -65,7 +65,7 @@ def looks(status: os.stat_result) -> Looks:
 
 
 def listed(listing: Listing) -> bytes:
-    """A digest of what a folder lists."""
+    """Return a digest of what a folder lists."""
     digest = hashlib.sha256()
     for name, is_file, is_folder in listing:
         digest.update(b"%b\0%d%d" % (name, is_file, is_folder))
@@ -101,7 +101,7 @@ class Table:
         return bytes(self.digests[32 * number : 32 * (number + 1)])
 
     def differing(self, top: int, progress: Progress) -> list[int]:
-        """The numbers of those that do not look as they did, below the open folder `top`."""
+        """Return the numbers of those that do not look as they did, below the open folder `top`."""
         found = array("q")
         for begin in range(0, len(self.paths), _LOOK_EVERY):
             progress.check()
@@ -184,7 +184,7 @@ class Index:
         return {path: number for number, path in enumerate(self.entries.paths)}
 
     def known(self, path: bytes, seen: Looks) -> str | None:
-        """The SHA-256 of a file that looks as it did; None if it does not."""
+        """Return the SHA-256 of a file that looks as it did; None if it does not."""
         number = self.numbers.get(path)
         if number is None or self.entries.row(number) != seen:
             return None
@@ -202,7 +202,7 @@ class Index:
             self.targets.append(entry.target)
 
     def made(self) -> tuple[Entry, ...]:
-        """The entries of the manifest."""
+        """Return the entries of the manifest."""
         targets = iter(self.targets)
         digests = self.entries.digests.hex()
         sizes = self.entries.rows[3::_WIDTH]
@@ -248,7 +248,7 @@ class Index:
         self.entries.distrust(since)
 
     def pack(self) -> bytes:
-        """The index as bytes."""
+        """Return the index as bytes."""
         targets = b"\0".join(self.targets)
         head = json.dumps([self.rules, self.dockerfile, self.manifest]).encode()
         sizes = struct.pack("<QQQ", len(head), len(self.targets), len(targets))
@@ -300,7 +300,7 @@ class IndexedManifest(Manifest):
 
 
 def columns(manifest: Manifest) -> Index:
-    """An index of the manifest's entries, whatever they look like."""
+    """Return an index of the manifest's entries, whatever they look like."""
     index = Index("", dockerfile=manifest.dockerfile.sha256, manifest=manifest.sha256)
     if isinstance(manifest, IndexedManifest):
         known = manifest.index
@@ -315,7 +315,7 @@ def columns(manifest: Manifest) -> Index:
 
 
 def rules_of(patterns: Iterable[str]) -> str:
-    """What a walk goes by: our version, and the patterns of what is ignored."""
+    """Return what a walk goes by: our version, and the patterns of what is ignored."""
     return hashlib.sha256(json.dumps([__version__, FORMAT, *patterns]).encode()).hexdigest()
 
 
@@ -328,7 +328,7 @@ class Memory:
         self._path = folder / hashlib.sha256(real).hexdigest()
 
     def load(self, rules: str) -> Index | None:
-        """The index; None if there is none by these rules, or it is damaged."""
+        """Return the index; None if there is none by these rules, or it is damaged."""
         try:
             index = Index.unpack(self._path.read_bytes())
         except (OSError, ValueError):

@@ -34,7 +34,7 @@ class Entry(NamedTuple):
     """Of a link: its text, which is not followed."""
 
     def line(self) -> str:
-        """The entry in the manifest, without a line end."""
+        """Return the entry in the manifest, without a line end."""
         if self.sha256:
             return f"{self.kind} {_quoted(self.path)} {self.sha256}"
         if self.kind == "link":
@@ -71,7 +71,7 @@ class Manifest:
     """What whoever builds it should know of its Dockerfile."""
 
     def lines(self) -> Iterator[str]:
-        """The manifest, line by line: ASCII, and never the same for two different contexts.
+        """Yield the manifest, line by line: ASCII, and never the same for two different contexts.
 
         Paths are JSON strings, in which a byte that is not UTF-8 is the lone surrogate U+DC00 +
         byte, as PEP 383 has it.
@@ -114,7 +114,7 @@ def source_hash(
     secrets: Iterable[str] = (),
     options: Mapping[str, str] | None = None,
 ) -> str:
-    """The hash of everything that an image is made from, as 64 hex digits.
+    """Return the hash of everything that an image is made from, as 64 hex digits.
 
     `secrets` are the ids of build secrets: what they hold is never hashed. `options` are those of
     the builder that change the image. Mappings have no order.

@@ -95,7 +95,7 @@ class Mirrors:
         return path is not None and path.is_file()
 
     def source(self, name: str) -> Path:
-        """The folder with the Dockerfile and the context in it."""
+        """Return the folder with the Dockerfile and the context in it."""
         path = self._claim(name)
         if path is None:
             raise ValueError(f"{name!r} is not the name of a mirror")
@@ -124,7 +124,9 @@ class Mirrors:
     def _current(
         self, key: str, mark: str, tree: MirroredTree, accept: context.Accept, progress: Progress
     ) -> Path:
-        """A mirror that holds what the tree holds, and which only those read who want just that."""
+        """Return a mirror that holds what the tree holds, and which only those read who want just
+        that.
+        """
         known = {path: state for path in self.folder.glob(f"{key}.*/") if (state := _state(path))}
         if not known:
             return self._added(key, tree, accept, progress)
@@ -142,7 +144,7 @@ class Mirrors:
     def _added(
         self, key: str, tree: MirroredTree, accept: context.Accept, progress: Progress
     ) -> Path:
-        """A new mirror; where there is no room for it, all that nobody reads goes."""
+        """Return a new mirror; where there is no room for it, all that nobody reads goes."""
         try:
             mirror = self._made(key, tree, accept, progress)
         except OperatorError as error:
@@ -156,7 +158,7 @@ class Mirrors:
     def _made(
         self, key: str, tree: MirroredTree, accept: context.Accept, progress: Progress
     ) -> Path:
-        """A new mirror, copied in one pass."""
+        """Return a new mirror, copied in one pass."""
         mirror = self.folder / f"{key}.{uuid.uuid4().hex}"
         try:
             (mirror / _CLAIMS).mkdir(parents=True)
@@ -274,7 +276,7 @@ def _digest(text: str) -> str:
 
 
 def _boot() -> str:
-    """A mirror from before the machine started anew is never used: what was written last may not
-    have come to the disk.
+    """Return a mirror from before the machine started anew is never used: what was written last may
+    not have come to the disk.
     """
     return _BOOT.read_text() if _BOOT.exists() else ""

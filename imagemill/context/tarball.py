@@ -155,7 +155,7 @@ def _unpack_member(info: tarfile.TarInfo, archive: BinaryIO, tree: Tree) -> None
 
 
 def _members(archive: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """The headers, each read when what the one before announced has been read."""
+    """Yield the headers, each read when what the one before announced has been read."""
     long: dict[bytes, str] = {}
     while any(block := _exactly(archive, tarfile.BLOCKSIZE)):
         info = tarfile.TarInfo.frombuf(block, *_ENCODING)

@@ -42,12 +42,12 @@ class FolderState:
 
     @classmethod
     def of(cls, manifest: Manifest, count: int) -> "FolderState":
-        """The state of a folder that holds what `manifest` lists."""
+        """Return the state of a folder that holds what `manifest` lists."""
         index = columns(manifest)
         return cls(index, manifest.size, count)
 
     def pack(self) -> bytes:
-        """The state as bytes."""
+        """Return the state as bytes."""
         return self.HEAD.pack(self.size, self.count) + self.index.pack()
 
     @classmethod
@@ -119,7 +119,7 @@ def _write(entry: Entry, source: int, tree: Tree, times: Iterator[int], meter: M
 
 
 def _content(entry: Entry, source: int, meter: Meter) -> Iterator[bytes]:
-    """The content of a file of the source, which must be what the manifest says."""
+    """Yield the content of a file of the source, which must be what the manifest says."""
     digest = hashlib.sha256()
     try:
         with open_below(source, entry.path) as file:
@@ -135,8 +135,8 @@ def _content(entry: Entry, source: int, meter: Meter) -> Iterator[bytes]:
 
 
 def _differences(old: Index, new: Index) -> tuple[list[tuple[bytes, bool]], list[Entry]]:
-    """What is to be removed, each folder after what is in it, and what is to be written, each
-    folder before it.
+    """Return what is to be removed, each folder after what is in it, and what is to be written,
+    each folder before it.
     """
     if old.alike(new):
         return [], []

@@ -42,8 +42,8 @@ class Upload:
         return None if uri is None or uri.startswith("file:") else uri
 
     def bring(self, folder: Path) -> BuildRequest:
-        """The request for the source, which is in the store by then; `folder` is its top, where it
-        is here.
+        """Return the request for the source, which is in the store by then; `folder` is its top,
+        where it is here.
         """
         uri = self.store_uri
         assert uri is not None

@@ -62,7 +62,9 @@ class Walk:
         self.is_whole = True
 
     def entries(self, top: int) -> Iterator[Found]:
-        """What the open folder `top` holds and is not ignored, and the folders that lead to it."""
+        """Return what the open folder `top` holds and is not ignored, and the folders that lead to
+        it.
+        """
         return self._entries(top, b"", self._ignore.at_top, 1)
 
     def _entries(
@@ -107,7 +109,7 @@ class Walk:
 
 
 def _led_to(folder: Found, below: Iterator[Found]) -> Iterator[Found]:
-    """The folder and what is below it, if that is anything at all."""
+    """Yield the folder and what is below it, if that is anything at all."""
     for entry in below:
         yield folder
         yield entry
@@ -135,7 +137,7 @@ def listing(folder: int, path: bytes) -> list[tuple[bytes, bool, bool]]:
 
 
 def changed(path: bytes) -> UserError:
-    """The error that says that somebody writes to the source while it is read."""
+    """Return the error that says that somebody writes to the source while it is read."""
     return UserError(
         f"The source changes while it is read: {shown(path)}",
         "build when nothing writes to it any more, or list what changes in .dockerignore",

@@ -47,7 +47,7 @@ class FromLine(NamedTuple):
 
 
 def stages(dockerfile: str, given: Collection[str] = ()) -> tuple[FromLine, ...]:
-    """The stages, in their order; none if the Dockerfile is not one that could be built.
+    """Return the stages, in their order; none if the Dockerfile is not one that could be built.
 
     `given` are the names of the arguments for which the build has values: those may be secrets, and
     are not shown.
@@ -129,8 +129,8 @@ def _stages(dockerfile: str, hidden: Collection[str]) -> Iterator[FromLine]:
 
 
 def resolved(text: str, defaults: Mapping[str, str], hidden: Collection[str] = ()) -> str:
-    """Return the text with the defaults of variables in their places; what would get too long stays as it
-    is.
+    """Return the text with the defaults of variables in their places; what would get too long stays
+    as it is.
     """
 
     def value(variable: re.Match[str]) -> str:

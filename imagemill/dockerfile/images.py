@@ -43,7 +43,7 @@ def images(dockerfile: str, build_args: Mapping[str, str]) -> set[str]:
 
 
 def _frontends(dockerfile: str) -> Iterator[str]:
-    """What is to read the Dockerfile, by a directive at its top: in a comment, or in JSON."""
+    """Yield what is to read the Dockerfile, by a directive at its top: in a comment, or in JSON."""
     for line in dockerfile.removeprefix("\ufeff").split("\n"):
         if not _DIRECTIVES.match(line):
             return
@@ -66,7 +66,7 @@ def _begun(dockerfile: str, build_args: Mapping[str, str]) -> Iterator[tuple[str
 
 
 def _copied(dockerfile: str) -> Iterator[str]:
-    """What is copied from or mounted, by the flags of an instruction without their quotes."""
+    """Yield what is copied from or mounted, by the flags of an instruction without their quotes."""
     for instruction in instructions(dockerfile, heredocs=False):
         if flags := _FLAGS.match(instruction.text):
             yield from _OTHER.findall(re.sub(r"[\"'\\]", "", flags[1]))

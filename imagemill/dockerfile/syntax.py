@@ -91,7 +91,7 @@ def instructions(text: str, *, heredocs: bool = True) -> Iterator[Instruction]:
 
 
 def stages(text: str) -> list[Stage]:
-    """The stages with their instructions, `FROM` not among them."""
+    """Return the stages with their instructions, `FROM` not among them."""
     found: list[Stage] = []
     for instruction in instructions(text):
         if instruction.keyword == "FROM":
@@ -104,8 +104,8 @@ def stages(text: str) -> list[Stage]:
 
 
 def find(text: str, place: Location, shown: str) -> Instruction | None:
-    """The instruction that BuildKit shows as `shown` at `place`; None if it stands in the base
-    image (`ONBUILD`).
+    """Return the instruction that BuildKit shows as `shown` at `place`; None if it stands in the
+    base image (`ONBUILD`).
     """
     wanted = [stage for stage in stages(text) if place.stage in ("", stage.name)]
     if not wanted:
@@ -120,7 +120,7 @@ def find(text: str, place: Location, shown: str) -> Instruction | None:
 
 
 def _escape(lines: list[str]) -> str:
-    """The escape character, for a pattern; a directive at the very top may set it."""
+    """Return the escape character, for a pattern; a directive at the very top may set it."""
     for line in lines:
         directive = _DIRECTIVE.match(line)
         if not directive:
@@ -131,7 +131,7 @@ def _escape(lines: list[str]) -> str:
 
 
 def _joined(lines: list[str], number: int, continued: re.Pattern[str]) -> tuple[str, int]:
-    """The logical line that begins at `number`, and the number of the line after it."""
+    """Return the logical line that begins at `number`, and the number of the line after it."""
     parts: list[str] = []
     while number < len(lines):
         line = lines[number]
@@ -163,7 +163,7 @@ class _Ends:
         return number
 
     def _of(self, dash: bool) -> dict[str, list[int]]:
-        """The numbers of lines by their text; with a dash tabs before it do not count."""
+        """Return the numbers of lines by their text; with a dash tabs before it do not count."""
         if dash not in self._numbers:
             numbers: dict[str, list[int]] = {}
             for number, line in enumerate(self._lines):

@@ -61,7 +61,7 @@ def _config(loaded: Loaded) -> Iterator[Finding]:
 
 
 def _with_destination(config: LaunchConfig, destination: str | None) -> LaunchConfig:
-    """The config with another destination, where one was given."""
+    """Return the config with another destination, where one was given."""
     if destination is None:
         return config
     repository = str(ImageReference.parse_destination(destination))

@@ -23,7 +23,7 @@ _NAMES = {"aws": "AWS", "azure": "Azure", "gcp": "Google Cloud"}
 
 
 def examine(case: Case) -> Iterator[Finding]:
-    """The credentials of the config's environment, and its context store."""
+    """Yield the credentials of the config's environment, and its context store."""
     environment, uri = case.config.environment, case.config.builder.build_context_store
     if environment.type in IDENTITIES:
         yield case.checked("identity", lambda: _identity(case))

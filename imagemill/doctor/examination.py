@@ -40,8 +40,8 @@ class Case:
     """What has gone wrong so far, and in which check first."""
 
     def checked(self, check: str, find: Callable[[], Finding], *uses: Use) -> Finding:
-        """What the check finds. An error is a finding too; where a permission is missing, with what
-        grants it.
+        """Return what the check finds. An error is a finding too; where a permission is missing,
+        with what grants it.
         """
         try:
             return find()
@@ -54,12 +54,12 @@ class Case:
             return failure(check, error)
 
     def granting(self, refused: str, *uses: Use) -> tuple[str, ...]:
-        """The pieces of a policy that grant what was refused in one of these uses."""
+        """Return the pieces of a policy that grant what was refused in one of these uses."""
         return tuple(dict.fromkeys(self.permissions.lines(refused, uses, self.who)))
 
     def _denied(self, check: str, error: PermissionDenied, uses: Sequence[Use]) -> Finding:
-        """A refusal, with the actions that were refused as the cloud names them, if it is one of a
-        cloud's.
+        """Return a refusal, with the actions that were refused as the cloud names them, if it is
+        one of a cloud's.
         """
         refused = f"{error.action} {error.message}"
         found, needed = failure(check, error), self.permissions.actions(refused, uses)

@@ -31,7 +31,7 @@ class Finding:
 
 
 def checked(check: str, find: Callable[[], Finding], lacking: Verdict = Verdict.FAILED) -> Finding:
-    """What the check finds; an error is a finding too."""
+    """Return what the check finds; an error is a finding too."""
     try:
         with explained():
             return find()
@@ -40,5 +40,5 @@ def checked(check: str, find: Callable[[], Finding], lacking: Verdict = Verdict.
 
 
 def failure(check: str, error: ImagemillError, verdict: Verdict = Verdict.FAILED) -> Finding:
-    """An error as a finding."""
+    """Return an error as a finding."""
     return Finding(check, verdict, error.message, error.hint)

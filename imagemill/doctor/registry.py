@@ -103,7 +103,7 @@ def _credentials(case: Case, repository: ImageReference) -> Finding:
 
 
 def _may_push(repository: ImageReference) -> str:
-    """What is known once a layer could be announced."""
+    """Return what is known once a layer could be announced."""
     if ECR.fullmatch(repository.registry):
         return (
             f"may begin a push to {repository.path} (ecr:InitiateLayerUpload); the other actions of a push cannot be"

@@ -52,7 +52,7 @@ def _opened(name: bytes, within: int | None = None) -> Iterator[int]:
 
 
 def _listing(folder: int, progress: Progress) -> Iterator["os.DirEntry[str]"]:
-    """What an open folder holds at this moment."""
+    """Yield what an open folder holds at this moment."""
     with os.scandir(folder) as entries:
         listing = list(entries)
     for entry in listing:
@@ -77,9 +77,7 @@ def _size(folder: int, depth: int, progress: Progress) -> int:
 
 
 def _taken(status: os.stat_result) -> int:
-    """The size counts too: some file systems (ZFS) say only seconds later how many blocks a file
-    takes.
-    """
+    """Return the bytes that a file takes: some file systems (ZFS) count its blocks seconds later."""
     return max(status.st_size, status.st_blocks * 512)
 
 

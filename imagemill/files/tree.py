@@ -37,7 +37,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 @contextmanager
 def room(path: Path) -> Iterator[None]:
-    """What is written in the block needs room at `path`: that there is none left is an
+    """Tell that there is no room left at `path` for what is written in the block as an
     `OperatorError`.
     """
     try:
@@ -231,8 +231,8 @@ class Tree:
 
     @contextmanager
     def read(self, path: bytes) -> Iterator[Iterator[bytes]]:
-        """The content, in chunks, of a file that was created before; `UnsafePathError` if there is
-        none at `path`.
+        """Yield the content, in chunks, of a file that was created before; `UnsafePathError` if
+        there is none at `path`.
         """
         try:
             file = open_below(self._top, b"/".join(_parts(path)))
@@ -317,7 +317,7 @@ class Tree:
 
 
 def _parts(path: bytes) -> list[bytes]:
-    """The names in a relative path; none for the top folder itself."""
+    """Return the names in a relative path; none for the top folder itself."""
     names = [name for name in path.split(b"/") if name not in (b"", b".")]
     if path.startswith(b"/"):
         raise UnsafePathError(f"{shown(path)} is an absolute path")

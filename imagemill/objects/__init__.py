@@ -46,8 +46,8 @@ def bucket_of(kind: str, name: str, account: str = "") -> Bucket:
 
 
 def store_for(uri: str, *, region: str | None = None) -> ContextStore:
-    """The context store at `uri`; `UserError` if its scheme is not known, or the URI not right for
-    it.
+    """Return the context store at `uri`; `UserError` if its scheme is not known, or the URI not
+    right for it.
 
     `region` is the launch config's `environment.region`; None: what the cloud's own configuration
     says.

@@ -167,8 +167,8 @@ class AzureBlobStore:
 
     @contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
-        """A stream to write the object to; it is there once the block has ended, and not if the
-        block raises.
+        """Open a stream to write the object to; it is there once the block has ended, and not if
+        the block raises.
         """
         blob = self._blob(name)
         pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="azure-blob")
@@ -185,7 +185,7 @@ class AzureBlobStore:
 
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
-        """A stream to read the object from; `FileNotFoundError` if it is not there, or is not
+        """Open a stream to read the object from; `FileNotFoundError` if it is not there, or is not
         whole.
 
         `TransientError` if what was read is not what was stored.
@@ -259,8 +259,8 @@ _TRIES: dict[str, Any] = dict.fromkeys(
 def _client(
     pid: int, account: str, container: str, credential: AzureNamedKeyCredential | CredentialChain
 ) -> ContainerClient:
-    """The client of the process `pid`: a forked child must not write to the connections of its
-    parent.
+    """Return the client of the process `pid`: a forked child must not write to the connections of
+    its parent.
     """
     return ContainerClient(
         account,
@@ -307,7 +307,9 @@ class _Retry(ExponentialRetry):
 
 
 def _shown(uri: str) -> str:
-    """A URI without what may be secret in it: a user's password, and a query with a signature."""
+    """Return a URI without what may be secret in it: a user's password, and a query with a
+    signature.
+    """
     scheme, separator, rest = uri.partition("?")[0].rpartition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
@@ -319,7 +321,7 @@ def _only_the_blob(error: ResourceNotFoundError) -> None:
 
 
 def _base64(md5: bytearray | str) -> str:
-    """The SDK has it as bytes, or as the text in the header."""
+    """Return the hash as the header has it; the SDK gives it as bytes or as that text."""
     return md5 if isinstance(md5, str) else base64.b64encode(md5).decode()
 
 

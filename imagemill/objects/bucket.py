@@ -37,7 +37,7 @@ class Bucket(Protocol):
     """
 
     def version(self, key: str) -> str:
-        """The version that the object has now; `MissingError` if there is none."""
+        """Return the version that the object has now; `MissingError` if there is none."""
 
     def read(self, key: str, version: str, write: Callable[[bytes], object]) -> None:
         """Hand the object's bytes to `write`, as they are stored: `Content-Encoding` is none of our

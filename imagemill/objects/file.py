@@ -52,8 +52,8 @@ class FileStore:
 
     @contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
-        """A stream to write the object to; it is there once the block has ended, and not if the
-        block raises.
+        """Open a stream to write the object to; it is there once the block has ended, and not if
+        the block raises.
 
         `OperatorError` if the disk is full.
         """
@@ -72,7 +72,7 @@ class FileStore:
 
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
-        """A stream to read the object from; `FileNotFoundError` if it is not there."""
+        """Open a stream to read the object from; `FileNotFoundError` if it is not there."""
         with self._reached("read"):
             file = self._path(name).open("rb")
         with file:
@@ -87,7 +87,7 @@ class FileStore:
         return self._folder / checked(name)
 
     def _unfinished(self) -> BinaryIO:
-        """A new file, mode 0600, that does not count as an object."""
+        """Return a new file, mode 0600, that does not count as an object."""
         with self._reached("write"):
             self._folder.mkdir(parents=True, exist_ok=True)
             self._sweep()

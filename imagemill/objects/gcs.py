@@ -162,8 +162,8 @@ class GcsStore:
 
     @contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
-        """A stream to write the object to; it is there once the block has ended, and not if the
-        block raises.
+        """Open a stream to write the object to; it is there once the block has ended, and not if
+        the block raises.
 
         What was damaged on its way is a `TransientError`, and is not kept.
         """
@@ -176,7 +176,7 @@ class GcsStore:
 
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
-        """A stream to read the object from; `FileNotFoundError` if it is not there.
+        """Open a stream to read the object from; `FileNotFoundError` if it is not there.
 
         `TransientError` at its end if what was read does not have the checksum that Google has.
         """
@@ -200,8 +200,8 @@ class GcsStore:
         return client().bucket(self._bucket).blob(key)
 
     def _found(self, ask: Callable[[], T], action: str = _GET) -> T | None:
-        """The answer about an object; None if there is no such object. That there is no bucket is a
-        `UserError`.
+        """Return the answer about an object; None if there is no such object. That there is no
+        bucket is a `UserError`.
         """
         with translated(action, self._resource):
             try:
@@ -289,8 +289,8 @@ class _Blocks:
         return len(block)
 
     def read(self, size: int) -> bytes:
-        """The next `size` bytes, or what is there: they are given away, since the SDK keeps them
-        for its tries.
+        """Return the next `size` bytes, or what is there: they are given away, since the SDK keeps
+        them for its tries.
         """
         taken, left = [], min(size, self._size)
         self._size -= left
@@ -352,7 +352,9 @@ class _Checked(io.RawIOBase):
 
 
 def _download(blob: Blob) -> Response:
-    """The answer with the object as its body: one version of it, whatever is stored meanwhile."""
+    """Return the answer with the object as its body: one version of it, whatever is stored
+    meanwhile.
+    """
     url = f"{client().api_endpoint}/download/storage/v1{blob.path}"
     headers = {"Accept-Encoding": "identity"}
     response: Response = client().session.get(
@@ -365,7 +367,7 @@ def _download(blob: Blob) -> Response:
 
 
 def _tried(request: Callable[[], T]) -> Callable[[], T]:
-    """The request, sent again while that may help: the SDK's own retry counts seconds, not
+    """Return the request, sent again while that may help: the SDK's own retry counts seconds, not
     tries.
     """
     tries = _Tries()

@@ -9,8 +9,8 @@ UPLOAD_TRIES = 6
 
 
 def checked(name: str) -> str:
-    """The name; `ValueError` if no object can have it. It has neither folders nor anything that a
-    URI would escape.
+    """Return the name; `ValueError` if no object can have it. It has neither folders nor anything
+    that a URI would escape.
     """
     if not OBJECT.fits(name):
         raise ValueError(f"{name!r} is not a name of an object")

@@ -139,8 +139,8 @@ class S3Store:
 
     @contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
-        """A stream to write the object to; it is there once the block has ended, and not if the
-        block raises.
+        """Open a stream to write the object to; it is there once the block has ended, and not if
+        the block raises.
 
         An upload that fails while it is written to shows itself as a failure of the block.
         """
@@ -164,7 +164,7 @@ class S3Store:
 
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
-        """A stream to read the object from; `FileNotFoundError` if it is not there.
+        """Open a stream to read the object from; `FileNotFoundError` if it is not there.
 
         Its last bytes are followed by a comparison with the CRC that S3 has recorded:
         `TransientError` if they differ.

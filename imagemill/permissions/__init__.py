@@ -48,7 +48,7 @@ class Permissions:
     """What else has to be seen to, in words."""
 
     def policies(self) -> Iterator[PolicyDocument]:
-        """The policies, one for each cloud and party."""
+        """Yield the policies, one for each cloud and party."""
         for name, grants in self.grants.items():
             for party in Party:
                 if own := _without_repetition([grant for grant in grants if grant.party is party]):
@@ -69,7 +69,7 @@ class Permissions:
     def lines(
         self, refused: str, uses: Sequence[Use], who: Mapping[str, str] = MappingProxyType({})
     ) -> Iterator[str]:
-        """The pieces of a policy that grant the worker these actions.
+        """Yield the pieces of a policy that grant the worker these actions.
 
         `who` is the worker as each cloud knows it; where one does not, a shell variable stands for
         the worker.
@@ -93,7 +93,7 @@ class Permissions:
 
 
 def permissions(config: LaunchConfig) -> Permissions:
-    """What has to be granted for builds with this config."""
+    """Return what has to be granted for builds with this config."""
     needed = needs(config)
     grants = {name: cloud.grants(needed, config) for name, cloud in CLOUDS.items()}
     granted = {grant.need for own in grants.values() for grant in own}
@@ -111,8 +111,8 @@ def _is_for(grant: Grant, uses: Sequence[Use]) -> bool:
 
 
 def _without_repetition(grants: Sequence[Grant]) -> list[Grant]:
-    """The grants of one party; what is optional for one use is left out where all builds need it
-    for another.
+    """Return the grants of one party; what is optional for one use is left out where all builds
+    need it for another.
     """
     always = {
         (grant.resource, action) for grant in grants if not grant.only for action in grant.actions

@@ -45,7 +45,7 @@ _LOGIN = "ecr:GetAuthorizationToken"
 
 
 def grants(needs: Sequence[Need], config: LaunchConfig) -> tuple[Grant, ...]:
-    """What has to be granted on S3 buckets and ECR repositories."""
+    """Return what has to be granted on S3 buckets and ECR repositories."""
     return tuple(
         grant for need in needs for grant in _grants(need, config.environment.region or "")
     )
@@ -65,7 +65,7 @@ def _grants(need: Need, region: str) -> Iterator[Grant]:
 
 
 def _arn(reference: ImageReference) -> str | None:
-    """The ARN of an ECR repository; None for what is none."""
+    """Return the ARN of an ECR repository; None for what is none."""
     host = ECR.fullmatch(reference.registry)
     if host is None:
         return None
@@ -74,8 +74,8 @@ def _arn(reference: ImageReference) -> str | None:
 
 
 def policy(party: Party, grants: Sequence[Grant]) -> PolicyDocument:
-    """An IAM policy with a statement for each use, which its Sid names, and a policy more for each
-    optional use.
+    """Return an IAM policy with a statement for each use, which its Sid names, and a policy more
+    for each optional use.
     """
     needed = _document(least(grants))
     more = {only: _document(own) for only, own in optional(grants).items()}
@@ -95,7 +95,7 @@ def _document(grants: Sequence[Grant]) -> dict[str, Any]:
 
 
 def _with_sids(grants: Sequence[Grant]) -> Iterator[tuple[str, Grant]]:
-    """The grants with names for their statements: letters and digits, each once in a policy."""
+    """Yield the grants with names for their statements: letters and digits, each once in a policy."""
     seen: set[str] = set()
     for grant in grants:
         kind = (
@@ -113,7 +113,7 @@ def _with_sids(grants: Sequence[Grant]) -> Iterator[tuple[str, Grant]]:
 
 
 def line(grant: Grant, actions: Sequence[str], who: str) -> str:
-    """A statement that grants these actions alone."""
+    """Return a statement that grants these actions alone."""
     return json.dumps(_statement(None, actions, grant.resource))
 
 

@@ -45,7 +45,7 @@ _USES = {
 
 
 def grants(needs: Sequence[Need], config: LaunchConfig) -> tuple[Grant, ...]:
-    """What has to be granted on containers of Blob Storage and on registries."""
+    """Return what has to be granted on containers of Blob Storage and on registries."""
     return tuple(grant for need in needs for grant in _grants(need))
 
 
@@ -72,8 +72,8 @@ def _registry(reference: ImageReference) -> str | None:
 
 
 def policy(party: Party, grants: Sequence[Grant]) -> PolicyDocument:
-    """The commands that assign the roles to the party, and apart from them those for each optional
-    use.
+    """Return the commands that assign the roles to the party, and apart from them those for each
+    optional use.
     """
     needed = least(grants)
     commands = _commands(
@@ -107,7 +107,7 @@ def _script(title: str, party: Party, commands: Sequence[str]) -> Block:
 
 
 def line(grant: Grant, actions: Sequence[str], who: str) -> str:
-    """The command that assigns the role in which the actions are."""
+    """Return the command that assigns the role in which the actions are."""
     return _command(grant, who)
 
 

@@ -76,23 +76,23 @@ class _Role:
         return {"title": title, "stage": "GA", "includedPermissions": list(permissions)}
 
     def creation(self, resource: str) -> str:
-        """The command that creates it, of the file with its definition."""
+        """Return the command that creates it, of the file with its definition."""
         return f"gcloud iam roles create {self.id} --project={_project(resource)} --file={self.id}.yaml"
 
     def creation_with(self, permissions: Sequence[str], resource: str) -> str:
-        """The command that creates it with these permissions."""
+        """Return the command that creates it with these permissions."""
         title = shlex.quote(self.definition(())["title"])
         to = f"--project={_project(resource)} --title={title} --stage=GA"
         return f"gcloud iam roles create {self.id} {to} --permissions={','.join(permissions)}"
 
     def extension(self, permissions: Sequence[str], resource: str) -> str:
-        """The command that adds these permissions to it."""
+        """Return the command that adds these permissions to it."""
         to = f"--project={_project(resource)} --add-permissions={','.join(permissions)}"
         return f"gcloud iam roles update {self.id} {to}"
 
     def binding(self, resource: str, who: str = "") -> str:
-        """The command that binds it on the resource to an address, or to the shell variable that
-        stands for one.
+        """Return the command that binds it on the resource to an address, or to the shell variable
+        that stands for one.
         """
         kind = "serviceAccount" if not who or who.endswith("gserviceaccount.com") else "user"
         member = shlex.quote(f"{kind}:{who}") if who else f'"{kind}:${variable(self.party)}"'
@@ -109,7 +109,9 @@ def _project(resource: str) -> str:
 
 
 def grants(needs: Sequence[Need], config: LaunchConfig) -> tuple[Grant, ...]:
-    """What has to be granted on buckets of Cloud Storage and repositories of Artifact Registry."""
+    """Return what has to be granted on buckets of Cloud Storage and repositories of Artifact
+    Registry.
+    """
     environment = config.environment
     project = environment.project if isinstance(environment, GcpEnvironment) else _PROJECT
     return tuple(grant for need in needs for grant in _grants(need, project))
@@ -125,7 +127,7 @@ def _grants(need: Need, project: str) -> Iterator[Grant]:
 
 
 def _path(reference: ImageReference) -> str | None:
-    """The resource's path of a repository of Artifact Registry; None for what is none."""
+    """Return the resource's path of a repository of Artifact Registry; None for what is none."""
     host = ARTIFACT_REGISTRY.fullmatch(reference.registry)
     # A project `example.com:name` is written as example.com/name.
     path = re.fullmatch(
@@ -177,7 +179,7 @@ def _binding(grant: Grant) -> str:
 
 
 def _additions(grants: Sequence[Grant], commands: Sequence[str]) -> Iterator[str]:
-    """The commands that grant these as well, where the others have been run."""
+    """Yield the commands that grant these as well, where the others have been run."""
     for grant in grants:
         role = _Role.of(grant)
         add = role.extension if _creation(grant) in commands else role.creation_with
@@ -199,7 +201,7 @@ def _yaml(definition: Mapping[str, Any]) -> str:
 
 
 def line(grant: Grant, actions: Sequence[str], who: str) -> str:
-    """The commands that add the permissions to the role, and bind it.
+    """Return the commands that add the permissions to the role, and bind it.
 
     Who is known by no address, such as a federated identity, is left to be filled in.
     """

@@ -14,7 +14,7 @@ _NAME = "imagemill-worker"
 
 
 def grants(needs: Sequence[Need], config: LaunchConfig) -> tuple[Grant, ...]:
-    """What has to be granted in the cluster."""
+    """Return what has to be granted in the cluster."""
     return tuple(
         Grant(need, verbs, resource)
         for need in needs
@@ -23,7 +23,7 @@ def grants(needs: Sequence[Need], config: LaunchConfig) -> tuple[Grant, ...]:
 
 
 def _verbs(use: Use) -> Mapping[str, tuple[str, ...]]:
-    """API group and resource → the verbs on it that are for this use."""
+    """Return API group and resource → the verbs on it that are for this use."""
     verbs: dict[str, tuple[str, ...]] = {}
     for permission in PERMISSIONS:
         if use is (Use.RUN_JOBS if permission.needed else Use.READ_EVENTS):
@@ -33,8 +33,8 @@ def _verbs(use: Use) -> Mapping[str, tuple[str, ...]]:
 
 
 def policy(party: Party, grants: Sequence[Grant]) -> PolicyDocument:
-    """A Role, to be bound to the worker's service account; what is optional has a comment, and can
-    be left out.
+    """Return a Role, to be bound to the worker's service account; what is optional has a comment,
+    and can be left out.
     """
     role = {
         "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -53,13 +53,13 @@ def policy(party: Party, grants: Sequence[Grant]) -> PolicyDocument:
 
 
 def line(grant: Grant, actions: Sequence[str], who: str) -> str:
-    """A rule of the Role."""
+    """Return a rule of the Role."""
     group, _, resource = grant.resource.partition("/")
     return rule(group, resource, actions)
 
 
 def rule(group: str, resource: str, verbs: Sequence[str]) -> str:
-    """The line of a Role that grants these verbs on the resource."""
+    """Return the line of a Role that grants these verbs on the resource."""
     return f"- {_flow({'apiGroups': [group], 'resources': [resource], 'verbs': list(verbs)})}"
 
 
@@ -69,8 +69,8 @@ def _rule(grant: Grant) -> dict[str, Any]:
 
 
 def _yaml(role: Mapping[str, Any], marks: Sequence[str]) -> str:
-    """The Role with a line for each rule, as people write it, and a comment behind those that are
-    optional.
+    """Return the Role with a line for each rule, as people write it, and a comment behind those
+    that are optional.
     """
     text = yaml.safe_dump({**role, "rules": None}, sort_keys=False).replace(" null", "").rstrip()
     rules = [

@@ -11,7 +11,7 @@ _OF_IMAGES = (Use.FIND_IMAGES, Use.PUSH_IMAGES, Use.CACHE_LAYERS)
 
 
 def notes(config: LaunchConfig, needs: Sequence[Need], granted: Collection[Need]) -> Iterator[str]:
-    """A sentence for each; `granted` are the needs that policies are about."""
+    """Yield a sentence for each; `granted` are the needs that policies are about."""
     yield from _by_hand([need for need in needs if need not in granted])
     store = config.builder.build_context_store or ""
     if store.startswith("s3://") and config.environment.type != "aws":

@@ -54,7 +54,7 @@ class Cloud(Protocol):
     """What the module of each cloud can do."""
 
     def grants(self, needs: Sequence[Need], config: LaunchConfig) -> tuple[Grant, ...]:
-        """What has to be granted there; nothing for needs that are another cloud's."""
+        """Return what has to be granted there; nothing for needs that are another cloud's."""
 
     def policy(self, party: Party, grants: Sequence[Grant]) -> PolicyDocument:
         """One party's grants as this cloud wants them written: the least, and apart from it what is
@@ -62,19 +62,19 @@ class Cloud(Protocol):
         """
 
     def line(self, grant: Grant, actions: Sequence[str], who: str) -> str:
-        """The shortest piece of a policy that grants these actions of the grant.
+        """Return the shortest piece of a policy that grants these actions of the grant.
 
         `who` is the party as the cloud knows it; empty: a shell variable stands for it.
         """
 
 
 def least(grants: Sequence[Grant]) -> list[Grant]:
-    """The grants that all builds need."""
+    """Return the grants that all builds need."""
     return [grant for grant in grants if not grant.only]
 
 
 def optional(grants: Sequence[Grant]) -> Mapping[str, list[Grant]]:
-    """The other grants, by what they are for."""
+    """Return the other grants, by what they are for."""
     found: dict[str, list[Grant]] = {}
     for grant in grants:
         if grant.only:
@@ -88,20 +88,20 @@ def identifier(text: str) -> str:
 
 
 def words(party: Party) -> str:
-    """The party as a sentence has it."""
+    """Return the party as a sentence has it."""
     return party.replace("-", " ")
 
 
 def folded(command: str, option: str) -> str:
-    """A shell command on two lines, of which the second begins with this option."""
+    """Return a shell command on two lines, of which the second begins with this option."""
     return command.replace(f" {option}", f" \\\n  {option}")
 
 
 def variable(party: Party) -> str:
-    """The shell variable that stands for the party's identity, which no config names."""
+    """Return the shell variable that stands for the party's identity, which no config names."""
     return party.upper().replace("-", "_")
 
 
 def merged(grants: Sequence[Grant]) -> tuple[str, ...]:
-    """The actions of all grants, each once, in order."""
+    """Return the actions of all grants, each once, in order."""
     return tuple(dict.fromkeys(action for grant in grants for action in grant.actions))

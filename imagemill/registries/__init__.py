@@ -45,7 +45,7 @@ def registry_for(
     docker_config: DockerConfig,
     insecure: frozenset[str] = frozenset(),
 ) -> Registry:
-    """The adapter for the registry of `reference`; the same one each time, since it keeps
+    """Return the adapter for the registry of `reference`; the same one each time, since it keeps
     tokens.
     """
     name = next(name for hosts, name in HOSTS if hosts.fullmatch(reference.registry))
@@ -62,7 +62,7 @@ def _adapter(name: str, docker_config: DockerConfig, insecure: frozenset[str]) -
 def blobs_for(
     host: str, docker_config: DockerConfig, insecure: frozenset[str] = frozenset()
 ) -> "Blobs":
-    """What the registry at `host` stores; the same one each time, since it keeps tokens."""
+    """Return what the registry at `host` stores; the same one each time, since it keeps tokens."""
     reference = ImageReference(host, "imagemill")
     from imagemill.registries.blobs import Blobs
 

@@ -88,14 +88,14 @@ class RefreshTokens:
             return kept.credentials
 
     def access_token(self, reference: ImageReference, action: str) -> str:
-        """A token for one action (`pull`, `push`, `delete`) on one repository."""
+        """Return a token for one action (`pull`, `push`, `delete`) on one repository."""
         refresh = self.credentials(reference.registry).identity_token
         scope = f"repository:{reference.path}:{action}"
         form = {"grant_type": "refresh_token", "refresh_token": refresh, "scope": scope}
         return self._ask(reference.registry, "oauth2/token", form).access_token
 
     def url(self, host: str, path: str) -> str:
-        """The address of something that the registry has beside the distribution API."""
+        """Return the address of something that the registry has beside the distribution API."""
         return f"{'http' if host in self._insecure else 'https'}://{host}/{path}"
 
     def _exchange(self, host: str) -> str:

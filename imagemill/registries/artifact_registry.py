@@ -115,15 +115,15 @@ class _Place:
         return cls(reference.registry.removesuffix(_HOST_END), project, names[0])
 
     def missing(self) -> UserError:
-        """That there is no such repository."""
+        """Return the error for a repository that is not there."""
         return UserError(
             f"There is no repository {self.repository} in {self.location} in the project {self.project}",
             f"gcloud artifacts repositories create {self.repository} --repository-format=docker {self._flags}",
         )
 
     def denied(self, said: str, actions: str) -> PermissionDenied:
-        """That the worker lacks a permission on the repository: the one that the registry names, if
-        it does.
+        """Return the error that the worker lacks a permission on the repository: the one that the
+        registry names, if it does.
         """
         action = permission_named(said) or _NEEDS.get(actions, _NEEDS_TO_DELETE)
         resource = (

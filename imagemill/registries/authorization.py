@@ -87,7 +87,7 @@ class Authorizations:
         self._logins: dict[str, Login] = {}
 
     def headers(self, reference: ImageReference, actions: str) -> dict[str, str]:
-        """The header to send, if there is one that is still valid."""
+        """Return the header to send, if there is one that is still valid."""
         grant = self._grants.get((reference.repository, actions))
         return {"Authorization": grant.header} if grant and grant.expires > time.monotonic() else {}
 
@@ -96,8 +96,8 @@ class Authorizations:
         return self._logins.get(reference.repository, Login(None))
 
     def renew(self, refusal: Answer, reference: ImageReference, actions: str) -> dict[str, str]:
-        """The header that the registry asks for in its answer 401; `PermissionDenied` if it is not
-        to be had.
+        """Return the header that the registry asks for in its answer 401; `PermissionDenied` if it
+        is not to be had.
         """
         challenges = parse_challenges(refusal.headers.getlist("WWW-Authenticate"))
         login = self._logins[reference.repository] = self._source.login(reference)
@@ -165,8 +165,8 @@ class Authorizations:
 
 
 def parse_challenges(headers: Iterable[str]) -> dict[str, dict[str, str]]:
-    """The parameters of the challenges in `WWW-Authenticate` (RFC 9110, section 11.6.1), by scheme
-    in lower case.
+    """Return the parameters of the challenges in `WWW-Authenticate` (RFC 9110, section 11.6.1), by
+    scheme in lower case.
     """
     return {
         scheme.lower(): {
@@ -236,5 +236,5 @@ def _basic(credentials: Credentials) -> str:
 
 
 def _resource(scope: str) -> str:
-    """A scope without its actions: `repository:PATH` of `repository:PATH:pull`."""
+    """Return a scope without its actions: `repository:PATH` of `repository:PATH:pull`."""
     return scope.rpartition(":")[0]

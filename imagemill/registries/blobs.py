@@ -128,7 +128,7 @@ class Blobs(OciRegistry):
     def _opened(
         self, method: str, reference: ImageReference, path: str, actions: str
     ) -> Iterator[Reply]:
-        """The registry's answer, after logging in where it asks for that."""
+        """Open the registry's answer, after logging in where it asks for that."""
         url = f"{self._base(reference.registry)}/v2/{reference.path}/{path}"
         body = b"" if method == "POST" else None
         headers: Mapping[str, str] = self._authorizations.headers(reference, actions)

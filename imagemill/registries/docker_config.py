@@ -116,7 +116,8 @@ class DockerConfig:
         credentials: Credentials | None,
         others: Iterable[ImageReference] = (),
     ) -> dict[str, Any]:
-        """Return a `config.json` for a build's own folder, with the credentials of this build alone.
+        """Return a `config.json` for a build's own folder, with the credentials of this build
+        alone.
 
         That is these for `host`, and the worker's for the hosts of `others`, the images that it
         begins from; besides them the proxies, and where plugins of the CLI are. Nobody asks a
@@ -165,7 +166,7 @@ class DockerConfig:
         return OperatorError(f"{self._path}: {where}: {fault['msg']}", "mend it, or log in again")
 
     def _decoded(self, key: str, config: _File) -> Credentials | None:
-        """The credentials that the file itself has under a key."""
+        """Return the credentials that the file itself has under a key."""
         try:
             entry = _Entry.model_validate((config.auths or {}).get(key) or {})
         except ValidationError as error:

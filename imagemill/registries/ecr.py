@@ -153,7 +153,7 @@ class EcrRegistry:
 
 
 def _manifest(reference: ImageReference) -> dict[str, str]:
-    """The manifest of the digest in `reference`, as the arguments of `PutImage`."""
+    """Return the manifest of the digest in `reference`, as the arguments of `PutImage`."""
     try:
         with _asked("BatchGetImage", reference):
             answer = _client(reference).batch_get_image(
@@ -227,14 +227,14 @@ def _names(reference: ImageReference) -> dict[str, str]:
 
 
 def _image(reference: ImageReference) -> dict[str, str]:
-    """The image, as ECR's API names it: a digest wins over a tag."""
+    """Return the image, as ECR's API names it: a digest wins over a tag."""
     if reference.digest:
         return {"imageDigest": reference.digest}
     return {"imageTag": reference.tag or "latest"}
 
 
 def _checked(digests: set[str], reference: ImageReference) -> str:
-    """The one digest that ECR answers with: it must be one, and the one that was asked for."""
+    """Return the one digest that ECR answers with: it must be one, and the one that was asked for."""
     if (
         len(digests) != 1
         or not all(is_digest(digest) for digest in digests)

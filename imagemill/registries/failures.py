@@ -39,7 +39,7 @@ def says_absent(answer: Answer) -> bool:
 def denied(
     reference: ImageReference, actions: str, reason: str, fault: str = ""
 ) -> PermissionDenied:
-    """The registry does not let us do `actions` (of a token's scope) on the repository.
+    """Return the error where we may not do `actions` (of a token's scope) on the repository.
 
     `fault` says what could not be asked for credentials.
     """
@@ -56,8 +56,8 @@ def denied(
 def failure(
     answer: Answer, reference: ImageReference, actions: str, fault: str = ""
 ) -> ImagemillError:
-    """The error for an answer that is not what was asked for, of the registry or of its token
-    server.
+    """Return the error for an answer that is not what was asked for, of the registry or of its
+    token server.
     """
     server = host_of(answer.url)
     said = _said(answer)
@@ -91,6 +91,6 @@ def _errors(answer: Answer) -> list[_Error]:
 
 
 def _said(answer: Answer) -> str:
-    """The status, and the server's own words if it has any."""
+    """Return the status, and the server's own words if it has any."""
     words = "; ".join(f"{error.code} {error.message or ''}".strip() for error in _errors(answer))
     return f"{answer.status} {one_line(words)}".strip()

@@ -99,7 +99,7 @@ class OciRegistry:
             raise self._failure(answer, reference, _DELETE)
 
     def _found(self, reference: ImageReference, name: str, actions: str) -> str | None:
-        """The digest of the manifest `name`, asked for by the right to do these actions."""
+        """Return the digest of the manifest `name`, asked for by the right to do these actions."""
         head = self._ask("HEAD", reference, name, actions)
         if head.status == 200 and _DIGEST in head.headers:
             return _checked(head.headers[_DIGEST], reference)
@@ -111,7 +111,7 @@ class OciRegistry:
         return _digest_of(manifest, reference) if manifest else None
 
     def _get(self, reference: ImageReference, name: str, actions: str) -> Answer | None:
-        """The manifest `name`; None if the registry says that it has none."""
+        """Return the manifest `name`; None if the registry says that it has none."""
         answer = self._ask("GET", reference, name, actions)
         if says_absent(answer):
             return None
@@ -139,8 +139,8 @@ class OciRegistry:
         actions: str,
         manifest: Answer | None = None,
     ) -> Answer:
-        """The registry's answer about the manifest `name`, after logging in where it asks for
-        that.
+        """Return the registry's answer about the manifest `name`, after logging in where it asks
+        for that.
         """
         url = f"{self._base(reference.registry)}/v2/{reference.path}/manifests/{name}"
         headers = {"Content-Type": manifest.media_type} if manifest else _ACCEPT
@@ -163,7 +163,7 @@ class OciRegistry:
 
 
 def endpoint(registry: str) -> str:
-    """The host that serves a registry's API: Docker Hub's is not the one in its image
+    """Return the host that serves a registry's API: Docker Hub's is not the one in its image
     references.
     """
     return "registry-1.docker.io" if registry == DOCKER_HUB else registry
@@ -175,7 +175,9 @@ def _digest_of(manifest: Answer, reference: ImageReference) -> str:
 
 
 def _checked(digest: str, reference: ImageReference) -> str:
-    """The digest that a registry answers with: it must be one, and the one that was asked for."""
+    """Return the digest that a registry answers with: it must be one, and the one that was asked
+    for.
+    """
     if not is_digest(digest) or reference.digest not in (None, digest):
         raise TransientError(
             f"{reference.registry} answers with the digest {digest!r} when asked for {reference}",

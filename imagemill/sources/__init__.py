@@ -29,8 +29,8 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 def open_source(text: str, options: SourceOptions) -> Source:
-    """The source that `text` names: an absolute path or `file://` URI of a folder or an archive, a
-    git repository as in `imagemill.sources.git.source.url`, an archive elsewhere as in
+    """Return the source that `text` names: an absolute path or `file://` URI of a folder or an
+    archive, a git repository as in `imagemill.sources.git.source.url`, an archive elsewhere as in
     `imagemill.sources.artifact.source.url`, or `docker-image://REFERENCE`.
 
     Nothing is read yet. `UserError` if the scheme is not known, or what follows is not right for
@@ -50,7 +50,7 @@ def origin(text: str) -> tuple[str | None, str | None]:
 
 
 def unversioned(text: str) -> str:
-    """The source without the version that is asked for: what successive ones have in common."""
+    """Return the source without the version that is asked for: what successive ones have in common."""
     return str(parse(text).at("")) if is_git(text) else text
 
 

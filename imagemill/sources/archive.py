@@ -119,7 +119,7 @@ def unpack(
 
 @contextmanager
 def _judged(archive: object) -> Iterator[None]:
-    """What is wrong with the archive is told to whoever has made it."""
+    """Tell what is wrong with the archive to whoever has made it."""
     try:
         yield
     except _LimitError as error:
@@ -239,7 +239,7 @@ class _Budget:
             raise _LimitError(f"has more than {self._limits.members:,} members")
 
     def counter(self) -> Callable[[int], None]:
-        """A function that takes a number of bytes, and counts on its own."""
+        """Return a function that takes a number of bytes, and counts on its own."""
         taken = 0
 
         def take(size: int) -> None:
@@ -287,7 +287,7 @@ _TYPES = {
 
 
 def _tar_members(stream: "_Forward") -> Iterator[tarfile.TarInfo]:
-    """The headers, each read when what belongs to the one before has been read; the end is
+    """Yield the headers, each read when what belongs to the one before has been read; the end is
     checked.
     """
     try:
@@ -333,7 +333,7 @@ class _Forward:
             pass
 
     def chunks(self, size: int) -> Iterator[bytes]:
-        """The next `size` bytes."""
+        """Yield the next `size` bytes."""
         end = self._position + size
         while self._position < end:
             if not (chunk := self.read(min(end - self._position, _CHUNK))):
@@ -381,7 +381,7 @@ def _unpack_zip_member(
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
-    """The name of a member, as whoever packed it wrote it.
+    """Return the name of a member, as whoever packed it wrote it.
 
     Without the flag for UTF-8, `zipfile` takes a name for one of DOS (code page 437): where its bytes
     are UTF-8, they are that, as Info-ZIP and macOS leave the flag out. Old programs of Windows wrote

@@ -71,8 +71,8 @@ class SourceCache:
 
     @contextmanager
     def tree(self, key: str, bring: Bring, progress: Progress) -> Iterator[Path]:
-        """The top folder of the source that `key` names, to be read only, and there as long as the
-        block lasts.
+        """Hold the top folder of the source that `key` names, to be read only, and there as long as
+        the block lasts.
 
         `key` stands for one content for ever. Where it is not here, it is brought, and by one at a
         time: others wait, and take over at once if that fails or its process dies. If the disk is
@@ -93,7 +93,7 @@ class SourceCache:
             self._fit(self.max_bytes, Quiet())
 
     def _locked(self, name: str, bring: Bring, progress: Progress) -> "_Lock":
-        """A shared lock on the entry, which is made first if it has to be."""
+        """Return a shared lock on the entry, which is made first if it has to be."""
         try:
             return self._found_or_made(name, bring, progress)
         except (OSError, OperatorError) as error:
@@ -120,8 +120,8 @@ class SourceCache:
         return lock
 
     def _turn(self, name: str, progress: Progress) -> "tuple[Path, _Lock] | None":
-        """The entry, or a new folder to make it in, with a shared lock; None while somebody else
-        makes it.
+        """Return the entry, or a new folder to make it in, with a shared lock; None while somebody
+        else makes it.
         """
         with self._alone(progress):
             path = self.folder / name
@@ -253,7 +253,7 @@ class _Lock:
 
     @classmethod
     def take(cls, path: Path, kind: int) -> "_Lock | None":
-        """A lock, `LOCK_SH` or `LOCK_EX`; None if somebody else's is in the way."""
+        """Return a lock, `LOCK_SH` or `LOCK_EX`; None if somebody else's is in the way."""
         lock = cls(path)
         try:
             fcntl.flock(lock._file, kind | fcntl.LOCK_NB)
@@ -289,15 +289,15 @@ class _Record:
 
     @classmethod
     def read(cls, entry: Path) -> "_Record | None":
-        """The record; None if there is none, since power was cut before it came to the disk."""
+        """Return the record; None if there is none, since power was cut before it came to the disk."""
         text = (entry / _ENTRY).read_text() if (entry / _ENTRY).exists() else ""
         return cls(**json.loads(text)) if text.startswith("{") else None
 
 
 def _name(key: str) -> str:
-    """The name of an entry. One that was made before the machine started anew is never found, and
-    so goes in time: what was written last may not have come to the disk, and to wait until each
-    file is there can take minutes.
+    """Return the name of an entry. One that was made before the machine started anew is never
+    found, and so goes in time: what was written last may not have come to the disk, and to wait
+    until each file is there can take minutes.
     """
     boot = _BOOT.read_text() if _BOOT.exists() else ""
     return hashlib.sha256(f"{boot}{key}".encode(errors="surrogateescape")).hexdigest()
@@ -325,7 +325,7 @@ def _number(path: Path) -> int:
 
 @contextmanager
 def _left_over(path: Path) -> Iterator[None]:
-    """What cannot be removed now is left for the next one to try: what a killed worker had started
+    """Leave what cannot be removed now for the next one to try: what a killed worker had started
     may still write.
     """
     try:

@@ -7,8 +7,8 @@ from imagemill.sources.options import SourceOptions
 
 
 def file_name(address: str) -> str:
-    """What the file for `HOST` or `HOST:PORT` is called: `HOST_PORT`, since names in a Secret have
-    no colon.
+    """Return what the file for `HOST` or `HOST:PORT` is called: `HOST_PORT`, since names in a
+    Secret have no colon.
     """
     return address.translate({ord("["): None, ord("]"): None, ord(":"): "_"})
 

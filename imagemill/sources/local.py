@@ -49,7 +49,7 @@ class LocalSource:
         return f"{self._path.as_uri()}#sha256={self._sha256}{folder}"
 
     def fetch(self, scratch: Path, progress: Progress) -> Path:
-        """The folder itself, or `scratch` with the archive unpacked in it.
+        """Return the folder itself, or `scratch` with the archive unpacked in it.
 
         `PermissionDenied` if it lies outside the roots, `UserError` if it is not there, or not fit.
         """
@@ -69,7 +69,7 @@ class LocalSource:
         return self._below(scratch)
 
     def _below(self, top: Path) -> Path:
-        """The folder that is meant; links on the way to it are not followed."""
+        """Return the folder that is meant; links on the way to it are not followed."""
         if not self._folder:
             return top
         opened = open_top(top)
@@ -136,7 +136,7 @@ class LocalSource:
             )
 
     def _allowed(self) -> tuple[Path, Path]:
-        """The path with its links followed, and the root that it is below."""
+        """Return the path with its links followed, and the root that it is below."""
         path = Path(os.path.realpath(self._path))
         roots = (Path(os.path.realpath(root)) for root in self._roots)
         top = next((root for root in roots if path.is_relative_to(root)), None)
@@ -150,8 +150,8 @@ class LocalSource:
 
 
 def _path(text: str) -> tuple[Path, str, str]:
-    """The path, the digest that the archive there is to have, and the folder in it that is meant;
-    empty if none is given.
+    """Return the path, the digest that the archive there is to have, and the folder in it that is
+    meant; empty if none is given.
     """
     given: dict[str, str] = {}
     if "://" in text or (_FRAGMENT.search(text) and not Path(text).exists()):

@@ -61,8 +61,8 @@ class SourceOptions:
 
     @classmethod
     def from_environment(cls, variables: Mapping[str, str], **given: Any) -> Self:
-        """The options by a worker's variables, and those that are `given`; `OperatorError` if one
-        cannot be read.
+        """Return the options by a worker's variables, and those that are `given`; `OperatorError`
+        if one cannot be read.
 
         What git and credential helpers are started with are the variables that are not Imagemill's
         own.
@@ -165,7 +165,7 @@ VARIABLES: Mapping[str, Variable] = MappingProxyType(
 
 
 def _read(name: str, text: str, parse: Callable[[str], Any]) -> Any:
-    """The value of a variable; it may be a secret, so that the error does not repeat it."""
+    """Return the value of a variable; it may be a secret, so that the error does not repeat it."""
     try:
         return parse(text)
     except ValueError:

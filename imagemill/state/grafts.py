@@ -38,7 +38,7 @@ class Grafts:
         self._redis.set(f"{self._prefix}image:{key}", kept, ex=HASH_KEEP_SECONDS)
 
     def find_image(self, key: str) -> Earlier | None:
-        """The image; None if there is none, or nobody has asked for it for too long."""
+        """Return the image; None if there is none, or nobody has asked for it for too long."""
         found = self._redis.getex(f"{self._prefix}image:{key}", ex=HASH_KEEP_SECONDS)
         if not isinstance(found, bytes):
             return None
@@ -55,7 +55,7 @@ class Grafts:
         self._redis.set(f"{self._prefix}layer:{diff_id}", layer, ex=HASH_KEEP_SECONDS)
 
     def find_layers(self, diff_ids: Sequence[str]) -> list[bytes | None]:
-        """What is in these layers; None for each that nobody has read."""
+        """Return what is in these layers; None for each that nobody has read."""
         names = [f"{self._prefix}layer:{diff_id}" for diff_id in diff_ids]
         if not names:
             return []
@@ -70,6 +70,6 @@ class Grafts:
         self._redis.set(f"{self._prefix}fact:{name}", fact, ex=HASH_KEEP_SECONDS)
 
     def find_fact(self, name: str) -> str | None:
-        """What was kept; None if nothing was."""
+        """Return what was kept; None if nothing was."""
         found = self._redis.getex(f"{self._prefix}fact:{name}", ex=HASH_KEEP_SECONDS)
         return found.decode() if isinstance(found, bytes) else None

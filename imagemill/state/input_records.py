@@ -22,8 +22,8 @@ class InputRecords:
         self._redis.set(self._record(source_hash), record.dump(), ex=BUILD_KEEP_SECONDS)
 
     def find(self, source_hash: str) -> InputRecord | None:
-        """The record; None if nobody has kept it, or nobody has used it for too long. Errors are
-        `load`'s.
+        """Return the record; None if nobody has kept it, or nobody has used it for too long. Errors
+        are `load`'s.
         """
         found = self._redis.getex(self._record(source_hash), ex=BUILD_KEEP_SECONDS)
         return InputRecord.load(found) if isinstance(found, bytes) else None

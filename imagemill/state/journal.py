@@ -96,8 +96,8 @@ class Event:
 
 
 def connect(url: str, *, patience: int = 6) -> Redis:
-    """A Redis client that rides out short absences: `patience` tries, with jittered back-off up to
-    1 s each.
+    """Return a Redis client that rides out short absences: `patience` tries, with jittered back-off
+    up to 1 s each.
     """
     return Redis.from_url(
         _for_redis_py(url),
@@ -178,8 +178,8 @@ class Journal:
         self._show(keys, [shown, BUILD_KEEP_SECONDS])
 
     def steps(self, build: str) -> tuple[StepTime, ...]:
-        """The times of all states of the build so far; the last one has not ended. Empty if it is
-        not known.
+        """Return the times of all states of the build so far; the last one has not ended. Empty if
+        it is not known.
         """
         return _times(
             cast("list[bytes]", self.redis.lrange(self.build_key(build, "states"), 0, -1))
@@ -227,13 +227,13 @@ class Journal:
         return [_event(position, fields) for _, entries in streams for position, fields in entries]
 
     def last_lines(self, build: str, count: int = 20) -> tuple[str, ...]:
-        """The last lines of the build's log, oldest first."""
+        """Return the last lines of the build's log, oldest first."""
         newest = self._newest(build, 10 * count)
         lines = [event.line for event in newest if event.line is not None]
         return tuple(reversed(lines[:count]))
 
     def report(self, build: str) -> BuildReport | None:
-        """The build's report, once it has ended."""
+        """Return the build's report, once it has ended."""
         return next((event.report for event in self._newest(build, 100) if event.report), None)
 
     def ask_to_cancel(self, build: str) -> None:
@@ -336,7 +336,7 @@ def _for_redis_py(url: str) -> str:
 
 
 def _result(build: str, state: State, at: float, more: dict[str, Any]) -> str:
-    """A result that is not final, as Celery writes it: what AsyncResult and Flower show."""
+    """Return a result that is not final, as Celery writes it: what AsyncResult and Flower show."""
     meta = {"build": build, "since": at, **more}
     return json.dumps(
         {"task_id": build, "status": state.value, "traceback": None, "children": [], "result": meta}

@@ -46,7 +46,7 @@ class ImageLock:
         return bool(self._lock.acquire(blocking=False, token=self._token.decode()))
 
     def holder(self) -> str:
-        """The id of the build that holds the lock; empty if it is free."""
+        """Return the id of the build that holds the lock; empty if it is free."""
         value = self._redis.get(self._lock.name)
         return value.decode() if isinstance(value, bytes) else ""
 

@@ -17,7 +17,7 @@ class BaseDigests:
         self._prefix = f"{prefix}imagemill:base:"
 
     def find(self, image: str) -> str | None:
-        """The digest; None if it is not known, or not any more."""
+        """Return the digest; None if it is not known, or not any more."""
         found = self._redis.get(self._prefix + image)
         return found.decode() if isinstance(found, bytes) else None
 
@@ -34,7 +34,7 @@ class KnownHashes:
         self._prefix = f"{prefix}imagemill:hash:"
 
     def find(self, inputs: str) -> str | None:
-        """The source hash of these inputs; None if nobody has found it, or not for long."""
+        """Return the source hash of these inputs; None if nobody has found it, or not for long."""
         found = self._redis.getex(self._key(inputs), ex=HASH_KEEP_SECONDS)
         return found.decode() if isinstance(found, bytes) else None
 

@@ -77,7 +77,7 @@ class Differences:
         return any(getattr(self, each.name) for each in fields(self))
 
     def apply(self, entries: Iterable[Entry]) -> tuple[Entry, ...]:
-        """The entries after, from those before."""
+        """Return the entries after, from those before."""
         found = {entry.path: entry for entry in entries}
         for gone in (*self.removed, *(pair.before for pair in self.renamed)):
             del found[gone.path]
@@ -87,7 +87,7 @@ class Differences:
 
 
 def find(before: InputRecord, after: InputRecord) -> Differences:
-    """What is to be done to the inputs `before` to have those `after`."""
+    """Return what is to be done to the inputs `before` to have those `after`."""
     old, new = ({entry.path: entry for entry in record.entries} for record in (before, after))
     removed, added = _without(old, new), _without(new, old)
     renamed = _renamed(removed, added)

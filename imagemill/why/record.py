@@ -64,7 +64,7 @@ class InputRecord:
     """How the source hash is made, which is an input too."""
 
     def dump(self) -> bytes:
-        """The record as it is kept: the same bytes for the same record."""
+        """Return the record as it is kept: the same bytes for the same record."""
         head = json.dumps(self._head(), sort_keys=True, separators=(",", ":"))
         digests = bytes.fromhex("".join(entry.sha256 for entry in self.entries))
         return bytes([VERSION]) + zlib.compress(head.encode() + b"\n" + digests)
@@ -118,7 +118,7 @@ def record(
     manifest: Manifest,
     digests: Mapping[str, str] | None = None,
 ) -> InputRecord:
-    """The record of the image that `hashing.source_hash` names by the same arguments."""
+    """Return the record of the image that `hashing.source_hash` names by the same arguments."""
     recipe, inputs = manifest.dockerfile, Inputs.of(request, builder)
     return InputRecord(
         recipe=DockerfileInput(recipe.path, recipe.sha256[:_DIGITS], recipe.generated),
@@ -139,7 +139,7 @@ def record(
 def _stages(
     dockerfile: str, request: BuildRequest, digests: Mapping[str, str]
 ) -> Iterator[FromLine]:
-    """The stages, each base image with the digest that it had."""
+    """Yield the stages, each base image with the digest that it had."""
     found = stages(dockerfile, request.build_args)
     images = bases(dockerfile, request.build_args, request.target)
     for stage, image in zip(found, images, strict=False):
@@ -153,7 +153,7 @@ def _digest(name: str, value: str) -> str:
 
 
 def _read(head: dict[str, Any], digests: str) -> dict[str, Any]:
-    """The fields of a record."""
+    """Return the fields of a record."""
     kinds, paths, sizes, links = (head.pop(name) for name in ("kinds", "paths", "sizes", "links"))
     return head | {
         "recipe": DockerfileInput(*head["recipe"]),

@@ -47,7 +47,7 @@ def build_arguments(inputs: BuildInputs, taken: Container[str]) -> tuple[list[st
 
 
 def other_arguments(inputs: BuildInputs) -> list[str]:
-    """The arguments for labels, target, platform, caches and secrets."""
+    """Return the arguments for labels, target, platform, caches and secrets."""
     arguments = [_label(name, value) for name, value in inputs.labels.items()]
     arguments += [f"--target={inputs.target}"] if inputs.target else []
     arguments += [f"--platform={inputs.platform}"] if inputs.platform else []

@@ -95,7 +95,7 @@ class DockerCommandBuilder:
             self._clear_dead(*self._reach())
 
     def _reach(self) -> tuple[Cli, Endpoint]:
-        """The docker command, and the engine that it reaches."""
+        """Return the docker command, and the engine that it reaches."""
         place = self._place
         cli = choose(place.docker_cli, path_of(place.environment), place.docker_config.folder)
         if cli is None:
@@ -217,7 +217,9 @@ class _Job:
                 self.progress.log(f"Could not clear up in the Docker engine: {line}")
 
     def _file(self) -> Path:
-        """The Dockerfile; one that mounts shared caches, with caches of the build's own place."""
+        """Return the Dockerfile; one that mounts shared caches, with caches of the build's own
+        place.
+        """
         given, own = self.source / DOCKERFILE, self.folder / DOCKERFILE
         text, shared = given.read_bytes(), SHARED.encode()
         if shared not in text:
@@ -260,7 +262,7 @@ class _Job:
         return ["--force-rm"]
 
     def _why(self, log: BuildLog) -> ImagemillError:
-        """The error for a build that has failed."""
+        """Return the error for a build that has failed."""
         text = self._dockerfile
         return explain(
             Evidence(
@@ -284,7 +286,7 @@ def _untag(cli: Cli, tags: Sequence[str], environment: Mapping[str, str]) -> lis
 
 
 def _images(dockerfile: str, build_args: Mapping[str, str]) -> Iterator[ImageReference]:
-    """The images that the Dockerfile names; what is none fails in the build, with its line."""
+    """Yield the images that the Dockerfile names; what is none fails in the build, with its line."""
     for name in named_images(dockerfile, build_args):
         with suppress(UserError):
             yield ImageReference.parse(name)

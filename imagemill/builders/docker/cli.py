@@ -83,14 +83,14 @@ def path_of(environment: Mapping[str, str]) -> str:
 
 
 def choose(cli: Path | None, path: str, docker_config: Path) -> Cli | None:
-    """The CLI at `cli` if that is given, else the best one on `path`."""
+    """Return the CLI at `cli` if that is given, else the best one on `path`."""
     return describe_cli(str(cli), path, docker_config) if cli else find_cli(path, docker_config)
 
 
 @lru_cache
 def find_cli(path: str, docker_config: Path) -> Cli | None:
-    """The first `docker` in the folders of `path` that speaks BuildKit, else the first at all; None
-    if there is none.
+    """Return the first `docker` in the folders of `path` that speaks BuildKit, else the first at
+    all; None if there is none.
 
     `docker_config` is the folder in which plugins of the user may lie. Remembered for the life of
     the process.
@@ -144,8 +144,8 @@ def reaches_engine(
 def find_endpoint(
     cli: str, host: str | None, environment: Mapping[str, str], docker_config: Path
 ) -> Endpoint:
-    """The engine that `docker` itself would use: `host` if given, else that of the current context
-    in its config.
+    """Return the engine that `docker` itself would use: `host` if given, else that of the current
+    context in its config.
     """
     if host:
         certificates = environment.get("DOCKER_CERT_PATH")
@@ -216,7 +216,7 @@ class _Lines:
 
 
 def no_cli(message: str) -> OperatorError:
-    """The error for a missing docker CLI."""
+    """Return the error for a missing docker CLI."""
     return OperatorError(
         message,
         "install the Docker CLI (Debian: docker.io; else docker-ce-cli, docker-buildx-plugin)",

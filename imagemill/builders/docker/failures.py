@@ -97,7 +97,7 @@ class Evidence:
 
 
 def explain(evidence: Evidence) -> ImagemillError:
-    """The error for a failed build.
+    """Return the error for a failed build.
 
     What no rule knows is a `UserError` if it happened in a step or was refused by BuildKit, which
     fails only at what a Dockerfile asks of it; what remains comes from the command line or the
@@ -117,8 +117,8 @@ def explain(evidence: Evidence) -> ImagemillError:
 
 
 def locate(text: str, step: str, source_line: int | None = None) -> dockerfile.Instruction | None:
-    """The instruction of the Dockerfile `text` that a builder means by `step` or by the line that
-    it names.
+    """Return the instruction of the Dockerfile `text` that a builder means by `step` or by the line
+    that it names.
     """
     if source_line is not None:
         return next(
@@ -140,7 +140,7 @@ def is_solving(error: str) -> bool:
 
 
 def bare(text: str) -> str:
-    """The error itself, without what the layers that handed it on have put before it."""
+    """Return the error itself, without what the layers that handed it on have put before it."""
     while match := _PREFIX.match(text):
         text = text[match.end() :]
     return text

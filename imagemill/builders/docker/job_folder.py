@@ -15,7 +15,7 @@ _TAGS = "tags"
 
 @contextmanager
 def job_folder(scratch: Path) -> Iterator[Path]:
-    """A folder that only this user can read, removed at the end of the block."""
+    """Make a folder that only this user can read, removed at the end of the block."""
     with locked_folder(scratch, _PREFIX) as folder:
         try:
             yield folder

@@ -140,7 +140,7 @@ def size_of(text: str) -> float:
 
 
 def clean(line: str) -> str:
-    """What a terminal would show of the line at the end: no colours, and the last state of a
+    """Return what a terminal would show of the line at the end: no colours, and the last state of a
     progress bar.
     """
     return _ESCAPES.sub("", line.rstrip("\r").rpartition("\r")[2])

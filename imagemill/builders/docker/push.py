@@ -71,7 +71,7 @@ class PushLog:
 
 
 def push_failure(text: str, image: ImageReference, host: str) -> ImagemillError:
-    """The error for a push to `image` from the engine at `host` that ended with `text`."""
+    """Return the error for a push to `image` from the engine at `host` that ended with `text`."""
     if _NO_TAG.search(text):
         return TransientError(
             f"Other builds took the tag {image} away from the Docker engine, again and again",

@@ -36,7 +36,7 @@ class Base:
 
 
 def digest(name: str, registries: Open) -> str:
-    """The digest that an image has now; `Refusal` if that cannot be told."""
+    """Return the digest that an image has now; `Refusal` if that cannot be told."""
     try:
         reference = ImageReference.parse(name)
         with time_limit(_SECONDS):
@@ -49,7 +49,7 @@ def digest(name: str, registries: Open) -> str:
 
 
 def base(name: str, pinned: str, platform: str, registries: Open, known: Grafts) -> Base:
-    """What the image `name` with the digest `pinned` is for `platform` (`linux/amd64`)."""
+    """Return what the image `name` with the digest `pinned` is for `platform` (`linux/amd64`)."""
     kept = known.find_fact(f"{pinned}:{platform}")
     if kept is None:
         try:

@@ -51,7 +51,7 @@ class Context:
         }
 
     def find(self, path: str) -> Entry | None:
-        """The entry at a path; None if there is none. The top is a folder."""
+        """Return the entry at a path; None if there is none. The top is a folder."""
         if not path:
             return Entry("dir", b"")
         number = self._places.get(path)
@@ -69,7 +69,7 @@ class Context:
             yield entry.path[len(prefix) :].decode(errors="surrogateescape"), entry
 
     def matching(self, pattern: str) -> list[str]:
-        """The paths that the source of a COPY names; `Refusal` where that cannot be told."""
+        """Return the paths that the source of a COPY names; `Refusal` where that cannot be told."""
         path = posixpath.normpath(f"/{pattern}").lstrip("/")
         plain, wild = _split(path)
         self._check_no_link(plain)
@@ -93,7 +93,7 @@ class Context:
         return found
 
     def seen(self, pattern: str) -> Iterator[Entry]:
-        """The entries that an instruction which names this may read: rather too many than too
+        """Yield the entries that an instruction which names this may read: rather too many than too
         few.
         """
         path = posixpath.normpath(f"/{pattern}").lstrip("/")
@@ -219,7 +219,9 @@ class Files:
 
 
 def destination_of(operation: Copy, working_folder: str) -> str:
-    """The destination as an absolute path, with a slash at its end where it has to be a folder."""
+    """Return the destination as an absolute path, with a slash at its end where it has to be a
+    folder.
+    """
     text = operation.destination
     path = posixpath.normpath(posixpath.join("/", working_folder, text))
     path = f"/{path.lstrip('/')}"
@@ -227,7 +229,7 @@ def destination_of(operation: Copy, working_folder: str) -> str:
 
 
 def owner_of(operation: Copy | WorkingFolder) -> Owner | None:
-    """The owner that the instruction says; None where it is a name."""
+    """Return the owner that the instruction says; None where it is a name."""
     if operation.owner is None:
         return ROOT
     user, _, group = operation.owner.partition(":")
@@ -237,7 +239,7 @@ def owner_of(operation: Copy | WorkingFolder) -> Owner | None:
 
 
 def owner_found(nodes: Mapping[str, Node], operation: Copy | WorkingFolder) -> Owner:
-    """The owner of what an instruction has made, which its name is another word for."""
+    """Return the owner of what an instruction has made, which its name is another word for."""
     owners = {Owner(node.uid, node.gid) for node in nodes.values()}
     if len(owners) != 1:
         raise Refusal(f"line {operation.line}: it cannot be told who {operation.owner} is")
@@ -255,7 +257,7 @@ def _above(path: str) -> Iterator[str]:
 
 
 def _split(path: str) -> tuple[str, str]:
-    """The part of a pattern that is a plain path, and the rest from the first wild part on."""
+    """Return the part of a pattern that is a plain path, and the rest from the first wild part on."""
     parts = path.split("/")
     for number, part in enumerate(parts):
         if _WILD.search(part):

@@ -57,7 +57,7 @@ def question(
     place: GraftPlace,
     tenant: str | None = None,
 ) -> Question:
-    """What is to be looked for; `Refusal` where the code cannot be told from the rest.
+    """Return what is to be looked for; `Refusal` where the code cannot be told from the rest.
 
     `given` is what the image is made from besides the context, `builder` the type of the builder.
     Images of another `tenant` are never taken; nor, where there are build secrets, which may be in
@@ -137,7 +137,7 @@ class Graft:
         return self._push_image(image, sent, at, blobs)
 
     def _first(self, image: Image) -> int:
-        """The number of the first layer that is the suffix's."""
+        """Return the number of the first layer that is the suffix's."""
         places = image.layers_of(self.question.recipe.operations)
         return min((n for n in places if n is not None), default=len(image.diff_ids))
 
@@ -256,7 +256,9 @@ def note(
 
 
 def find(reference: ImageReference, blobs: Blobs) -> Image:
-    """An image with its config; `Refusal` if it is not there, or none that we could work with."""
+    """Return an image with its config; `Refusal` if it is not there, or none that we could work
+    with.
+    """
     stored = blobs.manifest(reference)
     if stored is None:
         raise Refusal(f"the earlier image {reference} is not in the registry any more")
@@ -272,7 +274,7 @@ def read_layers(
     progress: Progress,
     most: float = math.inf,
 ) -> tuple[Layer, ...]:
-    """What is in all layers of an image.
+    """Return what is in all layers of an image.
 
     Those that nobody has read are read if they have no more than `most` bytes in all.
     """

@@ -70,7 +70,7 @@ class Image:
         return cls(media_type, document, {})
 
     def with_config(self, config: bytes) -> Self:
-        """The same with its config, which has to fit the manifest."""
+        """Return the same with its config, which has to fit the manifest."""
         image = type(self)(self.media_type, self.manifest, _document(config))
         layers = len(self.manifest["layers"])
         if len(image.diff_ids) != layers or sum(map(_has_layer, image.history)) != layers:
@@ -98,8 +98,8 @@ class Image:
         return self.config.get("config") or {}
 
     def layers_of(self, operations: Sequence[Operation]) -> tuple[int | None, ...]:
-        """The number of the layer that each of the image's last instructions has made; None for one
-        that made none.
+        """Return the number of the layer that each of the image's last instructions has made; None
+        for one that made none.
         """
         entries = list(self.history)
         layer = len(self.diff_ids)
@@ -133,8 +133,8 @@ class Image:
     def remade(
         self, layers: Mapping[int, Sequence[Blob]], labels: Mapping[str, str], at: float
     ) -> Made:
-        """The image with some of its layers, by their numbers, replaced by one or more, and with
-        these labels.
+        """Return the image with some of its layers, by their numbers, replaced by one or more, and
+        with these labels.
 
         `at` is when, in seconds since 1970.
         """

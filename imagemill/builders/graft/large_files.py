@@ -41,7 +41,7 @@ class LargeFiles:
     def split(
         self, changes: Mapping[str, Placed], room: int
     ) -> tuple[Mapping[str, Placed], Mapping[str, Placed]]:
-        """The changes that are for one layer together, and those that have one each: at most
+        """Return the changes that are for one layer together, and those that have one each: at most
         `room`, the largest first.
         """
         large = [path for path, placed in changes.items() if is_large(placed.node)]
@@ -51,7 +51,9 @@ class LargeFiles:
         return rest, {path: changes[path] for path in alone}
 
     def layer(self, path: str, placed: Placed, source: Read) -> Blob:
-        """The layer of one file, which the repository has by then; only sent if it has to be."""
+        """Return the layer of one file, which the repository has by then; only sent if it has to
+        be.
+        """
         name = self._name(path, placed.node)
         kept = self.known.find_fact(name)
         if kept is not None:
@@ -68,8 +70,8 @@ class LargeFiles:
         return blob
 
     def lift(self, layer: Layer, digest: str) -> None:
-        """Have the repository hold a layer of its own for each large file of a layer `digest`, which
-        it has, so that none is sent when code changes.
+        """Have the repository hold a layer of its own for each large file of a layer `digest`,
+        which it has, so that none is sent when code changes.
         """
         wanted = {
             path: node

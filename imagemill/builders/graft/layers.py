@@ -1,4 +1,5 @@
-"""What a layer holds, read from the headers of its tar, and what all layers below a place add up to.
+"""What a layer holds, read from the headers of its tar, and what all layers below a place add up
+to.
 
 Layers: https://github.com/opencontainers/image-spec/blob/v1.1.1/layer.md. Paths are relative to the
 root, without a slash at either end; bytes that are not UTF-8 are lone surrogates, as in PEP 383.
@@ -59,14 +60,14 @@ class Layer:
     """Whether its files' digests are known."""
 
     def dump(self) -> bytes:
-        """The layer as it is kept."""
+        """Return the layer as it is kept."""
         rows = [[path, *node] for path, node in self.entries.items()]
         document = [rows, self.removed, self.emptied, self.has_contents]
         return _VERSION + zlib.compress(json.dumps(document, separators=(",", ":")).encode(), 1)
 
     @classmethod
     def load(cls, data: bytes) -> Self | None:
-        """What `dump` wrote; None if another version did."""
+        """Return what `dump` wrote; None if another version did."""
         if data[:1] != _VERSION:
             return None
         rows, removed, emptied, has_contents = json.loads(zlib.decompress(data[1:]))
@@ -116,7 +117,7 @@ class FileView:
             self._put(path, node)
 
     def copy(self) -> dict[str, Node]:
-        """The nodes, to be changed by whoever asks."""
+        """Return the nodes, to be changed by whoever asks."""
         return dict(self.nodes)
 
     def _put(self, path: str, node: Node) -> None:
@@ -185,7 +186,7 @@ class _Hashed:
 
 
 def decompressed(stream: BufferedReader) -> BinaryIO:
-    """The tar in a layer's blob, which may be compressed or not."""
+    """Return the tar in a layer's blob, which may be compressed or not."""
     head = stream.peek(4)
     if head.startswith(_GZIP_MAGIC):
         return igzip_threaded.open(stream, "rb", threads=1)  # type: ignore[no-untyped-call,no-any-return]

@@ -131,7 +131,8 @@ _SHORT, _SMALL_ID, _SMALL = 100, 1 << 21, 1 << 33
 
 
 def header(path: str, node: Node) -> bytes:
-    """The header of an entry: ustar's one block where names and numbers fit into it, else pax's.
+    """Return the header of an entry: ustar's one block where names and numbers fit into it, else
+    pax's.
 
     Of many small files the headers would take longer than the contents if `tarfile` made them.
     """

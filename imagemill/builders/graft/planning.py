@@ -57,8 +57,8 @@ class Known:
 
 
 def plan(manifest: Manifest, target: str | None, known: Known) -> Plan:
-    """What is to be done where `known` is all that differs; `Refusal` for a Dockerfile that cannot
-    be read.
+    """Return what is to be done where `known` is all that differs; `Refusal` for a Dockerfile that
+    cannot be read.
     """
     text = manifest.dockerfile.content.decode(errors="surrogateescape")
     contexts = (Context(known.before), Context(manifest.entries))

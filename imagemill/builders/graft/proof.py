@@ -39,7 +39,8 @@ class Suffix:
 def remade(
     below: FileView, suffix: Suffix, old: Context, new: Context, is_archive: IsArchive
 ) -> tuple[Mapping[str, Placed] | None, ...]:
-    """What each instruction makes of the new context; None where that is what it has made before.
+    """Return what each instruction makes of the new context; None where that is what it has made
+    before.
 
     `below` are the layers under the suffix; `is_archive` tells of files of the new context, and the
     proof of those of the old one. `Refusal` where the proof fails. Of another builder
@@ -86,7 +87,9 @@ def _perform(
 def _effect(
     below: Mapping[str, Node], layer: Layer, operation: Copy | WorkingFolder
 ) -> Mapping[str, Node]:
-    """What a layer of the builder's changes: folders that are the same as before change nothing."""
+    """Return what a layer of the builder's changes: folders that are the same as before change
+    nothing.
+    """
     if layer.removed or layer.emptied:
         raise Refusal(f"line {operation.line} has removed something")
     if not layer.has_contents:

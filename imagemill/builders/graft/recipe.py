@@ -106,7 +106,7 @@ class GraftStage:
 
 
 def read(dockerfile: str, target: str | None) -> CodeRecipe:
-    """What the Dockerfile says; `Refusal` if no code can be told apart in it."""
+    """Return what the Dockerfile says; `Refusal` if no code can be told apart in it."""
     _check_syntax(dockerfile)
     every = stages(dockerfile)
     final = _target(every, target)
@@ -188,7 +188,7 @@ def _target(stages: Sequence[GraftStage], target: str | None) -> int:
 
 
 def _chain(stages: Sequence[GraftStage], final: int) -> list[int]:
-    """The stages that the final one stands on, the first of them first."""
+    """Return the stages that the final one stands on, the first of them first."""
     chain = [final]
     while True:
         base = stages[chain[0]].base
@@ -221,7 +221,7 @@ def _images(stages: Sequence[GraftStage]) -> tuple[str, ...]:
 
 
 def taken_from(instruction: Instruction) -> list[str]:
-    """The images and stages that an instruction takes files of."""
+    """Return the images and stages that an instruction takes files of."""
     flags = _flags(instruction)[0]
     if instruction.keyword in ("COPY", "ADD"):
         return [value for name, value in flags if name == "from"]
@@ -232,7 +232,9 @@ def taken_from(instruction: Instruction) -> list[str]:
 
 
 def _suffix(whole: Sequence[Instruction]) -> list[Instruction]:
-    """The last instructions that are code or settings, from the first COPY or ADD of them on."""
+    """Return the last instructions that are code or settings, from the first COPY or ADD of them
+    on.
+    """
     begin = len(whole)
     for number in range(len(whole) - 1, -1, -1):
         if not _is_suffix(whole[number]):
@@ -335,7 +337,7 @@ def _mount(value: str) -> dict[str, str]:
 
 
 def _flags(instruction: Instruction) -> tuple[list[tuple[str, str]], str]:
-    """The flags after the keyword, and the rest of the text."""
+    """Return the flags after the keyword, and the rest of the text."""
     rest = instruction.text.split(maxsplit=1)
     text = rest[1] if len(rest) > 1 else ""
     found: list[tuple[str, str]] = []
@@ -346,7 +348,7 @@ def _flags(instruction: Instruction) -> tuple[list[tuple[str, str]], str]:
 
 
 def _words(text: str) -> list[str] | None:
-    """The words of a COPY, in either form; None where they cannot be known."""
+    """Return the words of a COPY, in either form; None where they cannot be known."""
     text = text.strip()
     if text.startswith("["):
         try:
@@ -364,7 +366,7 @@ def _argument(instruction: Instruction) -> str:
 
 
 def folder_after(folders: Iterable[str], start: str) -> str:
-    """The working folder after these WORKDIRs; `Refusal` where one cannot be known."""
+    """Return the working folder after these WORKDIRs; `Refusal` where one cannot be known."""
     for folder in folders:
         if _UNREADABLE.search(folder):
             raise Refusal("a WORKDIR is named by a variable")

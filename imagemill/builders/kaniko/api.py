@@ -149,8 +149,8 @@ class Grants:
         self._refused.pop(key, None)
 
     def judged(self, error: ImagemillError, question: ApiRequest) -> ImagemillError:
-        """The error, or, where it refuses what was allowed within `REFUSALS` seconds, one that time
-        may mend.
+        """Return the error, or, where it refuses what was allowed within `REFUSALS` seconds, one
+        that time may mend.
         """
         key, now = (question.verb, question.resource), time.monotonic()
         if not isinstance(error, PermissionDenied) or key not in self._allowed:
@@ -188,8 +188,8 @@ class Cluster:
         return urlsplit(self._configuration.host).netloc.rpartition("@")[2]
 
     def create(self, resource: Resource, body: Object) -> Object | None:
-        """The object as it was created; None if there is one of that name. Unknown fields are an
-        error.
+        """Return the object as it was created; None if there is one of that name. Unknown fields
+        are an error.
         """
         question = self._question("create", resource, body["metadata"]["name"])
         answer = self._ask(
@@ -200,14 +200,14 @@ class Cluster:
         return self._object(answer, question)
 
     def get(self, resource: Resource, name: str) -> Object | None:
-        """The object; None if there is none of that name."""
+        """Return the object; None if there is none of that name."""
         question = self._question("get", resource, name)
         answer = self._ask("GET", self._path(resource, name), question)
         return None if _is_absent(answer) else self._object(answer, question)
 
     def list(self, resource: Resource, *, labels: str = "", fields: str = "") -> Object:
-        """The list of all objects that fit the selectors, with the `resourceVersion` that it is
-        of.
+        """Return the list of all objects that fit the selectors, with the `resourceVersion` that it
+        is of.
         """
         question = self._question("list", resource)
         query = {"labelSelector": labels, "fieldSelector": fields}
@@ -234,7 +234,7 @@ class Cluster:
 
     @contextmanager
     def log(self, pod: str, container: str, since: str = "") -> Iterator[BaseHTTPResponse]:
-        """The stream of a container's log so far, each line after its time; from the second of
+        """Open the stream of a container's log so far, each line after its time; from the second of
         `since` on.
 
         `Absent` if it has not begun, or is gone with its pod.
@@ -271,8 +271,8 @@ class Cluster:
         labels: str = "",
         fields: str = "",
     ) -> Iterator[BaseHTTPResponse]:
-        """The stream of what changes after `version`, a JSON document a line; `Expired` if that is
-        too old.
+        """Open the stream of what changes after `version`, a JSON document a line; `Expired` if
+        that is too old.
         """
         question = self._question("watch", resource)
         query = {
@@ -417,8 +417,8 @@ class Cluster:
 
 
 def connect(environment: Mapping[str, str], service_account: Path = SERVICE_ACCOUNT) -> Cluster:
-    """The cluster that the worker is in, else that of its kubeconfig; one and the same for all
-    builds of a process.
+    """Return the cluster that the worker is in, else that of its kubeconfig; one and the same for
+    all builds of a process.
 
     Nothing is asked of it yet. `OperatorError` if there is none, or the kubeconfig cannot be used.
     """
@@ -478,7 +478,7 @@ def _by_kubeconfig(files: tuple[tuple[Path, int], ...]) -> Cluster:
 
 
 def _pool(configuration: Configuration, size: int, *, block: bool) -> PoolManager:
-    """The client's connections, of which there are never more than `size` if `block`."""
+    """Return the client's connections, of which there are never more than `size` if `block`."""
     configuration.connection_pool_maxsize = size
     pool = RESTClientObject(configuration).pool_manager
     pool.connection_pool_kw["block"] = block

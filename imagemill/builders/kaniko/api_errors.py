@@ -58,8 +58,8 @@ class ApiRequest(NamedTuple):
 def refusal(
     code: int, body: bytes, question: ApiRequest, retry_after: float | None = None
 ) -> ImagemillError:
-    """The error for an answer that is none of the expected ones. `body` may be anything, as proxies
-    answer too.
+    """Return the error for an answer that is none of the expected ones. `body` may be anything, as
+    proxies answer too.
     """
     status = _status(body)
     said = shortened(str(status.get("message") or "")) or f"HTTP {code}"
@@ -96,7 +96,7 @@ def refusal(
 
 
 def admission(text: str) -> ImagemillError | None:
-    """The error for what admission says of a Job or of its pod, if the text is of that kind."""
+    """Return the error for what admission says of a Job or of its pod, if the text is of that kind."""
     for rule in _RULES:
         if error := rule(text):
             return error
@@ -104,7 +104,9 @@ def admission(text: str) -> ImagemillError | None:
 
 
 def reason(body: bytes) -> str:
-    """The machine-readable reason of a Status, such as `AlreadyExists`; empty if there is none."""
+    """Return the machine-readable reason of a Status, such as `AlreadyExists`; empty if there is
+    none.
+    """
     return str(_status(body).get("reason") or "")
 
 
@@ -188,7 +190,7 @@ def _limit_range(text: str) -> ImagemillError | None:
 
 
 def _lacking(text: str) -> ImagemillError | None:
-    """What the pod names and the cluster does not have."""
+    """Return what the pod names and the cluster does not have."""
     if found := _NO_ACCOUNT.search(text):
         return OperatorError(
             f"The build's service account {found['account'].rpartition('/')[2]} does not exist in the namespace",

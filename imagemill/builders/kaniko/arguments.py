@@ -61,12 +61,12 @@ what changed.
 
 
 def flag(argument: str) -> str:
-    """The name of an argument's flag: `cache` of `--cache`, `--cache=` and `--cache=true`."""
+    """Return the name of an argument's flag: `cache` of `--cache`, `--cache=` and `--cache=true`."""
     return argument.removeprefix("--").partition("=")[0]
 
 
 def merge(first: Iterable[str], second: Iterable[str]) -> list[str]:
-    """The arguments of both: a flag in `second` replaces the one in `first`, unless it is
+    """Return the arguments of both: a flag in `second` replaces the one in `first`, unless it is
     `REPEATABLE`.
 
     Order is kept, nothing is given twice, and of a flag that is twice in one list the last one
@@ -82,14 +82,14 @@ def merge(first: Iterable[str], second: Iterable[str]) -> list[str]:
 
 
 def without_keeping(given: Iterable[str]) -> list[str]:
-    """What turns `KEEPING` off, where it is given: such a tag is kept by us, with its own
+    """Return what turns `KEEPING` off, where it is given: such a tag is kept by us, with its own
     digest.
     """
     return [f"--{KEEPING}=false"] if any(flag(argument) == KEEPING for argument in given) else []
 
 
 def reserved(arguments: Iterable[object]) -> Iterator[tuple[int, str]]:
-    """The flags among the arguments that are `RESERVED`: their indices and names."""
+    """Yield the flags among the arguments that are `RESERVED`: their indices and names."""
     for index, argument in enumerate(arguments):
         if isinstance(argument, str) and flag(argument) in RESERVED:
             yield index, flag(argument)

@@ -77,7 +77,7 @@ class KanikoJobBuilder:
 
 
 def _run(task: Task) -> str:
-    """The digest of the first attempt that ends well.
+    """Return the digest of the first attempt that ends well.
 
     Whose name is taken is passed over. After one that ran out of memory there is one with more of
     it.

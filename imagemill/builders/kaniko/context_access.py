@@ -54,7 +54,8 @@ def endpoint(uri: str, variable: Callable[[str], str | None]) -> str | None:
 def context_equipment(
     uri: str, section: KanikoBuilder, environment: Environment, endpoint: str | None = None
 ) -> Equipment:
-    """What the pod needs to get the packed context at `uri`, an object of the section's store.
+    """Return what the pod needs to get the packed context at `uri`, an object of the section's
+    store.
 
     `endpoint` is where the worker finds the store, if that is not the cloud's own place
     (`AWS_ENDPOINT_URL_S3`).
@@ -72,7 +73,7 @@ def context_equipment(
 
 
 def account_key(secret: str, key: str) -> Equipment:
-    """The key of the storage account, from a Secret."""
+    """Return the key of the storage account, from a Secret."""
     return secret_variable(ACCOUNT_KEY, secret, key)
 
 
@@ -90,8 +91,8 @@ def _s3(region: str | None, endpoint: str | None) -> Equipment:
 
 
 def _from_volume(uri: str, section: KanikoBuilder) -> Equipment:
-    """The claim's top folder is the store's folder on the workers; in the pod it has a place of its
-    own.
+    """Return the claim's top folder is the store's folder on the workers; in the pod it has a place
+    of its own.
     """
     assert section.context_volume_claim is not None  # the config is refused without
     store, path = _path(section.build_context_store), _path(uri)

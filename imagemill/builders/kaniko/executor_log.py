@@ -64,8 +64,8 @@ _REGISTRY = Linear(
 
 
 def explain(log: Sequence[str], code: int, image: str) -> ImagemillError:
-    """The error for an executor that ended with an exit code other than 0; `image` is what it was
-    to push.
+    """Return the error for an executor that ended with an exit code other than 0; `image` is what
+    it was to push.
     """
     lines = _bare(log)
     doing, why = _last_word(lines)
@@ -97,7 +97,7 @@ class Readable:
         self._in_usage = False
 
     def line(self, line: str) -> str | None:
-        """What the line says; None if it says nothing."""
+        """Return what the line says; None if it says nothing."""
         self._in_usage = line == "Usage:" or (self._in_usage and _USAGE.fullmatch(line) is not None)
         if self._in_usage:
             return None
@@ -109,7 +109,7 @@ class Readable:
 
 
 def _unquoted(text: str) -> str:
-    """What Go's %q has put into quotes; as it is, if it is not of that form."""
+    """Return what Go's %q has put into quotes; as it is, if it is not of that form."""
     if not text.startswith('"'):
         return text
     try:
@@ -131,7 +131,9 @@ def _bare(log: Sequence[str]) -> list[str]:
 
 
 def _last_word(lines: Sequence[str]) -> tuple[str, str]:
-    """What the executor was doing when it gave up, and why it did; both empty if it did not say."""
+    """Return what the executor was doing when it gave up, and why it did; both empty if it did not
+    say.
+    """
     for line in reversed(lines):
         if found := _LAST_WORD.match(line):
             return found["doing"] or "", found["why"] or found["fault"] or found["fatal"] or found[
@@ -141,7 +143,7 @@ def _last_word(lines: Sequence[str]) -> tuple[str, str]:
 
 
 def _instruction(lines: Sequence[str]) -> str:
-    """The instruction of the Dockerfile that was being carried out, if the log tells."""
+    """Return the instruction of the Dockerfile that was being carried out, if the log tells."""
     found = (match["text"] for line in reversed(lines) if (match := _INSTRUCTION.match(line)))
     return next(found, "")
 

@@ -164,7 +164,7 @@ class PodEvidence:
         return self.pods[-1] if self.pods else None
 
     def said(self, *reasons: str) -> list[str]:
-        """The messages of the events with one of these reasons, the latest first."""
+        """Return the messages of the events with one of these reasons, the latest first."""
         return [
             str(event.get("message") or "")
             for event in reversed(self.events)
@@ -173,8 +173,8 @@ class PodEvidence:
 
 
 def executor_state(pod: Object) -> Object:
-    """The state of the container that runs Kaniko: `running`, `waiting` or `terminated`, or none
-    yet.
+    """Return the state of the container that runs Kaniko: `running`, `waiting` or `terminated`, or
+    none yet.
     """
     name = executor_of(pod)["name"]
     for status in pod.get("status", {}).get("containerStatuses") or ():
@@ -185,7 +185,7 @@ def executor_state(pod: Object) -> Object:
 
 
 def executor_of(pod: Object) -> Object:
-    """The container that runs Kaniko, as the pod describes it."""
+    """Return the container that runs Kaniko, as the pod describes it."""
     containers: Sequence[Object] = pod["spec"]["containers"]
     name = (pod["metadata"].get("annotations") or {}).get(DEFAULT_CONTAINER)
     return next((container for container in containers if container["name"] == name), containers[0])
@@ -217,12 +217,12 @@ def is_out_of_memory(pods: Sequence[Object]) -> bool:
 
 
 def memory_limit(pod: Object) -> str | None:
-    """The executor's limit, as a Kubernetes quantity."""
+    """Return the executor's limit, as a Kubernetes quantity."""
     return _memory_of(pod, "limits")
 
 
 def memory_request(pod: Object) -> str | None:
-    """What the executor asks its node for; without a word of its own it is its limit."""
+    """Return what the executor asks its node for; without a word of its own it is its limit."""
     return _memory_of(pod, "requests") or memory_limit(pod)
 
 
@@ -232,7 +232,7 @@ def _memory_of(pod: Object, kind: str) -> str | None:
 
 
 def trouble(evidence: PodEvidence) -> Trouble | None:
-    """What keeps a Job that has not ended from going on; None while all is well."""
+    """Return what keeps a Job that has not ended from going on; None while all is well."""
     pod = evidence.pod
     if pod is None:
         return _no_pod(evidence)
@@ -282,8 +282,8 @@ def _deadline(evidence: PodEvidence) -> bool:
 
 
 def _out_of_time(evidence: PodEvidence) -> ImagemillError:
-    """The Job's time is that of the build that began it, which another one may have adopted when it
-    was almost over.
+    """Return the Job's time is that of the build that began it, which another one may have adopted
+    when it was almost over.
     """
     began = (evidence.job["metadata"].get("annotations") or {}).get(BUILD_ID, evidence.build_id)
     if began != evidence.build_id:
@@ -306,7 +306,7 @@ def _out_of_time(evidence: PodEvidence) -> ImagemillError:
 
 
 def holding(item: Object, kind: str) -> Object:
-    """The condition of this type, if it holds."""
+    """Return the condition of this type, if it holds."""
     for condition in item.get("status", {}).get("conditions") or ():
         if condition["type"] == kind and condition["status"] == "True":
             found: Object = condition
@@ -338,15 +338,15 @@ def _no_pod(evidence: PodEvidence) -> Trouble | None:
 
 
 def _see_events(evidence: PodEvidence) -> str:
-    """The command that shows the events of a Job, which stay for an hour when the Job itself is
-    deleted.
+    """Return the command that shows the events of a Job, which stay for an hour when the Job itself
+    is deleted.
     """
     namespace = evidence.job["metadata"].get("namespace", "default")
     return f"kubectl get events -n {namespace} --field-selector involvedObject.name={_name(evidence.job)}"
 
 
 def _disruption(pod: Object) -> ImagemillError | None:
-    """What took the pod away from outside, which the next try may be spared."""
+    """Return what took the pod away from outside, which the next try may be spared."""
     what = "deleted by somebody" if _is_deleted(pod) else _taken(pod)
     if what is None:
         return None
@@ -365,7 +365,7 @@ def _disruption(pod: Object) -> ImagemillError | None:
 
 
 def _taken(pod: Object) -> str | None:
-    """What became of a pod that the cluster took away for a reason that it gives."""
+    """Return what became of a pod that the cluster took away for a reason that it gives."""
     reason = str(pod.get("status", {}).get("reason"))
     if what := _DISRUPTIONS.get(
         str(holding(pod, "DisruptionTarget").get("reason"))
@@ -383,7 +383,7 @@ def _is_deleted(pod: Object) -> bool:
 
 
 def _scheduling(evidence: PodEvidence, pod: Object) -> Trouble | None:
-    """The scheduler's own words are in the pod's condition."""
+    """Return why no node takes the pod, in the scheduler's own words."""
     if pod["spec"].get("nodeName"):
         return None
     for condition in pod.get("status", {}).get("conditions") or ():
@@ -407,7 +407,7 @@ def _wanted_nodes(pod: Object) -> str:
 
 
 def _waiting(pod: Object) -> Iterator[tuple[Object, str, str]]:
-    """The containers that wait: their status, the reason, and the message."""
+    """Yield the containers that wait: their status, the reason, and the message."""
     status = pod.get("status", {})
     for container in (
         *(status.get("initContainerStatuses") or ()),
@@ -427,8 +427,8 @@ def _image(evidence: PodEvidence, pod: Object) -> Trouble | None:
 
 
 def _registry_said(evidence: PodEvidence, reason: str, message: str) -> str:
-    """The registry's words. While the kubelet waits for its next try, older ones have them in an
-    event only.
+    """Return the registry's words. While the kubelet waits for its next try, older ones have them
+    in an event only.
     """
     if found := _BACK_OFF.search(message):
         message = found["said"]
@@ -463,7 +463,9 @@ def _pull(image: str, reason: str, said: str) -> Trouble:
 
 
 def _missing(evidence: PodEvidence, pod: Object) -> Trouble | None:
-    """A Secret, ConfigMap or key that the pod refers to; its volumes' faults are in events only."""
+    """Return a Secret, ConfigMap or key that the pod refers to; its volumes' faults are in events
+    only.
+    """
     told = [
         message for _, reason, message in _waiting(pod) if reason == "CreateContainerConfigError"
     ]
@@ -595,7 +597,7 @@ def _container_start(_: PodEvidence, pod: Object) -> ImagemillError | None:
 
 
 def _own_failure(evidence: PodEvidence, pod: Object) -> ImagemillError | None:
-    """What Kaniko itself said; its log may be lost, and then the end of it is in the pod."""
+    """Return what Kaniko itself said; its log may be lost, and then the end of it is in the pod."""
     code = _terminated(pod).get("exitCode")
     if not code:
         return None

@@ -56,8 +56,9 @@ writes it.
 """
 
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETFCAP", "SETGID", "SETUID")
-"""What root may do in the pod beyond any user: give files their owners, modes and capabilities as an
-image has them, and become the user that the Dockerfile names. All others are dropped."""
+"""What root may do in the pod beyond any user: give files their owners, modes and capabilities as
+an image has them, and become the user that the Dockerfile names. All others are dropped.
+"""
 
 LOST_NODE = tuple(
     {
@@ -134,7 +135,7 @@ def circumstances_of(
     attempt: int = 1,
     memory: str | None = None,
 ) -> Circumstances:
-    """The circumstances of a build that has `remaining` seconds left.
+    """Return the circumstances of a build that has `remaining` seconds left.
 
     `has_login` says whether it brings credentials for the registry along; for the others see
     `Circumstances`.
@@ -158,7 +159,7 @@ def job_for(
     context_uri: str,
     circumstances: Circumstances | None = None,
 ) -> Document:
-    """The Job that builds `inputs` from the packed context at `context_uri`.
+    """Return the Job that builds `inputs` from the packed context at `context_uri`.
 
     The section's `kaniko_config` is a part of a Job: `validation.valid_job` sees to that, and to
     the result. `ConfigError` if the config asks for what cannot be, `UserError` if the inputs do.
@@ -182,17 +183,17 @@ def job_name(section: KanikoBuilder, inputs: BuildInputs, attempt: int = 1) -> s
 
 
 def docker_secret_name(job: str) -> str:
-    """The Secret with the registry's login."""
+    """Return the Secret with the registry's login."""
     return f"{job}-registry"
 
 
 def build_secret_name(job: str) -> str:
-    """The Secret with the build secrets."""
+    """Return the Secret with the build secrets."""
     return f"{job}-build-secrets"
 
 
 def own_secrets(job: Document) -> list[str]:
-    """The names of the Secrets that a Job mounts and that were made for it."""
+    """Return the names of the Secrets that a Job mounts and that were made for it."""
     name = job["metadata"]["name"]
     mounted = {
         (volume.get("secret") or {}).get("secretName")
@@ -202,7 +203,7 @@ def own_secrets(job: Document) -> list[str]:
 
 
 def job_labels(inputs: BuildInputs) -> dict[str, str]:
-    """The labels that a Job, its pod and its Secrets are found by."""
+    """Return the labels that a Job, its pod and its Secrets are found by."""
     return LABELS | {
         BUILD_ID: label_value(inputs.build_id),
         SOURCE_HASH: label_value(inputs.source_hash),
@@ -210,8 +211,8 @@ def job_labels(inputs: BuildInputs) -> dict[str, str]:
 
 
 def label_value(text: str) -> str:
-    """The text as a label's value can have it: up to 63 letters, digits and, within, '-', '_' and
-    '.'.
+    """Return the text as a label's value can have it: up to 63 letters, digits and, within, '-',
+    '_' and '.'.
 
     https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
     """
@@ -277,7 +278,7 @@ def _features(section: KanikoBuilder) -> Equipment:
 def _defaults(
     section: KanikoBuilder, inputs: BuildInputs, equipment: Equipment, facts: Circumstances
 ) -> Document:
-    """What `kaniko-config` may replace."""
+    """Return what `kaniko-config` may replace."""
     container: Document = {
         "name": _CONTAINER,
         "image": section.kaniko_image,
@@ -319,7 +320,7 @@ def _default_arguments(facts: Circumstances) -> list[str]:
 
 
 def _security(config: Document) -> Document:
-    """What root may do in the pod. Where the config gives it more than any container has,
+    """Return what root may do in the pod. Where the config gives it more than any container has,
     Kubernetes does not take `allowPrivilegeEscalation: false`.
     """
     given = executor(config).get("securityContext") or {}
@@ -349,7 +350,7 @@ def _node_selector(platform: str | None) -> dict[str, str]:
 def _ours(
     section: KanikoBuilder, inputs: BuildInputs, equipment: Equipment, facts: Circumstances
 ) -> Document:
-    """What is as it is, whatever `kaniko-config` says."""
+    """Return what is as it is, whatever `kaniko-config` says."""
     marks = {
         "labels": job_labels(inputs),
         "annotations": {
@@ -403,7 +404,7 @@ def _ours(
 
 
 def _more_memory(given: Document, limit: str) -> Document:
-    """The resources of an attempt after one that ran out of memory.
+    """Return the resources of an attempt after one that ran out of memory.
 
     Where the config has a limit, the new one is requested as well: this time the memory is there.
     Where it has none, the new one is but the most that a build may take, and few nodes have as
@@ -420,8 +421,8 @@ def _retention(config: Document, default: int) -> int | None:
 
 
 def _deadline(config: Document, deadline: float) -> dict[str, int]:
-    """The build's own deadline, also for a Job whose worker has died, or the user's if that is
-    earlier.
+    """Return the build's own deadline, also for a Job whose worker has died, or the user's if that
+    is earlier.
     """
     if not math.isfinite(deadline):
         return {}
@@ -431,7 +432,7 @@ def _deadline(config: Document, deadline: float) -> dict[str, int]:
 
 
 def _arguments(inputs: BuildInputs) -> list[str]:
-    """What is built, and where it goes.
+    """Return what is built, and where it goes.
 
     A build argument is given with its value. A bare name, which Kaniko would look up in its
     environment, hides nothing: the environment is as much a part of the Job as its arguments are.

@@ -55,11 +55,11 @@ class LogPosition:
         return (self._second - _OVERLAP).strftime("%Y-%m-%dT%H:%M:%SZ") if self._second else ""
 
     def resume(self) -> None:
-        """The log is read from `since` on, again."""
+        """Read the log again, from `since` on."""
         self._known = self._recent + self._older
 
     def text(self, line: bytes) -> str | None:
-        """What stands in a line, after its time; None if it has been read before."""
+        """Return what stands in a line, after its time; None if it has been read before."""
         found = _LINE.match(line)
         if found is None:
             return line.decode(errors="replace")
@@ -95,7 +95,7 @@ class PodLog:
         self.failure: ImagemillError | None = None
 
     def take(self) -> list[str]:
-        """The lines that have come since this was last asked."""
+        """Return the lines that have come since this was last asked."""
         with self._changed:
             taken = list(self._lines)
             self._lines.clear()
@@ -185,8 +185,8 @@ class Followers:
                 self._waiting.put(log)
 
     def _next(self) -> PodLog | None:
-        """The log that has waited longest; None if there was none for a while, and the thread is to
-        end.
+        """Return the log that has waited longest; None if there was none for a while, and the
+        thread is to end.
         """
         with self._lock:
             self._idle += 1
@@ -220,5 +220,5 @@ class Followers:
 
 @shared
 def followers_of(cluster: Cluster) -> Followers:
-    """The followers that all builds of the process share."""
+    """Return the followers that all builds of the process share."""
     return Followers()

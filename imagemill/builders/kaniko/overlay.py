@@ -46,21 +46,21 @@ _QUANTITIES = frozenset({"divisor", "limits", "overhead", "requests", "sizeLimit
 
 
 def pod_spec(job: Document) -> Document:
-    """The pod that a Job makes, as far as it is given."""
+    """Return the pod that a Job makes, as far as it is given."""
     for key in ("spec", "template", "spec"):
         job = job.get(key) or {}
     return job
 
 
 def executor(job: Document) -> Document:
-    """The container that runs Kaniko, as far as it is given."""
+    """Return the container that runs Kaniko, as far as it is given."""
     containers = pod_spec(job).get("containers") or [{}]
     first: Document = containers[0]
     return first
 
 
 def lay(job: Document, over: Document) -> Document:
-    """A copy of `job` with `over` laid over it; `null` deletes a key.
+    """Return a copy of `job` with `over` laid over it; `null` deletes a key.
 
     Both are parts of a Job in shape (see `validation`); where one has a value of another kind,
     `over` counts.
@@ -126,8 +126,8 @@ def _tolerations(below: list[Any], over: list[Any]) -> list[Any]:
 def _by_key(
     keys: tuple[str, ...], below: list[Any], over: list[Any], *, replace: bool = False
 ) -> list[Any]:
-    """The items of `over` merged with, or in place of, those of `below` with the same `keys`; new
-    ones at the end.
+    """Return the items of `over` merged with, or in place of, those of `below` with the same
+    `keys`; new ones at the end.
     """
     result = list(below)
     places = {_identity(keys, item): index for index, item in enumerate(result)}
@@ -146,8 +146,8 @@ def _identity(keys: tuple[str, ...], item: Document) -> tuple[str, ...]:
 
 
 def with_quantities_as_text(value: Any, within: bool = False) -> Any:
-    """A copy in which quantities (`cpu: 2`) are text, as they are in all that Kubernetes says: it
-    takes numbers too.
+    """Return a copy in which quantities (`cpu: 2`) are text, as they are in all that Kubernetes
+    says: it takes numbers too.
     """
     if isinstance(value, dict):
         return {

@@ -32,26 +32,26 @@ class Equipment:
 
 
 def literal(text: str) -> str:
-    """The text as Kubernetes leaves it: in arguments and variables `$(NAME)` is a reference, and
-    `$$` one dollar.
+    """Return the text as Kubernetes leaves it: in arguments and variables `$(NAME)` is a reference,
+    and `$$` one dollar.
     """
     return text.replace("$", "$$")
 
 
 def variable(name: str, value: str) -> Equipment:
-    """An environment variable; never for a secret."""
+    """Return an environment variable; never for a secret."""
     return Equipment(env=({"name": name, "value": literal(value)},))
 
 
 def secret_variable(name: str, secret: str, key: str) -> Equipment:
-    """An environment variable with a Secret's value, which only the kubelet reads."""
+    """Return an environment variable with a Secret's value, which only the kubelet reads."""
     return Equipment(
         env=({"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}},)
     )
 
 
 def volume(name: str, path: str, source: Document, part: str = "") -> Equipment:
-    """A volume that is mounted read-only; `part`: only this folder or file of it."""
+    """Return a volume that is mounted read-only; `part`: only this folder or file of it."""
     mount = {"name": name, "mountPath": path, "readOnly": True}
     return Equipment(
         mounts=(mount | ({"subPath": part} if part else {}),),
@@ -62,8 +62,8 @@ def volume(name: str, path: str, source: Document, part: str = "") -> Equipment:
 def secret_volume(
     name: str, path: str, secret: str, items: dict[str, str] | None = None
 ) -> Equipment:
-    """A Secret as a folder; `items`: its keys and the files that they become, default: all, as they
-    are called.
+    """Return a Secret as a folder; `items`: its keys and the files that they become, default: all,
+    as they are called.
     """
     source: dict[str, Any] = {"secretName": secret, "defaultMode": 0o400}
     if items is not None:

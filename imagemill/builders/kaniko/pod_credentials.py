@@ -52,8 +52,8 @@ def credentials_equipment(
     image: ImageReference,
     docker_secret: str | None,
 ) -> Equipment:
-    """The user's Secret where the executor looks for such ones, and `docker_secret`, the build's
-    own.
+    """Return the user's Secret where the executor looks for such ones, and `docker_secret`, the
+    build's own.
 
     `docker_secret` is the name of a Secret with docker's `config.json` under `DOCKER_CONFIG_KEY`,
     or None.
@@ -135,7 +135,7 @@ def _docker_config(secret: str, key: str, name: str) -> Equipment:
 
 
 def _cloud(image: ImageReference) -> str:
-    """The cloud whose registry it is; `local` if it is none's."""
+    """Return the cloud whose registry it is; `local` if it is none's."""
     if _GCR.fullmatch(image.registry):
         return "gcp"
     return _CLOUDS[next(name for hosts, name in HOSTS if hosts.fullmatch(image.registry))]

@@ -96,7 +96,9 @@ class Supervision:
         return Ending(error=trouble.error) if trouble and self._lasts(trouble) else None
 
     def _success(self, message: str | None) -> Ending:
-        """The digest that Kaniko wrote; where its pod is gone, the one that the registry has."""
+        """Return the digest that Kaniko wrote; where its pod is gone, the one that the registry
+        has.
+        """
         image, hint = (
             self.task.inputs.image,
             "see the log, and command, args and image in builder.kaniko-config",
@@ -130,8 +132,8 @@ class Supervision:
         )
 
     def _kept(self) -> str | None:
-        """The digest of the image that the registry does not let this build replace: it is of the
-        same source.
+        """Return the digest of the image that the registry does not let this build replace: it is
+        of the same source.
         """
         image = self.task.inputs.image
         digest = self.task.registry.digest(image)
@@ -152,6 +154,8 @@ class Supervision:
 
 
 def _message(sight: Sight) -> str | None:
-    """What the executor left behind when it ended well; None if that cannot be seen (any more)."""
+    """Return what the executor left behind when it ended well; None if that cannot be seen (any
+    more).
+    """
     ended = [failures.executor_state(pod).get("terminated") or {} for pod in sight.pods]
     return next((str(end.get("message") or "") for end in ended if end.get("exitCode") == 0), None)

@@ -33,7 +33,7 @@ _PAUSES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 def docker_config(registry: str, credentials: Credentials) -> bytes:
-    """A docker `config.json` for one registry:
+    """Return a docker `config.json` for one registry:
     https://docs.docker.com/reference/cli/docker/login/.
     """
     entry = {}
@@ -46,7 +46,7 @@ def docker_config(registry: str, credentials: Credentials) -> bytes:
 
 
 def docker_secret(job: Object, registry: str, credentials: Credentials) -> Object:
-    """The Secret with docker's `config.json` for one registry, as a Job's own."""
+    """Return the Secret with docker's `config.json` for one registry, as a Job's own."""
     data = {DOCKER_CONFIG_KEY: docker_config(registry, credentials)}
     return _secret(
         docker_secret_name(job["metadata"]["name"]), "kubernetes.io/dockerconfigjson", job, data
@@ -54,12 +54,12 @@ def docker_secret(job: Object, registry: str, credentials: Credentials) -> Objec
 
 
 def build_secret(job: Object, values: Mapping[str, bytes]) -> Object:
-    """The Secret with the values of build secrets by their ids, as a Job's own."""
+    """Return the Secret with the values of build secrets by their ids, as a Job's own."""
     return _secret(build_secret_name(job["metadata"]["name"]), "Opaque", job, values)
 
 
 def values(files: Mapping[str, Path]) -> dict[str, bytes]:
-    """The values of build secrets, by their ids; `OperatorError` if a file cannot be read."""
+    """Return the values of build secrets, by their ids; `OperatorError` if a file cannot be read."""
     try:
         return {name: path.read_bytes() for name, path in files.items()}
     except OSError as error:

@@ -56,8 +56,8 @@ def valid_job(
     context_uri: str,
     circumstances: Circumstances | None = None,
 ) -> Document:
-    """The Job of `job_for`, of which the API's description holds; `ConfigError` says what in the
-    config is wrong.
+    """Return the Job of `job_for`, of which the API's description holds; `ConfigError` says what in
+    the config is wrong.
     """
     _refuse(faults(section))
     job = job_for(section, inputs, context_uri, circumstances)
@@ -82,7 +82,7 @@ def _refuse(faults: Iterator[Fault]) -> None:
 
 
 def _place(path: KeyPath) -> str:
-    """The path in the launch config, with Kubernetes' keys as they are."""
+    """Return the path in the launch config, with Kubernetes' keys as they are."""
     whole = (*FREE, *path)
     return dotted(
         whole, {whole[:end]: str(whole[end - 1]) for end in range(len(FREE) + 1, len(whole) + 1)}

@@ -136,7 +136,7 @@ class Feed:
             return news
 
     def see(self, uid: str) -> Sight:
-        """What is known of the Job with this uid."""
+        """Return what is known of the Job with this uid."""
         with self._changed:
             pods = [pod for pod in self._pods.values() if owner_of(pod, "Job")[1] == uid]
             known = {uid, *(pod["metadata"]["uid"] for pod in pods)}
@@ -184,7 +184,7 @@ class Feed:
 
 
 def _newer(item: Object, known: Object | None) -> Object:
-    """The newer one of two states: a watch may be behind what has been asked for.
+    """Return the newer one of two states: a watch may be behind what has been asked for.
 
     Versions of one object are numbers that grow, officially so since Kubernetes 1.35:
     https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions.
@@ -218,7 +218,7 @@ class Watches:
 
     @contextmanager
     def feed(self, name: str, check: Callable[[], None]) -> Iterator[Feed]:
-        """The feed of the Jobs of one name, live from the start of the block.
+        """Start the feed of the Jobs of one name, live from the start of the block.
 
         While it waits for that, it calls `check`, which may raise.
         """
@@ -243,7 +243,7 @@ class Watches:
             watch.check()
 
     def _living(self) -> list["_Watch"]:
-        """A watch of each kind, new in the place of one that nobody foresaw to end."""
+        """Return a watch of each kind, new in the place of one that nobody foresaw to end."""
         if not self._watches:
             return [self._watch(*kind) for kind in _KINDS]
         known = zip(_KINDS, self._watches, strict=True)
@@ -274,7 +274,7 @@ _KINDS = ((JOBS, SELECTOR, ""), (PODS, SELECTOR, ""), (EVENTS, "", "type=Warning
 
 @shared
 def watches_of(cluster: Cluster) -> Watches:
-    """The watches on a cluster's namespace, which all builds of the process share."""
+    """Return the watches on a cluster's namespace, which all builds of the process share."""
     return Watches(cluster)
 
 
@@ -418,7 +418,7 @@ class _Watch(threading.Thread):
 def lines(
     stream: BaseHTTPResponse, *, partial: bool = False, longest: int | None = None
 ) -> Iterator[bytes]:
-    """The lines of a stream, as soon as they come; what comes after the last line end only if
+    """Yield the lines of a stream, as soon as they come; what comes after the last line end only if
     `partial`.
 
     Of a line of more than `longest` bytes only the first `longest` ones are sure to be right: a

@@ -87,8 +87,8 @@ class Wishes:
 
 
 def chosen(request: BuildRequest, builder: Builder) -> str | Given | Wishes:
-    """The Dockerfile of a request: the path of one, or how it is to be generated if the source has
-    none.
+    """Return the Dockerfile of a request: the path of one, or how it is to be generated if the
+    source has none.
     """
     wishes = Wishes(
         request.python,
@@ -115,7 +115,7 @@ def chosen(request: BuildRequest, builder: Builder) -> str | Given | Wishes:
 
 
 def generate(root: Path, wishes: Wishes) -> str:
-    """The Dockerfile for the project in the folder `root`.
+    """Return the Dockerfile for the project in the folder `root`.
 
     `UserError` if none can be generated, and says what was looked for; or if what the project or
     the request says cannot be read or contradicts itself, with file and line.

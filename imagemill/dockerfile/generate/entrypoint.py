@@ -42,7 +42,7 @@ class EntryPoint:
 
 
 def find(project: Project, install: Install, wish: tuple[str, ...] | None) -> EntryPoint:
-    """The entry point; `UserError` if there is none, or more than one that could be meant."""
+    """Return the entry point; `UserError` if there is none, or more than one that could be meant."""
     if wish is not None:
         return _wished(project, wish)
     for candidates in (
@@ -73,7 +73,7 @@ def _mlproject(install: Install) -> list[EntryPoint]:
 
 
 def _procfile(project: Project) -> list[EntryPoint]:
-    """What a Procfile runs, its `web` before others:
+    """Return what a Procfile runs, its `web` before others:
     https://devcenter.heroku.com/articles/procfile.
     """
     if not project.has("Procfile"):
@@ -88,7 +88,7 @@ def _procfile(project: Project) -> list[EntryPoint]:
 
 
 def _shell(command: str) -> tuple[str, ...]:
-    """The words of a command; where it takes a shell to know them, the shell with it."""
+    """Return the words of a command; where it takes a shell to know them, the shell with it."""
     if not _FOR_A_SHELL.search(command):
         try:
             return tuple(shlex.split(command))
@@ -104,8 +104,8 @@ def _console_scripts(install: Install) -> list[EntryPoint]:
 
 
 def _packages(project: Project, install: Install) -> list[EntryPoint]:
-    """Packages that `python -m` runs: at the top, which is where Python is started, and in `src` if
-    it is installed.
+    """Find packages that `python -m` runs: at the top, which is where Python is started, and in
+    `src` if it is installed.
     """
     found = []
     for path in project.files:

@@ -86,7 +86,9 @@ def _image(wishes: Wishes, found: Install, chosen: python.Python) -> render.Gene
 
 
 def _accelerator(name: str) -> str:
-    """The base image for it; `UserError` for a word that is neither known nor could be an image."""
+    """Return the base image for it; `UserError` for a word that is neither known nor could be an
+    image.
+    """
     if name in ACCELERATORS or "/" in name or ":" in name:
         return ACCELERATORS.get(name, name)
     near = get_close_matches(name, ACCELERATORS, n=1)
@@ -97,8 +99,8 @@ def _accelerator(name: str) -> str:
 
 
 def _wanted(chosen: python.Python, found: Install, known: bool) -> str:
-    """What to ask uv for: in an image that we know the chosen version, in others whatever of theirs
-    will do.
+    """Return what to ask uv for: in an image that we know the chosen version, in others whatever of
+    theirs will do.
     """
     if known or chosen.named:
         return chosen.version

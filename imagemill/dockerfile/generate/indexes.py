@@ -73,7 +73,7 @@ class PackageOrigin:
 
 
 def hosts_with_users(places: tuple[PackageOrigin, ...]) -> tuple[str, ...]:
-    """The hosts that may want to know who asks, and to which no variable says it."""
+    """Return the hosts that may want to know who asks, and to which no variable says it."""
     wanted = {
         place.host
         for place in places
@@ -83,5 +83,5 @@ def hosts_with_users(places: tuple[PackageOrigin, ...]) -> tuple[str, ...]:
 
 
 def variables(places: tuple[PackageOrigin, ...]) -> tuple[str, ...]:
-    """The variables that the places need, sorted."""
+    """Return the variables that the places need, sorted."""
     return tuple(sorted({name for place in places for name in place.variables} - {"PROJECT_ROOT"}))

@@ -129,7 +129,7 @@ def _is_in_place(command: tuple[str, ...]) -> bool:
 
 
 def for_script(project: Project, install: Install, path: str) -> Install:
-    """What a script alone needs, by the block of metadata that it may have (PEP 723)."""
+    """Return what a script alone needs, by the block of metadata that it may have (PEP 723)."""
     if install.found or not project.has(path):
         return install
     block = static_metadata.script(project, path)
@@ -140,7 +140,7 @@ def for_script(project: Project, install: Install, path: str) -> Install:
 
 
 def poetry_version(python: str) -> str:
-    """The version of Poetry to install with, which has to run on the project's own Python."""
+    """Return the version of Poetry to install with, which has to run on the project's own Python."""
     have = tuple(map(int, python.split(".")[:2]))
     return next(version for oldest, version in _POETRY if have >= oldest)
 
@@ -206,7 +206,7 @@ def _poetry(project: Project) -> Install | None:
 
 
 def _mlproject(project: Project) -> Install | None:
-    """What MLflow runs: https://mlflow.org/docs/latest/ml/projects/."""
+    """Return what MLflow runs: https://mlflow.org/docs/latest/ml/projects/."""
     if not project.has("MLproject"):
         return None
     document = project.yaml("MLproject")
@@ -222,8 +222,8 @@ def _mlproject(project: Project) -> Install | None:
 
 
 def _mlflow_entry(settings: dict[str, Any]) -> tuple[str, ...]:
-    """The command of the entry point `main`, with the defaults of its parameters; none if they
-    have no defaults.
+    """Return the command of the entry point `main`, with the defaults of its parameters; none if
+    they have no defaults.
     """
     points = settings.get("entry_points")
     main = points.get("main") if isinstance(points, dict) else None
@@ -264,7 +264,9 @@ def _from_python_env(project: Project, path: str) -> Install:
 
 
 def _pylock(project: Project) -> Install | None:
-    """A lock of any installer: https://packaging.python.org/en/latest/specifications/pylock-toml/."""
+    """Return a lock of any installer: https://packaging.python.org/en/latest/specifications/pylock-
+    toml/.
+    """
     if not project.has(_PYLOCK):
         return None
     document = project.toml(_PYLOCK)
@@ -482,15 +484,15 @@ _SETUP_FILES: tuple[tuple[str, Callable[[Project], Declared]], ...] = (
 
 
 def _in_binder(project: Project, name: str) -> str | None:
-    """The path of a file, in Binder's folder if there is one, else at the top; None if there is
-    none.
+    """Return the path of a file, in Binder's folder if there is one, else at the top; None if there
+    is none.
     """
     paths = (*(f"{folder}/{name}" for folder in named_files.BINDER), name)
     return next((path for path in paths if project.has(path)), None)
 
 
 def _apt(project: Project) -> tuple[tuple[str, ...], str]:
-    """The packages that Binder's `apt.txt` lists, and its path; empty if there is none."""
+    """Return the packages that Binder's `apt.txt` lists, and its path; empty if there is none."""
     path = _in_binder(project, "apt.txt")
     if path is None:
         return (), ""
@@ -503,7 +505,7 @@ def _apt(project: Project) -> tuple[tuple[str, ...], str]:
 
 
 def system_package(name: str, where: str) -> str:
-    """The name itself; `UserError` if apt knows no such names (Debian Policy, 5.6.7)."""
+    """Return the name itself; `UserError` if apt knows no such names (Debian Policy, 5.6.7)."""
     if not _SYSTEM_PACKAGE.fullmatch(name):
         raise UserError(
             f"{where}: {name!r} is not the name of a system package", "write it like libgl1"
@@ -512,7 +514,7 @@ def system_package(name: str, where: str) -> str:
 
 
 def _from_requirements(project: Project, files: tuple[str, ...]) -> Install:
-    """Requirements files first, then the project itself, if it is a package."""
+    """Install from requirements files first, then the project itself, if it is a package."""
     found = Requirements()
     for path in files:
         found.read(project, path)
@@ -551,8 +553,8 @@ def _from_requirements(project: Project, files: tuple[str, ...]) -> Install:
 
 
 def _whole_project(project: Project) -> Install:
-    """What `pyproject.toml` or `setup.py` say of a project whose dependencies are in requirements
-    files.
+    """Return what `pyproject.toml` or `setup.py` say of a project whose dependencies are in
+    requirements files.
     """
     document = project.toml(PYPROJECT)
     settings = table(document, PYPROJECT, "project")
@@ -637,7 +639,7 @@ def _poetry_python(project: Project, dependencies: dict[str, Any]) -> Constraint
 
 
 def _versioned(document: dict[str, Any], command: tuple[str, ...]) -> tuple[str, ...]:
-    """The command, told a version if the build backend would otherwise ask git for it."""
+    """Return the command, told a version if the build backend would otherwise ask git for it."""
     wanted = table(document, PYPROJECT, "build-system").get("requires", [])
     names = {
         re.split(r"[\s=<>!~\[;]", each, maxsplit=1)[0].lower().replace("_", "-")
@@ -649,7 +651,7 @@ def _versioned(document: dict[str, Any], command: tuple[str, ...]) -> tuple[str,
 def _uv_sources(
     project: Project, document: dict[str, Any], workspace: bool
 ) -> tuple[tuple[PackageOrigin, ...], tuple[str, ...]]:
-    """The indexes and repositories in `[tool.uv]`, and the folders of this project that it
+    """Return the indexes and repositories in `[tool.uv]`, and the folders of this project that it
     names.
     """
     text = project.text(PYPROJECT)
@@ -687,7 +689,7 @@ def _uv_sources(
 
 
 def _locked_git(project: Project) -> tuple[str, ...]:
-    """The repositories that `uv.lock` has packages from."""
+    """Return the repositories that `uv.lock` has packages from."""
     found = re.findall(r'source = \{ git = "([^"?#]+)', project.text("uv.lock"))
     return tuple(sorted({f"git+{url}" for url in found}))
 
@@ -695,8 +697,8 @@ def _locked_git(project: Project) -> tuple[str, ...]:
 def _poetry_places(
     project: Project, document: dict[str, Any], dependencies: dict[str, Any]
 ) -> tuple[tuple[PackageOrigin, ...], tuple[str, ...]]:
-    """The indexes and repositories that Poetry is to use, and the folders and files of this project
-    that it names.
+    """Return the indexes and repositories that Poetry is to use, and the folders and files of this
+    project that it names.
     """
     text = project.text(PYPROJECT)
     sources = table(document, PYPROJECT, "tool", "poetry").get("source", [])
@@ -730,7 +732,7 @@ def _poetry_places(
 
 
 def _pip_lines(listed: list[Any], path: str) -> tuple[str, ...]:
-    """The lines of a requirements file that `environment.yml` has below `pip:`."""
+    """Return the lines of a requirements file that `environment.yml` has below `pip:`."""
     lines = [each["pip"] for each in listed if isinstance(each, dict) and "pip" in each]
     return tuple(line for block in lines for line in strings(block, f"{path}: pip"))
 
@@ -744,5 +746,5 @@ def _refuse_whole(requirements: Requirements) -> None:
 
 
 def quoted(command: tuple[str, ...]) -> str:
-    """The command for a shell."""
+    """Return the command for a shell."""
     return shlex.join(command)

@@ -117,7 +117,9 @@ class Project:
         return decoded(self._content(path), path).replace("\r\n", "\n").replace("\r", "\n")
 
     def python(self, path: str) -> str:
-        """The code in a file, in the encoding that it names itself, as Python reads it (PEP 263)."""
+        """Return the code in a file, in the encoding that it names itself, as Python reads it (PEP
+        263).
+        """
         content = self._content(path)
         try:
             encoding, _ = tokenize.detect_encoding(BytesIO(content).readline)
@@ -126,8 +128,8 @@ class Project:
             return self.text(path)  # says what is wrong
 
     def toml(self, path: str) -> dict[str, Any]:
-        """A TOML file's content; `UserError` names the line where it is not TOML. Nothing if there
-        is no such file.
+        """Return a TOML file's content; `UserError` names the line where it is not TOML. Nothing if
+        there is no such file.
         """
         if not self.has(path):
             return {}
@@ -149,7 +151,7 @@ class Project:
             raise UserError(f"{where}: this is not TOML: {what}", "correct the file") from None
 
     def yaml(self, path: str) -> object:
-        """A YAML file's content; `UserError` names the line where it is not YAML."""
+        """Return a YAML file's content; `UserError` names the line where it is not YAML."""
         try:
             return yaml.safe_load(self.text(path))
         except RecursionError:
@@ -163,7 +165,7 @@ class Project:
             raise UserError(f"{where}: this is not YAML: {what}", "correct the file") from None
 
     def within(self, path: str, where: str, base: str = "") -> str:
-        """The normal form of a path that a file in the folder `base` names at `where`.
+        """Return the normal form of a path that a file in the folder `base` names at `where`.
 
         `UserError` if it leads out of the project, or if the build could not see it there.
         """
@@ -203,8 +205,8 @@ class Project:
             ) from None
 
     def _read(self, path: str) -> bytes:
-        """The content of a file, through links that stay in the project; `FileNotFoundError` if
-        there is none.
+        """Return the content of a file, through links that stay in the project; `FileNotFoundError`
+        if there is none.
         """
         real = os.path.realpath(posixpath.join(self._root, os.fsencode(path)))
         inside = os.path.relpath(real, self._root)
@@ -240,15 +242,15 @@ class Project:
 
 
 def line_of(text: str, words: str) -> int:
-    """The number of the first line that has `words` in it; 1 if none has."""
+    """Return the number of the first line that has `words` in it; 1 if none has."""
     return next(
         (number for number, line in enumerate(text.split("\n"), start=1) if words in line), 1
     )
 
 
 def table(document: dict[str, Any], path: str, *keys: str) -> dict[str, Any]:
-    """The table at `keys` in a TOML document, empty if there is none; `UserError` if it is no
-    table.
+    """Return the table at `keys` in a TOML document, empty if there is none; `UserError` if it is
+    no table.
     """
     for depth, key in enumerate(keys, start=1):
         document = document.get(key, {})
@@ -261,7 +263,7 @@ def table(document: dict[str, Any], path: str, *keys: str) -> dict[str, Any]:
 
 
 def strings(value: object, where: str) -> tuple[str, ...]:
-    """A list of texts; `UserError` if it is something else."""
+    """Return a list of texts; `UserError` if it is something else."""
     if isinstance(value, Iterable) and not isinstance(value, str | dict):
         items = tuple(value)
         if all(isinstance(item, str) for item in items):

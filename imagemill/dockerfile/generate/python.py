@@ -57,7 +57,7 @@ class Python:
 
 
 def choose(project: Project, wish: str | None, constraint: Constraint | None) -> Python:
-    """The version to use; `UserError` if it is none, or if what asks for it contradicts the
+    """Return the version to use; `UserError` if it is none, or if what asks for it contradicts the
     project's range.
     """
     named = _wished(wish) or _python_version(project) or _runtime(project)
@@ -136,7 +136,7 @@ def _wished(wish: str | None) -> Python | None:
 
 
 def _python_version(project: Project) -> Python | None:
-    """The first version in `.python-version`, which is pyenv's file, and uv's."""
+    """Return the first version in `.python-version`, which is pyenv's file, and uv's."""
     return _from_file(project, ".python-version", r"(?:c?python-?)?(3[\d.]*)", "3.12 or 3.12.4")
 
 

@@ -48,7 +48,7 @@ class GeneratedImage:
 def render(
     image: GeneratedImage, python: Python | None, install: Install, entry: EntryPoint
 ) -> str:
-    """The Dockerfile."""
+    """Return the Dockerfile."""
     blocks = [_head(image, python, install, entry), *_git(install), _system(install)]
     if install.conda:
         blocks += [*_micromamba(image), _environment(image, install)]
@@ -211,13 +211,13 @@ def _code(image: GeneratedImage, python: Python | None, install: Install) -> str
 
 
 def _made(skeleton: Skeleton) -> list[str]:
-    """The commands that make folders and empty modules."""
+    """Return the commands that make folders and empty modules."""
     folders = [quoted(("mkdir", "-p", *skeleton.folders))] if skeleton.folders else []
     return folders + [f": > {quoted((path,))}" for path in skeleton.empty]
 
 
 def _credentials(install: Install) -> list[str]:
-    """What to say of build secrets, if there may be a need for them."""
+    """Return what to say of build secrets, if there may be a need for them."""
     said = []
     if hosts := hosts_with_users(install.places):
         said.append(
@@ -248,7 +248,7 @@ def _run(image: GeneratedImage, install: Install, commands: Iterable[str]) -> st
 
 
 def _tool(image: GeneratedImage, python: Python | None, command: tuple[str, ...]) -> str:
-    """The command for a shell; Poetry by way of uv, and with many words one line for each."""
+    """Return the command for a shell; Poetry by way of uv, and with many words one line for each."""
     if command[0] == "poetry" and python:
         cache = () if image.cache_mounts else ("--no-cache",)
         return quoted(
@@ -283,8 +283,8 @@ def _copy(files: list[str], target: str) -> str:
 
 
 def _pattern(path: str) -> str:
-    """A path as COPY reads it where it copies from: a pattern, which matches nothing in silence if
-    it is wrong.
+    """Return a path as COPY reads it where it copies from: a pattern, which matches nothing in
+    silence if it is wrong.
 
     https://docs.docker.com/reference/dockerfile/#copy, https://pkg.go.dev/path/filepath#Match
     """
@@ -292,8 +292,8 @@ def _pattern(path: str) -> str:
 
 
 def _word(path: str) -> str:
-    """A word in which variables are replaced, and quotes and backslashes taken away, in the JSON
-    form as well.
+    """Return a word in which variables are replaced, and quotes and backslashes taken away, in the
+    JSON form as well.
     """
     return re.sub(r"""[\\'"$]""", r"\\\g<0>", path)
 

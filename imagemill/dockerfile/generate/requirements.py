@@ -83,7 +83,7 @@ class Requirements:
             self._option(option, value, where)
 
     def _option(self, option: str, value: str, where: str) -> None:
-        """An option of the whole file: pip's outcome, or an error that names it."""
+        """Read an option of the whole file as pip does, or raise an error that names it."""
         if option == "--trusted-host":
             flags: tuple[str, ...] = ("--allow-insecure-host", value)
         elif option in _FOR_UV:
@@ -148,7 +148,7 @@ class Requirements:
 
 
 def check(text: str, where: str) -> str:
-    """The requirement itself; `UserError` if it is none (PEP 508)."""
+    """Return the requirement itself; `UserError` if it is none (PEP 508)."""
     try:
         Requirement(text)
     except (InvalidRequirement, RecursionError):
@@ -159,7 +159,7 @@ def check(text: str, where: str) -> str:
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """The logical lines, each with the number of its first."""
+    """Yield the logical lines, each with the number of its first."""
     joined, first = "", 0
     for number, line in enumerate(text.split("\n"), start=1):
         first = first or number
@@ -175,7 +175,7 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _option(line: str, where: str) -> tuple[str, str]:
-    """The option that a line begins with, and its value; no option if it is a requirement."""
+    """Return the option that a line begins with, and its value; no option if it is a requirement."""
     if not line.startswith("-"):
         return "", ""
     match = re.match(r"(--[a-z-]+|-[a-z])(?:\s*=\s*|\s*)(.*)", line)

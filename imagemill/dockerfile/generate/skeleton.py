@@ -52,7 +52,7 @@ class Skeleton:
 
 
 def find(project: Project) -> Skeleton | None:
-    """The skeleton of the project; None if only all of its code will do."""
+    """Return the skeleton of the project; None if only all of its code will do."""
     document = project.toml(_PYPROJECT)
     backend = table(document, _PYPROJECT, "build-system")
     if backend.get("build-backend") not in _BACKENDS or "backend-path" in backend:
@@ -101,7 +101,7 @@ def _is_there(document: dict[str, Any], *keys: str) -> bool:
 
 
 def _named(document: dict[str, Any]) -> tuple[str, ...]:
-    """The files that the metadata name."""
+    """Return the files that the metadata name."""
     settings = table(document, _PYPROJECT, "project")
     poetry = table(document, _PYPROJECT, "tool", "poetry").get("readme")
     texts = [settings.get("readme"), settings.get("license")]

@@ -31,8 +31,8 @@ class Declared:
 
 
 def setup_py(project: Project) -> Declared:
-    """The literals among the arguments of `setup()` in `setup.py`, and lists that a variable of the
-    module holds.
+    """Return the literals among the arguments of `setup()` in `setup.py`, and lists that a variable
+    of the module holds.
     """
     tree = parsed(project, "setup.py")
     known: dict[str, ast.expr] = {}
@@ -64,7 +64,7 @@ def setup_py(project: Project) -> Declared:
 
 
 def setup_cfg(project: Project) -> Declared:
-    """The options of `setup.cfg`
+    """Return the options of `setup.cfg`
     (https://setuptools.pypa.io/en/latest/userguide/declarative_config.html).
     """
     parser = configparser.ConfigParser(interpolation=None)
@@ -89,7 +89,7 @@ def setup_cfg(project: Project) -> Declared:
 
 
 def script(project: Project, path: str) -> Declared:
-    """The block `# /// script` at the top of a script; nothing if there is none."""
+    """Return the block `# /// script` at the top of a script; nothing if there is none."""
     code = project.python(path)
     match = _SCRIPT.search(code[:_TOP])
     if match is None:
@@ -111,7 +111,7 @@ def script(project: Project, path: str) -> Declared:
 
 
 def parsed(project: Project, path: str) -> ast.Module:
-    """The syntax tree of a Python file; `UserError` names the line where it is not Python."""
+    """Return the syntax tree of a Python file; `UserError` names the line where it is not Python."""
     try:
         return ast.parse(project.python(path))
     except SyntaxError as error:
@@ -125,7 +125,9 @@ def parsed(project: Project, path: str) -> ast.Module:
 
 
 def dynamic_files(document: dict[str, Any]) -> tuple[str, ...]:
-    """The files that setuptools takes dynamic dependencies from (`[tool.setuptools.dynamic]`)."""
+    """Return the files that setuptools takes dynamic dependencies from
+    (`[tool.setuptools.dynamic]`).
+    """
     dependencies = table(document, "pyproject.toml", "tool", "setuptools", "dynamic").get(
         "dependencies"
     )

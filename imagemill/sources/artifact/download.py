@@ -66,8 +66,8 @@ class Download:
                 write(chunk)
 
     def _authorization(self, server: Server) -> Mapping[str, str]:
-        """The header with the operator's credentials, which go over TLS only: `USER:TOKEN` as
-        Basic, else Bearer.
+        """Return the header with the operator's credentials, which go over TLS only: `USER:TOKEN`
+        as Basic, else Bearer.
         """
         line = token_line(server.address, self._options) if server.scheme == "https" else ""
         if not line:

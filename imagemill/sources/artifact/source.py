@@ -63,8 +63,8 @@ class ArtifactSource:
         return self.url.location
 
     def pinned(self, progress: Progress) -> str | None:
-        """The canonical text, with what says which content is meant; None for what may change
-        unseen.
+        """Return the canonical text, with what says which content is meant; None for what may
+        change unseen.
 
         An object in a bucket is asked for its version, once; a server's word alone pins nothing,
         nor is there any for a folder of objects.
@@ -78,7 +78,7 @@ class ArtifactSource:
             return str(url.at(_bucket(url).version(url.path)))
 
     def fetch(self, scratch: Path, progress: Progress) -> Path:
-        """The files, in a folder of their own below `scratch`.
+        """Return the files, in a folder of their own below `scratch`.
 
         `UserError` also if it has not the SHA-256 or the version that it should have, if it takes
         more than the worker allows, or is not safe to unpack.
@@ -196,7 +196,7 @@ class _Folder:
             tree.end(descriptor, executable=False)
 
     def _path(self, stored: StoredObject) -> bytes:
-        """The file's path in the folder; keys may be any text."""
+        """Return the file's path in the folder; keys may be any text."""
         path = stored.key[len(self._url.path) :]
         names = (path.removesuffix("/") if stored.is_folder else path).split("/")
         if {"", ".", ".."} & set(names) and not (stored.is_folder and not path):
@@ -217,7 +217,9 @@ class _Folder:
 def _ahead(
     bucket: Bucket, objects: Sequence[StoredObject], pool: ThreadPoolExecutor
 ) -> "Iterator[tuple[StoredObject, Future[bytes] | None]]":
-    """The objects, and the content of the small ones: a few of those are read before their turn."""
+    """Yield the objects, and the content of the small ones: a few of those are read before their
+    turn.
+    """
     waiting: deque[tuple[StoredObject, Future[bytes] | None]] = deque()
     for stored in objects:
         small = stored.size <= _SMALL and not stored.is_folder
@@ -245,7 +247,7 @@ def _waited(content: "Future[bytes]", progress: Progress) -> bytes:
 
 @contextmanager
 def _told(url: ArtifactUrl) -> Iterator[None]:
-    """What has become of an object is told to whoever asked for it."""
+    """Tell what has become of an object to whoever asked for it."""
     try:
         yield
     except MissingError as error:
@@ -281,7 +283,9 @@ def _check(url: ArtifactUrl, start: bytes, sha256: str) -> None:
 
 
 def _within(tree: Path, url: ArtifactUrl) -> Path:
-    """The folder that is meant; links are not followed, since they could lead out of the tree."""
+    """Return the folder that is meant; links are not followed, since they could lead out of the
+    tree.
+    """
     folder = tree
     for name in filter(None, url.subdirectory.split("/")):
         within, folder = folder, folder / name

@@ -104,11 +104,11 @@ class ArtifactUrl:
         return f"{top}/{self.bucket}/{quote(self.path, safe=_KEY_SAFE)}"
 
     def at(self, version: str) -> "ArtifactUrl":
-        """The same, of one version only."""
+        """Return the same, of one version only."""
         return replace(self, version=version)
 
     def __str__(self) -> str:
-        """The canonical text: the same for all spellings of one source."""
+        """Return the canonical text: the same for all spellings of one source."""
         values = {
             "sha256": self.sha256,
             "subdirectory": self.subdirectory,
@@ -141,7 +141,9 @@ def parse(text: str) -> ArtifactUrl:
 
 
 def server_of(url: str) -> Server:
-    """The server of an http or https URL; `UserError`, which does not repeat it, if it is none."""
+    """Return the server of an http or https URL; `UserError`, which does not repeat it, if it is
+    none.
+    """
     parts = _URL.match(url)
     if parts is None or parts["scheme"].lower() not in DEFAULT_PORTS:
         raise UserError("It is no http or https URL", f"write {_FORMS}")
@@ -183,7 +185,7 @@ def _located(head: str) -> ArtifactUrl:
 
 
 def _bare(authority: str) -> str:
-    """A bucket's name; what stands before an `@` would be credentials."""
+    """Return a bucket's name; what stands before an `@` would be credentials."""
     if "@" in authority:
         raise UserError(
             "There are credentials in the source", f"write {_FORMS}: {machine()} has its own"
@@ -212,7 +214,7 @@ def _in_bucket(kind: str, host: str, bucket: str, key: str) -> ArtifactUrl:
 
 
 def _path(path: str) -> str:
-    """A URL's path, with what has to be percent-encoded so encoded."""
+    """Return a URL's path, with what has to be percent-encoded so encoded."""
     if path in ("", "/") or any(unquote(name) in (".", "..") for name in path.split("/")):
         raise UserError(
             "The path of the source is empty, or has '.' or '..' in it", f"write {_FORMS}"
@@ -249,7 +251,7 @@ def _options(fragment: str, url: ArtifactUrl) -> Iterator[tuple[str, str]]:
 
 
 def _sha256(value: str | None, url: ArtifactUrl) -> str:
-    """An empty one is refused too: whoever writes `sha256=$SHA` wants it to be checked."""
+    """Return the digest to check, '' for none; an empty one is refused: `sha256=$SHA` means one."""
     if value is None:
         return ""
     if not _SHA256.fullmatch(value):

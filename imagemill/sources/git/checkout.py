@@ -199,7 +199,7 @@ class Checkout:
         return replace(self.options, anonymous=True)
 
     def _submodules(self, git: Git, commit: str, listing: _Listing) -> Iterator[_Submodule]:
-        """What else is needed, and where it comes from by `.gitmodules` (gitmodules(5))."""
+        """Yield what else is needed, and where it comes from by `.gitmodules` (gitmodules(5))."""
         modules = _modules(git, commit) if listing.has_modules else {}
         for path, module_commit in listing.submodules.items():
             module, around = modules.get(path, {}), _is_in(listing.folder, path)

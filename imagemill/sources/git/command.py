@@ -104,7 +104,8 @@ def opened(
     *,
     measured: Path | None = None,
 ) -> Iterator["Git"]:
-    """A git for one remote repository, with all of its own in a folder that is gone at the end.
+    """Open a git for one remote repository, with all of its own in a folder that is gone at the
+    end.
 
     The folder is made in `within`, or where the system has such. It, or `measured`, may not become
     larger than the worker allows. `PermissionDenied` if the worker does not speak to such a
@@ -238,7 +239,7 @@ class Git:
         (self._home / "config").write_text(config)
 
     def _without_secrets(self, text: str) -> str:
-        """A server may send back in its answer what it was sent."""
+        """Return a server may send back in its answer what it was sent."""
         for secret in self._secrets:
             text = text.replace(secret, "…")
         return text
@@ -250,7 +251,7 @@ def _ignore(_: bytes) -> None:
 
 @lru_cache
 def _git(path: str) -> str:
-    """The git on `path`; `OperatorError` if there is none, or an old one."""
+    """Return the git on `path`; `OperatorError` if there is none, or an old one."""
     found = shutil.which("git", path=path)
     if found is None:
         raise OperatorError(f"{machine().capitalize()} has no git", "install it (Debian: git)")

@@ -70,7 +70,9 @@ def followed(remote: Remote, options: SourceOptions, login: Mapping[str, str]) -
 
 
 def _named(remote: Remote, options: SourceOptions) -> str | None:
-    """The remote's server, if the operator or a person at a terminal means it, wherever it is."""
+    """Return the remote's server, if the operator or a person at a terminal means it, wherever it
+    is.
+    """
     meant = (
         {remote.host, remote.address} & options.insecure_hosts
         or (options.attended and not options.anonymous)

@@ -131,7 +131,7 @@ for each half. `printf` is the shell's own, so that no token is ever an argument
 def config_for(
     remote: Remote, options: SourceOptions, home: Path, moved: Remote | None = None
 ) -> str:
-    """The only config that git reads, besides that of the repository it makes."""
+    """Return the only config that git reads, besides that of the repository it makes."""
     parts = [f"[include]\n    path = {_quoted(options.git_config)}\n"] if options.git_config else []
     parts.append(_CONFIG)
     parts.append(_NO_LFS)
@@ -161,7 +161,7 @@ def _quoted(value: object) -> str:
 
 
 def environment_for(remote: Remote, options: SourceOptions, home: Path) -> dict[str, str]:
-    """The variables that git gets: the worker's, but none that steers git or ssh, and ours."""
+    """Return the variables that git gets: the worker's, but none that steers git or ssh, and ours."""
     agent = {"SSH_AUTH_SOCK"} if options.ssh_keys is None else set()
     kept = {
         name: value
@@ -193,7 +193,7 @@ def environment_for(remote: Remote, options: SourceOptions, home: Path) -> dict[
 
 
 def _ssh(remote: Remote, options: SourceOptions, home: Path) -> list[str]:
-    """The ssh that asks nothing, knows its hosts, and offers one key (sshconfig_for(5))."""
+    """Return the ssh that asks nothing, knows its hosts, and offers one key (sshconfig_for(5))."""
     settings = [
         "BatchMode=yes",
         "StrictHostKeyChecking=yes",
@@ -219,8 +219,8 @@ def _ssh(remote: Remote, options: SourceOptions, home: Path) -> list[str]:
 
 
 def _key(remote: Remote, folder: Path, home: Path) -> Path:
-    """The private key for the remote's host. ssh wants it to be ours alone, which what is mounted
-    often is not.
+    """Return the private key for the remote's host. ssh wants it to be ours alone, which what is
+    mounted often is not.
     """
     for key in (folder / remote.file_name, folder / "default"):
         content = own_file(key)
@@ -239,8 +239,8 @@ def _key(remote: Remote, folder: Path, home: Path) -> Path:
 
 
 def secrets_of(remote: Remote, options: SourceOptions) -> Iterator[str]:
-    """What must not be in an error about the remote: its host's token, also as it goes over the
-    wire.
+    """Yield what must not be in an error about the remote: its host's token, also as it goes over
+    the wire.
     """
     if remote.scheme not in BY_HTTP:
         return

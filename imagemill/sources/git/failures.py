@@ -44,8 +44,8 @@ class NotServedAloneError(UserError):
 
 
 def failure(remote: Remote, said: str) -> ImagemillError:
-    """The error for what git said of a repository on its standard error; without any secret in it
-    already.
+    """Return the error for what git said of a repository on its standard error; without any secret
+    in it already.
     """
     if _NOT_ADVERTISED.search(said):
         return NotServedAloneError(
@@ -61,7 +61,7 @@ def failure(remote: Remote, said: str) -> ImagemillError:
 
 
 def told(said: str) -> str:
-    """The last lines of what was said, in one."""
+    """Return the last lines of what was said, in one."""
     lines = (
         "".join(c if c.isprintable() else " " for c in line).strip() for line in said.splitlines()
     )

@@ -120,7 +120,7 @@ def bring(git: Git, remote: Remote, options: SourceOptions, tree: Path, progress
 
 
 def _pointers(git: Git, tree: Path) -> dict[_Pointer, list[Path]]:
-    """The pointers in the tree, and the paths of the files that they stand for."""
+    """Return the pointers in the tree, and the paths of the files that they stand for."""
     found = {path: pointer for path in _small(tree) if (pointer := _pointer(tree / path))}
     names = b"".join(os.fsencode(path) + b"\0" for path in found)
     answer = git.output("check-attr", "-z", "--cached", "--stdin", "filter", stdin=names)
@@ -134,7 +134,7 @@ def _pointers(git: Git, tree: Path) -> dict[_Pointer, list[Path]]:
 
 
 def _small(tree: Path) -> Iterator[Path]:
-    """The files, by their paths in the tree, that are small enough for a pointer."""
+    """Yield the files, by their paths in the tree, that are small enough for a pointer."""
     folders = [tree]
     while folders:
         with os.scandir(folders.pop()) as entries:
@@ -225,7 +225,7 @@ class _Lfs(_Source):
                 yield pointer, reply.chunks(_CHUNK)
 
     def _actions(self, wanted: Sequence[_Pointer]) -> Mapping[str, _Action]:
-        """What is to be done for each file, by its id."""
+        """Return what is to be done for each file, by its id."""
         body = {
             "operation": "download",
             "transfers": ["basic"],
@@ -257,7 +257,7 @@ class _Lfs(_Source):
         raise _missing(self._remote, f"{http.host_of(self._server.href)} answers {said}")
 
     def _headers(self, action: _Action) -> dict[str, str]:
-        """The credentials for a file: what the server says, or those that itself got."""
+        """Return the credentials for a file: what the server says, or those that itself got."""
         given = next(
             (value for name, value in action.header.items() if name.lower() == "authorization"), ""
         )
@@ -286,7 +286,9 @@ def _missing(remote: Remote, said: str) -> UserError:
 
 
 def _server(git: Git, remote: Remote) -> _Server:
-    """The LFS server of a repository: below its own URL, since `.lfsconfig` in it could name any."""
+    """Return the LFS server of a repository: below its own URL, since `.lfsconfig` in it could name
+    any.
+    """
     if remote.scheme == "ssh":
         return _by_ssh(git, remote)
     scheme = "http" if remote.scheme == "http" else "https"
@@ -296,7 +298,7 @@ def _server(git: Git, remote: Remote) -> _Server:
 
 
 def _by_ssh(git: Git, remote: Remote) -> _Server:
-    """The LFS server that the host names to whom it lets in by ssh, with a token for it."""
+    """Return the LFS server that the host names to whom it lets in by ssh, with a token for it."""
     command = shlex.split(git.environment["GIT_SSH_COMMAND"])
     if remote.port:
         command += ["-p", str(remote.port)]

@@ -58,7 +58,7 @@ def mirror(remote: Remote, options: SourceOptions, folder: Path, progress: Check
 
 
 def _repository(top: int, inside: bytes, remote: Remote) -> int:
-    """The repository's own folder, opened: `.git` in a checkout."""
+    """Return the repository's own folder, opened: `.git` in a checkout."""
     try:
         folder = open_folder_below(top, inside)
     except OSError:

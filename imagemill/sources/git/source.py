@@ -43,7 +43,7 @@ class GitSource:
         return self.url.remote.place
 
     def pinned(self, progress: Progress) -> str:
-        """The canonical text of the source with the full commit that its ref is now: one
+        """Return the canonical text of the source with the full commit that its ref is now: one
         `ls-remote`.
 
         A short commit needs a fetch besides, of all commits without their files, since servers do
@@ -58,7 +58,7 @@ class GitSource:
         return str(self.url.at(commit or refs.missing()))
 
     def fetch(self, scratch: Path, progress: Progress) -> Path:
-        """The files of the commit, in a folder of its own below `scratch`.
+        """Return the files of the commit, in a folder of its own below `scratch`.
 
         Submodules and LFS files are among them if the source asks for them; else there are empty
         folders and pointers in their place, as after `git clone`. `UserError` also if the
@@ -75,8 +75,8 @@ class GitSource:
         return tree / url.subdirectory
 
     def _written_out(self, object_format: str, progress: Progress) -> str | None:
-        """The full commit that a short one means; None if it is none. Only branches and tags are
-        looked through.
+        """Return the full commit that a short one means; None if it is none. Only branches and tags
+        are looked through.
         """
         if not self.url.may_be_short:
             return None
@@ -142,8 +142,8 @@ class _Refs:
         return "sha256" if any(len(commit) == 64 for commit in self.found.values()) else "sha1"
 
     def commit(self, progress: Progress) -> str | None:
-        """The commit that the ref is; of an annotated tag the one that it is on. A branch comes
-        before a tag.
+        """Return the commit that the ref is; of an annotated tag the one that it is on. A branch
+        comes before a tag.
         """
         ref = self.url.ref
         names = [f"refs/heads/{ref}", f"refs/tags/{ref}", f"refs/{ref}", ref] if ref else ["HEAD"]

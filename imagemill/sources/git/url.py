@@ -77,7 +77,7 @@ class Remote:
     """Of ssh."""
 
     def __str__(self) -> str:
-        """The URL that git gets."""
+        """Return the URL that git gets."""
         user = f"{self.user}@" if self.user else ""
         if not self.path.startswith("/"):
             return f"{user}{self.host}:{self.path}"
@@ -128,11 +128,11 @@ class GitUrl:
         return _SHORT.fullmatch(self.ref) is not None
 
     def at(self, commit: str) -> "GitUrl":
-        """The same at another ref."""
+        """Return the same at another ref."""
         return replace(self, ref=commit)
 
     def __str__(self) -> str:
-        """The canonical text: the same for all spellings of one source."""
+        """Return the canonical text: the same for all spellings of one source."""
         scheme = "git+" if self.remote.path.startswith("/") else ""
         ref = f"@{quote(self.ref, safe=_REF_SAFE)}" if self.ref else ""
         options = (
@@ -185,8 +185,8 @@ def _as_docker(ref: str, fragment: str) -> tuple[str, str]:
 
 
 def submodule_remote(parent: Remote, url: str) -> Remote:
-    """The repository that the `url` of a submodule names, which may be relative to that of the
-    `parent`.
+    """Return the repository that the `url` of a submodule names, which may be relative to that of
+    the `parent`.
 
     Relative ones as in gitmodules(5), but never to another host, nor above the top of this one.
     `UserError` for those, for commands, for paths of this machine, and for files unless the parent
@@ -227,7 +227,7 @@ def _printable(text: str) -> str:
 
 
 def _split(text: str) -> tuple[Remote, str]:
-    """The repository, and the ref as it is written."""
+    """Return the repository, and the ref as it is written."""
     if helper := _HELPER.match(text):
         raise UserError(
             f"Git sources with the transport {helper['name']!r} are refused", f"write {_FORMS}"
@@ -314,7 +314,7 @@ def _host(scheme: str, address: str) -> tuple[str, int | None]:
 
 
 def _path(path: str) -> str:
-    """A repository's path, if it can be none but that."""
+    """Return a repository's path, if it can be none but that."""
     names = path.split("/")
     if (
         path in ("", "/")
@@ -338,7 +338,7 @@ def _decoded(text: str) -> str:
 
 
 def _ref(text: str) -> str:
-    """A ref, as git-check-ref-format(1) lets it be; the default branch is nothing at all."""
+    """Return a ref, as git-check-ref-format(1) lets it be; the default branch is nothing at all."""
     ref = _decoded(text)
     if not ref.isprintable() or _BAD_REF.search(ref):
         raise UserError(
@@ -351,7 +351,7 @@ def _ref(text: str) -> str:
 
 
 def _options(fragment: str) -> dict[str, str]:
-    """What stands after the `#`, as it is written."""
+    """Return what stands after the `#`, as it is written."""
     options: dict[str, str] = {}
     for name, value in _pairs(fragment):
         if name in options:
