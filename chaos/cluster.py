@@ -15,7 +15,7 @@ from urllib3.exceptions import HTTPError
 
 from chaos.history import Left
 from imagemill.reference import ImageReference
-from images import Pusher, Refused
+from images import Pusher, RefusedError
 from kubernetes_server import KubernetesServer, clock
 from kubernetes_server.resources import PODS, SECRETS
 
@@ -94,7 +94,7 @@ class Cluster:
                 # No two builds of a source give the same bytes: there are times in them.
                 pusher = Pusher(image.registry, image.path)
                 digest = pusher.image(image.tag or "", label=pod["metadata"]["uid"])
-            except Refused as error:
+            except RefusedError as error:
                 code = HTTPStatus(error.status)
                 why = f"unexpected status code {code.value} {code.phrase}"
             except HTTPError:
@@ -127,7 +127,8 @@ def _is_due(job: Object) -> bool:
     ended, kept = _finished(job), job["spec"].get("ttlSecondsAfterFinished")
     if not ended or kept is None or "deletionTimestamp" in job["metadata"]:
         return False
-    return (datetime.now(UTC) - clock.parse(ended)).total_seconds() > kept
+    age = datetime.now(UTC) - clock.parse(ended)
+    return age.total_seconds() > float(kept)
 
 
 @contextlib.contextmanager

@@ -411,8 +411,9 @@ class Site:
         if self.broker is self.redis:
             return
         with self.client.app.connection_for_read() as connection:
+            channel: Any = connection.default_channel
             for name in (STEPS, DEAD, *POOLS["all"].queues):
-                declared = connection.default_channel.queue_declare(queue=name, passive=True)
+                declared = channel.queue_declare(queue=name, passive=True)
                 if declared.message_count:
                     yield "messages", f"{declared.message_count} in {name}"
 

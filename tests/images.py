@@ -13,7 +13,7 @@ DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The registry has answered with another status than one of success."""
 
     def __init__(self, method: str, url: str, status: int, body: bytes) -> None:
@@ -83,7 +83,7 @@ class Pusher:
                 method, absolute, body=body, headers={**self._headers, **(headers or {})}
             )
         if answer.status >= 300:
-            raise Refused(method, url, answer.status, answer.data)
+            raise RefusedError(method, url, answer.status, answer.data)
         return answer
 
 
