@@ -149,6 +149,9 @@ class Client:
         force: bool = False,
         no_cache: bool = False,
         pull: bool = False,
+        cache_from: Sequence[str] = (),
+        cache_to: str | None = None,
+        ssh: Sequence[str] = (),
         graft: bool = True,
         timeout: float | None = None,
         revision: str | None = None,
@@ -177,6 +180,10 @@ class Client:
         force        build even if the image exists
         no_cache     build, and take nothing from the builder's cache of layers
         pull         build, and have the builder ask for base images anew
+        cache_from, cache_to
+                     images in registries, REGISTRY/REPOSITORY:TAG, whose layers the docker builder may
+                     take, and where it puts them for later builds
+        ssh          ids of SSH keys for RUN --mount=type=ssh, which are files on the workers
         graft        whether an image of which only code has changed may be made without a builder
         timeout      seconds that the build may take once it has started
         revision, source_url

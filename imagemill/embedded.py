@@ -161,6 +161,7 @@ class EmbeddedService:
         folder = self._run / SECRETS
         folder.mkdir(mode=0o700)
         for name, path in self._secrets.items():
+            (folder / name).parent.mkdir(mode=0o700, exist_ok=True)
             if isinstance(path, bytes):
                 (folder / name).write_bytes(path)
             elif path.is_file():

@@ -14,12 +14,11 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from ipaddress import ip_address
-from pathlib import Path
 from socket import timeout as SocketTimeout  # noqa: N812
 from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
@@ -49,6 +48,7 @@ from urllib3.exceptions import (
     TimeoutError,
 )
 
+from imagemill import authorities
 from imagemill.addresses import LOCAL, Address, Reach, networks
 from imagemill.errors import (
     ImagemillError,
@@ -88,7 +88,6 @@ _PLAIN_ANSWERS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"})
 _ANYWHERE = Reach(networks=networks(("0.0.0.0/0", "::/0")))
 _REDIRECTING = (301, 302, 303, 307, 308)
 _USER_AGENT = "imagemill"
-_CERTS_D = (Path("/etc/docker/certs.d"), Path.home() / ".config/docker/certs.d")
 
 
 def registries(plain: frozenset[str] = frozenset()) -> Reach:
@@ -413,9 +412,8 @@ class _Exchange:
         if self.proxy:
             self.reach.check_written(host, port)
             reach = _ANYWHERE
-        variables = tuple(os.environ.get(name, "") for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
-        certificates = _certificates(parts.netloc) if parts.scheme == "https" else ()
-        return _kept(os.getpid(), reach, self.proxy, (*variables, *certificates))
+        found = authorities.certificates(parts.netloc if parts.scheme == "https" else "")
+        return _kept(os.getpid(), reach, self.proxy, found)
 
 
 _exchange: ContextVar[_Exchange] = ContextVar("exchange")
@@ -526,7 +524,9 @@ def _to(address: Address, port: int) -> socket.socket:
 
 
 @lru_cache(maxsize=16)
-def _kept(pid: int, reach: Reach, proxy: str | None, authorities: tuple[str, ...]) -> PoolManager:
+def _kept(
+    pid: int, reach: Reach, proxy: str | None, found: authorities.Certificates
+) -> PoolManager:
     """Return the connections of the process `pid`: a forked child must not write to those of its
     parent.
     """
@@ -535,7 +535,7 @@ def _kept(pid: int, reach: Reach, proxy: str | None, authorities: tuple[str, ...
     options: dict[str, Any] = {
         "num_pools": 16,
         "maxsize": 64,
-        "ssl_context": _context(authorities[2:]),
+        "ssl_context": authorities.context(found),
     }
     if proxy:
         login = unquote(urlsplit(proxy).netloc.rpartition("@")[0])
@@ -548,39 +548,6 @@ def _kept(pid: int, reach: Reach, proxy: str | None, authorities: tuple[str, ...
         "https": type("TlsPool", (HTTPSConnectionPool,), {"ConnectionCls": tls}),
     }
     return manager
-
-
-def _certificates(address: str) -> tuple[str, ...]:
-    """Docker's folders with certificates for a server, `HOST` or `HOST:PORT`, and when they were
-    changed last.
-    """
-    found = []
-    for folder in _CERTS_D:
-        with suppress(OSError):
-            path = folder / address
-            found += [str(path), str(path.stat().st_mtime_ns)]
-    return tuple(found)
-
-
-def _context(folders: Sequence[str]) -> ssl.SSLContext:
-    """Whom a server has to be vouched for by: the system's authorities, or those of SSL_CERT_FILE,
-    and docker's for its host; and who we are, if it wants to know that.
-
-    https://docs.docker.com/engine/security/certificates/
-    """
-    context = ssl.create_default_context()
-    for folder in map(Path, folders[::2]):
-        try:
-            for authority in sorted(folder.glob("*.crt")):
-                context.load_verify_locations(authority)
-            for certificate in sorted(folder.glob("*.cert")):
-                context.load_cert_chain(certificate, certificate.with_suffix(".key"))
-        except (OSError, ssl.SSLError) as error:
-            raise OperatorError(
-                f"The certificates in {folder} cannot be used: {error.strerror}",
-                "*.crt are authorities, *.cert and *.key a client's certificate, all in PEM",
-            ) from None
-    return context
 
 
 @contextmanager
@@ -614,8 +581,7 @@ def _no_tls(host: str, error: SSLError, reach: Reach) -> ImagemillError:
     if isinstance(cause, ssl.SSLCertVerificationError):
         return OperatorError(
             f"The certificate of {host} is not trusted: {cause.verify_message}",
-            "add the authority that signed it to the system's trusted certificates, name its file in"
-            f" SSL_CERT_FILE, or put it into /etc/docker/certs.d/{host}/ca.crt",
+            f"{authorities.HINT}, or put it into /etc/docker/certs.d/{host}/ca.crt",
         )
     if isinstance(cause, ssl.SSLError) and cause.reason in _PLAIN_ANSWERS:
         return OperatorError(

@@ -168,6 +168,16 @@ def _destination(value: str) -> str:
     return value
 
 
+def _cache_image(value: str) -> str:
+    try:
+        reference = ImageReference.parse(value)
+    except UserError as error:
+        raise _refused(error.message, error.hint) from None
+    if reference.digest:
+        raise _refused(f"{shown(value)} has a digest, expected a tag", "write REPOSITORY:TAG")
+    return str(reference if reference.tag else reference.with_tag("latest"))
+
+
 def _path(value: object) -> object:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
@@ -178,6 +188,7 @@ Platform = Annotated[
     WithJsonSchema({"type": "string", "enum": list(PLATFORMS)}, mode="validation"),
 ]
 Destination = Annotated[str, AfterValidator(_destination)]
+CacheImage = Annotated[str, AfterValidator(_cache_image)]
 Tag = Annotated[str, _checked(TAG)]
 SecretId = Annotated[str, _checked(SECRET_ID)]
 ConfigName = Annotated[str, _checked(CONFIG)]
@@ -269,6 +280,10 @@ class BuildRequest(Message):
     secrets: tuple[SecretId, ...] = Field(
         default=(), description="ids of build secrets; their values are files on the worker"
     )
+    ssh: tuple[SecretId, ...] = Field(
+        default=(),
+        description="ids of SSH keys for RUN --mount=type=ssh, such as default; the keys are files on the worker",
+    )
     config: ConfigName | None = Field(
         default=None, description="name of a launch config in the workers' config folder"
     )
@@ -282,6 +297,14 @@ class BuildRequest(Message):
     )
     pull: bool = Field(
         default=False, description="build, and have the builder ask for base images anew"
+    )
+    cache_from: tuple[CacheImage, ...] = Field(
+        default=(),
+        description="images in registries whose layers the docker builder may take, REGISTRY/REPOSITORY:TAG",
+    )
+    cache_to: CacheImage | None = Field(
+        default=None,
+        description="where the docker builder puts the layers for later builds, REGISTRY/REPOSITORY:TAG",
     )
     graft: bool = Field(
         default=True,

@@ -13,8 +13,12 @@ _commands = 0
 
 def machine() -> str:
     """Return the words for the machine that this runs on, for the middle of a sentence."""
-    attended = _commands or variable("IMAGEMILL_ATTENDED") == "1"
-    return "this machine" if attended else "the worker"
+    return "this machine" if is_attended() else "the worker"
+
+
+def is_attended() -> bool:
+    """Return whether whoever asks for what is done here sits at this machine."""
+    return bool(_commands) or variable("IMAGEMILL_ATTENDED") == "1"
 
 
 @contextmanager

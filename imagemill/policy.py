@@ -40,12 +40,16 @@ class Permit:
         for key, names in (
             ("tags", request.tags),
             ("secrets", request.secrets),
+            ("ssh", request.ssh),
             ("build_args", request.build_args),
             ("configs", filter(None, [request.config])),
             ("platforms", filter(None, [request.platform])),
         ):
             for name in names:
                 self._check(key, name)
+        # What one may not push to may be another's, and its layers are too.
+        for image in filter(None, (*request.cache_from, request.cache_to)):
+            self.check_destination(ImageReference.parse(image))
         most = self.least("max_seconds")
         if most is not None and (request.timeout or 0) > most:
             raise self._denied("max_seconds", f"{request.timeout:.0f} seconds")

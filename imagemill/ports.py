@@ -174,6 +174,14 @@ class BuildInputs:
     """Whether nothing is to be taken from the builder's cache of layers."""
     pull: bool = False
     """Whether base images are to be asked for anew."""
+    cache_from: tuple[str, ...] = ()
+    """Images in registries whose layers may be taken."""
+    cache_to: str | None = None
+    """Where to put the layers, as an image in a registry."""
+    layer_cache: ImageReference | None = None
+    """The operator's place for the layers of builds that may share them."""
+    ssh: Mapping[str, Path | None] = field(default_factory=dict, repr=False)
+    """SSH keys that instructions may use: id → the worker's own file; None: its agent."""
     tenant: str = ""
     """Who has asked for the build, if tenants are told apart."""
 

@@ -70,6 +70,11 @@ class NodeSettings(BaseModel):
         description="folder with a file per tenant, named as the tenant is, that holds the key which"
         " signs its requests ([security.md](security.md))",
     )
+    authorities: Path | None = Field(
+        None,
+        description="file with certificates, in PEM, of authorities that are trusted besides the system's;"
+        " default: none",
+    )
     insecure_registries: Hosts = Field(
         frozenset(),
         description="hosts of registries, separated by `,`, that speak plain HTTP; `localhost`"

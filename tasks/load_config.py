@@ -2,6 +2,7 @@
 
 import time
 
+from imagemill.builders import check_builder
 from imagemill.errors import UserError
 from imagemill.messages import Build, State
 from imagemill.policy import Permit
@@ -56,6 +57,7 @@ def _check(work: Workspace, permit: Permit) -> int | None:
     if it says so.
     """
     permit.check_request(work.build.request)
+    check_builder(work.build.request, work.builder_type)
     if permit.least("daily_builds") is not None:
         permit.check_day(work.quotas.today(work.build.tenant or "", work.build.id))
     source = work.source

@@ -1,5 +1,6 @@
 """What a step works with: its build, and the adapters that it needs on this worker."""
 
+import hashlib
 import json
 import time
 from collections.abc import Iterable, Iterator
@@ -26,7 +27,7 @@ from imagemill.errors import OperatorError, UserError
 from imagemill.files.scratch import scratch
 from imagemill.messages import Build, BuildRequest
 from imagemill.objects import store_for
-from imagemill.place import machine
+from imagemill.place import is_attended, machine
 from imagemill.policy import Permit
 from imagemill.ports import Builder, BuildInputs, Progress, Registry, Source, StoredContext
 from imagemill.reference import ImageReference
@@ -43,6 +44,9 @@ from imagemill.state.source_hashes import BaseDigests, KnownHashes
 from imagemill.why import record as recording
 from imagemill.why.record import InputRecord
 from tasks.settings import Setup, journal
+
+SSH = "ssh"
+"""Below the folder of build secrets: the SSH keys, which no build can have as a secret."""
 
 Fact = TypeVar("Fact")
 
@@ -253,7 +257,21 @@ class Workspace:
     def inputs(self) -> BuildInputs:
         """What the builder is told."""
         secrets = {name: _secret(self.setup, name) for name in self.build.request.secrets}
-        return replace(self.open_inputs, secrets=secrets)
+        ssh = {name: self._ssh_key(name) for name in self.build.request.ssh}
+        return replace(self.open_inputs, secrets=secrets, ssh=ssh)
+
+    def _ssh_key(self, name: str) -> Path | None:
+        """Return the worker's file with an SSH key; None if its agent is meant, and may be used."""
+        file = self.setup.build_secrets_dir and self.setup.build_secrets_dir / SSH / name
+        if file and file.is_file():
+            return file
+        if name == self.config.builder.ssh_agent or is_attended():
+            return None
+        raise OperatorError(
+            f"{machine().capitalize()} has no SSH key {name}, and its agent is not for builds",
+            f"put the private key into a file {SSH}/{name} in IMAGEMILL_BUILD_SECRETS_DIR, or allow"
+            " the agent by builder.ssh-agent",
+        )
 
     @property
     def open_inputs(self) -> BuildInputs:
@@ -276,7 +294,25 @@ class Workspace:
             tenant=self.build.tenant or "",
             pull=request.pull or bool(self.build.bases),
             no_cache=request.no_cache,
+            cache_from=request.cache_from,
+            cache_to=request.cache_to,
+            layer_cache=self._layer_cache,
         )
+
+    @property
+    def _layer_cache(self) -> ImageReference | None:
+        """Return where the config has the layers of such builds: a tenant's are in a place of its own."""
+        request, place = self.build.request, self.config.builder.layer_cache
+        if place is None:
+            return None
+        repository = "/".join(filter(None, (place, self.build.tenant)))
+        shared = [
+            self.image.repository,
+            hashing.platform(request, self.config.builder),
+            request.target,
+        ]
+        tag = hashlib.sha256(json.dumps(shared).encode()).hexdigest()[:32]
+        return ImageReference.parse_destination(repository).with_tag(tag)
 
     @property
     def lock(self) -> ImageLock:

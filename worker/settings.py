@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from imagemill import connections, settings
+from imagemill import authorities, connections, settings
 from imagemill.errors import OperatorError, UserError
 from tasks.settings import Setup
 
@@ -53,6 +53,7 @@ def from_environment() -> Settings:
     wrong.
     """
     try:
+        authorities.install()
         return settings.read(Settings, os.environ)
     except UserError as error:
         raise OperatorError(error.message, error.hint) from None

@@ -13,6 +13,8 @@ from typing import Literal, Protocol
 from imagemill.adapters import Adapter, load
 from imagemill.builders.docker import cli as cli
 from imagemill.config.model import Environment, LocalEnvironment
+from imagemill.errors import UserError
+from imagemill.messages import BuildRequest
 from imagemill.ports import Builder
 from imagemill.registries.docker_config import DockerConfig
 
@@ -79,6 +81,21 @@ def builder_for(
     )
     builder: Builder = load(ADAPTERS, section.type, "builder")(place, section)
     return builder
+
+
+_NOT_BY_KANIKO = {
+    "ssh": "write git+https:// for dependencies, and give the token as a build secret",
+    "cache_from": "builder.layer-cache in the launch config keeps layers for all builds",
+    "cache_to": "builder.layer-cache in the launch config keeps layers for all builds",
+}
+"""Field of a request that Kaniko has nothing for → what to do instead."""
+
+
+def check_builder(request: BuildRequest, builder: str) -> None:
+    """Raise `UserError` if the request asks for what this type of builder cannot give."""
+    for asked, instead in _NOT_BY_KANIKO.items() if builder == "kaniko" else ():
+        if getattr(request, asked):
+            raise UserError(f"Kaniko has no {asked.replace('_', '-')}", instead).about(asked)
 
 
 def detect(

@@ -8,10 +8,12 @@ import click
 
 from imagemill.cli.docker_habits import INSTEAD, named
 from imagemill.cli.options import (
+    INLINE,
     Command,
     Connection,
     Misuse,
     Secret,
+    cache_options,
     connection_options,
     generation_options,
     image_options,
@@ -47,6 +49,7 @@ class BuildCommand(Command):
     "--config", metavar="FILE", help="Launch config; with a broker, the name of one on the workers."
 )
 @image_options
+@cache_options
 @generation_options
 @click.option("--force", is_flag=True, help="Build even if the image is there.")
 @click.option("--no-cache", is_flag=True, help="Build, and take nothing from the builder's cache.")
@@ -105,6 +108,7 @@ def build(
     config: str | None,
     default_config: Path | None,
     secrets: dict[str, Secret],
+    ssh: dict[str, Path | None],
     push: bool,
     as_json: bool,
     quiet: bool,
@@ -127,8 +131,10 @@ def build(
     Where standard output is piped, the image alone goes there, pinned to its digest.
     """
     fields["tags"], fields["destination"] = named(fields["tags"], fields["destination"])
+    if fields["cache_to"] == INLINE:
+        fields["build_args"]["BUILDKIT_INLINE_CACHE"], fields["cache_to"] = "1", None
     if connection.broker:
-        _check_for_remote(config, secrets)
+        _check_for_remote(config, secrets, ssh)
         fields["config"] = config
     else:
         # What is known of earlier images ends with the embedded service.
@@ -142,7 +148,7 @@ def build(
         connection,
         state_dir or cache_folder(),
         _environment(config, fields["timeout"]),
-        {} if connection.broker else _files(secrets),
+        {} if connection.broker else _files(secrets, ssh),
     )
     with service:
         # The embedded service starts while we import and ask git.
@@ -151,7 +157,13 @@ def build(
 
         if not connection.broker:
             check_config(config, default_config)
-        wanted = request(source, secrets=tuple(secrets), remote=bool(connection.broker), **fields)
+        wanted = request(
+            source,
+            secrets=tuple(secrets),
+            ssh=tuple(ssh),
+            remote=bool(connection.broker),
+            **fields,
+        )
         if connection.broker and upload:
             from imagemill.cli import terminal
             from imagemill.cli.sources import uploaded
@@ -170,7 +182,9 @@ def build(
         return attend(service, wanted, shown)
 
 
-def _check_for_remote(config: str | None, secrets: dict[str, Secret]) -> None:
+def _check_for_remote(
+    config: str | None, secrets: dict[str, Secret], ssh: dict[str, Path | None]
+) -> None:
     """Refuse what names a file here, which means nothing to workers elsewhere."""
     if config and ("/" in config or config.endswith((".yaml", ".yml"))):
         raise Misuse(
@@ -184,12 +198,19 @@ def _check_for_remote(config: str | None, secrets: dict[str, Secret]) -> None:
             "build secrets are the workers' own files, named by their ids in their IMAGEMILL_BUILD_SECRETS_DIR",
         )
 
+    if keys := [name for name, path in ssh.items() if path]:
+        raise Misuse(
+            f"With a broker, --ssh takes no file: keys never travel ({', '.join(keys)})",
+            "SSH keys are the workers' own files, ssh/ID in their IMAGEMILL_BUILD_SECRETS_DIR",
+        )
 
-def _files(secrets: dict[str, Secret]) -> dict[str, Path | bytes]:
-    """Return the files and values of build secrets; without any, they are those of
-    IMAGEMILL_BUILD_SECRETS_DIR.
+
+def _files(secrets: dict[str, Secret], ssh: dict[str, Path | None]) -> dict[str, Path | bytes]:
+    """Return the files and values of build secrets, and of SSH keys, which lie among them; without any,
+    they are those of IMAGEMILL_BUILD_SECRETS_DIR.
     """
     files = {name: path for name, path in secrets.items() if path is not None}
+    files |= {f"ssh/{name}": path for name, path in ssh.items() if path is not None}
     without = ", ".join(name for name, path in secrets.items() if path is None)
     if without and (files or not variable("IMAGEMILL_BUILD_SECRETS_DIR")):
         raise Misuse(
@@ -197,9 +218,10 @@ def _files(secrets: dict[str, Secret]) -> dict[str, Path | bytes]:
             "give --secret id=ID,src=FILE or id=ID,env=NAME, or all of them as files in the folder"
             " IMAGEMILL_BUILD_SECRETS_DIR",
         )
-    for path in files.values():
+    for name, path in files.items():
         if isinstance(path, Path) and (not path.exists() or path.is_dir()):
-            raise click.BadParameter(f"there is no file {path}", param_hint="--secret")
+            option = "--ssh" if name.startswith("ssh/") else "--secret"
+            raise click.BadParameter(f"there is no file {path}", param_hint=option)
     return files
 
 

@@ -21,6 +21,7 @@ from imagemill.cli.plan import plan
 from imagemill.cli.service_commands import cancel, list_, logs, status, wait
 from imagemill.cli.why import why
 from imagemill.cli.worker import worker
+from imagemill.environment import variable
 from imagemill.errors import ImagemillError, UserError
 from imagemill.extras import explained
 
@@ -84,6 +85,10 @@ def main() -> NoReturn:
 def _run() -> int:
     try:
         with explained():
+            if variable("IMAGEMILL_AUTHORITIES") or variable("SSL_CERT_FILE"):
+                from imagemill import authorities
+
+                authorities.install()
             code: int | None = cli.main(prog_name="imagemill", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()

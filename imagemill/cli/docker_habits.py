@@ -16,13 +16,8 @@ INSTEAD: Mapping[str, str] = MappingProxyType(
         "--load": _PUSHED,
         "--output": f"{_PUSHED}, and `docker save IMAGE` into a file",
         "-o": f"{_PUSHED}, and `docker save IMAGE` into a file",
-        "--cache-from": "layers are kept by the engine, or with Kaniko in the registry: --cache=true"
-        " in kaniko-config",
-        "--cache-to": "layers are kept by the engine, or with Kaniko in the registry: --cache=true"
-        " in kaniko-config",
         "--no-cache-filter": "--no-cache builds all stages anew",
         "--build-context": "put the folder into the source, or FROM and COPY --from=IMAGE an image",
-        "--ssh": "write git+https:// for dependencies, and give the token as --secret id=netrc",
         "--annotation": "--label KEY=VALUE says it in the image's config",
         "--attest": "sign and attest the image by its digest, which --metadata-file writes",
         "--provenance": "attest the image by its digest, which --metadata-file writes",

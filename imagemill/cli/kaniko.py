@@ -109,6 +109,7 @@ def _inputs(
     source: str, section: "KanikoBuilder", *, secrets: dict[str, Secret], **fields: Any
 ) -> "BuildInputs":
     """Return what the builder would be told by the steps before it."""
+    from imagemill.builders import check_builder
     from imagemill.builders.labels import labels
     from imagemill.cli.git_info import GitInfo, checkout
     from imagemill.cli.sources import hashed, pinned
@@ -118,6 +119,7 @@ def _inputs(
     from imagemill.sources import origin
 
     request, _, source_hash, _ = hashed(source, section, secrets=secrets, **fields)
+    check_builder(request, section.type)
     place = Path(request.source)
     known = checkout(place) if place.is_dir() else GitInfo(*origin(pinned(request.source)))
     return BuildInputs(

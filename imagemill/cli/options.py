@@ -143,10 +143,65 @@ def image_options(function: Function) -> Function:
                 callback=_secrets,
                 help="Build secret for RUN --mount=type=secret; src and env only without a broker.",
             ),
+            click.option(
+                "--ssh",
+                metavar="default|ID[=KEYFILE]",
+                multiple=True,
+                callback=_ssh,
+                help="SSH agent or key for RUN --mount=type=ssh; KEYFILE only without a broker.",
+            ),
         )
     ):
         function = add(function)
     return function
+
+
+def cache_options(function: Function) -> Function:
+    """Add where layers are taken from, and left; they change no image."""
+    for flag, what in (
+        ("--cache-to", "Leave layers at REF for later builds; type=inline: within the image."),
+        ("--cache-from", "Take layers from the image REF; may be given many times."),
+    ):
+        function = click.option(
+            flag,
+            metavar="REF|type=registry,ref=REF",
+            multiple=flag == "--cache-from",
+            callback=_cache,
+            help=what,
+        )(function)
+    return function
+
+
+INLINE = "inline"
+"""Of `--cache-to`: what made the layers is written into the image."""
+
+_CACHE_ATTRIBUTES = {"type", "ref", "mode"}
+
+
+def _cache(
+    context: click.Context, parameter: click.Parameter, value: tuple[str, ...] | str | None
+) -> tuple[str, ...] | str | None:
+    if isinstance(value, tuple):
+        return tuple(_cache_place(text, parameter) for text in value)
+    return None if value is None else _cache_place(value, parameter)
+
+
+def _cache_place(text: str, parameter: click.Parameter) -> str:
+    """Return the image that docker's spelling of a cache names, or `INLINE`."""
+    fields = dict(field.partition("=")[::2] for field in text.split(","))
+    if fields == {text: ""}:
+        return text
+    kind, flag = fields.get("type", "registry"), parameter.opts[0]
+    if kind == INLINE and flag == "--cache-to" and len(fields) == 1:
+        return INLINE
+    if kind != "registry" or not fields.get("ref"):
+        raise Misuse(
+            f"{flag} {text}: layers are kept in registries",
+            f"give {flag} type=registry,ref=REGISTRY/REPOSITORY:TAG",
+        )
+    if more := ", ".join(sorted(fields.keys() - _CACHE_ATTRIBUTES)):
+        raise Misuse(f"{flag} knows no {more}", f"give {flag} type=registry,ref={fields['ref']}")
+    return fields["ref"]
 
 
 def generation_options(function: Function) -> Function:
@@ -252,6 +307,22 @@ def _secrets(
     context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, Secret]:
     return dict(map(_secret, values))
+
+
+def _ssh(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, Path | None]:
+    """Read `ID`, which is with the workers or the agent's, or `ID=KEYFILE`."""
+    keys = {}
+    for name, equals, path in (text.partition("=") for text in values):
+        if not name or bool(equals) != bool(path) or "," in path:
+            raise click.BadParameter(f"expected ID or ID=KEYFILE, found {name}{equals}{path!r}")
+        if path and Path(path).is_socket():
+            raise Misuse(
+                f"{path} is the socket of an agent", f"give --ssh {name}, with SSH_AUTH_SOCK={path}"
+            )
+        keys[name] = Path(path) if path else None
+    return keys
 
 
 def _secret(text: str) -> tuple[str, Secret]:

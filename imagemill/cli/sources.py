@@ -70,16 +70,17 @@ def hashed(
     builder: Builder,
     *,
     secrets: Iterable[str] = (),
+    ssh: Iterable[str] = (),
     offline: bool = False,
     **fields: Any,
 ) -> Hashed:
-    """Hash a source with these fields of a request; `secrets` are ids.
+    """Hash a source with these fields of a request; `secrets` and `ssh` are ids.
 
     `offline` says that base images count by their names where their registries do not answer.
     """
     place = located(source)
     fields["dockerfile"], fields["dockerfile_text"] = dockerfile(fields["dockerfile"], place)
-    request = checked(source=place, secrets=tuple(secrets), **fields)
+    request = checked(source=place, secrets=tuple(secrets), ssh=tuple(ssh), **fields)
     with fetched(source, "source hash") as folder:
         memory = _memory(source, folder)
         manifest = context.manifest(folder, chosen(request, builder), Quiet(), memory)

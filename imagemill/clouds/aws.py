@@ -20,6 +20,7 @@ from botocore.config import Config
 from botocore.parsers import ResponseParserError
 from botocore.session import Session
 
+from imagemill import authorities
 from imagemill.clouds import Identity
 from imagemill.clouds.hosts import wants_virtual_hosts
 from imagemill.errors import (
@@ -356,7 +357,7 @@ def _failed(error: sdk.BotoCoreError, resource: str, exhausted: bool) -> Imagemi
     if isinstance(error, sdk.SSLError) and "CERTIFICATE" in str(error):
         return OperatorError(
             f"The certificate of {resource}'s server is not trusted: {error}",
-            "let AWS_CA_BUNDLE name the file with its authority's certificate",
+            authorities.HINT,
         )
     if isinstance(error, _LOST):
         return _no_such_region(error) or _unreachable(f"{resource}: {error}", None, exhausted)

@@ -24,6 +24,7 @@ from azure.core.exceptions import (
 from azure.core.pipeline import PipelineResponse
 from azure.identity import CredentialUnavailableError, DefaultAzureCredential
 
+from imagemill import authorities
 from imagemill.clouds import Identity
 from imagemill.errors import (
     ImagemillError,
@@ -279,7 +280,7 @@ def _no_answer(error: AzureError, what: str) -> ImagemillError:
     if "CERTIFICATE_VERIFY_FAILED" in reason:
         return OperatorError(
             f"The certificate of {what} is not trusted",
-            "set REQUESTS_CA_BUNDLE to a file with the authority that signed it, such as that of your proxy",
+            authorities.HINT,
         )
     host = re.search(r"host='([^']+)'", error.message)
     named = f"{what} cannot be reached" + (f" at {host[1]}" if host and host[1] not in what else "")

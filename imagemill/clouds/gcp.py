@@ -37,6 +37,7 @@ from requests import RequestException, Response, Timeout
 from requests.exceptions import ChunkedEncodingError, SSLError
 from urllib3.exceptions import HTTPError
 
+from imagemill import authorities
 from imagemill.clouds import Identity
 from imagemill.errors import (
     ImagemillError,
@@ -271,7 +272,7 @@ def failure(error: Exception, action: str, resource: str) -> ImagemillError | No
     if isinstance(error, SSLError):
         return OperatorError(
             f"No TLS connection to Google Cloud for {resource}: the certificate is not trusted, or it is no TLS",
-            "add the authority of a proxy in between to the trusted certificates (REQUESTS_CA_BUNDLE)",
+            authorities.HINT,
         )
     if isinstance(error, RequestsConnectionError | Timeout | ChunkedEncodingError | HTTPError):
         return ServiceUnreachable(

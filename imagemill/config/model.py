@@ -24,6 +24,7 @@ from imagemill.config.kaniko_job import job_faults
 from imagemill.config.policy import Policy
 from imagemill.config.section import Section as Section
 from imagemill.errors import UserError
+from imagemill.grammar import SECRET_ID
 from imagemill.reference import DOCKER_HUB, ImageReference
 
 _WITHIN = r"(/[^?#\x00-\x1f]*)?"
@@ -133,6 +134,7 @@ PackageOrigin = Annotated[
         r"https?://[A-Za-z0-9.:\[\]-]+/[A-Za-z0-9._~/%+-]*", "an index, https://HOST/PATH/simple"
     ),
 ]
+SshId = Annotated[str, _text(SECRET_ID.pattern.pattern, SECRET_ID.article)]
 KanikoConfig = Annotated[dict[str, JsonValue], AfterValidator(_kaniko_config)]
 ClaimName = Annotated[
     str,
@@ -207,6 +209,14 @@ class _Builder(Section):
     base_digests: bool | None = Field(
         default=None,
         description="false: the names of base images count alone, and not their digests as well",
+    )
+    layer_cache: Destination | None = Field(
+        None,
+        description="a repository in which the layers of all builds are kept, for whatever builds next",
+    )
+    ssh_agent: SshId | None = Field(
+        None,
+        description="the id by which builds may use the SSH agent of the worker; absent: none may",
     )
     uv_image: str | None = Field(
         None,

@@ -75,6 +75,7 @@ class Rules(Section):
         None, description="images that Dockerfiles may begin from, copy from or be read by"
     )
     secrets: Patterns = Field(None, description="ids of build secrets")
+    ssh: Patterns = Field(None, description="ids of SSH keys that builds may use")
     configs: Patterns = Field(None, description="names of configs that requests may give")
     build_args: Patterns = Field(None, description="names of build arguments")
     platforms: Patterns = Field(None, description="target platforms that requests may name")

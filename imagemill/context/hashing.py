@@ -40,7 +40,7 @@ class Inputs:
             platform(request, builder) or given.platform,
             given.build_args | dict(request.build_args),
             given.labels | dict(request.labels),
-            tuple(sorted(request.secrets)),
+            tuple(sorted((*request.secrets, *(f"ssh:{name}" for name in request.ssh)))),
             given.options,
         )
 

@@ -57,9 +57,9 @@ class Upload:
         else:
             self.progress.log(f"Uploading the source to {uri}")
             self._store(store, name, folder, dockerfile)
-        return self.request.model_copy(
-            update={"source": f"{quote(store.uri(name), safe=':/')}#sha256={digest.hex}"}
-        )
+        # Its top is the folder's, also where that has nothing but one folder in it.
+        uploaded = f"{quote(store.uri(name), safe=':/')}#sha256={digest.hex}&subdirectory=."
+        return self.request.model_copy(update={"source": uploaded})
 
     def _store(
         self, store: ContextStore, name: str, folder: Path, dockerfile: context.Choice

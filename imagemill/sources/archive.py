@@ -3,8 +3,7 @@
 
 Nothing is written outside the folder, whatever an archive says, and what it may take of disk, files
 and time is bounded by what really comes out of it, not by what its headers claim. Executable bits
-and symbolic links are kept; a single folder at the top is kept too, as it is by `docker build - <
-archive`.
+and symbolic links are kept.
 
 Zstandard is read by the module that Python has from 3.14 on, and before by its backport, which is
 the same code.
@@ -62,6 +61,7 @@ _DOS = (0, 10, 11)
 """MS-DOS and Windows, of the systems that made a member (APPNOTE.TXT, 4.4.2)."""
 
 _UTF8_FLAG = 0x800
+_UNICODE_PATH = 0x7075
 
 
 @dataclass(frozen=True)
@@ -358,7 +358,7 @@ def _unpack_zip(file: IO[bytes], tree: Tree, budget: _Budget) -> None:
 def _unpack_zip_member(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, tree: Tree, written: Callable[[int], None]
 ) -> None:
-    path = _zip_name(info).encode(*_ENCODING)
+    path = _zip_name(info)
     mode = info.external_attr >> 16 if info.create_system == _UNIX else 0
     if info.flag_bits & 1:
         raise UserError(
@@ -380,18 +380,41 @@ def _unpack_zip_member(
             )
 
 
-def _zip_name(info: zipfile.ZipInfo) -> str:
+def _zip_name(info: zipfile.ZipInfo) -> bytes:
     """Return the name of a member, as whoever packed it wrote it.
 
-    Without the flag for UTF-8, `zipfile` takes a name for one of DOS (code page 437): where its bytes
-    are UTF-8, they are that, as Info-ZIP and macOS leave the flag out. Old programs of Windows wrote
-    backslashes between folders.
+    Without the flag for UTF-8 it is what the field for a name in Unicode says, else the bytes that
+    stand there, if they are UTF-8 (Info-ZIP and macOS leave the flag out) or of a system whose
+    names are bytes; what is left is of code page 437 (APPNOTE.TXT, 4.6.9 and D.1), which `zipfile`
+    has decoded. Old programs of Windows wrote backslashes between folders.
     """
     name = info.filename
     if not info.flag_bits & _UTF8_FLAG:
+        name = _unicode_name(info) or _by_its_bytes(name, info.create_system not in _DOS)
+    if "\\" in name and info.create_system in _DOS:
+        name = name.replace("\\", "/")
+    return name.encode(*_ENCODING)
+
+
+def _by_its_bytes(name: str, are_bytes: bool) -> str:
+    """Return a name that was taken for one of code page 437, as its bytes say."""
+    with suppress(UnicodeError):
+        return name.encode("cp437").decode(_ENCODING[0], _ENCODING[1] if are_bytes else "strict")
+    return name
+
+
+def _unicode_name(info: zipfile.ZipInfo) -> str | None:
+    """Return the name in the field 0x7075, if that is of this name still."""
+    at, extra = 0, info.extra
+    while at + 4 <= len(extra):
+        kind, length = struct.unpack_from("<HH", extra, at)
+        field, at = extra[at + 4 : at + 4 + length], at + 4 + length
         with suppress(UnicodeError):
-            name = name.encode("cp437").decode()
-    return name.replace("\\", "/") if "\\" in name and info.create_system in _DOS else name
+            if kind == _UNICODE_PATH and field[:5] == struct.pack(
+                "<BL", 1, zlib.crc32(info.orig_filename.encode("cp437"))
+            ):
+                return field[5:].decode()
+    return None
 
 
 @contextmanager

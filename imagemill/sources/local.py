@@ -13,12 +13,13 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from imagemill.errors import PermissionDenied, UserError
-from imagemill.files.tree import OpenFolder, open_below, open_folder, open_folder_below, open_top
+from imagemill.files.tree import OpenFolder, open_below, open_folder, open_folder_below
 from imagemill.place import machine
 from imagemill.ports import Progress
 from imagemill.reference import ImageReference
 from imagemill.sources import archive
 from imagemill.sources.options import SourceOptions
+from imagemill.sources.top import meant
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FRAGMENT = re.compile(r"#(?:subdirectory|sha256)=")
@@ -61,30 +62,14 @@ class LocalSource:
             raise self._unfit(error) from None
         # What was checked is what is read: by its descriptor, whatever the path means by then.
         if stat.S_ISDIR(os.fstat(descriptor).st_mode) and not self._sha256:
-            return self._below(OpenFolder.of(path, descriptor))
+            return meant(
+                OpenFolder.of(path, descriptor), self._folder, str(self._path), unpacked=False
+            )
         try:
             self._unpack(Path(f"/dev/fd/{descriptor}"), scratch, progress)
         finally:
             os.close(descriptor)
-        return self._below(scratch)
-
-    def _below(self, top: Path) -> Path:
-        """Return the folder that is meant; links on the way to it are not followed."""
-        if not self._folder:
-            return top
-        opened = open_top(top)
-        try:
-            folder = open_folder_below(opened, os.fsencode(self._folder))
-        except OSError:
-            with os.scandir(opened) as entries:
-                names = sorted(entry.name for entry in entries if entry.is_dir())
-            raise UserError(
-                f"There is no folder {self._folder!r} in {self._path}",
-                f"there are {', '.join(names[:10])}" if names else "leave out subdirectory=",
-            ) from None
-        finally:
-            os.close(opened)
-        return OpenFolder.of(top / self._folder, folder)
+        return meant(scratch, self._folder, str(self._path), unpacked=True)
 
     def _open(self, top: bytes, inside: bytes) -> int:
         """Open a folder or a regular file, name by name from the root; `OSError` if it is neither,

@@ -640,7 +640,7 @@ class TestFailures:
         monkeypatch.delenv("SSL_CERT_FILE")
         error = fails(source(site.url()), scratch, OperatorError)
         assert "The certificate of archives.test" in error.message
-        assert "SSL_CERT_FILE" in error.hint
+        assert "IMAGEMILL_AUTHORITIES" in error.hint
 
     def test_server_without_tls_is_told(self, tls: ssl.SSLContext, scratch: Path) -> None:
         site = Site()

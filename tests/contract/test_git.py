@@ -16,6 +16,7 @@ import pytest
 import git_servers
 from git_fixtures import Repository
 from git_servers import GitHttp, GitSsh
+from imagemill import authorities
 from imagemill.errors import OperatorError, PermissionDenied, ServiceUnreachable, UserError
 from imagemill.ports import Quiet
 from imagemill.sources.git.source import GitSource
@@ -798,12 +799,29 @@ class TestTls:
         assert source.pinned(Quiet()).startswith(f"git+{git_https.url}/{repository.name}@")
         assert contents(source.fetch(scratch, Quiet())) == as_bytes(FILES)
 
+    def test_authority_of_dockers_folder_is_trusted_for_its_host(
+        self,
+        repository: Repository,
+        git_https: GitHttp,
+        worker: Worker,
+        certificate: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        repository.commit(FILES)
+        folder = tmp_path / git_https.url.removeprefix("https://").partition("/")[0]
+        folder.mkdir()
+        (folder / "ca.crt").write_bytes(certificate.read_bytes())
+        monkeypatch.setattr(authorities, "_CERTS_D", (tmp_path,))
+        options = worker(insecure_hosts=frozenset(), networks=("127.0.0.1/32",))
+        assert GitSource(f"{git_https.url}/{repository.name}", options).pinned(Quiet())
+
     def test_certificate_that_nobody_vouches_for_is_refused(
         self, repository: Repository, git_https: GitHttp, worker: Worker
     ) -> None:
         with pytest.raises(OperatorError, match="does not trust the certificate of") as raised:
             GitSource(f"{git_https.url}/{repository.name}", worker()).pinned(Quiet())
-        assert "GIT_SSL_CAINFO" in raised.value.hint
+        assert "IMAGEMILL_AUTHORITIES" in raised.value.hint
 
 
 class TestSsh:

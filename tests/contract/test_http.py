@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certificates import write_with_key
-from imagemill import http
+from imagemill import authorities, http
 from imagemill.addresses import Reach
 from imagemill.errors import (
     ImagemillError,
@@ -194,7 +194,7 @@ class TestCertificates:
     def test_authority_of_dockers_folder_is_trusted_for_its_host(
         self, server: tuple[ssl.SSLContext, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(http, "_CERTS_D", (tmp_path / "certs.d",))
+        monkeypatch.setattr(authorities, "_CERTS_D", (tmp_path / "certs.d",))
         with serve(lambda _: Response(), server[0]) as web:
             with pytest.raises(OperatorError, match="is not trusted") as raised:
                 http.request("GET", f"https://{web.address}/", {})
@@ -207,7 +207,7 @@ class TestCertificates:
     def test_folder_that_cannot_be_used_is_told(
         self, server: tuple[ssl.SSLContext, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(http, "_CERTS_D", (tmp_path,))
+        monkeypatch.setattr(authorities, "_CERTS_D", (tmp_path,))
         folder = tmp_path / "server.invalid"
         folder.mkdir()
         (folder / "ca.crt").write_text("no certificate")

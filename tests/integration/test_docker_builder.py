@@ -483,3 +483,62 @@ def test_secrets_need_buildkit(
             oci,
             Watched(),
         )
+
+
+# --- Caches and keys --------------------------------------------------------------------------------------------------
+
+DICE = f"{SHELL}RUN head -c 16 /dev/urandom > /dice\n"
+
+
+def thrown(
+    place: Workplace, oci: Registry, busybox: Path, inputs: BuildInputs
+) -> tuple[str, Watched]:
+    """The digest of an image that is another one each time that it is really built."""
+    docker(place, "builder", "prune", "--all", "--force")
+    progress = Watched()
+    digest = DockerCommandBuilder(place).build(
+        inputs, packed(DICE, {"busybox": busybox}), oci, progress
+    )
+    return digest, progress
+
+
+def test_layers_are_left_for_builds_elsewhere_and_the_image_is_as_without(
+    place: Workplace, oci: Registry, image: ImageReference, registry: str, busybox: Path
+) -> None:
+    cache = ImageReference.parse(f"{registry}/{uuid.uuid4().hex}/cache:layers")
+    first, _ = thrown(place, oci, busybox, BuildInputs(image, layer_cache=cache))
+    assert thrown(place, oci, busybox, BuildInputs(image))[0] != first
+    assert thrown(place, oci, busybox, BuildInputs(image, layer_cache=cache))[0] == first
+    assert str(cache) not in docker(place, "images", "--format", "{{.Repository}}:{{.Tag}}")
+
+
+def test_cache_that_cannot_be_is_told_and_the_image_is_there(
+    place: Workplace, oci: Registry, image: ImageReference
+) -> None:
+    nowhere, progress = "localhost:1/cache:layers", Watched()
+    inputs = BuildInputs(image, cache_from=(nowhere,), cache_to=nowhere)
+    context = packed("FROM scratch\nCOPY a /\n", {"a": b"1"})
+    digest = DockerCommandBuilder(place).build(inputs, context, oci, progress)
+    assert oci.digest(image) == digest
+    (warning,) = progress.warnings
+    assert warning.startswith("The layers are not kept for later builds: ")
+    assert "localhost:1" in warning
+
+
+def test_instruction_may_use_an_ssh_key_by_an_agent(
+    place: Workplace, oci: Registry, image: ImageReference, busybox: Path, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    dockerfile = (
+        f"{SHELL}RUN --mount=type=ssh,id=deploy,required"
+        " [ -S $SSH_AUTH_SOCK ] && echo the agent is there\n"
+    )
+    progress = Watched()
+    DockerCommandBuilder(place).build(
+        BuildInputs(image, ssh={"deploy": key}),
+        packed(dockerfile, {"busybox": busybox}),
+        oci,
+        progress,
+    )
+    assert "the agent is there" in progress.lines

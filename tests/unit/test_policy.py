@@ -55,6 +55,7 @@ def test_no_list_allows_all_and_an_empty_one_nothing() -> None:
     [
         ("tags", {"tags": ["v1", "latest"]}),
         ("secrets", {"secrets": ["npm", "x"]}),
+        ("ssh", {"ssh": ["default"]}),
         ("build_args", {"build_args": {"A": "1"}}),
         ("configs", {"config": "other"}),
         ("platforms", {"platform": "linux/arm64"}),
@@ -137,3 +138,13 @@ def test_two_policies_hold_together() -> None:
     for tag in ("v2", "x1"):
         with pytest.raises(PermissionDenied):
             both.check_request(asked(tags=[tag]))
+
+
+def test_caches_are_those_of_repositories_that_one_may_push_to() -> None:
+    allowed = limited("destinations", "a.io/team-a/**")
+    allowed.check_request(asked(cache_from=["a.io/team-a/x:1"], cache_to="a.io/team-a/cache"))
+    for fields in ({"cache_from": ["a.io/team-b/x:1"]}, {"cache_to": "a.io/team-b/x"}):
+        with pytest.raises(
+            PermissionDenied, match=r"policy\.destinations .* not allow a\.io/team-b"
+        ):
+            allowed.check_request(asked(**fields))

@@ -47,12 +47,17 @@ def build_arguments(inputs: BuildInputs, taken: Container[str]) -> tuple[list[st
 
 
 def other_arguments(inputs: BuildInputs) -> list[str]:
-    """Return the arguments for labels, target, platform, caches and secrets."""
+    """Return the arguments for labels, target, platform, caches, secrets and SSH keys."""
     arguments = [_label(name, value) for name, value in inputs.labels.items()]
     arguments += [f"--target={inputs.target}"] if inputs.target else []
     arguments += [f"--platform={inputs.platform}"] if inputs.platform else []
     arguments += ["--no-cache"] * inputs.no_cache + ["--pull"] * inputs.pull
-    return arguments + [_secret(name, path) for name, path in inputs.secrets.items()]
+    arguments += [_secret(name, path) for name, path in inputs.secrets.items()]
+    return arguments + [_ssh(name, path) for name, path in inputs.ssh.items()]
+
+
+def _ssh(name: str, path: Path | None) -> str:
+    return f"--ssh={name}={path}" if path else f"--ssh={name}"
 
 
 def _label(name: str, value: str) -> str:

@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from imagemill.builders import Workplace
@@ -32,12 +32,19 @@ from imagemill.builders.docker.cli import (
 )
 from imagemill.builders.docker.failures import Evidence, bare, explain, is_solving, locate
 from imagemill.builders.docker.job_folder import job_folder, note_tags, remove_dead
+from imagemill.builders.docker.layer_cache import CONTAINERD, INLINE, LayerCache, places_of
 from imagemill.builders.docker.progress import BuildLog, ClassicLog
 from imagemill.builders.docker.push import PushLog, push_failure
 from imagemill.context import CONTEXT, DOCKERFILE
 from imagemill.dockerfile.generate import SHARED
 from imagemill.dockerfile.images import images as named_images
-from imagemill.errors import ImagemillError, OperatorError, PermissionDenied, UserError
+from imagemill.errors import (
+    ImagemillError,
+    OperatorError,
+    PermissionDenied,
+    TransientError,
+    UserError,
+)
 from imagemill.messages import State
 from imagemill.place import machine
 from imagemill.ports import BuildInputs, Progress, Registry, StoredContext
@@ -61,7 +68,7 @@ itself.
 
 _NO_BUILDKIT = (
     "This docker CLI has no BuildKit, since its buildx plugin is missing: building with the classic builder, which"
-    " knows no secrets, cache mounts or here-documents (install docker-buildx-plugin)"
+    " knows no secrets, cache mounts, caches in registries or here-documents (install docker-buildx-plugin)"
 )
 
 
@@ -81,11 +88,16 @@ class DockerCommandBuilder:
         with job_folder(place.scratch) as folder:
             source = context.folder(folder / "source", progress)
             job = _Job(inputs, registry, progress, place, cli, endpoint, folder, source)
-            note_tags(folder, job.tags)
+            exports = self._exports(cli, endpoint, inputs)
+            cache = LayerCache.of(inputs, exports) if cli.buildkit else LayerCache()
+            note_tags(folder, (*job.tags, *map(str, cache.images)))
             with job.cleared():
-                job.build()
+                job.build(cache.arguments)
                 progress.enter(State.PUSHING)
-                return job.push()
+                digest = job.push()
+                for reference in cache.images:
+                    job.keep_layers(reference)
+                return digest
 
     def discard(self, build: str) -> None:
         """See `Builder.discard`: a build ends with the docker command, and that with its worker;
@@ -104,6 +116,14 @@ class DockerCommandBuilder:
             cli.path, place.docker_host, place.environment, place.docker_config.folder
         )
         return cli, endpoint
+
+    def _exports(self, cli: Cli, endpoint: Endpoint, inputs: BuildInputs) -> bool:
+        """Return whether layers, if they are to be kept, are sent to a registry by the builder itself."""
+        if not cli.buildx or not places_of(inputs):
+            return False
+        variables = {**needed(self._place.environment), **endpoint.environment}
+        command = [cli.path, "info", "--format", "{{json .DriverStatus}}"]
+        return CONTAINERD in ask(command, variables).stdout
 
     def _clear_dead(self, cli: Cli, endpoint: Endpoint) -> None:
         """Remove what builds have left whose worker has died, of all builds on this node."""
@@ -150,24 +170,49 @@ class _Job:
             "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
         }
 
-    def build(self) -> None:
-        """Make the image, under its own name and under `held`."""
-        self._write_config(_images(self._dockerfile, self.inputs.build_args))
-        arguments, variables = build_arguments(self.inputs, self.environment)
-        command = [
-            self.cli.path,
-            "build",
-            *arguments,
-            *other_arguments(self.inputs),
-            *self._flags(),
-        ]
-        command += [f"--file={self._file()}", *(f"--tag={tag}" for tag in self.tags)]
-        command.append(str(self.source / CONTEXT))
+    def build(self, more: Sequence[str]) -> None:
+        """Make the image, under its own name and under `held`, with `more` arguments."""
+        tags = [f"--tag={tag}" for tag in self.tags]
         kind = BuildLog if self.cli.buildkit else ClassicLog
         log = kind(self.progress.log, self.progress.amount)
-        variables |= self.environment
-        if run(command, variables, log.read, self.progress.check, log.read_unfinished):
+        if self._run_build(self.inputs, [*self._flags(), *more, *tags], log):
             raise self._why(log)
+
+    def keep_layers(self, reference: ImageReference) -> None:
+        """Push what later builds may take layers from, as an image of its own: the same layers, and
+        what each was made by. A cache is not worth a build: where that fails, a warning says so.
+        """
+        try:
+            if reference.registry == self.inputs.image.registry:
+                self.registry.prepare(reference)
+            inputs, log = replace(self.inputs, no_cache=False), BuildLog(_nowhere, _nowhere)
+            # In a build of its own, since it is written into the image's config; all is there.
+            if self._run_build(inputs, [*self._flags(), INLINE, f"--tag={reference}"], log):
+                raise self._why(log)
+            self._write_config([reference])
+            pushed = PushLog(_nowhere, _nowhere)
+            command = [self.cli.path, "push", str(reference)]
+            if run(command, self.environment, pushed.read, self.progress.check):
+                raise push_failure(pushed.last, reference, self.endpoint.host)
+        except (OperatorError, PermissionDenied, TransientError, UserError) as error:
+            self.progress.warn(f"The layers are not kept for later builds: {error.message}")
+        finally:
+            ask([self.cli.path, "rmi", str(reference)], self.environment)
+
+    def _run_build(self, inputs: BuildInputs, more: Sequence[str], log: BuildLog) -> int:
+        """Return the exit code of a build with `more` arguments."""
+        caches = map(ImageReference.parse, (*inputs.cache_from, *map(str, places_of(inputs))))
+        self._write_config([*_images(self._dockerfile, inputs.build_args), *caches])
+        arguments, variables = build_arguments(inputs, self.environment)
+        command = [self.cli.path, "build", *arguments, *other_arguments(inputs), *more]
+        command += [f"--file={self._file()}", str(self.source / CONTEXT)]
+        return run(
+            command,
+            variables | self.environment,
+            log.read,
+            self.progress.check,
+            log.read_unfinished,
+        )
 
     def push(self) -> str:
         """Push the image and return its digest.
@@ -253,9 +298,10 @@ class _Job:
     def _flags(self) -> list[str]:
         if self.cli.buildkit:
             return ["--progress=plain"]
-        if self.inputs.secrets:
+        if self.inputs.secrets or self.inputs.ssh:
+            what = "Build secrets" if self.inputs.secrets else "SSH keys"
             raise OperatorError(
-                f"Build secrets need BuildKit, and the docker CLI on {machine()} has none",
+                f"{what} need BuildKit, and the docker CLI on {machine()} has none",
                 "install its buildx plugin (docker-buildx-plugin)",
             )
         self.progress.log(_NO_BUILDKIT)
@@ -279,10 +325,14 @@ class _Job:
 
 
 def _untag(cli: Cli, tags: Sequence[str], environment: Mapping[str, str]) -> list[str]:
-    """Remove tags from the engine; returns what it says against it."""
+    """Remove tags from the engine; return what it says against it."""
     said = ask([cli.path, "rmi", *tags], environment).stderr
     # Of a build that has failed or was killed there may be none.
     return [line for line in said.splitlines() if "No such image" not in line]
+
+
+def _nowhere(text: str) -> None:
+    """Take what is said is of the build that was shown already."""
 
 
 def _images(dockerfile: str, build_args: Mapping[str, str]) -> Iterator[ImageReference]:

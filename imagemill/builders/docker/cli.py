@@ -35,11 +35,12 @@ https://docs.docker.com/engine/release-notes/23.0/#2300.
 @dataclass(frozen=True)
 class Cli:
     """A docker command line; `buildkit` says whether it can build with BuildKit, by itself or by
-    its buildx plugin.
+    its plugin `buildx`.
     """
 
     path: str
     buildkit: bool
+    buildx: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,10 @@ def describe_cli(cli: str, path: str, docker_config: Path) -> Cli:
         [cli, "--version"], environment
     ).stdout  # Docker version 20.10.24+dfsg1, build 297e128
     major = version.removeprefix("Docker version ").split(".")[0]
-    built_in = major.isdigit() and int(major) in _BUILT_IN
-    return Cli(cli, built_in or ask([cli, "buildx", "version"], environment).returncode == 0)
+    if major.isdigit() and int(major) in _BUILT_IN:
+        return Cli(cli, buildkit=True)
+    buildx = ask([cli, "buildx", "version"], environment).returncode == 0
+    return Cli(cli, buildkit=buildx, buildx=buildx)
 
 
 def reaches_engine(

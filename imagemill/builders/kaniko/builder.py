@@ -43,6 +43,8 @@ class KanikoJobBuilder:
                 "Kaniko needs the context in a store that its pods can reach, and it is on this machine only",
                 "set builder.build-context-store",
             )
+        if (cache := inputs.layer_cache) and cache.registry == inputs.image.registry:
+            registry.prepare(cache)
         task = Task(
             connect(self._place.environment),
             self._section,

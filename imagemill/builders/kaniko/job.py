@@ -282,7 +282,7 @@ def _defaults(
     container: Document = {
         "name": _CONTAINER,
         "image": section.kaniko_image,
-        "args": _default_arguments(facts),
+        "args": [*_default_arguments(facts), *_cache_arguments(inputs)],
         "env": list(equipment.env),
         "resources": {"requests": _requests(section.kaniko_config)},
         "securityContext": _security(section.kaniko_config),
@@ -317,6 +317,12 @@ def _default_arguments(facts: Circumstances) -> list[str]:
         f"--push-retry={_RETRIES}",
         *(f"--insecure-registry={host}" for host in sorted(facts.insecure_registries)),
     ]
+
+
+def _cache_arguments(inputs: BuildInputs) -> list[str]:
+    """Return where layers are kept; Kaniko finds each by what it is made of, so builds share one place."""
+    cache = inputs.layer_cache
+    return ["--cache=true", f"--cache-repo={cache.repository}"] if cache else []
 
 
 def _security(config: Document) -> Document:

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from difflib import get_close_matches
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -30,6 +29,7 @@ from imagemill.sources import archive
 from imagemill.sources.artifact.download import Download
 from imagemill.sources.artifact.url import ArtifactUrl, parse
 from imagemill.sources.options import SourceOptions
+from imagemill.sources.top import meant
 
 _PARALLEL = 8
 """Small objects of a folder that are read at the same time."""
@@ -90,7 +90,8 @@ class ArtifactSource:
                 _Folder(self.url, self._options, progress).copy(tree)
             else:
                 self._unpack(tree, progress)
-        return _within(tree, self.url)
+        unpacked = not self.url.is_folder
+        return meant(tree, self.url.subdirectory, self.url.location, unpacked=unpacked)
 
     def _unpack(self, tree: Path, progress: Progress) -> None:
         limits = archive.Limits(size=self._options.max_bytes, members=self._options.max_files)
@@ -280,23 +281,3 @@ def _check(url: ArtifactUrl, start: bytes, sha256: str) -> None:
             f"The archive {url.location} has the SHA-256 {sha256}, and not {url.sha256}",
             "see who has changed it, or mend the sha256 in the source",
         )
-
-
-def _within(tree: Path, url: ArtifactUrl) -> Path:
-    """Return the folder that is meant; links are not followed, since they could lead out of the
-    tree.
-    """
-    folder = tree
-    for name in filter(None, url.subdirectory.split("/")):
-        within, folder = folder, folder / name
-        if folder.is_symlink() or not folder.is_dir():
-            near = get_close_matches(name, _folders(within), n=3) or sorted(_folders(within))[:10]
-            raise UserError(
-                f"There is no folder {url.subdirectory!r} in {url.location}",
-                f"there are {', '.join(near)}" if near else "leave out subdirectory=",
-            )
-    return folder
-
-
-def _folders(folder: Path) -> Sequence[str]:
-    return [path.name for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]

@@ -84,7 +84,7 @@ class ArtifactUrl:
     sha256: str = ""
     """What the archive's bytes have to have, in lower case; empty: not said."""
     subdirectory: str = ""
-    """The folder in the archive that is meant; empty for its top."""
+    """The folder in the archive that is meant; `.` is its top, empty where the source begins."""
     version: str = ""
     """An object's entity tag (without quotes) or generation, which it has to have still; empty: not
     said.
@@ -288,4 +288,4 @@ def _folder(value: str) -> str:
         raise UserError(
             f"{value!r} is not a folder in an artifact", "write subdirectory=FOLDER, from its top"
         )
-    return "/".join(names)
+    return "/".join(names) or ("." if "." in value.split("/") else "")

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from imagemill import authorities
 from imagemill.errors import PermissionDenied
 from imagemill.files.own import own_file
 from imagemill.place import machine
@@ -181,6 +182,7 @@ def environment_for(remote: Remote, options: SourceOptions, home: Path) -> dict[
     }
     if remote.scheme in BY_HTTP:
         ours[_HOST] = remote.address
+        ours |= _certificates(remote, home)
         if not options.anonymous and (token := options.tokens.get(remote.file_name)):
             ours[_TOKEN] = token.strip()
     if remote.scheme == "ssh":
@@ -190,6 +192,19 @@ def environment_for(remote: Remote, options: SourceOptions, home: Path) -> dict[
         }
     # An empty GIT_ASKPASS keeps git from asking by that of ssh.
     return {"PATH": DEFAULT_PATH, "HOME": str(home), "GIT_ASKPASS": "", **kept, **ours}
+
+
+def _certificates(remote: Remote, home: Path) -> dict[str, str]:
+    """Return the variables for what docker's certs.d has for the remote's server."""
+    found = authorities.certificates(remote.address)
+    given = {}
+    if found.authorities:
+        file = home / "authorities.pem"
+        file.write_bytes(authorities.bundle(found))
+        given["GIT_SSL_CAINFO"] = str(file)
+    for certificate, key in found.own[:1]:
+        given |= {"GIT_SSL_CERT": str(certificate), "GIT_SSL_KEY": str(key)}
+    return given
 
 
 def _ssh(remote: Remote, options: SourceOptions, home: Path) -> list[str]:

@@ -8,6 +8,7 @@ import errno
 from collections.abc import Callable
 from typing import NamedTuple
 
+from imagemill import authorities
 from imagemill.errors import (
     ImagemillError,
     OperatorError,
@@ -116,7 +117,7 @@ def _unknown_key(remote: Remote, said: str) -> ImagemillError:
 def _untrusted(remote: Remote, said: str) -> ImagemillError:
     return OperatorError(
         f"{machine().capitalize()} does not trust the certificate of {remote.address}: {said}",
-        f"name the authority's certificates in GIT_SSL_CAINFO in {machine()}'s environment",
+        authorities.HINT,
     )
 
 

@@ -7,9 +7,12 @@ from click import NoSuchOption
 from click.testing import CliRunner
 
 import trees
+from imagemill.cli.build import build
 from imagemill.cli.commands import cli
 from imagemill.cli.docker_habits import INSTEAD, dockerfile, named
 from imagemill.cli.options import Misuse
+from imagemill.errors import UserError
+from imagemill.messages import BuildRequest
 
 
 @pytest.mark.parametrize(
@@ -79,6 +82,49 @@ def test_ignore_file_beside_a_dockerfile_outside_is_not_passed_over(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Misuse, match="ignore file beside it"):
         dockerfile("Dockerfile", "ctx")
+
+
+@pytest.mark.parametrize(
+    ("spelling", "given"),
+    [
+        (["--cache-from", "a.io/x"], {"cache_from": ("a.io/x",)}),
+        (["--cache-from=type=registry,ref=a.io/x:1"], {"cache_from": ("a.io/x:1",)}),
+        (["--cache-from=a.io/x", "--cache-from=a.io/y"], {"cache_from": ("a.io/x", "a.io/y")}),
+        (["--cache-to=type=registry,ref=a.io:1/x:1,mode=max"], {"cache_to": "a.io:1/x:1"}),
+        (["--cache-to=type=inline"], {"cache_to": "inline"}),
+        (["--ssh", "default", "--ssh=a=/k"], {"ssh": {"default": None, "a": Path("/k")}}),
+    ],
+)
+def test_caches_and_keys_are_read_as_docker_has_them(
+    spelling: list[str], given: dict[str, object]
+) -> None:
+    found = build.make_context("build", [".", *spelling]).params
+    assert {name: found[name] for name in given} == given
+
+
+def test_cache_has_a_tag_and_no_digest() -> None:
+    asked = BuildRequest.parse({"source": "/src", "cache_from": ["a.io/x"], "cache_to": "x/y:1"})
+    assert asked.cache_from == ("a.io/x:latest",)
+    assert asked.cache_to == "docker.io/x/y:1"
+    with pytest.raises(UserError, match=r"cache_to: .* has a digest, expected a tag"):
+        BuildRequest.parse({"source": "/src", "cache_to": f"a.io/x@sha256:{'0' * 64}"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["--cache-to=type=gha"], "type=registry,ref="),
+        (["--cache-from=type=local,src=/x"], "type=registry,ref="),
+        (
+            ["--cache-to=type=registry,ref=a.io/x,compression=zstd"],
+            "give --cache-to type=registry,ref=a.io/x",
+        ),
+    ],
+)
+def test_caches_elsewhere_than_in_registries_are_answered(arguments: list[str], hint: str) -> None:
+    result = CliRunner().invoke(cli, ["build", ".", *arguments], standalone_mode=False)
+    assert isinstance(result.exception, Misuse)
+    assert hint in result.exception.hint
 
 
 @pytest.mark.parametrize("option", [name for name in INSTEAD if name.startswith("--")])

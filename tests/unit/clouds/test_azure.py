@@ -156,7 +156,7 @@ def test_certificate_that_is_not_trusted_is_told(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("REQUESTS_CA_BUNDLE")
     with pytest.raises(OperatorError, match=r"The certificate of .* is not trusted") as raised:
         token()
-    assert "REQUESTS_CA_BUNDLE" in raised.value.hint
+    assert "IMAGEMILL_AUTHORITIES" in raised.value.hint
 
 
 def test_machine_without_an_identity_has_no_credentials(

@@ -12,6 +12,7 @@ import struct
 import sys
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -227,13 +228,6 @@ def test_archive_is_named_as_it_is_called(place: Place) -> None:
     (place.top / "archive").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"^The archive s3://bucket/key is damaged, or is no \.tar"):
         unpack(place.top / "archive", place.out, Quiet(), called="s3://bucket/key")
-
-
-def test_single_folder_at_the_top_is_kept(place: Place) -> None:
-    assert names(place.unpack(tar([member("project/Dockerfile")]))) == [
-        "project",
-        "project/Dockerfile",
-    ]
 
 
 def test_names_that_are_not_utf8_are_kept(place: Place) -> None:
@@ -603,3 +597,32 @@ def test_zip_of_old_programs_has_the_names_that_were_meant(place: Place) -> None
     assert (out / "folder/file.txt").read_bytes() == b"1"
     assert (out / "caf\xe9.txt").read_bytes() == b"2"
     assert (out / "a\\b").read_bytes() == b"3"  # of Unix, where it is a name
+
+
+def test_zip_with_a_name_in_a_code_page_has_that_of_its_system(place: Place) -> None:
+    windows = zip_entry("caf_.txt")
+    windows.create_system = 11
+    packed = zipped([(windows, b"1"), (zip_entry("naiv_.txt"), b"2")])
+    packed = packed.replace(b"caf_.txt", b"caf\x82.txt").replace(b"naiv_.txt", b"naiv\xe9.txt")
+    out = place.unpack(packed)
+    assert sorted(os.listdir(os.fsencode(out))) == ["caf\xe9.txt".encode(), b"naiv\xe9.txt"]  # noqa: PTH208
+
+
+def test_zip_has_the_names_that_are_given_in_unicode_if_they_are_of_these_members(
+    place: Place,
+) -> None:
+    def named(written: bytes, crc: int) -> zipfile.ZipInfo:
+        info = zip_entry("X" * len(written))
+        field = struct.pack("<BL", 1, crc) + "\u8868.txt".encode()
+        info.extra = (
+            struct.pack("<HHI", 0x9999, 4, 0) + struct.pack("<HH", 0x7075, len(field)) + field
+        )
+        return info
+
+    ours, renamed = b"\x95\x5c.txt", b"renamed.txt"  # the former in code page 932
+    packed = zipped([(named(ours, zlib.crc32(ours)), b"1"), (named(renamed, 1), b"2")])
+    out = place.unpack(packed.replace(b"X" * 11, renamed).replace(b"X" * 6, ours))
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {
+        "\u8868.txt": b"1",
+        "renamed.txt": b"2",
+    }

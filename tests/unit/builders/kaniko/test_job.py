@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from imagemill import context
+from imagemill.builders import check_builder
 from imagemill.builders.kaniko.arguments import LOW_MEMORY
 from imagemill.builders.kaniko.features import FEATURES
 from imagemill.builders.kaniko.job import Circumstances, job_for, job_name, label_value
@@ -36,6 +37,7 @@ from imagemill.config import (
 )
 from imagemill.config.model import Environment
 from imagemill.errors import ConfigError, UserError
+from imagemill.messages import BuildRequest
 from imagemill.ports import BuildInputs, Quiet
 from imagemill.reference import ImageReference
 
@@ -866,3 +868,19 @@ def test_the_job_is_made_without_kubernetes_own_package() -> None:
     """`job_for` is pure: only `validation` needs the client's models."""
     made = job_for(section(), inputs(), f"{S3}/{HASH}.tar.gz")
     assert made == valid_job(section(), inputs(), f"{S3}/{HASH}.tar.gz")
+
+
+def test_layers_are_kept_where_the_config_says_unless_its_job_says_otherwise() -> None:
+    wanted = inputs(layer_cache=ImageReference.parse("a.io/cache/team:key"))
+    assert {"--cache=true", "--cache-repo=a.io/cache/team"} <= set(arguments(job(wanted=wanted)))
+    assert not [each for each in arguments(job()) if each.startswith("--cache")]
+    own = section(kaniko_config=container(args=["--cache-repo=b.io/x", "--cache=false"]))
+    found = [each for each in arguments(job(own, wanted)) if each.startswith("--cache")]
+    assert found == ["--cache-repo=b.io/x", "--cache=false"]
+
+
+@pytest.mark.parametrize("field", ["ssh", "cache_from"])
+def test_what_kaniko_has_not_is_refused(field: str) -> None:
+    with pytest.raises(UserError, match=f"Kaniko has no {field.replace('_', '-')}"):
+        check_builder(BuildRequest.parse({"source": "/src", field: ["x"]}), "kaniko")
+    check_builder(BuildRequest.parse({"source": "/src", field: ["x"]}), "docker")
