@@ -28,8 +28,7 @@ def main() -> int:
         if asked.history:
             save(running.history, asked.history)
     wrong = violations(run.history, late=None if run.outcomes else storm.LATE)
-    builds = len(running.settled)
-    print(*wrong, f"{builds} builds, {len(wrong)} things wrong", sep="\n")
+    print(*wrong, f"{len(wrong)} things wrong", sep="\n")
     if asked.write:
         PAGE.write_text(written(PAGE.read_text(), run))
     return bool(wrong)
@@ -61,7 +60,7 @@ def _matrix(asked: argparse.Namespace, running: Site) -> Run:
         outcomes.append(outcome)
         said = "; ".join(outcome.wrong) or "ok"
         print(f"{outcome.cell!s:44} {outcome.seconds:6.1f} s  {said}", flush=True)
-    running.note_left_over()
+    running.finish()
     return Run("matrix", asked.builder, asked.broker, running.history, outcomes, asked.seed)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from chaos.builders import BUILDERS
 from chaos.faults import FAULTS, Spot, faults
 from chaos.history import Event, of_build, violations
-from chaos.site import REDELIVERY, Site
+from chaos.site import Site
 
 POINTS = ("before", "mid", "after", "published")
 """Where in a step it may stand still; `chaos.points` says what they are."""
@@ -73,23 +73,13 @@ def batches(
 
 
 def run(site: Site, chosen: Sequence[Sequence[Cell]]) -> Iterator[Outcome]:
-    """Run the cells on a service whose workers have been started.
-
-    A second report may come late: those that do are looked for when all cells are done, and told as
-    another outcome of their cell.
-    """
-    cell_of: dict[str, Cell] = {}
+    """Run the cells on a service whose workers have been started, and that is finished later."""
     for batch in chosen:
         begun, seen = time.monotonic(), len(site.history)
         builds = _break(site, batch)
         seconds = time.monotonic() - begun
         for cell in batch:
-            build = builds.get(cell)
-            yield Outcome(cell, seconds, _judge(cell, build, site.history[seen:]))
-            cell_of |= {build: cell} if build else {}
-    for build in site.reported_again(2 * REDELIVERY):
-        again = f"{build} was reported again"
-        yield Outcome(cell_of.get(build, chosen[-1][-1]), 0, (again,))
+            yield Outcome(cell, seconds, _judge(cell, builds.get(cell), site.history[seen:]))
 
 
 def _judge(cell: Cell, build: str | None, recent: Sequence[Event]) -> tuple[str, ...]:

@@ -137,7 +137,7 @@ class Site:
         (self.folder / ".docker" / "config.json").write_text(json.dumps({"auths": auths}))
         self.client = Client(self.broker.url, self.redis.url, key_prefix=self.prefix)
         self._open: dict[str, str] = {}
-        self.settled: dict[str, None] = {}
+        self._settled: dict[str, None] = {}
         self._unreported: set[str] = set()
         self._counted = 0.0
         self._projects = 0
@@ -311,19 +311,8 @@ class Site:
             digests = {each.digest for each in reports if each.digest}
             stored = [digest for digest in digests if self._is_stored(name, digest)]
             self.history += [Stored(time.time(), digest) for digest in stored]
-        self.settled |= dict.fromkeys(self._open)
+        self._settled |= dict.fromkeys(self._open)
         self._open.clear()
-
-    def reported_again(self, seconds: float) -> list[str]:
-        """The builds that have another report than the one that was noted, after some time in which
-        one could come.
-        """
-        time.sleep(seconds)
-        counted = Counter(each.build for each in self.history if isinstance(each, Reported))
-        more = {build: self._reports(build)[counted[build] :] for build in self.settled}
-        for reports in more.values():
-            self.history += reports
-        return [build for build, reports in more.items() if reports]
 
     def _answered(self) -> str | None:
         """An open build whose plain result is not final, if there is one."""
@@ -371,10 +360,16 @@ class Site:
         while not self._closed.wait(seconds):
             do()
 
-    def note_left_over(self, seconds: float = 60) -> None:
-        """Note what is still there of builds that have ended, after some time to be cleaned up."""
+    def finish(self, seconds: float = 60) -> None:
+        """Note what is still there of builds that have ended, after some time to be cleaned up, and
+        reports of theirs that have come since, after some in which a message would come again.
+        """
+        time.sleep(REDELIVERY)
         self.until(lambda: not self._left_over(), seconds)
         self.history += self._left_over()
+        counted = Counter(each.build for each in self.history if isinstance(each, Reported))
+        for build in self._settled:
+            self.history += self._reports(build)[counted[build] :]
 
     def _left_over(self) -> list[Left]:
         now, found = time.time(), [*self._keys(), *self._tags(), *self._messages()]

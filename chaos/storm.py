@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chaos.faults import broker_restart, redis_restart
-from chaos.history import Violation, violations
 from chaos.site import REDELIVERY, Site
 
 LATE = 15.0
@@ -35,8 +34,8 @@ class Storm:
     seed: int = 0
 
 
-def run(site: Site, storm: Storm) -> list[Violation]:
-    """Return what is wrong after the storm; the site's history holds all that was seen."""
+def run(site: Site, storm: Storm) -> None:
+    """Let it pass over the service; the site's history holds all that was seen."""
     chance = random.Random(storm.seed)
     projects = [site.source() for _ in range(2)]
     start = time.monotonic()
@@ -57,8 +56,7 @@ def run(site: Site, storm: Storm) -> list[Violation]:
             time.sleep(0.02)
     site.broke("storm", mended=True)
     site.settle(120)
-    site.note_left_over()
-    return violations(site.history, late=LATE)
+    site.finish()
 
 
 def _kill_server(site: Site, chance: random.Random) -> None:

@@ -40,6 +40,9 @@ def remove_dead(scratch: Path, untag: Callable[[Sequence[str]], bool]) -> None:
             note = folder / _TAGS
             tags = note.read_text().split() if note.exists() else []
             for path in set(folder.iterdir()) - {note}:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
             if not tags or untag(tags):
                 shutil.rmtree(folder)
