@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -36,16 +37,15 @@ class Cluster:
         self._seconds = seconds
         self._known: set[str] = set()
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def start(self) -> None:
-        """Begin to play; ends with `close`."""
-        self._thread.start()
+        pool = ThreadPoolExecutor(1)
+        self.playing = pool.submit(self._run)
+        """Ends with `close`, or with what went wrong."""
+        pool.shutdown(wait=False)
 
     def close(self) -> None:
         """Play no more; pods that run are left where they are."""
         self._closed.set()
-        self._thread.join()
+        wait([self.playing])
 
     def at_work(self) -> Iterator[tuple[str, str]]:
         """The last word of the repository, and the name, of each pod that runs."""
@@ -137,7 +137,6 @@ def cluster(folder: Path) -> Iterator[Cluster]:
     folder.mkdir()
     with KubernetesServer(folder, controls_jobs=True) as server:
         made = Cluster(server)
-        made.start()
         try:
             yield made
         finally:

@@ -15,6 +15,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,13 +144,7 @@ class Site:
         self._projects = 0
         self._timers: list[threading.Timer] = []
         self._closed = threading.Event()
-        self._threads = [
-            threading.Thread(target=loop, args=(each, seconds), daemon=True)
-            for loop, each, seconds in (
-                (self._repeat, self._raise_workers, RISE),
-                (self._repeat, self._look, LOOK),
-            )
-        ]
+        self._watching: list[Future[None]] = []
 
     # --- Workers ---
 
@@ -166,8 +161,10 @@ class Site:
         names = {f"{worker.name}@chaos" for worker in self.workers}
         if not self.until(lambda: names <= self.client.workers(timeout=0.5).keys(), START):
             raise TimeoutError(f"the workers do not take tasks after {START:.0f} s")
-        for thread in self._threads:
-            thread.start()
+        pool = ThreadPoolExecutor(2)
+        for look, seconds in ((self._raise_workers, RISE), (self._look, LOOK)):
+            self._watching.append(pool.submit(self._repeat, look, seconds))
+        pool.shutdown(wait=False)
         if self.builder.code_last:
             self._make_first()
 
@@ -365,6 +362,10 @@ class Site:
         reports of theirs that have come since, after some in which a message would come again.
         """
         time.sleep(REDELIVERY)
+        watching = [*self._watching, *([self.cluster.playing] if self.cluster else [])]
+        for each in watching:
+            if each.done():
+                each.result()  # raises what has ended it
         self.until(lambda: not self._left_over(), seconds)
         self.history += self._left_over()
         counted = Counter(each.build for each in self.history if isinstance(each, Reported))
@@ -427,9 +428,7 @@ class Site:
     def close(self) -> None:
         """End the workers and what watches them."""
         self._closed.set()
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join()
+        wait(self._watching)
         for worker in self.workers:
             worker.kill()
         self.client.close()
