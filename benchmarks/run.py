@@ -114,6 +114,12 @@ TARGETS: Mapping[str, Target] = {
         at_most=65_536,
     ),
     "weights_rss_mb": Target("peak memory of the worker there, in MB", at_most=150),
+    "burst_vs_bare": Target(
+        "2,000 requests at once over 120 sources ÷ building and pushing the 120 by hand",
+        at_most=1.3,
+    ),
+    "burst_rss_mb": Target("peak memory of one process of the workers there, in MB", at_most=150),
+    "burst_kept_kb": Target("what the light worker's main process keeps of a request, in kB"),
     "fleet_dependency_builds": Target(
         "builds that need a builder, of 50 projects with one lock file at once", at_most=1
     ),

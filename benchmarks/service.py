@@ -44,11 +44,14 @@ def worker(
     settings: Mapping[str, str],
     *,
     pool: str = "prefork",
+    name: str = "",
     concurrency: int = 0,
+    checkout: Path = ROOT,
 ) -> Iterator[int]:
     """The process id of a worker that takes tasks; `settings` are environment variables.
 
-    Its `concurrency` is a worker's default (worker/celeryconfig.py), if it is not given.
+    Its `concurrency` is a worker's default (worker/celeryconfig.py), if it is not given. The code is
+    that of `checkout`.
     """
     environment = {
         "PATH": os.environ["PATH"],
@@ -57,7 +60,7 @@ def worker(
         "IMAGEMILL_SOURCE_ROOTS": str(folder),
         **settings,
     }
-    name = f"{pool}@benchmark"
+    name = f"{name or pool}@benchmark"
     command = [
         sys.executable,
         "-m",
@@ -71,10 +74,16 @@ def worker(
         name,
     ]
     command += ["-Q", queues, "-P", pool, "-c", str(concurrency)]
-    log, client = folder / f"{pool}.log", Client(broker)
+    prefix = settings.get("IMAGEMILL_KEY_PREFIX")
+    log, client = folder / f"{name}.log", Client(broker, key_prefix=prefix)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
+            command,
+            cwd=checkout,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     try:
         while name not in client.workers(timeout=0.5):

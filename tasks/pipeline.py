@@ -116,8 +116,10 @@ def send(due: Due) -> None:
 
 
 def send_later(due: Due, delay: float, *awaited: str) -> None:
-    """Have it sent after `delay` seconds, or once the build of the image `awaited` has ended."""
-    _message(due).send_later(f"{due.build}:{due.turn}", delay, *awaited)
+    """Have it sent after `delay` seconds, or once the build of the image `awaited` has ended, or its
+    own is to stop.
+    """
+    _message(due).send_later(f"{due.build}:{due.turn}", delay, due.build, *awaited)
 
 
 def _message(due: Due) -> Message:

@@ -233,7 +233,8 @@ class Run:
 
     def _show_retry(self, error: TransientError, attempt: int, wait: float) -> None:
         log.warning("%s; trying again in %.1f s, for the %d. time", error, wait, attempt)
-        self.log(f"{error.message}; trying again in {wait:.1f} s")
+        hint = f" ({error.hint})" if error.hint and attempt == 1 else ""
+        self.log(f"{error.message}; trying again in {wait:.1f} s{hint}")
         self.flush()
         retry = {"error": error.message, "attempt": attempt, "seconds": wait}
         with suppress(*LOST):

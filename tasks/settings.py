@@ -101,8 +101,8 @@ class Setup(NodeSettings):
     wait_interval: float = Field(
         5,
         gt=0,
-        description="seconds between two looks of a build at whether another one of its image is done;"
-        " it is also woken by the end of that one",
+        description="seconds after which a build looks first whether another one of its image is done,"
+        " and then ever more seldom; it is also woken by the end of that one",
     )
 
     webhooks: Annotated[tuple[str, ...], BeforeValidator(listed)] = Field(

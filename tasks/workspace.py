@@ -13,10 +13,11 @@ from typing import Any, Literal, TypeVar
 
 from imagemill import config as launch
 from imagemill.base_digests import digests
-from imagemill.builders import builder_for, detect
+from imagemill.builders import BuilderSection, builder_for, detect
 from imagemill.builders.graft import grafting
 from imagemill.builders.labels import labels
 from imagemill.config import LaunchConfig, Loaded
+from imagemill.config.model import Environment
 from imagemill.config.policy import Policy
 from imagemill.context import Given, Manifest, hashing
 from imagemill.context.handover import Contexts, KeptContexts, Origin, Packed, PackedContexts
@@ -241,16 +242,7 @@ class Workspace:
     @property
     def builder(self) -> Builder:
         """What the config builds with."""
-        return builder_for(
-            self.config.builder,
-            docker_cli=self.setup.docker_cli,
-            docker_host=self.setup.docker_host,
-            docker_config=DockerConfig(self.setup.docker_config),
-            scratch=self.scratch_folder,
-            insecure_registries=self.setup.insecure_registries,
-            environment=self.setup.environment,
-            cloud=self.config.environment,
-        )
+        return builder(self.setup, self.config.builder, self.config.environment)
 
     @property
     def builder_type(self) -> str:
@@ -361,6 +353,20 @@ def scratch_folder(setup: Setup) -> Path:
     folder = setup.state_dir / "scratch"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
+
+
+def builder(setup: Setup, section: BuilderSection, cloud: Environment | None = None) -> Builder:
+    """Return the builder of a config's section at this worker."""
+    return builder_for(
+        section,
+        docker_cli=setup.docker_cli,
+        docker_host=setup.docker_host,
+        docker_config=DockerConfig(setup.docker_config),
+        scratch=scratch_folder(setup),
+        insecure_registries=setup.insecure_registries,
+        environment=setup.environment,
+        cloud=cloud,
+    )
 
 
 def mirrors(setup: Setup) -> Mirrors:

@@ -96,7 +96,7 @@ class Reaper:
                 log.warning("Due steps could not be looked for: %s", error)
 
     def send_later(self) -> None:
-        """Send the messages whose time has come."""
+        """Send the messages whose time has come, and those of builds that are to stop."""
         while taken := self._later.take():
             for message, text in taken:
                 self._send_kept(message, text)

@@ -292,6 +292,10 @@ class Records:
         turn = self._journal.redis.hget(self._keys(build)[0], "turn")
         return turn in (None, b"ended")
 
+    def ended(self, build: str) -> bool:
+        """Return whether the build is known to have ended, with all that follows its report."""
+        return self._journal.redis.hget(self._keys(build)[0], "turn") == b"ended"
+
     def canvas(self, build: str) -> dict[str, Any]:
         """Return what the caller of the build asked Celery to do when it has ended."""
         text = self._journal.redis.hget(self._keys(build)[0], "canvas")
