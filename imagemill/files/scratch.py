@@ -58,7 +58,7 @@ def remove_dead(parent: Path) -> None:
         folders.remove(folder, Quiet())
 
 
-def left_by_the_dead(parent: Path, prefix: str) -> Generator[Path]:
+def left_by_the_dead(parent: Path, prefix: str) -> Generator[Path, None, None]:
     """Yield the folders of `locked_folder` whose process was killed, each locked while it is looked
     at.
     """
