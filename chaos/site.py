@@ -159,7 +159,7 @@ class Site:
         if self.builder.pool:
             self._add(self.builder.pool, POOLS[self.builder.pool], builders)
         names = {f"{worker.name}@chaos" for worker in self.workers}
-        if not self.until(lambda: names <= self.client.workers(timeout=0.5).keys(), START):
+        if not self.until(lambda: names <= self.client.workers().keys(), START):
             raise TimeoutError(f"the workers do not take tasks after {START:.0f} s")
         pool = ThreadPoolExecutor(2)
         for look, seconds in ((self._raise_workers, RISE), (self._look, LOOK)):
