@@ -13,7 +13,7 @@ from celery.exceptions import Ignore
 from imagemill.errors import ImagemillError, PermissionDenied, UserError
 from imagemill.grammar import BUILD_ID
 from imagemill.messages import Build, BuildReport, Failure
-from imagemill.names import BUILD_IMAGE, STEPS
+from imagemill.names import BUILD_IMAGE
 from imagemill.tracing import HEADER, accepted
 from tasks import log_context, pipeline, tracing
 from tasks.requests import parsed_request
@@ -61,7 +61,7 @@ def build_image(
     build_id = BUILD_ID.checked(str(self.request.id))
     log_context.bind(build=build_id, step="build_image")
     try:
-        parsed = parsed_request(build_id, request, tenant, issued, signature)
+        parsed, tenant = parsed_request(self.request, request, tenant, issued, signature)
     except (UserError, PermissionDenied) as error:
         log.info("The build is refused: %s", error)
         with waiting_for_redis():
@@ -74,7 +74,8 @@ def build_image(
         build = Build(
             id=build_id, request=parsed, started=time.time(), tenant=tenant, traceparent=own
         )
-        due = records().begin(build, pipeline.FIRST, STEPS, _canvas(self.request))
+        first = pipeline.queue(pipeline.FIRST, build)
+        due = records().begin(build, pipeline.FIRST, first, _canvas(self.request))
     if due is None:
         raise Ignore("The build has begun already")
     log.info("A build begins: %r", parsed)

@@ -2,12 +2,13 @@
 an image.
 """
 
+import time
+
 from imagemill.messages import Build, State
-from imagemill.state.lock import ImageLock
 from tasks import pipeline
+from tasks.cleanup import taken_over
 from tasks.pipeline import Next
 from tasks.run import Run
-from tasks.settings import records
 from tasks.step import step
 from tasks.workspace import Workspace
 
@@ -24,25 +25,24 @@ def check_registry(run: Run, work: Workspace) -> Build | Next:
             build = build.knowing(existing_digest=digest, digest=digest)
             return Next("verify", build) if build.source_hash and build.request.tags else build
     lock = work.lock
-    if not (lock.acquire() or _taken_over(lock)):
+    if not (lock.acquire() or taken_over(lock)):
         return _wait(run, work, lock.holder())
     with run.holding(lock):
-        return pipeline.make(build.knowing(locked=True), work.builder_type)
-
-
-def _taken_over(lock: ImageLock) -> bool:
-    """Take the lock of a build that is over and could not free it: its record was lost, or was not
-    what a worker wrote.
-    """
-    holder = lock.holder()
-    if not records().over(holder):
-        return False
-    lock.free(holder)
-    return lock.acquire()
+        return pipeline.make(build.knowing(locked=True), work.config.builder)
 
 
 def _wait(run: Run, work: Workspace, holder: str) -> Next:
     if not run.entered.again:
         run.log(f"Waiting for build {holder}, which is making the same image")
-    waiting = work.build.knowing(waited=True)
-    return Next("check_registry", waiting, run.setup.wait_interval, str(work.image))
+    waited = time.time() - run.entered.steps[-1].started
+    delay = pause(waited, run.setup.wait_interval, run.setup.lock_lease)
+    return Next("check_registry", work.build.knowing(waited=True), delay, str(work.image))
+
+
+def pause(waited: float, interval: float, lease: float) -> float:
+    """Return the seconds until a build looks again that has `waited` so long.
+
+    It is woken by the end of the other one. So it looks ever more seldom, yet as often as a lock may
+    be left by a worker that died.
+    """
+    return max(interval, min(waited, lease))

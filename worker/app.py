@@ -11,8 +11,10 @@ from tasks import shutdown
 from worker import health, memory, remote_control, tracing, transport
 from worker.celeryconfig import configuration
 from worker.logging import install
+from worker.presence import Announce
 from worker.reaper import Reap, ServeSteps
 from worker.settings import Settings, from_environment
+from worker.tidy import Tidy
 
 
 def create(settings: Settings) -> Celery:
@@ -23,7 +25,8 @@ def create(settings: Settings) -> Celery:
     remote_control.install(settings.remote_control)
     worker_shutting_down.connect(shutdown.begin, weak=False)
     celeryd_init.connect(memory.bound, weak=False)
-    app.steps["worker"].update((ServeSteps, Reap))
+    app.steps["worker"].update((ServeSteps, Reap, Tidy))
+    app.steps["consumer"].add(Announce)
     if settings.otlp_endpoint is not None:
         tracing.install(settings.otlp_endpoint)
     if settings.metrics_port is not None:

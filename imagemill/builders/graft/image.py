@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self
 
 from imagemill.builders.graft import Refusal, recipe
 from imagemill.builders.graft.recipe import Operation, Setting, WorkingFolder
+from imagemill.encoding import json_value
 
 _LAYERS = {
     "application/vnd.oci.image.manifest.v1+json": "application/vnd.oci.image.layer.v1.tar",
@@ -130,6 +131,23 @@ class Image:
             layer -= _has_layer(entry)
         return layer
 
+    def commanded(self, keyword: str, old: Sequence[str], new: Sequence[str]) -> Self:
+        """Return the same with other words in its last CMD or ENTRYPOINT, if the `old` ones became
+        by our rules what they are.
+        """
+        name = keyword.capitalize()
+        said = [n for n, entry in enumerate(self.history) if _says(entry, keyword)][-1:]
+        shown = [self.history[n].get("created_by") for n in said]
+        if self.settings.get(name) != list(old) or shown not in ([], [_shown(keyword, old)]):
+            raise Refusal(f"the earlier image does not have its {keyword} as we read it")
+        history = [
+            {**entry, "created_by": _shown(keyword, new)} if n in said else entry
+            for n, entry in enumerate(self.history)
+        ]
+        settings = {**self.settings, name: list(new)}
+        config = {**self.config, "config": settings, "history": history}
+        return type(self)(self.media_type, self.manifest, config)
+
     def remade(
         self, layers: Mapping[int, Sequence[Blob]], labels: Mapping[str, str], at: float
     ) -> Made:
@@ -184,13 +202,19 @@ def _says(entry: Mapping[str, Any], keyword: str) -> bool:
     return bool(words) and words[0].upper() == keyword
 
 
+def _shown(keyword: str, words: Sequence[str]) -> str:
+    """How BuildKit tells of a command."""
+    quoted = " ".join(f'"{word}"' for word in words)
+    return f"{keyword} [{quoted}]"
+
+
 def _has_layer(entry: Mapping[str, Any]) -> bool:
     return not entry.get("empty_layer", False)
 
 
 def _document(text: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(text)
+        document = json_value(text)
     except ValueError:
         document = None
     if not isinstance(document, dict):
