@@ -32,6 +32,7 @@ from imagemill.clouds.gcp import KNOWN, TIMEOUT, client, failure, may_try_again,
 from imagemill.errors import OperatorError, TransientError, UserError
 from imagemill.objects.bucket import ChangedError, MissingError, StoredObject
 from imagemill.objects.names import UPLOAD_TRIES, checked
+from imagemill.place import machine
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -113,7 +114,7 @@ class GcsBucket:
                 if action == "storage.objects.list" or "storage.objects.list" not in str(error):
                     raise
                 raise MissingError(
-                    "the worker may not list the bucket to see whether it is there"
+                    f"{machine()} may not list the bucket to see whether it is there"
                 ) from None
 
 
