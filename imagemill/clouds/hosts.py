@@ -55,7 +55,7 @@ ECR_PUBLIC = re.compile(r"public\.ecr\.aws")
 """Amazon's for everybody: https://docs.aws.amazon.com/AmazonECR/latest/public/."""
 
 ECR_ARN = re.compile(
-    r"arn:(?P<partition>aws[a-z-]*):ecr:(?P<region>[a-z0-9-]+):(?P<account>\d{12}):repository/(?P<path>.+)"
+    r"arn:(?P<partition>aws[a-z-]*):ecr:(?P<region>[a-z0-9-]+):(?P<account>\d{12}):repository/(?P<path>[^:@]+)(?:[:@].*)?"
 )
 
 

@@ -115,7 +115,7 @@ def test_blocks_run_as_they_stand(
             text=True,
             check=False,
         )
-        assert done.returncode == 0, f"{block.text}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == 0, f"{done.stderr[-2000:]}\n{block.text}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
