@@ -170,7 +170,8 @@ class Client:
         target       stage to build, of a Dockerfile with several
         build_args   values of the Dockerfile's ARGs; not for secrets
         labels       labels of the image
-        platform     such as linux/amd64; default: the config's, else the builder's own
+        platform     such as linux/amd64, or linux/amd64,linux/arm64 for one image that is for both;
+                     default: the config's, else the builder's own
         secrets      ids of build secrets, whose values are files on the workers
         python, base_image, accelerator, entrypoint, system_packages
                      of the Dockerfile that is generated for a source without one: version of Python,

@@ -85,6 +85,8 @@ PLATFORMS = (
 writes it.
 """
 
+_PLATFORMS_PATTERN = "^({0})(,({0}))*$".format("|".join(PLATFORMS))
+
 _OTHER_NAMES = {
     "x86_64": "amd64",
     "x86-64": "amd64",
@@ -140,15 +142,14 @@ def _dockerfile_path(value: str) -> str:
     return value
 
 
+def _platforms(value: str) -> str:
+    """Return platforms with commas between them, each once and in one order."""
+    return ",".join(sorted({_platform(name.strip()) for name in value.split(",")}))
+
+
 def _platform(value: str) -> str:
     if value in PLATFORMS:
         return value
-    if "," in value:
-        raise _refused(
-            "these are several platforms, and a build is for one platform",
-            "build each platform by itself, and join them: `docker buildx imagetools create -t"
-            " REPOSITORY:TAG IMAGE IMAGE`",
-        )
     machine = value.lower().partition("/")[2] or value.lower()
     machines = [
         platform.removeprefix("linux/") for platform in PLATFORMS if platform.startswith("linux/")
@@ -184,8 +185,8 @@ def _path(value: object) -> object:
 
 Platform = Annotated[
     str,
-    AfterValidator(_platform),
-    WithJsonSchema({"type": "string", "enum": list(PLATFORMS)}, mode="validation"),
+    AfterValidator(_platforms),
+    WithJsonSchema({"type": "string", "pattern": _PLATFORMS_PATTERN}, mode="validation"),
 ]
 Destination = Annotated[str, AfterValidator(_destination)]
 CacheImage = Annotated[str, AfterValidator(_cache_image)]
@@ -275,7 +276,8 @@ class BuildRequest(Message):
     labels: dict[Line, Value] = Field(default={}, description="labels of the image")
     platform: Platform | None = Field(
         default=None,
-        description="for example linux/amd64; default: the config's, else the builder's own",
+        description="for example linux/amd64; several, with commas between them, give an image for all of"
+        " them; default: the config's, else the builder's own",
     )
     secrets: tuple[SecretId, ...] = Field(
         default=(), description="ids of build secrets; their values are files on the worker"
@@ -322,6 +324,11 @@ class BuildRequest(Message):
     source_url: Line | None = Field(
         default=None, description="where the source is published, for the image's label"
     )
+
+    @property
+    def platforms(self) -> tuple[str, ...]:
+        """The platforms that are asked for, each by itself; none: the config's or the builder's."""
+        return tuple(self.platform.split(",")) if self.platform else ()
 
     @property
     def anew(self) -> bool:
@@ -466,6 +473,12 @@ class Build(Message):
         default={}, description="base image → its digest when it was hashed"
     )
     image: str | None = Field(default=None, description="repository:tag that is being made")
+    platforms: dict[str, str] = Field(
+        default={}, description="where there are several: platform → the source hash of its image"
+    )
+    part_of: str | None = Field(
+        default=None, description="id of the build for several platforms that this one is a part of"
+    )
     existing_digest: str | None = None
     context: str | None = Field(
         default=None, description="name of the packed context in the context store"

@@ -43,7 +43,7 @@ class Permit:
             ("ssh", request.ssh),
             ("build_args", request.build_args),
             ("configs", filter(None, [request.config])),
-            ("platforms", filter(None, [request.platform])),
+            ("platforms", request.platforms),
         ):
             for name in names:
                 self._check(key, name)

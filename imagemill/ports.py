@@ -91,6 +91,15 @@ class Source(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class SignedUrl:
+    """A URL by which whoever has it reads one object, for a while. Never printed."""
+
+    text: str = field(repr=False)
+    expires: float
+    """When it ends, in seconds since 1970."""
+
+
 class ContextStore(Protocol):
     """Where packed contexts lie between the step that packs and the step that builds."""
 
@@ -110,6 +119,13 @@ class ContextStore(Protocol):
 
     def delete(self, name: str) -> None:
         """Remove the object; no error if it is not there."""
+
+    def signed(self, name: str, seconds: float) -> SignedUrl | None:
+        """Return a URL that reads the object for so many seconds, or fewer where the worker's own
+        credentials end earlier; None if the store is none that URLs lead to.
+
+        It is not asked whether the object is there. `PermissionDenied` if the worker may not sign.
+        """
 
 
 @dataclass(frozen=True)

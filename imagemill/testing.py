@@ -232,3 +232,6 @@ class MemoryStore:
     def delete(self, name: str) -> None:
         """See `ContextStore.delete`."""
         self.objects.pop(checked(name), None)
+
+    def signed(self, name: str, seconds: float) -> None:
+        """See `ContextStore.signed`: it has no URLs."""

@@ -3,6 +3,7 @@
 from tasks import (
     build,
     build_image,
+    build_platforms,
     check_registry,
     graft,
     hash_source,
@@ -18,6 +19,7 @@ from tasks import (
 __all__ = [
     "build",
     "build_image",
+    "build_platforms",
     "check_registry",
     "graft",
     "hash_source",

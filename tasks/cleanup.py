@@ -16,7 +16,8 @@ PAUSES = (0.5, 2.0)
 
 
 def clean_up(work: Workspace) -> None:
-    """Free the image's lock, wake who waits for it, and remove the context; may be done twice.
+    """Free the image's lock, wake who waits for it, or for this build as a part of theirs, and
+    remove the context; may be done twice.
 
     A context that cannot be removed now is left: on this machine to `sweep`, elsewhere to the
     store's own life cycle.
@@ -24,6 +25,8 @@ def clean_up(work: Workspace) -> None:
     if work.build.locked:
         work.lock.release()
         later().wake(str(work.image))
+    if work.build.part_of:
+        later().wake(work.build.part_of)
     context = work.build.context
     if context is None:
         return

@@ -1,6 +1,6 @@
 """Second step: the hash of everything that the image is made of, which becomes its tag."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from imagemill import context
 from imagemill.context import hashing
@@ -20,48 +20,60 @@ def hash_source(run: Run, work: Workspace) -> Build:
     if source.image is not None:
         return work.build.knowing(image=str(source.image))
     destination = work.destination
-    work = work.knowing(source=source.pinned(run))
-    work, warnings = _hashed(run, work)
+    work, *parts = _hashed(run, work.knowing(source=source.pinned(run)))
     return work.build.knowing(
         image=str(destination.with_tag(work.source_hash)),
-        warnings=(*work.build.warnings, *run.warnings, *warnings),
+        platforms={part.build.request.platforms[0]: part.source_hash for part in parts},
+        warnings=(*work.build.warnings, *run.warnings),
     )
 
 
-def _hashed(run: Run, work: Workspace) -> tuple[Workspace, tuple[str, ...]]:
-    """Return what knows the hash, from memory if the source cannot have changed since it was
-    hashed, on whichever worker; and, where it was read, what its author should know.
+def _hashed(run: Run, work: Workspace) -> list[Workspace]:
+    """Return what knows the hash, and for several platforms what knows the hash of each: from
+    memory if the source cannot have changed since it was hashed, on whichever worker.
     """
+    wanted = work.build.request.platforms
+    works = [work, *(work.for_platform(platform) for platform in wanted if len(wanted) > 1)]
     pinned = work.build.source
     if not pinned or work.permit.limits_images:
         # What a Dockerfile builds from can be checked only where it is read.
-        return _read(run, work)
-    if found := work.known_hashes.find(work.hash_key(pinned)):
-        own_hash, *images = found.split()
-        known = _with_bases(run, work, own_hash, images)
-        if use_inputs(known, known.source_hash):
+        return _read(run, works)
+    found = [work.known_hashes.find(each.hash_key(pinned)) for each in works]
+    if all(found):
+        _, *images = str(found[0]).split()
+        bases = work.base_digests(images, run)
+        known = [
+            _with_bases(each, str(text).split()[0], bases)
+            for each, text in zip(works, found, strict=True)
+        ]
+        if all(use_inputs(each, each.source_hash) for each in known):
             run.log(f"{pinned} was hashed before")
-            return known, ()
-    return _read(run, work)
+            return known
+    return _read(run, works)
 
 
-def _read(run: Run, work: Workspace) -> tuple[Workspace, tuple[str, ...]]:
+def _read(run: Run, works: list[Workspace]) -> list[Workspace]:
+    """Hash the source by its content, and tell its author what is to be known of it."""
+    work = works[0]
     with work.fetched(run) as folder:
         manifest = context.manifest(folder, work.dockerfile, run, work.memory(folder))
     dockerfile = manifest.dockerfile.content.decode(errors="replace")
     work.permit.check_dockerfile(dockerfile, work.build.request.build_args)
     for note in context.notes(manifest):
         run.log(note)
-    own_hash = work.own_hash_of(manifest)
     images = hashing.base_images(work.build.request, manifest)
-    if pinned := work.build.source:
-        work.known_hashes.keep(work.hash_key(pinned), " ".join((own_hash, *images)))
-    work = _with_bases(run, work, own_hash, images)
-    note_inputs(work, manifest, work.source_hash)
-    return work, context.costs(manifest)
-
-
-def _with_bases(run: Run, work: Workspace, own_hash: str, images: Iterable[str]) -> Workspace:
-    """Return what knows the base images as they are at this time, and the hash over all."""
     bases = work.base_digests(images, run)
+    known = []
+    for each in works:
+        own_hash = each.own_hash_of(manifest)
+        if pinned := work.build.source:
+            work.known_hashes.keep(each.hash_key(pinned), " ".join((own_hash, *images)))
+        known.append(_with_bases(each, own_hash, bases))
+        note_inputs(known[-1], manifest, known[-1].source_hash)
+    run.warnings += context.costs(manifest)
+    return known
+
+
+def _with_bases(work: Workspace, own_hash: str, bases: Mapping[str, str]) -> Workspace:
+    """Return what knows the base images as they are at this time, and the hash over all."""
     return work.knowing(bases=bases, source_hash=hashing.with_bases(own_hash, bases))

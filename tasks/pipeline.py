@@ -4,6 +4,9 @@
                                               → verify → report       where further tags are asked for
                                               → graft → verify → report
                                                       → upload_context → build → verify → report
+                                              → build_platforms → verify → report
+                                                for several platforms: an image for each, by a build
+                                                of its own that begins with check_registry
                                               → check_registry, a bit later, where another build is
                                                 making the image
 
@@ -39,6 +42,7 @@ AFTER = {
     FIRST: "hash_source",
     "hash_source": "check_registry",
     "check_registry": LAST,
+    "build_platforms": "verify",
     "graft": "verify",
     "upload_context": "build",
     "build": "verify",
@@ -49,8 +53,8 @@ AFTER = {
 
 @dataclass(frozen=True)
 class Next:
-    """The step that a build goes on with, after `delay` seconds, or once the build of the image
-    `awaited` has ended.
+    """The step that a build goes on with, after `delay` seconds, or once `awaited` is woken: an
+    image by the end of its build, a build for several platforms by the end of each of its parts.
     """
 
     step: str
@@ -63,6 +67,8 @@ def make(build: Build, builder: str) -> Next:
     """Return what makes the image; no context is packed for a builder that never builds."""
     if builder == "noop":
         return Next("build", build)
+    if build.platforms:
+        return Next("build_platforms", build)
     wanted = build.request.graft and not build.request.anew
     allowed = build.config is not None and build.config.builder.graft is not False
     return Next("graft" if wanted and allowed else "upload_context", build)

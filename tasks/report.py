@@ -7,7 +7,7 @@ import time
 
 from imagemill.errors import BuildCancelled
 from imagemill.messages import Build, BuildReport, State, StepTime
-from tasks import notify
+from tasks import notify, platforms
 from tasks.cleanup import clean_up, discard
 from tasks.run import Run
 from tasks.settings import journal
@@ -32,12 +32,16 @@ def report(run: Run, work: Workspace) -> BuildReport:
     made = _failed if work.build.failure else _succeeded
     report = made(work, _ended(run.entered.steps, time.time()))
     stands = journal().end(run.build_id, report)
-    if stands == report:
-        build_ended.send(sender=None, build=work.build, report=report)
-    notify.tell(stands)
+    if work.build.part_of is None:
+        if stands == report:
+            build_ended.send(sender=None, build=work.build, report=report)
+        notify.tell(stands)
     failure = work.build.failure
     if failure is not None and failure.state in (State.BUILDING, State.PUSHING):
         discard(work)
+    if failure is not None:
+        for part in platforms.parts(work.build).values():
+            journal().ask_to_cancel(part)
     clean_up(work)
     if work.build.in_line or work.build.tenant:
         work.quotas.leave(work.build.tenant or "", work.build.id)

@@ -176,8 +176,12 @@ class Run:
         self._flushed = time.monotonic()
         if not self._unsent:
             return
+        lines, part = list(self._unsent), self.claim.build
         try:
-            self._journal.log(self.build_id, list(self._unsent))
+            self._journal.log(self.build_id, lines)
+            if part.part_of:
+                named = [f"{part.request.platform}: {line}" for line in lines]
+                self._journal.log(part.part_of, named)
         except LOST as error:
             log.warning("Log lines of the build wait for Redis: %s", error)
         else:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -65,6 +65,10 @@ class Workspace:
     def knowing(self, **facts: Any) -> "Workspace":
         """Return the workspace of the build once it knows these facts, too."""
         return Workspace(self.setup, self.build.knowing(**facts))
+
+    def for_platform(self, platform: str) -> "Workspace":
+        """Return the workspace of the same build for one platform alone."""
+        return self.knowing(request=self.build.request.model_copy(update={"platform": platform}))
 
     @property
     def config(self) -> LaunchConfig:
@@ -357,14 +361,13 @@ def indexes(setup: Setup) -> Path:
 
 def graft_place(setup: Setup) -> grafting.GraftPlace:
     """Return where images of code alone are looked for and made."""
-
-    def blobs(image: ImageReference) -> Blobs:
-        return blobs_for(
-            image.registry, DockerConfig(setup.docker_config), setup.insecure_registries
-        )
-
     known = Grafts(journal().redis, setup.key_prefix)
-    return grafting.GraftPlace(blobs, known, scratch_folder(setup))
+    return grafting.GraftPlace(partial(image_blobs, setup), known, scratch_folder(setup))
+
+
+def image_blobs(setup: Setup, image: ImageReference) -> Blobs:
+    """Return what the registry of the image stores."""
+    return blobs_for(image.registry, DockerConfig(setup.docker_config), setup.insecure_registries)
 
 
 def policies_for(setup: Setup, request: BuildRequest) -> Iterator[Policy | None]:

@@ -1,7 +1,9 @@
 """The servers of AWS's protocols, and stores on them."""
 
+import json
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,19 @@ def use_keys(environment: pytest.MonkeyPatch, key: str, secret: str) -> None:
     """Sign from now on with these."""
     environment.setenv("AWS_ACCESS_KEY_ID", key)
     environment.setenv("AWS_SECRET_ACCESS_KEY", secret)
+    aws.forget()
+
+
+def use_temporary_keys(environment: pytest.MonkeyPatch, folder: Path) -> None:
+    """Sign from now on with the S3 service's keys as ones that end in an hour."""
+    ends = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    key, secret = aws_servers.ADMIN
+    given = {"Version": 1, "AccessKeyId": key, "SecretAccessKey": secret, "Expiration": ends}
+    (folder / "keys.json").write_text(json.dumps(given))
+    config = f"[default]\ncredential_process = cat {folder}/keys.json\n"
+    (folder / "aws-config").write_text(config)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        environment.delenv(name)
     aws.forget()
 
 

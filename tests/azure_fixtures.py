@@ -117,7 +117,7 @@ def azure_names(
     """Azure, where Entra ID is all there is, for a process that has no credentials."""
     for name in _VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    with _proxy({ENTRA: azure_tokens.port}) as names, socket.socket() as nobody:
+    with proxy({ENTRA: azure_tokens.port}) as names, socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # and does not listen
         monkeypatch.setenv("HTTPS_PROXY", names.url)
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(azure_certificate.certificate))
@@ -160,7 +160,8 @@ def azure_blob_key_store(azure_container: str) -> AzureBlobStore:
 
 
 @contextlib.contextmanager
-def _proxy(hosts: dict[str, int]) -> Iterator[Names]:
+def proxy(hosts: dict[str, int]) -> Iterator[Names]:
+    """A proxy to these hosts, for the length of the block."""
     names = Names(hosts)
 
     class Handler(socketserver.StreamRequestHandler):

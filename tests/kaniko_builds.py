@@ -53,7 +53,8 @@ def section(**settings: Any) -> Section:
     given = {
         "type": "kaniko",
         "destination": DESTINATION,
-        "build-context-store": "s3://bucket/contexts",
+        "build_context_store": "s3://bucket/contexts",
+        "context_access": "identity",
     }
     return Section.model_validate(given | settings)
 

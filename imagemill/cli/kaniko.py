@@ -58,7 +58,7 @@ def job(
     import yaml
 
     from imagemill.adapters import Adapter, load
-    from imagemill.builders.kaniko.context_access import endpoint
+    from imagemill.builders.kaniko.context_access import endpoint, signs
     from imagemill.builders.kaniko.job import circumstances_of
     from imagemill.builders.kaniko.pod_credentials import needs_docker_secret
     from imagemill.cli import terminal
@@ -71,13 +71,15 @@ def job(
     section, environment = _section(loaded), loaded.config.environment
     inputs = _inputs(source, section, **given)
     uri = f"{section.build_context_store}/{inputs.source_hash}-{inputs.build_id}.tar.gz"
+    address = endpoint(uri, variable)
     facts = circumstances_of(
         section,
         environment,
         inputs,
         has_login=needs_docker_secret(section, environment, inputs.image),
+        is_signed=signs(section, address),
         remaining=timeout,
-        endpoint=endpoint(uri, variable),
+        endpoint=address,
         insecure_registries=read(NodeSettings, everything()).insecure_registries,
     )
     # By the table's way, since Kubernetes' client may not be installed.
@@ -114,11 +116,14 @@ def _inputs(
     from imagemill.cli.git_info import GitInfo, checkout
     from imagemill.cli.sources import hashed, pinned
     from imagemill.context import hashing
+    from imagemill.errors import UserError
     from imagemill.ports import BuildInputs
     from imagemill.reference import ImageReference
     from imagemill.sources import origin
 
     request, _, source_hash, _ = hashed(source, section, secrets=secrets, **fields)
+    if len(request.platforms) > 1:
+        raise UserError("A Job builds for one platform", f"give --platform {request.platforms[0]}")
     check_builder(request, section.type)
     place = Path(request.source)
     known = checkout(place) if place.is_dir() else GitInfo(*origin(pinned(request.source)))

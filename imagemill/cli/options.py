@@ -133,7 +133,9 @@ def image_options(function: Function) -> Function:
                 help="Label of the image.",
             ),
             click.option(
-                "--platform", metavar="OS/ARCH", help="Target platform.  [default: the config's]"
+                "--platform",
+                metavar="OS/ARCH[,…]",
+                help="Target platform, or several for one image.  [default: the config's]",
             ),
             click.option(
                 "--secret",

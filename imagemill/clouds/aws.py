@@ -17,6 +17,7 @@ from typing import Any, Literal, cast
 
 import botocore.exceptions as sdk
 from botocore.config import Config
+from botocore.credentials import RefreshableCredentials
 from botocore.parsers import ResponseParserError
 from botocore.session import Session
 
@@ -129,6 +130,9 @@ _REGION = re.compile(r"\.(?P<region>[a-z0-9-]+)\.(?:amazonaws\.com|api\.aws)")
 _TOLD = 300
 """Characters of a server's words that are repeated."""
 
+_LEAST_LEFT = 600.0
+"""Seconds before their end at which the SDK renews temporary credentials at the latest."""
+
 _SENT = "sent"
 """Where an exception says how often its request was sent (`_note_tries`)."""
 
@@ -153,6 +157,26 @@ def s3_client(region: str | None) -> Any:
     addressing = _addressing(region)
     with _lock:
         return _client(os.getpid(), "s3", region, addressing, None)
+
+
+def signing_client(region: str | None) -> Any:
+    """Return a client of S3 for signing URLs, the same one each time; by itself the SDK signs them
+    in the old way, which newer regions refuse.
+    """
+    addressing = _addressing(region)
+    with _lock:
+        return _client(os.getpid(), "s3", region, addressing, None, "s3v4")
+
+
+def credentials_last(seconds: float) -> float:
+    """Say for how many seconds the credentials that sign now are good for sure, up to so many.
+
+    Temporary ones are renewed by the SDK when `_LEAST_LEFT` seconds are left of them.
+    """
+    credentials = _session(os.getpid()).get_credentials()
+    if isinstance(credentials, RefreshableCredentials) and credentials.refresh_needed(int(seconds)):
+        return min(seconds, _LEAST_LEFT)
+    return seconds
 
 
 def upload_client(region: str | None, tries: int) -> Any:
@@ -191,10 +215,16 @@ def _session(process: int) -> Session:
 
 @lru_cache(maxsize=32)
 def _client(
-    process: int, service: str, region: str | None, addressing: Addressing | None, fips: bool | None
+    process: int,
+    service: str,
+    region: str | None,
+    addressing: Addressing | None,
+    fips: bool | None,
+    signature: str | None = None,
 ) -> Any:
     """Return a client; the process is part of the key, since connections do not survive a fork."""
-    return _made(process, service, region, Config(s3=_placed(addressing), use_fips_endpoint=fips))
+    config = Config(s3=_placed(addressing), use_fips_endpoint=fips, signature_version=signature)
+    return _made(process, service, region, config)
 
 
 def _made(process: int, service: str, region: str | None, config: Config) -> Any:

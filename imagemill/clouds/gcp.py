@@ -22,7 +22,7 @@ from typing import Any
 
 import google.auth
 from google.api_core.exceptions import GoogleAPICallError
-from google.auth.credentials import Credentials
+from google.auth.credentials import Credentials, Signing
 from google.auth.exceptions import (
     DefaultCredentialsError,
     GoogleAuthError,
@@ -222,6 +222,55 @@ def client() -> _Client:
 def _client(pid: int) -> _Client:
     with translated("credentials", "Google Cloud"):
         return _Client()
+
+
+# --- Signatures ---
+
+SIGN = "iam.serviceAccounts.signBlob"
+"""The permission by which a service account signs where it has no key at hand: on itself."""
+
+
+def signer() -> dict[str, Any]:
+    """Return what the SDK signs URLs with: a key, or else Google's own signing service, by the
+    service account that we are (https://cloud.google.com/iam/docs/create-short-lived-credentials-direct).
+
+    `PermissionDenied` if we are none.
+    """
+    credentials = _credentials(os.getpid())
+    if isinstance(credentials, Signing):
+        return {"credentials": credentials}
+    if getattr(credentials, "service_account_email", None) is None:
+        raise PermissionDenied(
+            f"{machine().capitalize()}'s credentials for Google Cloud are no service account's, and sign no URLs",
+            f"run {machine()} as a service account, or set builder.context-access: identity",
+            SIGN,
+            f"{machine()}'s service account",
+        )
+    token = _new_token().text  # a machine's account is known by its address only after that
+    email: str = credentials.service_account_email  # type: ignore[attr-defined]
+    return {"credentials": credentials, "service_account_email": email, "access_token": token}
+
+
+@contextmanager
+def signing() -> Iterator[None]:
+    """Raise the refusal of Google's signing service in the block as ours: it has no answer, but
+    its words.
+    """
+    try:
+        yield
+    except TransportError as error:
+        said = _printable(str(error))
+        if "PERMISSION_DENIED" not in said:
+            raise ServiceUnreachable(
+                f"Google Cloud signs no URL: {said}", f"check {machine()}'s network"
+            ) from None
+        raise PermissionDenied(
+            f"No permission {SIGN} for {machine()}'s service account: {said}",
+            "grant the service account roles/iam.serviceAccountTokenCreator on itself, or set"
+            " builder.context-access: identity",
+            SIGN,
+            f"{machine()}'s service account",
+        ) from None
 
 
 # --- Errors ---

@@ -20,7 +20,7 @@ from pydantic import (
 
 from imagemill.clouds.hosts import AZURE_BLOB, ECR_PUBLIC, ecr_host
 from imagemill.config.faults import Fault, fault_error, mismatch
-from imagemill.config.kaniko_job import job_faults
+from imagemill.config.kaniko_job import executor_of, job_faults
 from imagemill.config.policy import Policy
 from imagemill.config.section import Section as Section
 from imagemill.errors import UserError
@@ -286,6 +286,11 @@ class KanikoBuilder(_Builder):
         description="a Kubernetes Secret with cloud credentials or a docker config.json for the build pod",
     )
     secret_key: SecretKey | None = Field(None, description="the key in that Secret")
+    context_access: Literal["signed", "identity"] | None = Field(
+        None,
+        description="how the Job reads its context: by a signed URL that is good for it alone, or"
+        " with what the pod has, an identity or a key; absent: signed in s3:// and gs://",
+    )
     context_volume_claim: ClaimName | None = Field(
         None,
         description="the PersistentVolumeClaim whose top folder is the context store's, file:///PATH, on the workers",
@@ -300,6 +305,19 @@ class KanikoBuilder(_Builder):
     failed_job_retention: Seconds = Field(
         3600, description="seconds for which a failed Job is kept in the cluster; 60 at least"
     )
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether the Job is to read its context by a signed URL.
+
+        Not where nobody has asked for it and the config leads the pod to another address of S3: the
+        URL is of the worker's.
+        """
+        scheme = self.build_context_store.partition(":")[0]
+        given = {variable["name"] for variable in executor_of(self.kaniko_config).get("env") or ()}
+        by_default = scheme == "gs" or (scheme == "s3" and "S3_ENDPOINT" not in given)
+        asked = self.context_access or ("signed" if by_default else "identity")
+        return asked == "signed" and scheme != "file"
 
     @model_validator(mode="after")
     def _within_reach(self) -> Self:

@@ -19,7 +19,7 @@ def takes_agents_key(section: KanikoBuilder) -> bool:
     """Return whether the pod takes the key from the agent's Secret: its store is Blob Storage, and
     the config gives it no other.
     """
-    if not section.build_context_store.startswith("https://"):
+    if not section.build_context_store.startswith("https://") or section.is_signed:
         return False
     if section.secret_name is not None and section.secret_key not in DOCKER_KEYS:
         return False

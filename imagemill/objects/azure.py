@@ -17,9 +17,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 from azure.core import MatchConditions
 from azure.core.credentials import AzureNamedKeyCredential
@@ -33,17 +34,20 @@ from azure.core.pipeline import PipelineResponse
 from azure.storage.blob import (
     BlobBlock,
     BlobClient,
+    BlobServiceClient,
     ContainerClient,
     ContentSettings,
     ExponentialRetry,
     StorageStreamDownloader,
+    generate_blob_sas,
 )
 
 from imagemill.clouds.azure import CredentialChain, credentials, error_code, translated
 from imagemill.clouds.hosts import AZURE_BLOB
 from imagemill.errors import TransientError, UserError
 from imagemill.objects.bucket import ChangedError, MissingError, StoredObject
-from imagemill.objects.names import UPLOAD_TRIES, checked
+from imagemill.objects.names import SIGNED_AT_MOST, UPLOAD_TRIES, checked
+from imagemill.ports import SignedUrl
 from imagemill.retry_after import retry_after_seconds
 
 if TYPE_CHECKING:
@@ -62,6 +66,12 @@ READ, WRITE, DELETE = (
     for action in ("read", "write", "delete")
 )
 """The data actions that a store needs, as roles name them."""
+
+DELEGATE = "Microsoft.Storage/storageAccounts/blobServices/generateUserDelegationKey/action"
+"""The action by which URLs are signed: granted on the account, since the key is the account's."""
+
+_SKEW = timedelta(minutes=5)
+"""How long before now a signature counts, for servers whose clocks are behind."""
 
 _URI = re.compile(
     rf"(?P<account>https://{AZURE_BLOB.pattern})"
@@ -215,6 +225,25 @@ class AzureBlobStore:
                 blob.delete_blob(delete_snapshots="include")
             except ResourceNotFoundError as error:
                 _only_the_blob(error)
+
+    def signed(self, name: str, seconds: float) -> SignedUrl:
+        """See `ContextStore.signed`: a SAS by a user delegation key, or by the account's key where
+        that is the credential. https://learn.microsoft.com/rest/api/storageservices/create-user-delegation-sas.
+        """
+        path, now = self._path(name), datetime.now(UTC)
+        start, expiry = now - _SKEW, now + timedelta(seconds=int(min(seconds, SIGNED_AT_MOST)))
+        account = f"{urlsplit(self._account).netloc.partition('.')[0]}"
+        if isinstance(self._credential, AzureNamedKeyCredential):
+            key: dict[str, Any] = {"account_key": self._credential.named_key.key}
+        else:
+            with translated(DELEGATE, self._account):
+                service = BlobServiceClient(self._account, credentials(), retry_total=0)
+                with service:
+                    key = {"user_delegation_key": service.get_user_delegation_key(start, expiry)}
+        sas = generate_blob_sas(
+            account, self._container, path, permission="r", start=start, expiry=expiry, **key
+        )
+        return SignedUrl(f"{self.uri(name)}?{sas}", expiry.timestamp())
 
     def _path(self, name: str) -> str:
         return f"{self._prefix}{checked(name)}"

@@ -13,6 +13,7 @@ import errno
 import io
 import os
 import re
+import time
 from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -28,11 +29,21 @@ from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.fileio import BlobWriter
 from requests import Response
 
-from imagemill.clouds.gcp import KNOWN, TIMEOUT, client, failure, may_try_again, translated
+from imagemill.clouds.gcp import (
+    KNOWN,
+    TIMEOUT,
+    client,
+    failure,
+    may_try_again,
+    signer,
+    signing,
+    translated,
+)
 from imagemill.errors import OperatorError, TransientError, UserError
 from imagemill.objects.bucket import ChangedError, MissingError, StoredObject
-from imagemill.objects.names import UPLOAD_TRIES, checked
+from imagemill.objects.names import SIGNED_AT_MOST, UPLOAD_TRIES, checked
 from imagemill.place import machine
+from imagemill.ports import SignedUrl
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -192,6 +203,20 @@ class GcsStore:
         """Remove the object; no error if it is not there."""
         blob = self._blob(name)
         self._found(lambda: blob.delete(**_ASKED), _DELETE)
+
+    def signed(self, name: str, seconds: float) -> SignedUrl:
+        """See `ContextStore.signed`; without a key at hand it needs `iam.serviceAccounts.signBlob`
+        on the worker's own service account.
+        """
+        blob, seconds = self._blob(name), int(min(seconds, SIGNED_AT_MOST))
+        with translated(_GET, self._resource), signing():
+            url: str = blob.generate_signed_url(
+                version="v4",
+                expiration=seconds,
+                api_access_endpoint=client().api_endpoint,
+                **signer(),
+            )
+        return SignedUrl(url, time.time() + seconds)
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}{checked(name)}"

@@ -7,6 +7,9 @@ UPLOAD_TRIES = 6
 (docs/adr/0011-one-layer-retries.md).
 """
 
+SIGNED_AT_MOST = 7 * 24 * 60 * 60.0
+"""Seconds for which a signed URL is good at most, in each of the clouds."""
+
 
 def checked(name: str) -> str:
     """Return the name; `ValueError` if no object can have it. It has neither folders nor anything

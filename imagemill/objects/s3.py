@@ -11,6 +11,7 @@ import base64
 import io
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any, BinaryIO, cast
@@ -25,7 +26,8 @@ from imagemill.clouds import aws
 from imagemill.clouds.hosts import partition_of
 from imagemill.errors import UserError
 from imagemill.objects.bucket import CHUNK, ChangedError, MissingError, StoredObject
-from imagemill.objects.names import UPLOAD_TRIES, checked
+from imagemill.objects.names import SIGNED_AT_MOST, UPLOAD_TRIES, checked
+from imagemill.ports import SignedUrl
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
@@ -185,6 +187,21 @@ class S3Store:
         key = self._key(name)
         with aws.translated("s3:DeleteObject", self._arn(key)):
             aws.s3_client(self._region).delete_object(Bucket=self._bucket, Key=key)
+
+    def signed(self, name: str, seconds: float) -> SignedUrl:
+        """See `ContextStore.signed`; needs `s3:GetObject`, and `s3:ListBucket` to learn the
+        bucket's region, which is in the signature.
+        """
+        with aws.translated("s3:ListBucket", self._arn()):
+            found = aws.s3_client(self._region).head_bucket(Bucket=self._bucket)
+        key, seconds = self._key(name), min(seconds, SIGNED_AT_MOST)
+        with aws.translated("s3:GetObject", self._arn(key)):
+            client = aws.signing_client(found.get("BucketRegion") or self._region)
+            seconds = aws.credentials_last(seconds)
+            url: str = client.generate_presigned_url(
+                "get_object", {"Bucket": self._bucket, "Key": key}, int(seconds)
+            )
+        return SignedUrl(url, time.time() + int(seconds))
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{checked(name)}" if self._prefix else checked(name)

@@ -73,7 +73,7 @@ def _needs(config: LaunchConfig) -> Iterator[Need]:
     kaniko = builder if isinstance(builder, KanikoBuilder) else None
     if builder.build_context_store and not isinstance(builder, NoopBuilder):
         yield Need(Party.WORKER, Use.KEEP_CONTEXTS, builder.build_context_store)
-        if kaniko:
+        if kaniko and not kaniko.is_signed:
             yield Need(Party.BUILD_POD, Use.READ_CONTEXTS, builder.build_context_store)
     if builder.destination:
         yield Need(Party.WORKER, Use.FIND_IMAGES, builder.destination)

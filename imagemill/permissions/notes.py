@@ -18,6 +18,8 @@ def notes(config: LaunchConfig, needs: Sequence[Need], granted: Collection[Need]
         yield f"{store}: where this is another store than Amazon's, grant the same there, in its own way"
     if not config.builder.destination:
         yield "The config names no destination, so nothing is said of a registry: set builder.destination"
+    if isinstance(config.builder, KanikoBuilder) and config.builder.is_signed:
+        yield from _to_sign(store)
     if isinstance(config.builder, KanikoBuilder) and pushing_party(config) is Party.WORKER:
         yield (
             "Build pods push with short-lived credentials of the worker, since the config gives them none of their own"
@@ -30,6 +32,21 @@ def notes(config: LaunchConfig, needs: Sequence[Need], granted: Collection[Need]
             and ECR.fullmatch(need.repository.registry)
         ):
             yield f"ECR makes no repository for cached layers by itself: make {need.where} once"
+
+
+def _to_sign(store: str) -> Iterator[str]:
+    """Say what signing URLs of contexts needs beyond reading them."""
+    if store.startswith("gs://"):
+        yield (
+            f"{store}: workers without a key at hand (Workload Identity, a machine's account) sign URLs by"
+            " roles/iam.serviceAccountTokenCreator, granted to their service account on itself; else"
+            " build pods read contexts with an identity of their own (builder.context-access: identity)"
+        )
+    if store.startswith("https://"):
+        yield (
+            f"{store}: workers sign URLs by the role Storage Blob Delegator on the storage account,"
+            " since the key is the account's"
+        )
 
 
 def _by_hand(needs: Sequence[Need]) -> Iterator[str]:

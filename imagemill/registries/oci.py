@@ -14,9 +14,12 @@ from imagemill.reference import DOCKER_HUB, ImageReference, is_digest
 from imagemill.registries.authorization import Authorizations, CredentialSource
 from imagemill.registries.failures import failure, says_absent
 
+INDEX = "application/vnd.oci.image.index.v1+json"
+MANIFEST_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+INDEXES = (INDEX, MANIFEST_LIST)
+
 MANIFEST_TYPES = (
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
+    *INDEXES,
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )

@@ -14,18 +14,24 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+from urllib3 import request
 
 from api_player import own_server
+from aws_fixtures import use_temporary_keys
 from builds import until
 from certificates import write_with_key
 from imagemill.builders.kaniko import api, claim, secrets, watch
 from imagemill.builders.kaniko.api import JOBS, PODS, SECRETS
 from imagemill.builders.kaniko.builder import more_memory
+from imagemill.builders.kaniko.overlay import executor
 from imagemill.builders.kaniko.permissions import PERMISSIONS
+from imagemill.clouds import aws
 from imagemill.errors import (
     BuildCancelled,
+    ImagemillError,
     OperatorError,
     PermissionDenied,
     ServiceUnreachable,
@@ -33,7 +39,7 @@ from imagemill.errors import (
     UserError,
 )
 from imagemill.messages import State
-from imagemill.ports import Credentials
+from imagemill.ports import ContextStore, Credentials
 from imagemill.registries.oci import OciRegistry
 from images import Pusher
 from kaniko_builds import DIGEST, Logins, Object, PlayedCluster, container, played_cluster
@@ -45,6 +51,13 @@ def cluster(tmp_path: Path) -> Iterator[PlayedCluster]:
     with played_cluster(tmp_path) as played:
         yield played
 
+
+PERSON = {
+    "type": "authorized_user",
+    "client_id": "id",
+    "client_secret": "secret",
+    "refresh_token": "token",
+}
 
 # the result
 
@@ -594,6 +607,83 @@ def test_credentials_that_end_before_the_build_are_renewed_in_place(
     cluster.server.finish(job, 0, DIGEST)
     assert build.result() == DIGEST
     assert cluster.is_empty()
+
+
+def url_of(secret: Object) -> str:
+    return base64.b64decode(secret["data"]["url"]).decode()
+
+
+@own_server("a pod that no node runs has no log")
+def test_the_context_is_read_by_a_url_that_is_in_the_jobs_own_secret_and_nowhere_else(
+    cluster: PlayedCluster, s3_store: ContextStore, s3_bucket: str
+) -> None:
+    source_hash = uuid.uuid4().hex * 2
+    with s3_store.create(f"{source_hash}.tar.gz") as stream:
+        stream.write(b"the context")
+    store: dict[str, Any] = {
+        "build_context_store": f"s3://{s3_bucket}/some/path",
+        "context_access": None,
+    }
+    build = cluster.build(source_hash, **store)
+    job = cluster.job()
+    assert until(lambda: len(cluster.objects(SECRETS)) == 1)
+    url = url_of(cluster.objects(SECRETS)[0])
+    assert request("GET", url).data == b"the context"
+    assert request("GET", url.replace(source_hash, "another")).status == 403
+    signature = url.rpartition("=")[2]
+    assert signature not in json.dumps(job)
+    failed = f'error resolving source context: Get "{url}": dial tcp: i/o timeout'
+    cluster.run(lines=[failed])
+    cluster.server.finish(job, 1, failed)
+    error = build.error()
+    assert isinstance(error, ImagemillError)
+    said = "\n".join([*build.progress.lines, error.message, error.hint])
+    assert "X-Amz-Signature=***" in said
+    assert signature not in said
+    assert until(lambda: cluster.objects(SECRETS) == [])
+
+
+def test_a_url_that_ends_before_a_pod_starts_is_signed_anew(
+    cluster: PlayedCluster, s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker's own credentials end within the hour, as those of roles do."""
+    monkeypatch.setattr(aws, "_LEAST_LEFT", 2.0)
+    use_temporary_keys(monkeypatch, tmp_path)
+    store: dict[str, Any] = {
+        "build_context_store": f"s3://{s3_bucket}/some/path",
+        "context_access": "signed",
+    }
+    build = cluster.build(**store)
+    cluster.job()
+    seen: set[str] = set()
+
+    def look() -> bool:
+        seen.update(map(url_of, cluster.objects(SECRETS)))
+        return len(seen) == 2
+
+    assert until(look)
+    cluster.succeed()
+    assert build.result() == DIGEST
+
+
+def test_a_store_that_cannot_be_signed_for_is_told_or_left_to_the_pods_identity(
+    cluster: PlayedCluster,
+    gcs_bucket: str,
+    gcs_emulator: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    person = tmp_path / "person.json"
+    person.write_text(json.dumps(PERSON))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(person))
+    store: dict[str, Any] = {"build_context_store": f"gs://{gcs_bucket}/contexts"}
+    refused = cluster.build(**store, context_access="signed")
+    assert isinstance(refused.error(), PermissionDenied)
+    build = cluster.build(**store, context_access=None)
+    assert "$(" not in " ".join(executor(cluster.job())["args"])
+    assert build.says("reads its context with its own identity, since no URL can be signed")
+    cluster.succeed()
+    assert build.result() == DIGEST
 
 
 @own_server("its API server cannot be made to fail")

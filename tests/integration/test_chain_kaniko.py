@@ -17,6 +17,7 @@ import servers
 from imagemill.builders.kaniko.api import JOBS, PODS, SECRETS, Resource, connect
 from imagemill.messages import BuildReport, State
 from imagemill.reference import ImageReference
+from images import OCI_INDEX
 from kubernetes_server import KubernetesServer
 from service import Service, service, until
 
@@ -125,12 +126,12 @@ def destination(job: dict[str, Any]) -> ImageReference:
     return ImageReference.parse(image)
 
 
-def push(job: dict[str, Any]) -> str:
+def push(job: dict[str, Any], architecture: str = "amd64") -> str:
     """Kaniko pushes an image to the Job's destination; returns its digest."""
     image = destination(job)
     api = f"http://{image.registry}/v2/{image.path}"
     config = json.dumps(
-        {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}
+        {"architecture": architecture, "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}
     ).encode()
     place = request("POST", f"{api}/blobs/uploads/").headers["Location"]
     digest = f"sha256:{hashlib.sha256(config).hexdigest()}"
@@ -192,6 +193,32 @@ def test_a_job_makes_the_image_and_leaves_nothing(
     assert [step.state for step in report.steps] == [*State]
     assert any("Building stage" in line for line in running.client.logs(build))
     until(lambda: nothing_is_left(cluster, tmp_path), "the end of it all", lambda: cluster.jobs())
+
+
+def test_several_platforms_are_a_job_each_on_nodes_of_its_own(
+    running: Service, cluster: KubernetesServer, tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
+    start_pool(running)
+    both = "linux/amd64,linux/arm64"
+    build = running.client.submit(source=str(project), platform=both)
+    until(lambda: len(cluster.jobs()) == 2, "both Jobs", lambda: running.log)
+    digests = {}
+    for made in cluster.jobs():
+        begin(cluster, made)
+        node = made["spec"]["template"]["spec"]["nodeSelector"]["kubernetes.io/arch"]
+        digests[node] = push(made, node)
+        cluster.finish(made, 0, digests[node])
+    report = ended(running, build).raise_for_status()
+
+    image = ImageReference.parse(report.image or "")
+    url = f"http://{image.registry}/v2/{image.path}/manifests/{image.digest}"
+    index = request("GET", url, headers={"Accept": OCI_INDEX}).json()
+    found = {entry["platform"]["architecture"]: entry["digest"] for entry in index["manifests"]}
+    assert found == digests
+    assert digests.keys() == {"amd64", "arm64"}
 
 
 def test_a_worker_that_dies_leaves_its_job_to_the_next(

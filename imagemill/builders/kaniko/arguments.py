@@ -41,9 +41,14 @@ RESERVED = {
 or fail late.
 """
 
-RESERVED_VARIABLES = {"KANIKO_NO_PUSH": RESERVED["no-push"]}
-"""Variables that the executor takes for a flag among the `RESERVED` ones, and why nobody else may
-give them.
+CONTEXT_URL = "IMAGEMILL_CONTEXT_URL"
+"""The variable that the flag `--context` refers to where its value is a secret."""
+
+RESERVED_VARIABLES = {
+    "KANIKO_NO_PUSH": RESERVED["no-push"],
+    CONTEXT_URL: RESERVED["context"],
+}
+"""Variables that become a flag among the `RESERVED` ones, and why nobody else may give them.
 
 It reads KANIKO_DIR, KANIKO_REGISTRY_MAP and KANIKO_REGISTRY_MIRROR too, whose flags anybody may
 give.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from imagemill.builders.kaniko import failures
 from imagemill.builders.kaniko.api import Cluster
+from imagemill.builders.kaniko.context_access import without_signatures
 from imagemill.builders.kaniko.executor_log import Readable
 from imagemill.builders.kaniko.logs import PodLog, followers_of
 from imagemill.builders.kaniko.watch import Sight
@@ -62,6 +63,7 @@ class ExecutorLog:
                 self._progress.log(f"The end of the log could not be read: {error}")
 
     def _say(self, line: str) -> None:
+        line = without_signatures(line)
         self.tail.append(line)
         if (readable := self._readable.line(line)) is not None:
             self._progress.log(readable)

@@ -12,7 +12,7 @@ from kubernetes.utils import parse_quantity
 
 from imagemill.builders import Workplace
 from imagemill.builders.kaniko.api import JOBS, PODS, SECRETS, connect
-from imagemill.builders.kaniko.context_access import endpoint
+from imagemill.builders.kaniko.context_access import endpoint, signer, signs
 from imagemill.builders.kaniko.failures import has_failed
 from imagemill.builders.kaniko.job import BUILD_ID, job_name, label_value, own_secrets
 from imagemill.builders.kaniko.run import attempt
@@ -43,18 +43,22 @@ class KanikoJobBuilder:
                 "Kaniko needs the context in a store that its pods can reach, and it is on this machine only",
                 "set builder.build-context-store",
             )
+        section, cloud = self._section, self._place.cloud
+        address = endpoint(context.uri, self._place.environment.get)
+        signed = signs(section, address)
         if (cache := inputs.layer_cache) and cache.registry == inputs.image.registry:
             registry.prepare(cache)
         task = Task(
             connect(self._place.environment),
-            self._section,
-            self._place.cloud,
+            section,
+            cloud,
             inputs,
             context.uri,
             registry,
             progress,
-            endpoint(context.uri, self._place.environment.get),
+            address,
             self._place.insecure_registries,
+            signer(section, cloud, context.uri, progress) if signed else None,
         )
         return _run(task)
 

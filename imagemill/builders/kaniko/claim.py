@@ -76,6 +76,7 @@ class JobClaim:
             task.environment,
             task.inputs,
             has_login=bool(login),
+            is_signed=task.signer is not None,
             remaining=task.progress.remaining(),
             endpoint=task.endpoint,
             insecure_registries=task.insecure_registries,

@@ -15,6 +15,7 @@ from typing import Any
 from imagemill.builders.engine_failures import shortened
 from imagemill.builders.kaniko import executor_log
 from imagemill.builders.kaniko.api_errors import admission
+from imagemill.builders.kaniko.context_access import without_signatures
 from imagemill.builders.kaniko.job import BUILD_ID, DEFAULT_CONTAINER
 from imagemill.errors import (
     ImagemillError,
@@ -470,7 +471,7 @@ def _missing(evidence: PodEvidence, pod: Object) -> Trouble | None:
     told = [
         message for _, reason, message in _waiting(pod) if reason == "CreateContainerConfigError"
     ]
-    if not _has_started(pod):
+    if not has_started(pod):
         told += evidence.said("FailedMount")
     for said in told:
         found = _MISSING.search(said)
@@ -528,7 +529,7 @@ def _cannot_start(container: str, said: str) -> ImagemillError:
 
 
 def _mount(evidence: PodEvidence, pod: Object) -> Trouble | None:
-    if _has_started(pod):
+    if has_started(pod):
         return None
     for said in evidence.said("FailedMount", "FailedAttachVolume"):
         found = _MISSING.search(said)
@@ -543,7 +544,8 @@ def _mount(evidence: PodEvidence, pod: Object) -> Trouble | None:
     return None
 
 
-def _has_started(pod: Object) -> bool:
+def has_started(pod: Object) -> bool:
+    """Whether the executor runs, or has run."""
     return not {"running", "terminated"}.isdisjoint(executor_state(pod))
 
 
@@ -604,7 +606,8 @@ def _own_failure(evidence: PodEvidence, pod: Object) -> ImagemillError | None:
 
 
 def _last_lines(evidence: PodEvidence, pod: Object) -> Sequence[str]:
-    return evidence.log or str(_terminated(pod).get("message") or "").splitlines()
+    said = without_signatures(str(_terminated(pod).get("message") or ""))
+    return evidence.log or said.splitlines()
 
 
 def _name(item: Object) -> str:

@@ -116,6 +116,8 @@ class Circumstances:
     """The build's own Secret with the build secrets, by their ids; needed if the inputs have
     any.
     """
+    context_secret: str | None = None
+    """The build's own Secret with the signed URL of its context."""
     attempt: int = 1
     memory: str | None = None
     """The limit of the executor's memory for an attempt after one that ran out of it; None: the
@@ -129,6 +131,7 @@ def circumstances_of(
     inputs: BuildInputs,
     *,
     has_login: bool,
+    is_signed: bool = False,
     remaining: float,
     endpoint: str | None = None,
     insecure_registries: Collection[str] = (),
@@ -137,8 +140,8 @@ def circumstances_of(
 ) -> Circumstances:
     """Return the circumstances of a build that has `remaining` seconds left.
 
-    `has_login` says whether it brings credentials for the registry along; for the others see
-    `Circumstances`.
+    `has_login` says whether it brings credentials for the registry along, `is_signed` whether a
+    signed URL of its context; for the others see `Circumstances`.
     """
     name = job_name(section, inputs, attempt)
     return Circumstances(
@@ -148,6 +151,7 @@ def circumstances_of(
         insecure_registries=insecure_registries,
         docker_secret=docker_secret_name(name) if has_login else None,
         build_secrets=build_secret_name(name) if inputs.secrets else None,
+        context_secret=context_secret_name(name) if is_signed else None,
         attempt=attempt,
         memory=memory,
     )
@@ -192,14 +196,26 @@ def build_secret_name(job: str) -> str:
     return f"{job}-build-secrets"
 
 
+def context_secret_name(job: str) -> str:
+    """Return the name of the Secret with the signed URL of the context."""
+    return f"{job}-context"
+
+
+def secret_names(job: str) -> tuple[str, ...]:
+    """Return the names of all Secrets that a Job may have of its own."""
+    return (docker_secret_name(job), build_secret_name(job), context_secret_name(job))
+
+
 def own_secrets(job: Document) -> list[str]:
-    """Return the names of the Secrets that a Job mounts and that were made for it."""
-    name = job["metadata"]["name"]
-    mounted = {
+    """Return the names of the Secrets that a Job refers to and that were made for it."""
+    used = {
         (volume.get("secret") or {}).get("secretName")
         for volume in pod_spec(job).get("volumes") or ()
+    } | {
+        ((variable.get("valueFrom") or {}).get("secretKeyRef") or {}).get("name")
+        for variable in executor(job).get("env") or ()
     }
-    return [own for own in (docker_secret_name(name), build_secret_name(name)) if own in mounted]
+    return [own for own in secret_names(job["metadata"]["name"]) if own in used]
 
 
 def job_labels(inputs: BuildInputs) -> dict[str, str]:
@@ -255,7 +271,9 @@ def _equipment(
         # https://systemd.io/CONTAINER_INTERFACE/#environment-variables
         variable("container", "kube")
         + _features(section)
-        + context_equipment(context_uri, section, facts.environment, facts.endpoint)
+        + context_equipment(
+            context_uri, section, facts.environment, facts.endpoint, facts.context_secret
+        )
         + credentials_equipment(section, facts.environment, inputs.image, facts.docker_secret)
     )
     if not inputs.secrets:

@@ -71,7 +71,7 @@ class Supervision:
             if ending := self._ending(sight):
                 return ending
             self.log.follow(sight)
-            secrets.renew()
+            secrets.renew(has_started=any(map(failures.has_started, sight.pods)))
             self._observed.wait(self._job)
 
     def _ending(self, sight: Sight) -> Ending | None:

@@ -8,16 +8,23 @@ import base64
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from imagemill.builders.kaniko.api import SECRETS, Cluster, Object
-from imagemill.builders.kaniko.job import build_secret_name, docker_secret_name, own_secrets
+from imagemill.builders.kaniko.context_access import URL_KEY, kaniko_url
+from imagemill.builders.kaniko.job import (
+    SLACK,
+    build_secret_name,
+    context_secret_name,
+    docker_secret_name,
+    own_secrets,
+)
 from imagemill.builders.kaniko.pod_credentials import DOCKER_CONFIG_KEY
 from imagemill.builders.kaniko.task import Task
 from imagemill.errors import OperatorError, ServiceUnreachable, TransientError
 from imagemill.place import machine
-from imagemill.ports import Credentials
+from imagemill.ports import Credentials, SignedUrl
 from imagemill.reference import DOCKER_HUB
 from imagemill.registries.docker_config import HUB_KEY
 
@@ -59,6 +66,12 @@ def build_secret(job: Object, values: Mapping[str, bytes]) -> Object:
     return _secret(build_secret_name(job["metadata"]["name"]), "Opaque", job, values)
 
 
+def context_secret(job: Object, signed: SignedUrl) -> Object:
+    """Return the Secret with the signed URL of a Job's context, as its own."""
+    data = {URL_KEY: kaniko_url(signed.text).encode()}
+    return _secret(context_secret_name(job["metadata"]["name"]), "Opaque", job, data)
+
+
 def values(files: Mapping[str, Path]) -> dict[str, bytes]:
     """Return the values of build secrets, by their ids; `OperatorError` if a file cannot be read."""
     try:
@@ -86,14 +99,9 @@ def put(cluster: Cluster, secret: Object) -> None:
     )
 
 
-def renewal(credentials: Credentials) -> float:
-    """When credentials are to be renewed, in seconds since 1970: some time before their end, if
-    they have one.
-    """
-    if credentials.expires is None:
-        return float("inf")
-    now = time.time()
-    return max(credentials.expires - LEAD, (now + credentials.expires) / 2)
+def renewal(expires: float | None) -> float:
+    """When what ends at `expires` is to be renewed, in seconds since 1970: some time before."""
+    return math.inf if expires is None else max(expires - LEAD, (time.time() + expires) / 2)
 
 
 def _secret(name: str, kind: str, job: Object, data: Mapping[str, bytes]) -> Object:
@@ -119,34 +127,50 @@ class JobSecrets:
     def __init__(self, task: Task, job: Object) -> None:
         self._task, self._job, self._own = task, job, own_secrets(job)
         self._name = job["metadata"]["name"]
-        self._renewal = math.inf
+        self._renewal = self._url_renewal = math.inf
 
     def bring(self) -> None:
         """Make them, or, of an adopted Job, make them anew."""
-        self._bring_login()
+        self._renewal, self._url_renewal = self._bring_login(), self._bring_url()
         if build_secret_name(self._name) in self._own:
             put(self._task.cluster, build_secret(self._job, values(self._task.inputs.secrets)))
 
-    def renew(self) -> None:
-        """Bring a new login before the old one ends; where that cannot be had just now, try again
-        in a while.
+    def renew(self, *, has_started: bool) -> None:
+        """Bring a new login before the old one ends, and a new URL of the context while no pod has
+        read it; where that cannot be had just now, try again in a while.
         """
-        if time.time() < self._renewal:
-            return
-        self._renewal = math.inf
-        try:
-            self._bring_login()
-        except TransientError as error:
-            self._renewal = time.time() + RENEW_AGAIN
-            self._task.progress.log(
-                f"The pod's login could not be renewed, which is tried again: {error}"
-            )
+        now = time.time()
+        if now >= self._renewal:
+            self._renewal = self._again("login", self._bring_login)
+        if has_started:
+            self._url_renewal = math.inf
+        elif now >= self._url_renewal:
+            self._url_renewal = self._again("URL of the context", self._bring_url)
 
-    def _bring_login(self) -> None:
+    def _again(self, what: str, bring: Callable[[], float]) -> float:
+        """When to renew it next."""
+        try:
+            return bring()
+        except TransientError as error:
+            self._task.progress.log(
+                f"The pod's {what} could not be renewed, which is tried again: {error}"
+            )
+            return time.time() + RENEW_AGAIN
+
+    def _bring_login(self) -> float:
         if docker_secret_name(self._name) not in self._own:
-            return
+            return math.inf
         image = self._task.inputs.image
         credentials = self._task.registry.credentials(image)
-        if credentials is not None:
-            put(self._task.cluster, docker_secret(self._job, image.registry, credentials))
-            self._renewal = renewal(credentials)
+        if credentials is None:
+            return math.inf
+        put(self._task.cluster, docker_secret(self._job, image.registry, credentials))
+        return renewal(credentials.expires)
+
+    def _bring_url(self) -> float:
+        """Bring a URL that is good for as long as the Job may run."""
+        if context_secret_name(self._name) not in self._own or self._task.signer is None:
+            return math.inf
+        signed = self._task.signer(self._task.progress.remaining() + SLACK)
+        put(self._task.cluster, context_secret(self._job, signed))
+        return renewal(signed.expires)

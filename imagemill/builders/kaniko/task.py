@@ -4,8 +4,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from imagemill.builders.kaniko.api import Cluster, Object
+from imagemill.builders.kaniko.context_access import Signer
 from imagemill.builders.kaniko.failures import PodEvidence
-from imagemill.builders.kaniko.job import build_secret_name, docker_secret_name
+from imagemill.builders.kaniko.job import secret_names
 from imagemill.builders.kaniko.watch import Feed, Sight, watches_of
 from imagemill.config.model import Environment, KanikoBuilder
 from imagemill.errors import ImagemillError
@@ -26,6 +27,8 @@ class Task:
     endpoint: str | None = None
     """Where the worker finds the context store, if that is not the cloud's own place."""
     insecure_registries: Collection[str] = ()
+    signer: Signer | None = None
+    """What signs the context's URL; None: the pod reads it with what it has."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Observation:
             events=sight.events,
             log=tuple(log),
             image=str(task.inputs.image),
-            ours={docker_secret_name(name), build_secret_name(name)},
+            ours=secret_names(name),
             scheduling_timeout=task.section.scheduling_timeout,
             build_id=task.inputs.build_id,
             own_deadline=spec.get("activeDeadlineSeconds"),  # type: ignore[union-attr, arg-type]

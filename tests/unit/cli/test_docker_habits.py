@@ -143,9 +143,19 @@ def test_no_hidden_option_is_proposed(option: str) -> None:
     assert hidden.isdisjoint(result.exception.possibilities or ())
 
 
-def test_several_platforms_are_answered(tmp_path: Path) -> None:
+def test_several_platforms_are_one_image_in_whatever_order(tmp_path: Path) -> None:
     source = trees.make(tmp_path, {"Dockerfile": "FROM scratch\n"})
-    arguments = ["hash", str(source), "--platform", "linux/amd64,linux/arm64"]
+
+    def hashed(platforms: str) -> str:
+        arguments = ["hash", str(source), "--platform", platforms]
+        return CliRunner().invoke(cli, arguments, catch_exceptions=False).output
+
+    both = hashed("linux/amd64,linux/arm64")
+    assert both == hashed("linux/arm64, linux/amd64,linux/arm64")
+    assert len({both, hashed("linux/amd64"), hashed("linux/arm64")}) == 3
+
+
+def test_one_of_several_platforms_that_is_none_is_answered(tmp_path: Path) -> None:
+    arguments = ["hash", str(tmp_path), "--platform", "linux/amd64,linux/x86-64"]
     result = CliRunner().invoke(cli, arguments, standalone_mode=False)
-    assert "a build is for one platform" in str(result.exception)
-    assert "imagetools create" in str(result.exception)
+    assert "did you mean linux/amd64?" in str(result.exception)

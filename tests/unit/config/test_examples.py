@@ -9,6 +9,7 @@ from imagemill.builders.kaniko.overlay import executor
 from imagemill.cli.commands import cli
 from imagemill.config import Loaded, load
 from imagemill.config.explain import KNOWN
+from imagemill.permissions.needs import needs
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 EXAMPLES = sorted(CONFIGS.glob("*.yaml"))
@@ -92,7 +93,8 @@ def test_what_an_example_needs_can_be_granted(
     }
     assert clouds.get(config.environment.type, f"# {config.builder.destination}: ") in shown
     assert ("# Kubernetes, for the worker" in shown) == (config.builder.type == "kaniko")
-    assert ("for the build pod" in shown) == (config.builder.type == "kaniko")
+    pod = any(need.party == "build-pod" for need in needs(config))
+    assert ("for the build pod" in shown) == pod
 
 
 def test_coreweave_has_the_bucket_in_the_host() -> None:

@@ -338,7 +338,7 @@ def test_a_pod_with_a_service_account_pushes_and_the_worker_does_not() -> None:
     assert ("ecr:PutImage", ARN) in build_pod - worker
     assert ("ecr:GetAuthorizationToken", "*") in build_pod - worker
     assert ("ecr:DescribeImages", ARN) in worker - build_pod
-    assert ("s3:GetObject", "arn:aws:s3:::bucket/contexts/*") in build_pod & worker
+    assert ("s3:GetObject", "arn:aws:s3:::bucket/contexts/*") in worker - build_pod
     assert ("s3:PutObject", "arn:aws:s3:::bucket/contexts/*") in worker - build_pod
     assert {"ecr:BatchGetImage", "ecr:PutImage"} <= {
         action for action, _ in granted(found, optional=True)
@@ -349,8 +349,25 @@ def test_a_pod_with_a_service_account_pushes_and_the_worker_does_not() -> None:
 def test_a_pod_without_credentials_pushes_with_the_workers() -> None:
     found = permissions(kaniko())
     assert ("ecr:PutImage", ARN) in granted(found)
-    assert granted(found, Party.BUILD_POD) == {("s3:GetObject", "arn:aws:s3:::bucket/contexts/*")}
+    assert granted(found, Party.BUILD_POD) == set()
     assert "push with short-lived credentials of the worker" in found.notes[-1]
+
+
+def test_a_pod_reads_contexts_where_the_config_says_so() -> None:
+    found = permissions(kaniko(context_access="identity"))
+    assert granted(found, Party.BUILD_POD) == {("s3:GetObject", "arn:aws:s3:::bucket/contexts/*")}
+
+
+@pytest.mark.parametrize(
+    ("store", "role"),
+    [
+        ("gs://bucket/contexts", "roles/iam.serviceAccountTokenCreator"),
+        ("https://account.blob.core.windows.net/contexts", "Storage Blob Delegator"),
+    ],
+)
+def test_what_signing_needs_is_said(store: str, role: str) -> None:
+    found = permissions(kaniko(store=store, context_access="signed"))
+    assert any(role in note for note in found.notes)
 
 
 def verbs(rules: list[dict[str, Any]]) -> set[tuple[str, str, str]]:

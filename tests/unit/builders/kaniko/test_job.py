@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from imagemill import context
 from imagemill.builders import check_builder
 from imagemill.builders.kaniko.arguments import LOW_MEMORY
+from imagemill.builders.kaniko.context_access import signs, without_signatures
 from imagemill.builders.kaniko.features import FEATURES
 from imagemill.builders.kaniko.job import Circumstances, job_for, job_name, label_value
 from imagemill.builders.kaniko.overlay import executor, pod_spec
@@ -410,6 +411,65 @@ def test_endpoint_of_another_s3_is_passed_on_with_its_path_style() -> None:
     }
 
 
+@pytest.mark.parametrize("store", [S3, GCS, BLOB])
+def test_signed_url_comes_from_a_secret_and_is_all_that_the_pod_gets(store: str) -> None:
+    builder = section(build_context_store=store, context_access="signed")
+    made = job(builder, context_secret="job-context")
+    assert arguments(made)[4:7] == [
+        "--context=$(IMAGEMILL_CONTEXT_URL)",
+        "--context-sub-path=context",
+        "--dockerfile=../Dockerfile",
+    ]
+    url = {"secretKeyRef": {"name": "job-context", "key": "url"}}
+    assert variables(made) == {"container": "kube", "IMAGEMILL_CONTEXT_URL": url}
+    assert "volumes" not in pod_spec(made)
+
+
+@pytest.mark.parametrize(
+    ("store", "access", "endpoint", "signed"),
+    [
+        (S3, None, None, True),
+        (S3, None, "https://s3.example.com", True),
+        (S3, None, "http://minio:9000", False),
+        (S3, "identity", None, False),
+        (GCS, None, None, True),
+        (BLOB, None, None, False),
+        (BLOB, "signed", None, True),
+    ],
+)
+def test_contexts_are_signed_for_where_that_needs_nothing_more(
+    store: str, access: str | None, endpoint: str | None, signed: bool
+) -> None:
+    assert signs(section(build_context_store=store, context_access=access), endpoint) is signed
+
+
+def test_kaniko_cannot_be_given_a_url_without_tls() -> None:
+    with pytest.raises(ConfigError, match="Kaniko reads no URL without TLS"):
+        signs(section(context_access="signed"), "http://minio:9000")
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (
+            'Get "https://b.s3.amazonaws.com/k?X-Amz-Credential=AK%2F1&X-Amz-Date=1&X-Amz-Signature=0a1b":',
+            'Get "https://b.s3.amazonaws.com/k?X-Amz-Credential=***&X-Amz-Date=1&X-Amz-Signature=***":',
+        ),
+        (
+            "https://a.blob.core.windows.net:443/c/k?se=1&sig=a%2Bb%3D",
+            "https://a.blob.core.windows.net:443/c/k?se=1&sig=***",
+        ),
+        (
+            "https://storage.googleapis.com/k?X-Goog-Signature=00ff EOF",
+            "https://storage.googleapis.com/k?X-Goog-Signature=*** EOF",
+        ),
+        ("a sig=nature that is none", "a sig=nature that is none"),
+    ],
+)
+def test_signature_of_a_url_is_in_no_line(line: str, shown: str) -> None:
+    assert without_signatures(line) == shown
+
+
 def test_cloud_storage_is_named_by_its_uri() -> None:
     made = job(section(build_context_store=GCS), environment=GCP)
     assert f"--context={GCS}/{HASH}.tar.gz" in arguments(made)
@@ -791,7 +851,7 @@ def test_command_prints_the_job_with_the_real_source_hash(
     assert list(printed) == ["apiVersion", "kind", "metadata", "spec"]
     assert printed["metadata"]["name"].startswith(f"imagemill-build-{source_hash[:12]}-")
     assert f"--destination={REGISTRY}:{source_hash}" in arguments(printed)
-    assert f"--context={S3}/{source_hash}-printed.tar.gz" in arguments(printed)
+    assert "--context=$(IMAGEMILL_CONTEXT_URL)" in arguments(printed)
     assert {"--build-arg=VERSION=2", "--target=serve", "--label=a=b"} < set(arguments(printed))
     assert f"--label=dev.imagemill.source-hash={source_hash}" in arguments(printed)
     assert printed["spec"]["activeDeadlineSeconds"] == 1860
