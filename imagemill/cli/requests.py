@@ -71,9 +71,13 @@ def located(source: str, *, remote: bool = False) -> str:
     path = Path(text)
     if not path.exists() and not (remote and path.is_absolute()):
         raise Misuse(
-            f"There is no folder or file {source}",
+            "A source is not read from standard input"
+            if source == "-"
+            else f"There is no folder or file {source}",
             "SRC is a folder, an archive, git+https://HOST/PATH@REF or an image",
         )
+    if path.is_file() and path.name.lower().startswith(("dockerfile", "containerfile")):
+        raise Misuse(f"{source} is no folder and no archive", f"give -f {source} {path.parent}")
     located = path.resolve() if ".." in path.parts else path.absolute()
     return f"{located}{hash_}{fragment}"
 
