@@ -87,9 +87,16 @@ def running(
         yield running
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if runs(page)], ids=name)
-def test_blocks_run_as_they_stand(
-    page: Path,
+RUN = [
+    pytest.param(block, id=f"{name(page)}-{number}")
+    for page in PAGES
+    for number, block in enumerate(runs(page), start=1)
+]
+
+
+@pytest.mark.parametrize("block", RUN)
+def test_block_runs_as_it_stands(
+    block: Block,
     clone: Path,
     running: Service,
     registry: str,
@@ -98,24 +105,24 @@ def test_blocks_run_as_they_stand(
     tmp_path: Path,
 ) -> None:
     path = [Path(sys.executable).parent, Path(docker_cli).parent, os.environ["PATH"]]
+    broker = {"IMAGEMILL_BROKER": running.broker} if block.needs == "service" else {}
     environment = {
         "PATH": os.pathsep.join(map(str, path)),
         "HOME": str(tmp_path),
         "DOCKER_HOST": engine,
         "REGISTRY": f"{registry}/{uuid.uuid4().hex}",
+        **broker,
     }
-    for block in runs(page):
-        broker = {"IMAGEMILL_BROKER": running.broker} if block.needs == "service" else {}
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", block.script],
-            cwd=clone,
-            env=environment | broker,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{done.stderr[-2000:]}\n{block.text}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block.script],
+        cwd=clone,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stderr[-2000:]}\n{block.text}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
