@@ -114,6 +114,10 @@ TARGETS: Mapping[str, Target] = {
         at_most=65_536,
     ),
     "weights_rss_mb": Target("peak memory of the worker there, in MB", at_most=150),
+    "fleet_dependency_builds": Target(
+        "builds that need a builder, of 50 projects with one lock file at once", at_most=1
+    ),
+    "fleet_seconds": Target("seconds from the first of them submitted to the last report"),
     "docker_vs_cli": Target(
         "cold build and push of 100 MB ÷ docker build and docker push", at_most=1.10
     ),

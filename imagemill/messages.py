@@ -490,6 +490,12 @@ class Build(Message):
         default=None,
         description="what the image will be known by to builds that change its code alone",
     )
+    commands: tuple[tuple[str, tuple[str, ...]], ...] = Field(
+        default=(), description="its CMD and ENTRYPOINT that may be others in those images"
+    )
+    waited_for: tuple[str, ...] = Field(
+        default=(), description="builds that were to make what comes before its code, too"
+    )
     grafted: bool = Field(default=False, description="whether the image was made without a builder")
     not_grafted: str | None = Field(default=None, description="why it was not")
     uploads: int = Field(

@@ -3,11 +3,10 @@ an image.
 """
 
 from imagemill.messages import Build, State
-from imagemill.state.lock import ImageLock
 from tasks import pipeline
+from tasks.cleanup import taken_over
 from tasks.pipeline import Next
 from tasks.run import Run
-from tasks.settings import records
 from tasks.step import step
 from tasks.workspace import Workspace
 
@@ -24,21 +23,10 @@ def check_registry(run: Run, work: Workspace) -> Build | Next:
             build = build.knowing(existing_digest=digest, digest=digest)
             return Next("verify", build) if build.source_hash and build.request.tags else build
     lock = work.lock
-    if not (lock.acquire() or _taken_over(lock)):
+    if not (lock.acquire() or taken_over(lock)):
         return _wait(run, work, lock.holder())
     with run.holding(lock):
         return pipeline.make(build.knowing(locked=True), work.builder_type)
-
-
-def _taken_over(lock: ImageLock) -> bool:
-    """Take the lock of a build that is over and could not free it: its record was lost, or was not
-    what a worker wrote.
-    """
-    holder = lock.holder()
-    if not records().over(holder):
-        return False
-    lock.free(holder)
-    return lock.acquire()
 
 
 def _wait(run: Run, work: Workspace, holder: str) -> Next:

@@ -6,7 +6,8 @@ import logging
 import time
 
 from imagemill.errors import ImagemillError, TransientError
-from tasks.settings import later
+from imagemill.state.lock import ImageLock
+from tasks.settings import later, records
 from tasks.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -15,8 +16,19 @@ PAUSES = (0.5, 2.0)
 """Seconds after each try to remove a context whose store is away for a moment."""
 
 
+def taken_over(lock: ImageLock) -> bool:
+    """Take the lock of a build that is over and could not free it: its record was lost, or was not
+    what a worker wrote.
+    """
+    holder = lock.holder()
+    if not records().over(holder):
+        return False
+    lock.free(holder)
+    return lock.acquire()
+
+
 def clean_up(work: Workspace) -> None:
-    """Free the image's lock, wake who waits for it, or for this build as a part of theirs, and
+    """Free the build's locks, wake who waits for them, or for this build as a part of theirs, and
     remove the context; may be done twice.
 
     A context that cannot be removed now is left: on this machine to `sweep`, elsewhere to the
@@ -25,6 +37,8 @@ def clean_up(work: Workspace) -> None:
     if work.build.locked:
         work.lock.release()
         later().wake(str(work.image))
+    if work.build.graft_key is not None and work.dependencies.release():
+        later().wake(work.dependencies.name)
     if work.build.part_of:
         later().wake(work.build.part_of)
     context = work.build.context

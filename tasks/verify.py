@@ -7,6 +7,9 @@ from tasks.run import Run
 from tasks.step import step
 from tasks.workspace import Workspace
 
+READ_WITHIN = 60.0
+"""Seconds until somebody begins to read what is in the layers that others wait for."""
+
 
 @step(State.PUSHING)
 def verify(run: Run, work: Workspace) -> Build:
@@ -21,5 +24,6 @@ def verify(run: Run, work: Workspace) -> Build:
     if build.request.tags:
         registry.tag(image.with_digest(build.digest), build.request.tags)
     if build.graft_key is not None:
+        work.dependencies.hand_over(READ_WITHIN)
         pipeline.learn(build)
     return build

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, lru_cache, partial
@@ -38,7 +38,7 @@ from imagemill.sources import open_source, origin, unversioned
 from imagemill.sources.cache import SourceCache
 from imagemill.state.grafts import Grafts
 from imagemill.state.input_records import InputRecords
-from imagemill.state.lock import ImageLock
+from imagemill.state.lock import DependencyLock, ImageLock
 from imagemill.state.quotas import Quotas
 from imagemill.state.source_hashes import BaseDigests, KnownHashes
 from imagemill.why import record as recording
@@ -328,6 +328,20 @@ class Workspace:
             self.build.id,
             self.setup.lock_lease,
         )
+
+    @property
+    def dependencies(self) -> DependencyLock:
+        """The lock on what comes before the build's code, as this build sees it."""
+        return self._dependencies(DependencyLock)
+
+    @property
+    def dependencies_read(self) -> DependencyLock:
+        """The same as it is seen by whoever reads what is in the layers of the build's image."""
+        return self._dependencies(DependencyLock.of_reader)
+
+    def _dependencies(self, kind: Callable[..., DependencyLock]) -> DependencyLock:
+        key, build = _known(self.build.graft_key), self.build.id
+        return kind(journal().redis, self.setup.key_prefix, key, build, self.setup.lock_lease)
 
     @property
     def scratch_folder(self) -> Path:

@@ -147,7 +147,7 @@ class Trials:
         blobs = self._place().registries(image)
         pinned = image.with_digest(blobs.digest(image))
         record = recording.record(BuildRequest(source="x"), AutoBuilder(), manifest)
-        grafting.note(pinned, record, (), asked.key, self._place(), Quiet())
+        grafting.note(pinned, record, (), asked.recipe.commands, asked.key, self._place(), Quiet())
         return known.find_image(asked.key)
 
     def _inputs(self, image: str) -> BuildInputs:

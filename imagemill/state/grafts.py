@@ -19,6 +19,8 @@ class Earlier(NamedTuple):
     """Names of the labels that the build has given it."""
     record: InputRecord
     """What it was made from."""
+    commands: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Keyword and words of each CMD and ENTRYPOINT that may be another in the next image."""
 
 
 class Grafts:
@@ -33,7 +35,7 @@ class Grafts:
 
     def keep_image(self, key: str, image: Earlier) -> None:
         """Keep an image."""
-        head = json.dumps([image.image, image.labels]).encode()
+        head = json.dumps([image.image, image.labels, image.commands]).encode()
         kept = head + b"\n" + image.record.dump()
         self._redis.set(f"{self._prefix}image:{key}", kept, ex=HASH_KEEP_SECONDS)
 
@@ -43,8 +45,9 @@ class Grafts:
         if not isinstance(found, bytes):
             return None
         head, _, record = found.partition(b"\n")
-        image, labels = json.loads(head)
-        return Earlier(image, tuple(labels), InputRecord.load(record))
+        image, labels, commands = json.loads(head)
+        known = tuple((keyword, tuple(words)) for keyword, words in commands)
+        return Earlier(image, tuple(labels), InputRecord.load(record), known)
 
     def forget_image(self, key: str) -> None:
         """Forget an image that is not there any more."""

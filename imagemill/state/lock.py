@@ -1,4 +1,5 @@
-"""One build at a time per image: a lock in Redis that outlives its steps, but not its worker.
+"""One build at a time per image, and per what comes before its code: locks in Redis that outlive
+their steps, but not their worker.
 
 The lock belongs to a *build*, not to a process: a redelivered message of the same build gets its
 own lock back. While a step runs the lock is short-lived and renewed by a thread, so it is free
@@ -10,6 +11,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Self
 
 from redis import Redis
 from redis.exceptions import LockError
@@ -50,11 +52,15 @@ class ImageLock:
         value = self._redis.get(self._lock.name)
         return value.decode() if isinstance(value, bytes) else ""
 
-    def release(self) -> None:
-        """Give the lock back if this build has it."""
-        with suppress(LockError):
+    def release(self) -> bool:
+        """Give the lock back; False if this build does not have it."""
+        try:
             self._lock.release()
-        self._lock.local.token = self._token
+        except LockError:
+            return False
+        finally:
+            self._lock.local.token = self._token
+        return True
 
     def free(self, build: str) -> None:
         """Free the lock if it is that of `build`, which is over."""
@@ -76,8 +82,12 @@ class ImageLock:
         finally:
             ended.set()
             thread.join()
+        self.keep(afterwards)
+
+    def keep(self, seconds: float) -> None:
+        """Leave the lock to the build for so many seconds."""
         with suppress(LockError):  # lost meanwhile: it is another build's
-            self._lock.extend(max(afterwards, self._lease), replace_ttl=True)
+            self._lock.extend(max(seconds, self._lease), replace_ttl=True)
 
     def _keep(self) -> None:
         """Renew the lock; take it again where it ended while Redis was away, and nobody has it."""
@@ -97,3 +107,41 @@ class ImageLock:
                 return
             except LOST as error:
                 log.warning("The lock %s could not be renewed: %s", self._lock.name, error)
+
+
+_READER = "/layers"
+"""After a build's id: that what it has made is being read."""
+
+
+class DependencyLock(ImageLock):
+    """The lock on what comes before the code, by the key that all have who could build on it.
+
+    It belongs to the build that makes it, and then to whoever reads what is in the layers of that.
+    """
+
+    def __init__(self, redis: Redis, prefix: str, key: str, build: str, lease: float) -> None:
+        super().__init__(redis, prefix, f"dependencies:{key}", build, lease)
+        self.name = f"dependencies:{key}"
+
+    @classmethod
+    def of_reader(cls, redis: Redis, prefix: str, key: str, build: str, lease: float) -> Self:
+        """Return the lock as it is seen by whoever reads the layers that `build` has made."""
+        return cls(redis, prefix, key, f"{build}{_READER}", lease)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether what was made is being read."""
+        return super().holder().endswith(_READER)
+
+    def holder(self) -> str:
+        """Return the id of the build that makes it, or has made what is being read; empty if it is
+        free.
+        """
+        return super().holder().removesuffix(_READER)
+
+    def hand_over(self, seconds: float) -> None:
+        """Leave the lock, if this build has it, to whoever reads the layers within `seconds`."""
+        if self._lock.owned():
+            self._redis.set(
+                self._lock.name, self._token + _READER.encode(), xx=True, px=int(seconds * 1000)
+            )

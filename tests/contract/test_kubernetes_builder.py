@@ -40,9 +40,16 @@ from imagemill.errors import (
 )
 from imagemill.messages import State
 from imagemill.ports import ContextStore, Credentials
-from imagemill.registries.oci import OciRegistry
 from images import Pusher
-from kaniko_builds import DIGEST, Logins, Object, PlayedCluster, container, played_cluster
+from kaniko_builds import (
+    DIGEST,
+    Logins,
+    Object,
+    Passwords,
+    PlayedCluster,
+    container,
+    played_cluster,
+)
 from kubernetes_server import KubernetesServer
 
 
@@ -84,7 +91,7 @@ def test_an_image_that_was_there_before_is_not_the_result_of_a_kaniko_that_wrote
 ) -> None:
     source_hash = uuid.uuid4().hex * 2
     Pusher(registry, "team/app").image(source_hash)
-    open_registry = OciRegistry(Logins(), frozenset({registry}))
+    open_registry = Passwords(Logins(), frozenset({registry}))
     build = cluster.build(source_hash, destination=f"{registry}/team/app", registry=open_registry)
     job, _ = cluster.run()
     cluster.server.finish(job, 0, "Usage: executor [flags]")
@@ -106,7 +113,7 @@ def test_the_digest_is_the_registrys_where_the_pod_of_a_job_that_succeeded_is_go
     cluster.server.delete_pod(pod)
     cluster.server.finish(cluster.job(), 0, pod=cluster.server.start_pod(cluster.job()))
     cluster.server.delete_pod(cluster.server.pods(cluster.job())[0])
-    open_registry = OciRegistry(Logins(), frozenset({registry}))
+    open_registry = Passwords(Logins(), frozenset({registry}))
     second = cluster.build(source_hash, destination=f"{registry}/team/app", registry=open_registry)
     assert second.result() == digest
 
@@ -124,7 +131,7 @@ def test_an_image_that_the_registry_keeps_is_the_result_of_a_kaniko_that_could_n
     source_hash = uuid.uuid4().hex * 2
     digest = Pusher(registry, "team/app").image(source_hash)
     build = cluster.build(
-        source_hash, destination=f"{registry}/team/app", registry=OciRegistry(Logins())
+        source_hash, destination=f"{registry}/team/app", registry=Passwords(Logins())
     )
     job, _ = cluster.run(lines=[IMMUTABLE.format(image=f"{registry}/team/app:{source_hash}")])
     cluster.server.finish(job, 1, DIGEST)
@@ -137,7 +144,7 @@ def test_an_image_that_the_registry_keeps_is_the_result_of_a_kaniko_that_could_n
 def test_a_registry_that_keeps_what_it_does_not_show_fails_the_build(
     cluster: PlayedCluster, registry: str
 ) -> None:
-    build = cluster.build(destination=f"{registry}/team/nothing", registry=OciRegistry(Logins()))
+    build = cluster.build(destination=f"{registry}/team/nothing", registry=Passwords(Logins()))
     job, _ = cluster.run(lines=[IMMUTABLE.format(image="x")])
     cluster.server.finish(job, 1, DIGEST)
     error = build.error()
@@ -564,7 +571,7 @@ def test_a_worker_that_may_not_see_events_builds_nevertheless(cluster: PlayedClu
 def test_the_pod_gets_a_login_for_the_destinations_registry_alone_that_goes_with_the_job(
     cluster: PlayedCluster,
 ) -> None:
-    build = cluster.build(registry=OciRegistry(Logins(Credentials("ann", "s3cr3t")), frozenset()))
+    build = cluster.build(registry=Passwords(Logins(Credentials("ann", "s3cr3t")), frozenset()))
     job, _ = cluster.run()
     assert until(lambda: len(cluster.objects(SECRETS)) == 1)
     (secret,) = cluster.objects(SECRETS)
@@ -593,7 +600,7 @@ def test_credentials_that_end_before_the_build_are_renewed_in_place(
     monkeypatch.setattr(secrets, "RENEW_AGAIN", 0.1)
     old, new = Credentials("ann", "old", expires=time.time() + 1), Credentials("ann", "new")
     logins = Logins(old, old, ServiceUnreachable("The token server is away"), new)
-    build = cluster.build(registry=OciRegistry(logins, frozenset()))
+    build = cluster.build(registry=Passwords(logins, frozenset()))
     job, _ = cluster.run()
 
     def config() -> str:
@@ -692,7 +699,7 @@ def test_an_adopted_job_gets_the_secret_that_its_first_worker_did_not_come_to_ma
 ) -> None:
     source_hash, registry = (
         uuid.uuid4().hex * 2,
-        OciRegistry(Logins(Credentials("ann", "s3cr3t")), frozenset()),
+        Passwords(Logins(Credentials("ann", "s3cr3t")), frozenset()),
     )
     cluster.server.fail_next(503, 1, verb="create", resource="secrets")
     assert isinstance(cluster.build(source_hash, registry=registry).error(), ServiceUnreachable)
@@ -727,7 +734,7 @@ def test_build_secrets_are_in_a_secret_of_the_job(cluster: PlayedCluster, tmp_pa
 )
 @own_server("a pod that no node runs has no log")
 def test_a_build_that_is_stopped_leaves_nothing(cluster: PlayedCluster, error: Exception) -> None:
-    build = cluster.build(registry=OciRegistry(Logins(Credentials("ann", "s3cr3t")), frozenset()))
+    build = cluster.build(registry=Passwords(Logins(Credentials("ann", "s3cr3t")), frozenset()))
     cluster.run(lines=["running"])
     assert build.says("running")
     build.stop(error)
@@ -740,7 +747,7 @@ def test_a_build_that_is_stopped_leaves_nothing(cluster: PlayedCluster, error: E
 def test_a_failed_job_stays_for_its_retention_but_its_login_does_not(
     cluster: PlayedCluster,
 ) -> None:
-    registry = OciRegistry(Logins(Credentials("ann", "s3cr3t")), frozenset())
+    registry = Passwords(Logins(Credentials("ann", "s3cr3t")), frozenset())
     build = cluster.build(registry=registry, failed_job_retention=1234)
     job, pod = cluster.run(lines=["error building image: something"])
     cluster.server.finish(job, 1)
@@ -903,7 +910,7 @@ def test_these_permissions_suffice(cluster: PlayedCluster) -> None:
         ):
             if (verb, resource) not in granted:
                 cluster.server.deny(verb, resource)
-    build = cluster.build(registry=OciRegistry(Logins(Credentials("ann", "s3cr3t")), frozenset()))
+    build = cluster.build(registry=Passwords(Logins(Credentials("ann", "s3cr3t")), frozenset()))
     cluster.succeed()
     assert build.result() == DIGEST
 

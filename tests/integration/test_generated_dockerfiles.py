@@ -445,6 +445,7 @@ SHAPES: dict[str, tuple[dict[str, str], str]] = {
     "script": ({}, "main.py"),
     "requirements": ({"requirements.txt": "greeting\n"}, "main.py"),
     "package": ({"pyproject.toml": PACKAGE}, "src/shop/__init__.py"),
+    "in-place": ({"requirements.txt": "-e .\n", "pyproject.toml": PACKAGE}, "src/shop/__init__.py"),
 }
 """Files of a project, and the one that is its code."""
 

@@ -102,6 +102,22 @@ def test_a_change_of_code_needs_no_builder_and_gives_what_the_builder_gives(
     ]
 
 
+def test_another_command_and_other_comments_at_the_top_need_no_builder(project: Project) -> None:
+    text = f'# About one.\n{DOCKERFILE}ENTRYPOINT ["/bin/busybox", "echo"]\n'
+    make(project.folder, {"Dockerfile": text})
+    project.build()
+    text = text.replace("one", "another").replace('"echo"', '"cat", "x y"')
+    make(project.folder, {"Dockerfile": text.replace('"serve"', '"z"')})
+    made = project.build()
+    assert made.grafted, made.not_grafted
+    built = project.build(graft=False, destination=f"{project.destination}/built")
+    mine, its = image_of(made).config, image_of(built).config
+    assert mine["config"] == its["config"]
+    assert [entry["created_by"] for entry in mine["history"]] == [
+        entry["created_by"] for entry in its["history"]
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "wish"),
     [

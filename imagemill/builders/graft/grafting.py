@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from imagemill.builders.graft import FORMAT, Refusal, bases, recipe
 from imagemill.builders.graft.bases import Base, Open
@@ -16,7 +17,7 @@ from imagemill.builders.graft.large_files import MOST_LAYERS, LargeFiles
 from imagemill.builders.graft.layers import FileView, Layer, read_layer
 from imagemill.builders.graft.packing import Read, is_archive, pack
 from imagemill.builders.graft.proof import Suffix, remade
-from imagemill.builders.graft.recipe import CodeRecipe, Setting, folder_after
+from imagemill.builders.graft.recipe import CodeRecipe, Commands, Setting, folder_after
 from imagemill.context import Manifest
 from imagemill.context.hashing import Inputs
 from imagemill.ports import BuildInputs, Progress
@@ -24,6 +25,8 @@ from imagemill.reference import ImageReference
 from imagemill.registries.blobs import Blobs, StoredManifest
 from imagemill.state.grafts import Earlier, Grafts
 from imagemill.why.record import InputRecord
+
+_CHUNK = 1 << 20
 
 _MOST_READ_AT_ONCE = 64 << 20
 """Compressed bytes of layers that are read on the way; more are read when no build waits for it."""
@@ -56,10 +59,12 @@ def question(
     builder: str,
     place: GraftPlace,
     tenant: str | None = None,
+    known: Mapping[str, str] | None = None,
 ) -> Question:
     """Return what is to be looked for; `Refusal` where the code cannot be told from the rest.
 
-    `given` is what the image is made from besides the context, `builder` the type of the builder.
+    `given` is what the image is made from besides the context, `builder` the type of the builder,
+    `known` has digests of base images that were asked for already.
     Images of another `tenant` are never taken; nor, where there are build secrets, which may be in
     what was installed, those of another repository.
     """
@@ -69,13 +74,16 @@ def question(
     seen = sorted(
         {entry.line() for pattern in found.read_before for entry in context.seen(pattern)}
     )
-    digests = {name: bases.digest(name, place.registries) for name in found.images}
+    known = known or {}
+    digests = {
+        name: known.get(name) or bases.digest(name, place.registries) for name in found.images
+    }
     # Labels of the request are given to the new image; of others only the builder knows.
     labels = {name: text for name, text in given.labels.items() if name not in inputs.labels}
     everything = {
         **asdict(replace(given, labels=labels)),
         "format": FORMAT,
-        "dockerfile": manifest.dockerfile.sha256,
+        "dockerfile": found.shape(text),
         "builder": builder,
         "registry": inputs.image.repository if given.secrets else inputs.image.registry,
         "tenant": tenant,
@@ -115,6 +123,7 @@ class Graft:
             self.place.known.forget_image(self.question.key)
             raise
         suffix, places, below = self._suffix(image, reference, blobs)
+        image = _commanded(image, earlier.commands, self.question.recipe.commands)
         made = remade(
             below,
             suffix,
@@ -193,10 +202,8 @@ class Graft:
         target = self.inputs.image
         if target.repository != reference.repository:
             for number, descriptor in enumerate(image.manifest["layers"]):
-                if number not in layers and not blobs.mount(
-                    target, descriptor["digest"], reference
-                ):
-                    raise Refusal(f"{target.registry} does not mount layers of {reference.path}")
+                if number not in layers:
+                    self._bring(descriptor, reference, blobs)
         large = self._large_files(blobs)
         room = MOST_LAYERS - len(image.diff_ids)
         sent: dict[int, list[Blob]] = {}
@@ -208,6 +215,23 @@ class Graft:
             )
             sent[number] += [large.layer(path, changes[path], source) for path in alone]
         return sent
+
+    def _bring(
+        self, descriptor: Mapping[str, Any], reference: ImageReference, blobs: Blobs
+    ) -> None:
+        """Have the repository hold a layer of another one's; it is sent where it is not mounted."""
+        target, digest = self.inputs.image, descriptor["digest"]
+        if blobs.mount(target, digest, reference) or blobs.has(target, digest):
+            return
+        self.progress.log(
+            f"{target.registry} does not mount {digest} of {reference.path}: it is copied"
+        )
+        with tempfile.TemporaryFile(dir=self.place.scratch) as file:
+            with blobs.open(reference, digest) as stream:
+                while chunk := stream.read(_CHUNK):
+                    self.progress.check()
+                    file.write(chunk)
+            blobs.push(target, digest, file, descriptor["size"])
 
     def _large_files(self, blobs: Blobs) -> LargeFiles:
         return LargeFiles(self.inputs.image, blobs, self.place.known, self.place.scratch)
@@ -235,10 +259,22 @@ class Graft:
         return made.digest
 
 
+def _commanded(image: Image, old: Commands, new: Commands) -> Image:
+    """Return the image with the commands that the suffix has now."""
+    keywords = [keyword for keyword, _ in new]
+    for (keyword, before), (_, words) in zip(old, new, strict=True):
+        if words != before:
+            if keywords.count(keyword) > 1:
+                raise Refusal(f"there are several {keyword}, and not all are as before")
+            image = image.commanded(keyword, before, words)
+    return image
+
+
 def note(
     image: ImageReference,
     record: InputRecord,
     labels: Iterable[str],
+    commands: Commands,
     key: str,
     place: GraftPlace,
     progress: Progress,
@@ -252,7 +288,7 @@ def note(
     large = LargeFiles(image, blobs, place.known, place.scratch)
     for number in range(found.last_copied, len(layers)):
         large.lift(layers[number], found.manifest["layers"][number]["digest"])
-    place.known.keep_image(key, Earlier(image.pinned, tuple(labels), record))
+    place.known.keep_image(key, Earlier(image.pinned, tuple(labels), record, commands))
 
 
 def find(reference: ImageReference, blobs: Blobs) -> Image:

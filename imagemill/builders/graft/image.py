@@ -130,6 +130,23 @@ class Image:
             layer -= _has_layer(entry)
         return layer
 
+    def commanded(self, keyword: str, old: Sequence[str], new: Sequence[str]) -> Self:
+        """Return the same with other words in its last CMD or ENTRYPOINT, if the `old` ones became
+        by our rules what they are.
+        """
+        name = keyword.capitalize()
+        said = [n for n, entry in enumerate(self.history) if _says(entry, keyword)][-1:]
+        shown = [self.history[n].get("created_by") for n in said]
+        if self.settings.get(name) != list(old) or shown not in ([], [_shown(keyword, old)]):
+            raise Refusal(f"the earlier image does not have its {keyword} as we read it")
+        history = [
+            {**entry, "created_by": _shown(keyword, new)} if n in said else entry
+            for n, entry in enumerate(self.history)
+        ]
+        settings = {**self.settings, name: list(new)}
+        config = {**self.config, "config": settings, "history": history}
+        return type(self)(self.media_type, self.manifest, config)
+
     def remade(
         self, layers: Mapping[int, Sequence[Blob]], labels: Mapping[str, str], at: float
     ) -> Made:
@@ -182,6 +199,12 @@ def _says(entry: Mapping[str, Any], keyword: str) -> bool:
     """Whether it was an instruction of this kind: `COPY …`, or `/bin/sh -c #(nop) COPY …`."""
     words = str(entry.get("created_by", "")).removeprefix("/bin/sh -c #(nop)").split(maxsplit=1)
     return bool(words) and words[0].upper() == keyword
+
+
+def _shown(keyword: str, words: Sequence[str]) -> str:
+    """How BuildKit tells of a command."""
+    quoted = " ".join(f'"{word}"' for word in words)
+    return f"{keyword} [{quoted}]"
 
 
 def _has_layer(entry: Mapping[str, Any]) -> bool:

@@ -38,6 +38,8 @@ _FLAG = re.compile(r"--([a-z-]+)(?:=(\S*))?\s+")
 _FROM = re.compile(r"(?P<base>\S+)(?:\s+AS\s+(?P<name>\S+))?\s*", re.IGNORECASE)
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|git@")
 _WORD = re.compile(r"[^\s\"'\\]+")
+_SHOWN = re.compile(r"[ !#-\[\]-~]*")
+"""What Go's `%q` does not escape, which BuildKit shows commands by."""
 _UNREADABLE = re.compile(r"[$\\\"']|<<")
 _SYNTAX = re.compile(r"(?:docker\.io/)?docker/dockerfile(?:-upstream)?(?::[\w.-]+)?(?:@\S+)?")
 _DIRECTIVE = Linear(r"#\s*(\w+)\s*=\s*(.*?)\s*$")
@@ -74,9 +76,14 @@ class Setting:
 
     line: int
     keyword: str
+    words: tuple[str, ...] | None = None
+    """Of a CMD or ENTRYPOINT that names them plainly, on one line."""
 
 
 Operation = Copy | WorkingFolder | Setting
+
+Commands = tuple[tuple[str, tuple[str, ...]], ...]
+"""Keyword and words of each CMD and ENTRYPOINT whose words are plain, in their order."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,25 @@ class CodeRecipe:
     """The image that the final stage stands on, through other stages; None for `scratch`."""
     images: tuple[str, ...]
     """All images that any instruction takes something from."""
+
+    @property
+    def commands(self) -> Commands:
+        """Those of the suffix."""
+        settings = (each for each in self.operations if isinstance(each, Setting))
+        return tuple((each.keyword, each.words) for each in settings if each.words is not None)
+
+    def shape(self, dockerfile: str) -> str:
+        """Return the Dockerfile's text without what may change without a builder: the words of
+        `commands`, and comments at the top.
+        """
+        lines = dockerfile.split("\n")
+        for each in self.operations:
+            if isinstance(each, Setting) and each.words is not None:
+                lines[each.line - 1] = each.keyword
+        first = next(n for n, line in enumerate(lines) if not line.startswith("#"))
+        # A directive counts by its place among the comments.
+        told = any(_DIRECTIVE.match(line) for line in lines[:first])
+        return "\n".join(lines if told else lines[first:])
 
 
 @dataclass
@@ -118,7 +144,7 @@ def read(dockerfile: str, target: str | None) -> CodeRecipe:
     ]
     chain = _chain(every, final)
     return CodeRecipe(
-        operations=_operations(suffix, before),
+        operations=_operations(suffix, before, dockerfile.split("\n")),
         read_before=tuple(dict.fromkeys(reads([*others, *before]))),
         working_folders=tuple(
             _argument(each)
@@ -267,7 +293,7 @@ def _is_suffix(instruction: Instruction) -> bool:
 
 
 def _operations(
-    suffix: Iterable[Instruction], before: Iterable[Instruction]
+    suffix: Iterable[Instruction], before: Iterable[Instruction], lines: Sequence[str]
 ) -> tuple[Operation, ...]:
     user = next((_argument(each) for each in list(before)[::-1] if each.keyword == "USER"), None)
     found: list[Operation] = []
@@ -278,8 +304,22 @@ def _operations(
             found.append(WorkingFolder(each.line, _argument(each), user))
         else:
             user = _argument(each) if each.keyword == "USER" else user
-            found.append(Setting(each.line, each.keyword))
+            alone = lines[each.line - 1].strip() == each.text
+            found.append(Setting(each.line, each.keyword, _command(each) if alone else None))
     return tuple(found)
+
+
+def _command(instruction: Instruction) -> tuple[str, ...] | None:
+    """Return the words of a CMD or ENTRYPOINT in JSON, where every builder shows them as they are."""
+    if instruction.keyword not in ("CMD", "ENTRYPOINT"):
+        return None
+    try:
+        words = json.loads(_flags(instruction)[1])
+    except ValueError:
+        return None
+    texts = words if isinstance(words, list) else []
+    plain = texts and all(isinstance(word, str) and _SHOWN.fullmatch(word) for word in texts)
+    return tuple(texts) if plain else None
 
 
 def _copy(instruction: Instruction) -> Copy:

@@ -15,6 +15,8 @@ from imagemill.builders.kaniko.api import JOBS, PODS, SECRETS, connect
 from imagemill.builders.kaniko.context_access import endpoint, signer, signs
 from imagemill.builders.kaniko.failures import has_failed
 from imagemill.builders.kaniko.job import BUILD_ID, job_name, label_value, own_secrets
+from imagemill.builders.kaniko.logins import BuildLogins, named_images
+from imagemill.builders.kaniko.pod_credentials import takes_docker_config
 from imagemill.builders.kaniko.run import attempt
 from imagemill.builders.kaniko.task import Ending, Task
 from imagemill.builders.kaniko.watch import SELECTOR, owner_of
@@ -55,12 +57,24 @@ class KanikoJobBuilder:
             inputs,
             context.uri,
             registry,
+            self._logins(inputs, context, registry),
             progress,
             address,
             self._place.insecure_registries,
             signer(section, cloud, context.uri, progress) if signed else None,
         )
         return _run(task)
+
+    def _logins(
+        self, inputs: BuildInputs, context: StoredContext, registry: Registry
+    ) -> BuildLogins:
+        """Return what the pod may log in with; what the Dockerfile names is looked up where that
+        counts.
+        """
+        section, cloud, config = self._section, self._place.cloud, self._place.docker_config
+        asks = takes_docker_config(section, cloud, inputs.image)
+        images = named_images(context, inputs.build_args) if asks else frozenset()
+        return BuildLogins(section, cloud, inputs, registry, config, images)
 
     def discard(self, build: str) -> None:
         """See `Builder.discard`: the Jobs that it has made, with their pods and Secrets.

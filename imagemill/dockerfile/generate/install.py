@@ -18,6 +18,7 @@ from imagemill.dockerfile.generate.indexes import PackageOrigin
 from imagemill.dockerfile.generate.project import Project, line_of, strings, table
 from imagemill.dockerfile.generate.python import Constraint, constraint, poetry_constraint
 from imagemill.dockerfile.generate.requirements import Requirements, check
+from imagemill.dockerfile.generate.setup_files import NeedsCode
 from imagemill.dockerfile.generate.skeleton import Skeleton
 from imagemill.dockerfile.generate.static_metadata import Declared
 from imagemill.errors import UserError
@@ -41,6 +42,7 @@ _POETRY = (((3, 10), "2.5.1"), ((3, 9), "2.2.1"), ((3, 8), "1.8.5"))
 """The oldest Python that a version of Poetry runs on, and the version."""
 
 _PYLOCK, _PIPFILE_LOCK = "pylock.toml", "Pipfile.lock"
+_EMPTY = Skeleton((), (), ())
 _PYPI = "https://pypi.org/simple"
 _SYSTEM_PACKAGE = re.compile(
     r"[a-z0-9][a-z0-9+.-]+(?::[a-z0-9]+)?(?:=[A-Za-z0-9.+:~-]+)?", re.ASCII
@@ -89,6 +91,10 @@ class Install:
     """What the project declares and the image is without."""
     skeleton: Skeleton | None = None
     """What the project itself can be installed by before its code is there."""
+    local: tuple[str, ...] = ()
+    """Files and folders of the project that are there whole when it is installed, besides."""
+    needs_code: str = ""
+    """Why all of its code has to be there, if that is known."""
 
 
 @dataclass(frozen=True)
@@ -110,22 +116,36 @@ def find(project: Project) -> Install:
             f"The project declares dependencies that nothing here reads: {'; '.join(unused)}",
             "do what is said there, or add a requirements.txt or a Dockerfile",
         )
-    return replace(
-        found,
-        system=system[0],
-        last=last,
-        warnings=unused,
-        skeleton=skeleton.find(project) if _is_in_place(found.project) else None,
-    )
+    return _before_the_code(project, replace(found, system=system[0], last=last, warnings=unused))
 
 
-def _is_in_place(command: tuple[str, ...]) -> bool:
-    """Whether this installs the project itself alone, so that its code stays where it is."""
-    return (
-        command[-2:] == ("--editable", ".")
-        or command[-1:] == ("--only-root",)
-        or (command[-4:] == ("uv", "sync", "--no-dev", "--locked"))
-    )
+def _before_the_code(project: Project, found: Install) -> Install:
+    """With what installs the project itself before its code is there; or with why that needs it."""
+    reason = f"{found.last} runs once all is there" if found.last else ""
+    if found.project:
+        try:
+            return replace(found, skeleton=_skeleton(project, found), warnings=_told(found, reason))
+        except NeedsCode as error:
+            reason = error.reason
+    return replace(found, warnings=_told(found, reason))
+
+
+def _told(found: Install, reason: str) -> tuple[str, ...]:
+    """Return the warnings, and that the builder is needed each time, with the reason."""
+    if not reason:
+        return found.warnings
+    return (*found.warnings, f"Each change of code is built by the builder, since {reason}")
+
+
+def _skeleton(project: Project, found: Install) -> Skeleton:
+    if found.needs_code:
+        raise NeedsCode(found.needs_code)
+    first = Skeleton((*found.local,), (), ())
+    if not found.uv_project:
+        return first + skeleton.find(project)
+    document = project.toml(PYPROJECT)
+    members = skeleton.workspace(project)
+    return first + members + (skeleton.find(project) if _is_package(project, document) else _EMPTY)
 
 
 def for_script(project: Project, install: Install, path: str) -> Install:
@@ -172,6 +192,7 @@ def _uv(project: Project) -> Install | None:
         scripts=_scripts(document) if package else (),
         name=_name(document),
         uv_project=True,
+        local=local,
     )
 
 
@@ -271,7 +292,7 @@ def _pylock(project: Project) -> Install | None:
         return None
     document = project.toml(_PYLOCK)
     packages = [each for each in document.get("packages", []) if isinstance(each, dict)]
-    local, places = [], []
+    local, places, copied = [], [], False
     for package in packages:
         for kind in ("directory", "archive", "vcs"):
             said = package.get(kind)
@@ -280,6 +301,7 @@ def _pylock(project: Project) -> Install | None:
                 continue
             if isinstance(path := said.get("path"), str):
                 local.append(project.local(path, where))
+                copied |= local[-1] == "./" and said.get("editable") is not True
             elif isinstance(url := said.get("url"), str):
                 places.append(PackageOrigin(f"git+{url}" if kind == "vcs" else url, where).check())
     whole = _whole_project(project)
@@ -297,6 +319,8 @@ def _pylock(project: Project) -> Install | None:
         scripts=whole.scripts,
         name=whole.name,
         own_index=True,
+        local=tuple(path for path in local if path != "./"),
+        needs_code=f"{_PYLOCK} installs a copy of it" if copied else "",
     )
 
 
@@ -532,11 +556,6 @@ def _from_requirements(project: Project, files: tuple[str, ...]) -> Install:
         # pip does.
         command = (*command, "--index-strategy", "unsafe-best-match")
         notes = ("As with pip, the best version of a package counts, whichever index has it.",)
-    if found.whole:
-        notes = (
-            *notes,
-            f"{found.whole} installs the project itself, so all of it is copied first.",
-        )
     return Install(
         (*files, *(whole.found if whole.project else ())),
         () if found.whole else (*found.files, *found.paths),
@@ -549,6 +568,8 @@ def _from_requirements(project: Project, files: tuple[str, ...]) -> Install:
         scripts=whole.scripts,
         name=whole.name,
         own_index=found.own_index,
+        local=(*found.files, *found.paths) if found.whole else (),
+        needs_code=f"{found.whole} installs a copy of it" if found.whole_copied else "",
     )
 
 

@@ -205,7 +205,8 @@ def _code(image: GeneratedImage, python: Python | None, install: Install) -> str
         return f"{copy}\n\n{_comment([editable, *said])}\n{_run(image, install, [command])}"
     last = "The code comes last, so that a change of it installs nothing anew."
     known = () if not install.commands else install.copied
-    named = tuple(path for path in (*install.found, *install.skeleton.copied) if path not in known)
+    wanted = dict.fromkeys((*install.found, *install.skeleton.copied))
+    named = tuple(path for path in wanted if path not in known)
     run = _run(image, install, [*_made(install.skeleton), command])
     return "\n".join([_comment([editable, last, *said]), *_copies(named), run, "", copy])
 

@@ -52,6 +52,8 @@ class Requirements:
     """Where they name the project's own folder, so that nothing can be installed before all of it
     is there.
     """
+    whole_copied: bool = False
+    """Whether one of those lines installs a copy of it, in place of the folder itself."""
     several_indexes: bool = False
     own_index: bool = False
     """Whether they say which index is asked in place of PyPI."""
@@ -74,7 +76,7 @@ class Requirements:
         if option in _INCLUDES and not _URL.match(value):
             self.read(project, project.within(value, where, folder))
         elif option in _EDITABLE or not option:
-            self.requirement(project, line if not option else value, where)
+            self.requirement(project, line if not option else value, where, in_place=bool(option))
         elif option in _INDEXES:
             self.several_indexes |= option == "--extra-index-url"
             self.own_index |= option in _SETS_INDEX
@@ -99,8 +101,12 @@ class Requirements:
         if not set(flags) <= set(self.flags):
             self.flags += flags
 
-    def requirement(self, project: Project, text: str, where: str) -> None:
-        """Add one requirement: a name with specifiers, a URL or a path."""
+    def requirement(
+        self, project: Project, text: str, where: str, *, in_place: bool = False
+    ) -> None:
+        """Add one requirement: a name with specifiers, a URL or a path, which may be installed in
+        place.
+        """
         behind = [] if self.pip else _OPTION_BEHIND.findall(text)
         if other := next((option for option in behind if option != "--hash"), None):
             raise UserError(
@@ -122,16 +128,18 @@ class Requirements:
             PackageOrigin(target, where).check()
         elif direct or _is_path(project, target):
             # uv and pip take paths from the folder that they run in, which is the project's top.
-            self._path(project, target.removeprefix("file://").removeprefix("file:"), where)
+            path = target.removeprefix("file://").removeprefix("file:")
+            self._path(project, path, where, in_place)
         else:
             check(bare, where)
 
-    def _path(self, project: Project, path: str, where: str) -> None:
+    def _path(self, project: Project, path: str, where: str, in_place: bool) -> None:
         inside = project.local(
             _EXTRAS_BEHIND.sub("", path.partition("#")[0].partition(";")[0].strip()), where
         )
         if inside == "./":
             self.whole = self.whole or where
+            self.whole_copied |= not in_place
         elif inside not in self.paths:
             self.paths.append(inside)
 

@@ -1,9 +1,11 @@
 """What an earlier image is found by."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+import pytest
 from redis import Redis
 
 from imagemill.builders.graft.grafting import GraftPlace, question
@@ -35,10 +37,15 @@ def key(
     image: str = "example.com/a:1",
     builder: str = "docker",
     tenant: str | None = None,
+    known: Mapping[str, str] | None = None,
 ) -> str:
     place = GraftPlace(no_registry, Grafts(cast(Redis, None), ""), Path())
     inputs = BuildInputs(ImageReference.parse(image))
-    return question(manifest, inputs, given, builder, place, tenant).key
+    return question(manifest, inputs, given, builder, place, tenant, known).key
+
+
+def written(text: bytes) -> Manifest:
+    return Manifest(Dockerfile("Dockerfile", "12", text), MANIFEST.entries)
 
 
 def changed(path: bytes) -> Manifest:
@@ -57,7 +64,7 @@ def test_all_else_counts() -> None:
     others = {
         key(),
         key(changed(b"lock")),
-        key(Manifest(Dockerfile("Dockerfile", "12", TEXT), MANIFEST.entries)),
+        key(written(TEXT + b"ENV a=b\n")),
         key(given=replace(GIVEN, build_args={"A": "b"})),
         key(given=replace(GIVEN, platform="linux/arm64")),
         key(given=replace(GIVEN, options={"x": "y"})),
@@ -67,6 +74,39 @@ def test_all_else_counts() -> None:
         key(tenant="two"),
     }
     assert len(others) == 10
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (b"# About a.\n" + TEXT, b"# About b.\n#\n" + TEXT),
+        (TEXT + b'CMD ["a"]\n', TEXT + b'CMD ["b", "c"]\n'),
+        (TEXT + b'ENTRYPOINT ["a $b"]\nUSER 1\n', TEXT + b'entrypoint ["b"]\nUSER 1\n'),
+    ],
+)
+def test_neither_does_what_a_command_says_or_a_comment_at_the_top(one: bytes, other: bytes) -> None:
+    assert key(written(one)) == key(written(other))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (TEXT + b"CMD a\n", TEXT + b"CMD b\n"),  # by a shell
+        (TEXT + b'CMD ["a\\n"]\n', TEXT + b'CMD ["b\\n"]\n'),
+        (TEXT + b'CMD ["a"]\n', TEXT + b'ENTRYPOINT ["a"]\n'),
+        (TEXT + b'CMD ["a", \\\n"b"]\n', TEXT + b'CMD ["a", \\\n"c"]\n'),
+        (b'FROM scratch\nCMD ["a"]\nRUN x\nCOPY code /\n', b'FROM scratch\nCMD ["b"]\nRUN x\nCOPY code /\n'),
+        (b"# a\n# syntax=docker/dockerfile:1\n" + TEXT, b"# syntax=docker/dockerfile:1\n" + TEXT),
+    ],
+)  # fmt: skip
+def test_what_is_not_surely_a_command_or_a_comment_counts(one: bytes, other: bytes) -> None:
+    assert key(written(one)) != key(written(other))
+
+
+def test_base_images_count_by_the_digests_that_are_known() -> None:
+    text = written(b"FROM example.com/base\nCOPY code /\n")
+    keys = {key(text, known={"example.com/base": f"sha256:{n * 64}"}) for n in "112"}
+    assert len(keys) == 2
 
 
 def test_with_secrets_the_repository_counts_too() -> None:

@@ -18,7 +18,7 @@ def test_the_suffix_begins_at_the_first_copy_after_the_last_that_runs() -> None:
         Setting(7, "USER"),
         WorkingFolder(8, "sub", "7"),
         Copy(9, "ADD", ("d",), "."),
-        Setting(10, "CMD"),
+        Setting(10, "CMD", ("x",)),
     )
     assert found.read_before == ("lock",)
     assert found.working_folders == ("/app",)

@@ -18,9 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import trees
+from imagemill.builders.graft import recipe
 from imagemill.cli.commands import cli
 from imagemill.dockerfile import syntax as grammar
 from imagemill.dockerfile.generate import ACCELERATORS, Wishes, generate
+from imagemill.dockerfile.generate.generator import told
 from imagemill.errors import UserError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -263,6 +265,20 @@ def test_a_dockerfile_is_as_it_was_looked_at(tmp_path: Path, name: str) -> None:
 
 def test_each_golden_file_has_its_shape() -> None:
     assert {path.name for path in GOLDEN.iterdir()} == {f"{name}.Dockerfile" for name in SHAPES}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_change_of_code_needs_no_builder_by_any_of_them(name: str) -> None:
+    found = recipe.read((GOLDEN / f"{name}.Dockerfile").read_text(), None)
+    assert [operation.keyword for operation in found.operations] == ["COPY", "USER", "ENTRYPOINT"]
+    assert "." not in found.read_before
+
+
+def test_where_it_does_the_build_warns_and_says_why(tmp_path: Path) -> None:
+    code = "from setuptools import setup\nsetup(name='shop', ext_modules=[])\n"
+    source = made(tmp_path, {"setup.py": code, "main.py": ""})
+    (warning,) = told(source, Wishes())[1]
+    assert warning.endswith("by the builder, since setup.py calls setup with ext_modules")
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -25,11 +25,14 @@ WORKDIR /app
 RUN --mount=type=cache,id=imagemill-shared-cache,target=/root/.cache \
     uv pip install 'pandas>=2' xgboost
 
-COPY --chown=10001:10001 . .
-
 # The project itself: editable, so that the code in /app is what runs.
+# The code comes last, so that a change of it installs nothing anew.
+COPY setup.py ./
 RUN --mount=type=cache,id=imagemill-shared-cache,target=/root/.cache \
-    uv pip install --editable .
+    mkdir -p churn \
+    && uv pip install --editable .
+
+COPY --chown=10001:10001 . .
 
 USER 10001:10001
 ENTRYPOINT ["churn"]

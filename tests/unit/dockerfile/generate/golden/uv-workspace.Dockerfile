@@ -28,11 +28,13 @@ COPY pyproject.toml uv.lock ./
 RUN --mount=type=cache,id=imagemill-shared-cache,target=/root/.cache \
     uv sync --no-dev --frozen --no-install-local
 
-COPY --chown=10001:10001 . .
-
 # The project itself: editable, so that the code in /app is what runs.
+# The code comes last, so that a change of it installs nothing anew.
+COPY packages/features/pyproject.toml ./packages/features/
 RUN --mount=type=cache,id=imagemill-shared-cache,target=/root/.cache \
     uv sync --no-dev --locked
+
+COPY --chown=10001:10001 . .
 
 USER 10001:10001
 ENTRYPOINT ["python", "main.py"]
