@@ -6,7 +6,7 @@ table of adapters; an adapter is one module. Adapters translate the errors they 
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -243,6 +243,10 @@ class StoredContext(Protocol):
         """
 
 
+Over = Callable[[str, str], bool]
+"""Whether nobody has to do any more with what a build has begun, for an image."""
+
+
 class Builder(Protocol):
     """What turns a context into an image in a registry."""
 
@@ -256,4 +260,9 @@ class Builder(Protocol):
         worker died.
 
         What has failed may stay for a while, to be looked at.
+        """
+
+    def tidy(self, over: Over) -> None:
+        """Remove what builds have left whose worker died: on this node all of it, elsewhere that of
+        builds which are over.
         """

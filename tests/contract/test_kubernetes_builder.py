@@ -42,6 +42,7 @@ from imagemill.messages import State
 from imagemill.ports import ContextStore, Credentials
 from images import Pusher
 from kaniko_builds import (
+    DESTINATION,
     DIGEST,
     Logins,
     Object,
@@ -397,6 +398,45 @@ def test_what_a_dead_worker_left_running_is_discarded(cluster: PlayedCluster) ->
     assert build.error()
     cluster.builder().discard("build-1")
     assert until(cluster.is_empty)
+
+
+def test_what_dead_workers_left_is_removed_of_builds_that_are_over(
+    cluster: PlayedCluster, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("s3cr3t")
+    build = cluster.build(secrets={"token": tmp_path / "token"})
+    cluster.run()
+    build.stop(ServiceUnreachable("the worker dies", "never mind"))
+    assert build.error()
+    asked: list[tuple[str, str]] = []
+
+    def over(build: str, image: str) -> bool:
+        asked.append((build, image))
+        return len(asked) > 1
+
+    builder = cluster.builder()
+    builder.tidy(over)
+    assert len(cluster.objects(JOBS)) == len(cluster.objects(SECRETS)) == 1
+    builder.tidy(over)
+    assert cluster.is_empty()
+    assert {(name, image.partition(":")[0]) for name, image in asked} == {("build-1", DESTINATION)}
+
+
+@own_server("its Jobs' controller cannot be held up")
+def test_of_a_build_that_failed_when_its_worker_was_dead_only_the_job_stays(
+    cluster: PlayedCluster, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("s3cr3t")
+    build = cluster.build(secrets={"token": tmp_path / "token"})
+    job, _ = cluster.run()
+    build.stop(ServiceUnreachable("the worker dies", "never mind"))
+    assert build.error()
+    cluster.server.finish(job, 1, "error building image: exit status 3")
+    builder = cluster.builder()
+    for _ in range(2):
+        builder.tidy(lambda *_: True)
+    assert len(cluster.server.jobs()) == 1
+    assert not cluster.objects(SECRETS)
 
 
 @own_server("its noise is the test's own")

@@ -31,7 +31,7 @@ from imagemill.builders.docker.cli import (
     run,
 )
 from imagemill.builders.docker.failures import Evidence, bare, explain, is_solving, locate
-from imagemill.builders.docker.job_folder import job_folder, note_tags, remove_dead
+from imagemill.builders.docker.job_folder import any_left, job_folder, note_tags, remove_dead
 from imagemill.builders.docker.layer_cache import CONTAINERD, INLINE, LayerCache, places_of
 from imagemill.builders.docker.progress import BuildLog, ClassicLog
 from imagemill.builders.docker.push import PushLog, push_failure
@@ -103,7 +103,11 @@ class DockerCommandBuilder:
         """See `Builder.discard`: a build ends with the docker command, and that with its worker;
         what is left are credentials, and the tag that held the image.
         """
-        if any(self._place.scratch.glob("docker-*")):
+        self.tidy()
+
+    def tidy(self, _: object = None) -> None:
+        """See `Builder.tidy`."""
+        if any_left(self._place.scratch):
             self._clear_dead(*self._reach())
 
     def _reach(self) -> tuple[Cli, Endpoint]:

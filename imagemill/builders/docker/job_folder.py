@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from imagemill.files.scratch import locked, locked_folder
+from imagemill.files.scratch import left_by_the_dead, locked_folder
 
 _PREFIX = "docker-"
 _TAGS = "tags"
@@ -28,14 +28,18 @@ def note_tags(folder: Path, tags: tuple[str, ...]) -> None:
     (folder / _TAGS).write_text("\n".join(tags))
 
 
+def any_left(scratch: Path) -> bool:
+    """Whether there are folders of builds, of living or of dead workers."""
+    return any(scratch.glob(f"{_PREFIX}*"))
+
+
 def remove_dead(scratch: Path) -> tuple[str, ...]:
     """Remove the folders of builds whose worker has died; returns the tags that they may have left
     in the engine.
     """
     tags: list[str] = []
-    for folder in scratch.glob(f"{_PREFIX}*"):
-        with suppress(FileNotFoundError, BlockingIOError), locked(folder):
-            with suppress(FileNotFoundError):
-                tags += (folder / _TAGS).read_text().split()
-            shutil.rmtree(folder)
+    for folder in left_by_the_dead(scratch, _PREFIX):
+        with suppress(FileNotFoundError):
+            tags += (folder / _TAGS).read_text().split()
+        shutil.rmtree(folder)
     return tuple(tags)

@@ -9,7 +9,6 @@ import json
 import re
 from typing import Any, NamedTuple
 
-from imagemill.builders.engine_failures import shortened
 from imagemill.errors import (
     ImagemillError,
     OperatorError,
@@ -19,6 +18,7 @@ from imagemill.errors import (
     UserError,
 )
 from imagemill.place import machine
+from imagemill.text import shortened
 
 _CANNOT = re.compile(
     r'User "(?P<user>[^"]*)" cannot (?P<verb>\S+) resource "(?P<resource>[^"]+)" in API group "(?P<group>[^"]*)"'
