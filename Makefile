@@ -73,6 +73,9 @@ chaos: setup
 	scripts/services install --for test
 	PYTHONPATH=scripts python -m chaos matrix --write
 	PYTHONPATH=scripts python -m chaos storm --seconds 600
+	PYTHONPATH=scripts python -m chaos.outage registry 300
+	PYTHONPATH=scripts python -m chaos.outage engine 60
+	PYTHONPATH=scripts python -m chaos.messages 10000
 
 # Of the processor alone: no server is needed.
 fuzz: export IMAGEMILL_TEST_FUZZ_SECONDS := $(or $(SECONDS),60)
