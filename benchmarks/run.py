@@ -65,6 +65,9 @@ TARGETS: Mapping[str, Target] = {
     "hash_vs_sha256": Target("hashing a tree ÷ sha256 of the same bytes in memory", at_most=2.0),
     "pack_vs_tar_pigz": Target("packing a tree ÷ tar | pigz -1", at_most=0.6),
     "pack_rss_mb": Target("peak memory of packing and storing 2 GB, in MB", at_most=150),
+    "fair_wait_vs_alone": Target(
+        "median wait of a tenant's 100 builds beside 1,000 of another's ÷ alone", at_most=2
+    ),
     "chain_vs_bare": Target(
         "builds/s of existing images ÷ chains/s of as many empty tasks", at_least=0.8
     ),

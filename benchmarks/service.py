@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -25,14 +26,17 @@ class Service:
 
 
 @contextmanager
-def service(folder: Path) -> Iterator[Service]:
-    """A service that may read `folder`; everything ends with the block."""
+def service(folder: Path, **settings: str) -> Iterator[Service]:
+    """A service that may read `folder`; everything ends with the block. `settings` are environment
+    variables of its worker.
+    """
     with ExitStack() as stack:
         engine = stack.enter_context(servers.docker_engine(subfolder(folder, "engine")))
         registry = stack.enter_context(servers.docker_registry(subfolder(folder, "registry")))
         broker = stack.enter_context(servers.redis_server(subfolder(folder, "redis")))
         docker = {"IMAGEMILL_DOCKER_HOST": engine, "IMAGEMILL_DOCKER_CLI": servers.docker_cli()}
-        stack.enter_context(worker(folder, broker, "imagemill,imagemill.docker", docker))
+        queues = "imagemill,imagemill.docker"
+        stack.enter_context(worker(folder, broker, queues, docker | settings))
         yield Service(Client(broker), registry, engine, broker)
 
 
@@ -86,9 +90,10 @@ def worker(
             start_new_session=True,
         )
     try:
-        while name not in client.workers(timeout=0.5):
+        while name not in client.workers():
             if process.poll() is not None:
                 raise RuntimeError(log.read_text())
+            time.sleep(0.1)
         yield process.pid
     finally:
         process.terminate()

@@ -139,7 +139,7 @@ class Site:
         for number in range(docker):
             self._add(f"docker{number}", "imagemill.docker", concurrency)
         names = {f"{worker.name}@chaos" for worker in self.workers}
-        if not self.until(lambda: names <= self.client.workers(timeout=0.5).keys(), START):
+        if not self.until(lambda: names <= self.client.workers().keys(), START):
             raise TimeoutError(f"the workers do not take tasks after {START:.0f} s")
         for thread in self._threads:
             thread.start()

@@ -24,7 +24,6 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from imagemill.config import LaunchConfig
 from imagemill.config.faults import shown
 from imagemill.config.model import Builder
 from imagemill.config.section import BUILT_LATE
@@ -455,6 +454,15 @@ def _all_errors(error: type[ImagemillError]) -> Iterator[type[ImagemillError]]:
             yield from _all_errors(narrower)
 
 
+class ChosenConfig(Message):
+    """The launch config that holds for a build. The request names it; each worker reads it from its
+    own files.
+    """
+
+    digest: str = Field(description="of what it says, as the worker read it that loaded it")
+    builder: Literal["docker", "kaniko", "noop"]
+
+
 class Build(Message):
     """The message that goes down the chain: the request and all facts found so far."""
 
@@ -464,7 +472,10 @@ class Build(Message):
     tenant: str | None = Field(None, description="who has signed the request, if anybody has")
     in_line: bool = Field(False, description="whether it counts among the builds of its tenant")
     deadline: float | None = None
-    config: LaunchConfig | None = None
+    config: ChosenConfig | None = None
+    changes: int = Field(
+        default=0, description="how often it began anew, since the launch config was another one"
+    )
     source: str | None = Field(
         default=None, description="the source, named so that it cannot become another one"
     )

@@ -28,7 +28,7 @@ def check_registry(run: Run, work: Workspace) -> Build | Next:
     if not (lock.acquire() or taken_over(lock)):
         return _wait(run, work, lock.holder())
     with run.holding(lock):
-        return pipeline.make(build.knowing(locked=True), work.builder_type)
+        return pipeline.make(build.knowing(locked=True), work.config.builder)
 
 
 def _wait(run: Run, work: Workspace, holder: str) -> Next:

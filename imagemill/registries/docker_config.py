@@ -8,7 +8,6 @@ https://github.com/docker/docker-credential-helpers.
 """
 
 import base64
-import json
 import logging
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from imagemill.encoding import json_value
 from imagemill.errors import OperatorError
 from imagemill.ports import Credentials
 from imagemill.processes import others_environment
@@ -141,7 +141,7 @@ class DockerConfig:
     def _read(self) -> Any:
         try:
             text = self._path.read_bytes()
-            return (json.loads(text) if text.strip() else None) or {}
+            return (json_value(text) if text.strip() else None) or {}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:

@@ -290,6 +290,10 @@ def test_flower_is_never_open(chart: Chart) -> None:
     user, _, password = secrets["mill-imagemill-flower"]["FLOWER_BASIC_AUTH"].partition(":")
     assert user
     assert len(password) >= 24
+    workers = [pods(objects)[pool]["spec"]["containers"][0]["env"] for pool in ("light", "kaniko")]
+    answers = {"name": "IMAGEMILL_REMOTE_CONTROL", "value": "questions"}
+    assert all(answers in environment for environment in workers)
+    assert answers not in pods(rendered(chart, {}))["light"]["spec"]["containers"][0]["env"]
 
 
 # its documentation
