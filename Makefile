@@ -1,5 +1,5 @@
 # The ways in. Each sets up what it needs; nothing has to be installed by hand on a Debian or Ubuntu where one is root.
-.PHONY: help setup demo test test-cluster coverage check format schemas bench chaos fuzz
+.PHONY: help setup demo test test-cluster coverage check format schemas bench chaos fuzz picture
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Where it is set, each of the many processes that are started would compile all that it imports.
@@ -16,6 +16,7 @@ help:
 	@echo 'make bench    measure, print a table and write benchmarks/results.json (SMOKE=1: only see whether it runs)'
 	@echo 'make chaos    break a whole service at each point of each step, and in storms; takes an hour or two'
 	@echo 'make fuzz     try all that reads what others wrote with random texts, for SECONDS=60'
+	@echo 'make picture  draw docs/live-view.svg from a real build on a terminal'
 	@echo 'make setup    make .venv with everything in it'
 
 setup: .venv/installed-all-dev
@@ -53,6 +54,10 @@ coverage: setup
 	coverage run -m pytest
 	coverage combine --quiet
 	coverage report
+
+picture: setup
+	scripts/services install --for demo
+	scripts/services run engine registry -- python scripts/picture.py
 
 check: setup
 	uv lock --check --quiet

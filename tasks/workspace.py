@@ -485,7 +485,7 @@ def _secret(setup: Setup, name: str) -> Path:
     if setup.build_secrets_dir is None:
         raise OperatorError(
             f"The build asks for the secret {name}, but {machine()} has no folder of build secrets",
-            "set IMAGEMILL_BUILD_SECRETS_DIR on the workers",
+            f"set IMAGEMILL_BUILD_SECRETS_DIR on {machine()}",
         )
     path = setup.build_secrets_dir / name
     if not path.is_file():
