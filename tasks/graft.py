@@ -22,6 +22,7 @@ from tasks.input_records import accept
 from tasks.pipeline import LAYERS, Next
 from tasks.run import Run
 from tasks.settings import later, seal, setup
+from tasks.signals import cache_asked
 from tasks.step import step
 from tasks.workspace import Workspace, graft_place
 
@@ -46,9 +47,12 @@ def graft(run: Run, work: Workspace) -> Build | Next:
         return work.build
     lock = work.lock
     if not lock.acquire():
-        return Next("check_registry", work.build, run.setup.wait_interval, str(work.image))
+        waiting = work.build.knowing(waited=True)
+        return Next("check_registry", waiting, run.setup.wait_interval, str(work.image))
     with run.holding(lock):
         done = _graft(run, work)
+    if isinstance(done, Build):
+        cache_asked.send(sender=None, cache="image", hit=done.grafted)
     if isinstance(done, Next) or done.grafted:
         return done
     run.log(f"The builder builds: {done.not_grafted}")
