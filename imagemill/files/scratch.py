@@ -5,7 +5,7 @@ a killed one has left can be told and removed.
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def remove_dead(parent: Path) -> None:
         folders.remove(folder, Quiet())
 
 
-def left_by_the_dead(parent: Path, prefix: str) -> Iterator[Path]:
+def left_by_the_dead(parent: Path, prefix: str) -> Generator[Path, None, None]:
     """Yield the folders of `locked_folder` whose process was killed, each locked while it is looked
     at.
     """
