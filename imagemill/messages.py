@@ -19,13 +19,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    JsonValue,
     ValidationError,
     WithJsonSchema,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from imagemill.config.faults import shown
-from imagemill.config.model import Builder
 from imagemill.config.section import BUILT_LATE
 from imagemill.errors import ImagemillError, UserError
 from imagemill.grammar import BUILD_ID, CONFIG, SECRET_ID, TAG, Grammar
@@ -595,9 +595,15 @@ class BuildSummary(Message):
 class UploadPlan(Message):
     """What a service says to whoever is about to upload a source; see `imagemill.context.uploads`."""
 
-    builder: Annotated[Builder, Field(discriminator="type")]
-    """The config's, without what may hold secrets."""
+    builder: dict[str, JsonValue]
+    """The config's section, without what may hold secrets."""
     region: str | None = None
+
+    @property
+    def store_uri(self) -> str | None:
+        """The context store of the workers; None if they have none that others reach as well."""
+        uri = self.builder.get("build_context_store")
+        return uri if isinstance(uri, str) and not uri.startswith("file:") else None
 
 
 class BuildFailed(ImagemillError):

@@ -36,4 +36,7 @@ def plan_upload(
     builder = config.builder
     if isinstance(builder, KanikoBuilder):  # people put secrets into its environment variables
         builder = builder.model_copy(update={"kaniko_config": {}})
-    return UploadPlan(builder=builder, region=config.environment.region).dump()
+    return UploadPlan(
+        builder=builder.model_dump(mode="json", exclude_none=True),
+        region=config.environment.region,
+    ).dump()
