@@ -14,7 +14,7 @@ help:
 	@echo 'make format   write the format that make check wants'
 	@echo 'make schemas  write docs/schema and docs/settings.md from the models'
 	@echo 'make bench    measure, print a table and write benchmarks/results.json (SMOKE=1: only see whether it runs)'
-	@echo 'make chaos    break a whole service at each point of each step, and in storms; takes an hour or two'
+	@echo 'make chaos    break whole services at each point of each step, and in storms; takes hours (SHARE=0.1: a tenth of the points)'
 	@echo 'make fuzz     try all that reads what others wrote with random texts, for SECONDS=60'
 	@echo 'make setup    make .venv with everything in it'
 
@@ -71,8 +71,12 @@ schemas: setup
 
 chaos: setup
 	scripts/services install --for test
-	PYTHONPATH=scripts python -m chaos matrix --write
-	PYTHONPATH=scripts python -m chaos storm --seconds 600
+	for broker in redis rabbitmq; do for builder in docker kaniko graft noop; do \
+	    run="env PYTHONPATH=scripts python -m chaos --write --builder $$builder --broker $$broker"; \
+	    $$run matrix --share $(or $(SHARE),1) || exit 1; \
+	    $$run storm --seconds 600 || exit 1; \
+	    $$run storm --seconds 600 --servers-every 20 || exit 1; \
+	done; done
 
 # Of the processor alone: no server is needed.
 fuzz: export IMAGEMILL_TEST_FUZZ_SECONDS := $(or $(SECONDS),60)

@@ -28,7 +28,7 @@ SINGLE = sized(50, 2)
 def measure() -> Iterator[tuple[str, Figure | float]]:
     """`chain_vs_bare` (a ratio of rates) and `cached_ms` (a median, in milliseconds)."""
     with tempfile.TemporaryDirectory() as folder, service(Path(folder)) as running:
-        client, request = running.client, _small_project(Path(folder), running.registry)
+        client, request = running.client, small_project(Path(folder), running.registry)
         client.wait(client.submit(**request), timeout=120).raise_for_status()
         rounds = [
             # A ratio of rates: the bare one's time stands first.
@@ -40,7 +40,7 @@ def measure() -> Iterator[tuple[str, Figure | float]]:
         yield "cached_ms", statistics.median(_single(client, request) for _ in range(SINGLE))
 
 
-def _small_project(folder: Path, registry: str) -> dict[str, Any]:
+def small_project(folder: Path, registry: str) -> dict[str, Any]:
     project = subfolder(folder, "project")
     (project / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
     (project / "train.py").write_text("print('hello')\n")

@@ -65,6 +65,9 @@ TARGETS: Mapping[str, Target] = {
     "hash_vs_sha256": Target("hashing a tree ÷ sha256 of the same bytes in memory", at_most=2.0),
     "pack_vs_tar_pigz": Target("packing a tree ÷ tar | pigz -1", at_most=0.6),
     "pack_rss_mb": Target("peak memory of packing and storing 2 GB, in MB", at_most=150),
+    "fair_wait_vs_alone": Target(
+        "median wait of a tenant's 100 builds beside 1,000 of another's ÷ alone", at_most=2
+    ),
     "chain_vs_bare": Target(
         "builds/s of existing images ÷ chains/s of as many empty tasks", at_least=0.8
     ),
@@ -114,6 +117,12 @@ TARGETS: Mapping[str, Target] = {
         at_most=65_536,
     ),
     "weights_rss_mb": Target("peak memory of the worker there, in MB", at_most=150),
+    "burst_vs_bare": Target(
+        "2,000 requests at once over 120 sources ÷ building and pushing the 120 by hand",
+        at_most=1.3,
+    ),
+    "burst_rss_mb": Target("peak memory of one process of the workers there, in MB", at_most=150),
+    "burst_kept_kb": Target("what the light worker's main process keeps of a request, in kB"),
     "fleet_dependency_builds": Target(
         "builds that need a builder, of 50 projects with one lock file at once", at_most=1
     ),

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 from redis import Redis
 
-from benchmarks.chain import _small_project
+from benchmarks.chain import small_project
 from benchmarks.figures import sized
 from benchmarks.service import ROOT, service
 from imagemill.client import Client
@@ -92,7 +92,7 @@ def measure() -> dict[str, float]:
 def measured() -> Costs:
     """Return the costs of a build whose image exists, through a whole service."""
     with tempfile.TemporaryDirectory() as folder, service(Path(folder)) as running:
-        client, request = running.client, _small_project(Path(folder), running.registry)
+        client, request = running.client, small_project(Path(folder), running.registry)
         redis: Redis = Redis.from_url(client.app.conf.broker_url)
         _builds(client, request, 20)
         before = _usage(redis)

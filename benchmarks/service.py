@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -25,14 +26,17 @@ class Service:
 
 
 @contextmanager
-def service(folder: Path) -> Iterator[Service]:
-    """A service that may read `folder`; everything ends with the block."""
+def service(folder: Path, **settings: str) -> Iterator[Service]:
+    """A service that may read `folder`; everything ends with the block. `settings` are environment
+    variables of its worker.
+    """
     with ExitStack() as stack:
         engine = stack.enter_context(servers.docker_engine(subfolder(folder, "engine")))
         registry = stack.enter_context(servers.docker_registry(subfolder(folder, "registry")))
         broker = stack.enter_context(servers.redis_server(subfolder(folder, "redis")))
         docker = {"IMAGEMILL_DOCKER_HOST": engine, "IMAGEMILL_DOCKER_CLI": servers.docker_cli()}
-        stack.enter_context(worker(folder, broker, "imagemill,imagemill.docker", docker))
+        queues = "imagemill,imagemill.docker"
+        stack.enter_context(worker(folder, broker, queues, docker | settings))
         yield Service(Client(broker), registry, engine, broker)
 
 
@@ -44,11 +48,14 @@ def worker(
     settings: Mapping[str, str],
     *,
     pool: str = "prefork",
+    name: str = "",
     concurrency: int = 0,
+    checkout: Path = ROOT,
 ) -> Iterator[int]:
     """The process id of a worker that takes tasks; `settings` are environment variables.
 
-    Its `concurrency` is a worker's default (worker/celeryconfig.py), if it is not given.
+    Its `concurrency` is a worker's default (worker/celeryconfig.py), if it is not given. The code is
+    that of `checkout`.
     """
     environment = {
         "PATH": os.environ["PATH"],
@@ -57,7 +64,7 @@ def worker(
         "IMAGEMILL_SOURCE_ROOTS": str(folder),
         **settings,
     }
-    name = f"{pool}@benchmark"
+    name = f"{name or pool}@benchmark"
     command = [
         sys.executable,
         "-m",
@@ -71,15 +78,22 @@ def worker(
         name,
     ]
     command += ["-Q", queues, "-P", pool, "-c", str(concurrency)]
-    log, client = folder / f"{pool}.log", Client(broker)
+    prefix = settings.get("IMAGEMILL_KEY_PREFIX")
+    log, client = folder / f"{name}.log", Client(broker, key_prefix=prefix)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
+            command,
+            cwd=checkout,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     try:
-        while name not in client.workers(timeout=0.5):
+        while name not in client.workers():
             if process.poll() is not None:
                 raise RuntimeError(log.read_text())
+            time.sleep(0.1)
         yield process.pid
     finally:
         process.terminate()

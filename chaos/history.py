@@ -7,7 +7,8 @@ nothing of how the service works. A history is a list of events that can be kept
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +124,33 @@ def _event(fields: dict[str, Any]) -> Event:
     return kind(**fields)
 
 
-def violations(history: Sequence[Event], *, late: float | None = None) -> list[str]:
-    """Return what is wrong with the history, a line each; nothing if all promises were kept.
+class Kind(StrEnum):
+    """What can be wrong, in the words of docs/chaos.md."""
+
+    LOST = "without a report"
+    TWICE = "two reports"
+    OTHER = "another end"
+    HANGS = "callers that hang"
+    ABSENT = "digests that are not there"
+    DOUBLED = "built twice at once"
+    DIED = "workers that died"
+    LEFT = "left over"
+    LATE = "late"
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A promise that was not kept."""
+
+    kind: Kind
+    said: str
+
+    def __str__(self) -> str:
+        return self.said
+
+
+def violations(history: Sequence[Event], *, late: float | None = None) -> list[Violation]:
+    """Return what is wrong with the history; nothing if all promises were kept.
 
     `late` is how many seconds after the last fault was over the last report may come at the most;
     None: this is not looked at.
@@ -134,17 +160,37 @@ def violations(history: Sequence[Event], *, late: float | None = None) -> list[s
         *_callers(history),
         *_digests(history),
         *_doubles(history),
-        *(f"left over: {event.kind} {event.name}" for event in history if isinstance(event, Left)),
         *(
-            f"the worker {event.worker}, which nobody had touched, ended with {event.status}"
+            Violation(Kind.LEFT, f"left over: {event.kind} {event.name}")
+            for event in history
+            if isinstance(event, Left)
+        ),
+        *(
+            Violation(
+                Kind.DIED,
+                f"the worker {event.worker}, which nobody had touched, ended with {event.status}",
+            )
             for event in history
             if isinstance(event, Died)
         ),
-        *(_lateness(history, late) if late is not None else ()),
+        *(_late(history, late) if late is not None else ()),
     ]
 
 
-def _reports(history: Sequence[Event]) -> Iterator[str]:
+def of_build(history: Iterable[Event], build: str) -> list[Event]:
+    """Return what concerns one build, and what concerns all of them."""
+    events = list(history)
+    images = {each.image for each in events if isinstance(each, Submitted) and each.build == build}
+    return [
+        replace(event, builders=tuple(pair for pair in event.builders if pair[0] in images))
+        if isinstance(event, Building)
+        else event
+        for event in events
+        if getattr(event, "build", build) == build
+    ]
+
+
+def _reports(history: Sequence[Event]) -> Iterator[Violation]:
     """Every build that was submitted has exactly one report, of the status that was expected."""
     reports: dict[str, list[Reported]] = defaultdict(list)
     submitted = {event.build: event for event in history if isinstance(event, Submitted)}
@@ -154,36 +200,42 @@ def _reports(history: Sequence[Event]) -> Iterator[str]:
     for build, asked in submitted.items():
         found = reports.pop(build, [])
         if not found:
-            yield f"lost: {build} has no report"
+            yield Violation(Kind.LOST, f"lost: {build} has no report")
         elif len(found) > 1:
-            yield f"{build} has {len(found)} reports: {', '.join(each.status for each in found)}"
+            statuses = ", ".join(each.status for each in found)
+            yield Violation(Kind.TWICE, f"{build} has {len(found)} reports: {statuses}")
         elif found[0].status != asked.expected:
-            yield f"{build} {found[0].status} in place of {asked.expected}: {found[0].error}"
-    yield from (f"{build} was reported, and nobody had asked for it" for build in reports)
+            told = f"{build} {found[0].status} in place of {asked.expected}: {found[0].error}"
+            yield Violation(Kind.OTHER, told)
+    for build in reports:
+        yield Violation(Kind.OTHER, f"{build} was reported, and nobody had asked for it")
 
 
-def _callers(history: Sequence[Event]) -> Iterator[str]:
+def _callers(history: Sequence[Event]) -> Iterator[Violation]:
     """A plain Celery caller of a build that has been reported is answered, and the same."""
     statuses = {event.build: event.status for event in history if isinstance(event, Reported)}
     for event in history:
         if not isinstance(event, Answered) or event.build not in statuses:
             continue
         if event.state not in _FINAL:
-            yield f"the Celery result of {event.build} stays {event.state}: its caller hangs"
+            told = f"the Celery result of {event.build} stays {event.state}: its caller hangs"
+            yield Violation(Kind.HANGS, told)
         elif (event.state == "SUCCESS") != (statuses[event.build] == "succeeded"):
-            yield f"{event.build} {statuses[event.build]}, and its Celery result is {event.state}"
+            told = f"{event.build} {statuses[event.build]}, and its Celery result is {event.state}"
+            yield Violation(Kind.OTHER, told)
 
 
-def _digests(history: Sequence[Event]) -> Iterator[str]:
+def _digests(history: Sequence[Event]) -> Iterator[Violation]:
     """What a report says was pushed is in the registry."""
     stored = {event.digest for event in history if isinstance(event, Stored)}
     reports = [event for event in history if isinstance(event, Reported)]
     for event in reports:
         if event.status == "succeeded" and event.digest not in stored:
-            yield f"{event.build} reports {event.digest}, which the registry does not have"
+            told = f"{event.build} reports {event.digest}, which the registry does not have"
+            yield Violation(Kind.ABSENT, told)
 
 
-def _doubles(history: Sequence[Event]) -> Iterator[str]:
+def _doubles(history: Sequence[Event]) -> Iterator[Violation]:
     """One image is made by one builder at a time."""
     seen: set[tuple[str, ...]] = set()
     for event in history:
@@ -195,12 +247,22 @@ def _doubles(history: Sequence[Event]) -> Iterator[str]:
         for image, builders in at_work.items():
             if len(builders) > 1 and (image, *sorted(builders)) not in seen:
                 seen.add((image, *sorted(builders)))
-                yield f"{image} was built by {' and '.join(sorted(builders))} at the same time"
+                told = f"{image} was built by {' and '.join(sorted(builders))} at the same time"
+                yield Violation(Kind.DOUBLED, told)
 
 
-def _lateness(history: Sequence[Event], late: float) -> Iterator[str]:
-    """The last report comes soon after the last fault, or after the last request if that is later."""
+def lateness(history: Sequence[Event]) -> float:
+    """Return how many seconds after the last fault, or after the last request if that is later, the
+    last report came.
+    """
     begun = [event.at for event in history if isinstance(event, Broken | Submitted)]
     reported = [event.at for event in history if isinstance(event, Reported)]
-    if begun and reported and (waited := max(reported) - max(begun)) > late:
-        yield f"the last report came {waited:.1f} s after the last fault: {late:.0f} s are promised"
+    return max(reported) - max(begun) if begun and reported else 0.0
+
+
+def _late(history: Sequence[Event], late: float) -> Iterator[Violation]:
+    if (waited := lateness(history)) > late:
+        told = (
+            f"the last report came {waited:.1f} s after the last fault: {late:.0f} s are promised"
+        )
+        yield Violation(Kind.LATE, told)

@@ -1,33 +1,28 @@
-"""Each fault at each point of each step: one build a cell, judged by itself."""
+"""Each fault at each point of each step: a build a cell, judged by itself.
+
+Cells of the same fault are tried together: their builds stand still, each at its own point, when it
+comes.
+"""
 
 import json
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from chaos.faults import FAULTS, Spot
-from chaos.history import Event, Submitted, violations
-from chaos.site import REDELIVERY, Site
-
-STEPS = (
-    "build_image",
-    "load_config",
-    "hash_source",
-    "check_registry",
-    "graft",
-    "upload_context",
-    "build",
-    "verify",
-    "report",
-)
-"""The steps of a build that is made, in their order."""
+from chaos.builders import BUILDERS
+from chaos.faults import FAULTS, Spot, faults
+from chaos.history import Event, of_build, violations
+from chaos.site import Site
 
 POINTS = ("before", "mid", "after", "published")
 """Where in a step it may stand still; `chaos.points` says what they are."""
 
-_REACHED_SECONDS = 60.0
-_SETTLED_SECONDS = 120.0
+TOGETHER = 6
+"""How many builds stand still at once, at the most: workers have more processes than that."""
+
+_REACHED_SECONDS = 90.0
+_SETTLED_SECONDS = 150.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +36,11 @@ class Cell:
     def __str__(self) -> str:
         return f"{self.step}/{self.point} {self.fault}"
 
+    @property
+    def spot(self) -> str:
+        """Its name in the folder of points."""
+        return f"{self.step}.{self.point}"
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -51,63 +51,62 @@ class Outcome:
     wrong: tuple[str, ...]
 
 
-def cells(share: float = 1.0, seed: int = 0) -> list[Cell]:
-    """Return the whole matrix, or a share of it at random: the same for the same seed."""
-    every = [
-        Cell(step, point, fault)
-        for step in STEPS
+def batches(
+    builder: str = "docker", broker: str = "redis", *, share: float = 1.0, seed: int = 0
+) -> list[list[Cell]]:
+    """Return the whole matrix, as cells that are tried together, or a share of it at random: the
+    same for the same seed.
+    """
+    chance, found = random.Random(seed), []
+    spots = [
+        (step, point)
+        for step in BUILDERS[builder].steps
         for point in POINTS
-        for fault in FAULTS
         # The entry claims nothing, and the last step sends nothing.
         if (step, point) not in {("build_image", "mid"), ("report", "after")}
     ]
-    if share >= 1:
-        return every
-    return random.Random(seed).sample(every, max(1, round(share * len(every))))
+    for fault in faults(builder, broker):
+        chance.shuffle(spots)
+        every = [Cell(step, point, fault) for step, point in spots]
+        found += [every[begin : begin + TOGETHER] for begin in range(0, len(every), TOGETHER)]
+    return found if share >= 1 else chance.sample(found, max(1, round(share * len(found))))
 
 
-def run(site: Site, chosen: Sequence[Cell]) -> Iterator[Outcome]:
-    """Run the cells one after the other on a service whose workers have been started.
-
-    A second report may come late: those that do are looked for when all cells are done, and told as
-    another outcome of their cell.
-    """
-    cell_of: dict[str, Cell] = {}
-    for number, cell in enumerate(chosen):
+def run(site: Site, chosen: Sequence[Sequence[Cell]]) -> Iterator[Outcome]:
+    """Run the cells on a service whose workers have been started, and that is finished later."""
+    for batch in chosen:
         begun, seen = time.monotonic(), len(site.history)
-        wrong = _cell(site, cell, f"cell{number}")
-        recent = _of_last_build(site.history, seen)
-        cell_of |= {event.build: cell for event in recent if isinstance(event, Submitted)}
-        yield Outcome(cell, time.monotonic() - begun, tuple(wrong or violations(recent)))
-    for build in site.reported_again(2 * REDELIVERY):
-        yield Outcome(cell_of[build], 0, (f"{build} was reported again",))
+        builds = _break(site, batch)
+        seconds = time.monotonic() - begun
+        for cell in batch:
+            yield Outcome(cell, seconds, _judge(cell, builds.get(cell), site.history[seen:]))
 
 
-def _cell(site: Site, cell: Cell, name: str) -> list[str] | None:
-    """Break the service when a new build comes to the cell's point; None once the build has
-    settled.
+def _judge(cell: Cell, build: str | None, recent: Sequence[Event]) -> tuple[str, ...]:
+    if build is None:
+        return (f"no build came to {cell.step}/{cell.point}",)
+    return tuple(map(str, violations(of_build(recent, build))))
+
+
+def _break(site: Site, batch: Sequence[Cell]) -> Mapping[Cell, str]:
+    """Break the service when new builds have come to the cells' points; returns whose build stood
+    where, once all have settled.
     """
-    for left in ("armed", "taken", "reached", "go"):
-        (site.points / left).unlink(missing_ok=True)
-    (site.points / "armed").write_text(f"{cell.step}/{cell.point}")
-    site.submit(site.source(name))
-    reached = site.points / "reached"
-    if not site.until(reached.exists, _REACHED_SECONDS):
-        (site.points / "go").touch()
-        site.settle(_SETTLED_SECONDS)
-        return [f"the build never came to {cell.step}/{cell.point}"]
-    child = json.loads(reached.read_text())["child"]
-    site.broke(cell.fault, cell.step)
-    FAULTS[cell.fault](site, Spot(child, site.owner(child)))
+    for left in site.points.iterdir():
+        left.unlink()
+    for cell in batch:
+        (site.points / f"{cell.spot}.armed").touch()
+    for _ in batch:
+        site.submit(site.source())
+    reached = {cell: site.points / f"{cell.spot}.reached" for cell in batch}
+    site.until(lambda: all(path.exists() for path in reached.values()), _REACHED_SECONDS)
+    stand = {cell: json.loads(path.read_text()) for cell, path in reached.items() if path.exists()}
+    spots = [Spot(each["child"], site.owner(each["child"])) for each in stand.values()]
+    fault = batch[0].fault
+    site.broke(fault)
+    FAULTS[fault](site, spots)
     (site.points / "go").touch()
     site.mended()
-    site.broke(cell.fault, cell.step, mended=True)
+    site.broke(fault, mended=True)
     site.settle(_SETTLED_SECONDS)
-    return None
-
-
-def _of_last_build(history: Sequence[Event], seen: int) -> list[Event]:
-    """What was seen since a cell began, of its own build."""
-    recent = list(history[seen:])
-    own = {event.build for event in recent if isinstance(event, Submitted)}
-    return [event for event in recent if getattr(event, "build", None) in {None, *own}]
+    return {cell: each["build"] for cell, each in stand.items()}

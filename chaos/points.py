@@ -1,8 +1,8 @@
-"""Lets a worker stand still at a named point of a step; loaded into it by `celery -I chaos.points`.
+"""Lets workers stand still at named points of steps; loaded into them by `celery -I chaos.points`.
 
 The product's code is as it is: Celery's signals say where a task is. Whoever wants a step to stand
-still writes STEP/POINT into `armed` in the folder CHAOS_POINTS; the first process that comes there
-takes the file away, writes its id into `reached`, and waits until `go` is there.
+still makes a file STEP.POINT.armed in the folder CHAOS_POINTS; the first process that comes there
+takes it, writes STEP.POINT.reached, and waits until `go` is there.
 
 The points: `before` the task; `mid`, when the step has been claimed and is about to work; `after`,
 when what it learned is written and the next message about to be sent; `published`, when it was sent,
@@ -24,26 +24,24 @@ from celery.signals import (
     worker_init,
 )
 
+from imagemill.names import step_name, task_name
+
 POLL = 0.02
 """Seconds between two looks for `go`."""
 
-_LAST = "imagemill.report"
+_LAST = task_name("report")
 """After this step nothing is sent: it is `published` when Celery has stored its result."""
 
 
 def _stand(task: str | None, point: str) -> None:
-    folder = Path(os.environ["CHAOS_POINTS"])
-    armed = folder / "armed"
-    here = f"{(task or '').removeprefix('imagemill.')}/{point}"
-    if not armed.exists() or armed.read_text() != here:
-        return
+    folder, here = Path(os.environ["CHAOS_POINTS"]), f"{step_name(task or '')}.{point}"
     try:
-        armed.rename(folder / "taken")
-    except FileNotFoundError:  # another process was here first
+        (folder / f"{here}.armed").rename(folder / f"{here}.taken")
+    except FileNotFoundError:  # nobody wants it, or another process was here first
         return
-    ours = {"child": os.getpid(), "main": os.getppid()}
-    (folder / "reached.new").write_text(json.dumps(ours))
-    (folder / "reached.new").rename(folder / "reached")
+    ours = {"child": os.getpid(), "build": current_task.request.root_id}
+    (folder / f"{here}.new").write_text(json.dumps(ours))
+    (folder / f"{here}.new").rename(folder / f"{here}.reached")
     while not (folder / "go").exists():
         time.sleep(POLL)
 

@@ -1,7 +1,8 @@
-"""A whole service to be broken: broker, Redis, engine, registry behind a faulty proxy, workers that
-a supervisor starts again, and an eye on what builds.
+"""A whole service to be broken: broker, Redis, engine or cluster, registry behind a faulty proxy,
+workers that a supervisor starts again, and an eye on what builds.
 """
 
+import base64
 import contextlib
 import json
 import os
@@ -13,7 +14,8 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,15 +25,15 @@ import urllib3
 from celery.result import AsyncResult
 
 import servers
+from builds import MANIFEST
+from chaos import ROOT
+from chaos.builders import BUILDERS, Builder
+from chaos.cluster import Cluster, cluster
 from chaos.history import Answered, Broken, Building, Died, Event, Left, Reported, Stored, Submitted
+from http_faults import FaultyProxy
 from imagemill.client import Client
-
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "tests")]
-
-from builds import MANIFEST  # noqa: E402
-from http_faults import FaultyProxy  # noqa: E402
-from images import OCI_MANIFEST  # noqa: E402
+from imagemill.names import DEAD, POOLS, STEPS, Pool
+from images import OCI_MANIFEST
 
 REDELIVERY = 6
 """Seconds after which the message of a worker that died is given to another, in these runs."""
@@ -45,14 +47,17 @@ SETTINGS = {
 }
 """What workers of these runs are set to: quick, so that a run does not take hours."""
 
-LABEL = "dev.imagemill.chaos"
-"""The label by which a docker command is known: it names the image that it builds."""
-
 LOOK = 0.1
 """Seconds between two looks at what builds."""
 
 START = 90.0
 """Seconds within which all workers take tasks."""
+
+SEEN = 0.5
+"""Seconds for which it is taken as known how many builds are open."""
+
+FIRST = 120.0
+"""Seconds within which the image is made and known that all others differ from in their code."""
 
 RISE = 0.5
 """Seconds after which a supervisor starts a worker again that has ended."""
@@ -69,6 +74,12 @@ class Worker:
     process: "subprocess.Popen[bytes] | None" = None
     touched: bool = False
     """Whether somebody has ended it on purpose since it was started."""
+
+    @property
+    def pid(self) -> int:
+        """The id of its main process."""
+        assert self.process is not None
+        return self.process.pid
 
     def start(self) -> None:
         """Start it; it takes tasks some seconds later."""
@@ -101,11 +112,13 @@ class Site:
     """What is broken, and all that was seen of it."""
 
     folder: Path
+    builder: Builder
     broker: servers.Server
     redis: servers.Server
     engine: servers.Server | None
-    """None: the machine's own, which is not to be killed."""
-    engine_url: str
+    """None: the machine's own, which is not to be killed, or none at all."""
+    engine_url: str | None
+    cluster: Cluster | None
     registry: servers.Server
     proxy: FaultyProxy
     workers: list[Worker] = field(default_factory=list)
@@ -115,44 +128,74 @@ class Site:
     def __post_init__(self) -> None:
         self.points = self.folder / "points"
         self.sources = self.folder / "sources"
-        for made in (self.points, self.sources):
+        for made in (self.points, self.sources, self.folder / ".docker"):
             made.mkdir()
+        self.label = f"dev.imagemill.{self.prefix.strip(':')}"
+        """The label by which a docker command and an image are known as ours; its value is the
+        project's name."""
+        # The registry wants none; but a login is what builders leave behind.
+        auths = {self.registry_host: {"auth": base64.b64encode(b"ann:secret").decode()}}
+        (self.folder / ".docker" / "config.json").write_text(json.dumps({"auths": auths}))
         self.client = Client(self.broker.url, self.redis.url, key_prefix=self.prefix)
         self._open: dict[str, str] = {}
         self._settled: dict[str, None] = {}
+        self._unreported: set[str] = set()
+        self._counted = 0.0
+        self._projects = 0
         self._timers: list[threading.Timer] = []
         self._closed = threading.Event()
-        self._threads = [
-            threading.Thread(target=loop, args=(each, seconds), daemon=True)
-            for loop, each, seconds in (
-                (self._repeat, self._raise_workers, RISE),
-                (self._repeat, self._look, LOOK),
-            )
-        ]
+        self._watching: list[Future[None]] = []
 
     # --- Workers ---
 
-    def start(self, *, light: int = 2, docker: int = 1, concurrency: int = 2) -> None:
-        """Start the pools and what watches them; return when all workers take tasks."""
-        for number in range(light):
-            self._add(f"light{number}", "imagemill", concurrency)
-        for number in range(docker):
-            self._add(f"docker{number}", "imagemill.docker", concurrency)
-        names = {f"{worker.name}@chaos" for worker in self.workers}
-        if not self.until(lambda: names <= self.client.workers(timeout=0.5).keys(), START):
-            raise TimeoutError(f"the workers do not take tasks after {START:.0f} s")
-        for thread in self._threads:
-            thread.start()
+    def start(self, *, light: int = 2, concurrency: int = 4, builders: int = 5) -> None:
+        """Start the pools and what watches them; return when all workers take tasks.
 
-    def _add(self, name: str, queues: str, concurrency: int) -> None:
+        There are `light` workers for the light steps, each with `concurrency` processes, and one
+        that builds, with `builders`.
+        """
+        for number in range(light):
+            self._add(f"light{number}", POOLS["light"], concurrency)
+        if self.builder.pool:
+            self._add(self.builder.pool, POOLS[self.builder.pool], builders)
+        names = {f"{worker.name}@chaos" for worker in self.workers}
+        if not self.until(lambda: names <= self.client.workers().keys(), START):
+            raise TimeoutError(f"the workers do not take tasks after {START:.0f} s")
+        pool = ThreadPoolExecutor(2)
+        for look, seconds in ((self._raise_workers, RISE), (self._look, LOOK)):
+            self._watching.append(pool.submit(self._repeat, look, seconds))
+        pool.shutdown(wait=False)
+        if self.builder.code_last:
+            self._make_first()
+
+    def _add(self, name: str, pool: Pool, concurrency: int) -> None:
         command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker"]
-        command += ["-I", "chaos.points", "-n", f"{name}@chaos", "-Q", queues]
-        command += ["-c", str(concurrency), "-E"]
+        command += ["-I", "chaos.points", "-n", f"{name}@chaos", "-Q", ",".join(pool.queues)]
+        command += ["-P", pool.celery_pool, "-c", str(concurrency), "-E"]
         worker = Worker(name, command, self._environment(), self.folder / f"{name}.log")
         self.workers.append(worker)
         worker.start()
 
+    def _make_first(self) -> None:
+        """Make the image that all others differ from in their code alone, and see that they do."""
+        self.submit(self.source())
+        self.settle(FIRST)
+        known = f"{self.prefix}imagemill:graft:image:*"
+        if not self.until(lambda: any(self._redis.scan_iter(match=known)), FIRST):
+            raise TimeoutError("what is in the first image is not known")
+        build = self.submit(self.source())
+        report = self.client.wait(build, timeout=FIRST)
+        self.settle(FIRST)
+        if not report.grafted:
+            raise RuntimeError(f"the second image was not made of the first: {report.not_grafted}")
+
     def _environment(self) -> dict[str, str]:
+        engine: dict[str, str] = {}
+        if self.engine_url:
+            engine["IMAGEMILL_DOCKER_HOST"] = self.engine_url
+            engine["IMAGEMILL_DOCKER_CLI"] = servers.docker_cli()
+        if self.cluster:
+            engine["KUBECONFIG"] = str(self.cluster.server.kubeconfig)
         return {
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder),
@@ -162,10 +205,21 @@ class Site:
             "IMAGEMILL_KEY_PREFIX": self.prefix,
             "IMAGEMILL_STATE_DIR": str(self.folder / "state"),
             "IMAGEMILL_SOURCE_ROOTS": str(self.sources),
-            "IMAGEMILL_DOCKER_HOST": self.engine_url,
-            "IMAGEMILL_DOCKER_CLI": servers.docker_cli(),
+            "IMAGEMILL_CONFIG": str(self._launch_config()),
+            **engine,
             **SETTINGS,
         }
+
+    def _launch_config(self) -> Path:
+        path, store = self.folder / "launch-config.yaml", (self.folder / "contexts").as_uri()
+        text = self.builder.config or "builder:\n  type: docker\n"
+        path.write_text(text.format(registry=self.registry_host, store=store))
+        return path
+
+    @property
+    def registry_host(self) -> str:
+        """Host and port of the proxy before the registry."""
+        return self.proxy.origin.removeprefix("http://")
 
     def owner(self, pid: int) -> Worker:
         """The worker that a process belongs to."""
@@ -183,29 +237,38 @@ class Site:
 
     # --- Builds ---
 
-    def source(self, name: str, *, seconds: float = 0.5) -> Path:
+    def source(self, *, seconds: float = 0.5) -> Path:
         """Make a project that nobody else has, whose build runs a command for so long."""
-        project = self.sources / name
+        self._projects += 1
+        project = self.sources / f"project{self._projects}"
         project.mkdir()
         shutil.copy(servers.busybox(), project / "busybox")
-        (project / "app.txt").write_text(f"{self.prefix}{name}")
+        (project / "app.txt").write_text(f"{self.prefix}{project.name}")
         run = json.dumps(["/bin/busybox", "sleep", str(seconds)])
-        (project / "Dockerfile").write_text(
-            f"FROM scratch\nCOPY busybox /bin/busybox\nCOPY app.txt /app.txt\nRUN {run}\n"
-        )
+        lines = ["COPY app.txt /app.txt", f"RUN {run}"]
+        lines = ["COPY busybox /bin/busybox", *sorted(lines, reverse=self.builder.code_last)]
+        (project / "Dockerfile").write_text("\n".join(["FROM scratch", *lines, ""]))
         return project
 
-    def submit(self, project: Path, *, expected: str = "succeeded") -> str:
+    def submit(self, project: Path) -> str:
         """Ask for a build of the project, as any Celery client may; returns its id."""
-        host = self.proxy.origin.removeprefix("http://")
         build = self.client.submit(
             source=str(project),
-            destination=f"{host}/{project.name}",
-            labels={LABEL: project.name},
+            destination=f"{self.registry_host}/{project.name}",
+            labels={self.label: project.name},
         )
         self._open[build] = project.name
+        self._unreported.add(build)
+        expected = self.builder.expected
         self.history.append(Submitted(time.time(), build, project.name, expected))
         return build
+
+    def open(self) -> int:
+        """How many builds had no report a moment ago."""
+        if time.monotonic() - self._counted > SEEN:
+            self._unreported = {build for build in self._unreported if not self._reports(build)}
+            self._counted = time.monotonic()
+        return len(self._unreported)
 
     def later(self, seconds: float, mend: Callable[[], object]) -> None:
         """Have something mended after a while; `mended` waits for it."""
@@ -238,23 +301,15 @@ class Site:
         self.until(lambda: all(map(self._reports, self._open)), seconds)
         # The plain result is stored after the report.
         self.until(lambda: self._answered() is None, seconds / 4)
-        for build in self._open:
-            self.history += self._reports(build)
+        for build, name in self._open.items():
+            reports = self._reports(build)
+            self.history += reports
             self.history.append(Answered(time.time(), build, self._state(build)))
-        self.history += [Stored(time.time(), digest) for digest in self._digests()]
+            digests = {each.digest for each in reports if each.digest}
+            stored = [digest for digest in digests if self._is_stored(name, digest)]
+            self.history += [Stored(time.time(), digest) for digest in stored]
         self._settled |= dict.fromkeys(self._open)
         self._open.clear()
-
-    def reported_again(self, seconds: float) -> list[str]:
-        """The builds that have another report than the one that was noted, after some time in which
-        one could come.
-        """
-        time.sleep(seconds)
-        counted = Counter(each.build for each in self.history if isinstance(each, Reported))
-        more = {build: self._reports(build)[counted[build] :] for build in self._settled}
-        for reports in more.values():
-            self.history += reports
-        return [build for build, reports in more.items() if reports]
 
     def _answered(self) -> str | None:
         """An open build whose plain result is not final, if there is one."""
@@ -264,23 +319,10 @@ class Site:
     def _state(self, build: str) -> str:
         return str(AsyncResult(build, app=self.client.app).state)
 
-    def _digests(self) -> set[str]:
-        """The digests of all tags of the images that open builds were to make."""
-        found = set()
-        for name in set(self._open.values()):
-            for tag in self._get(f"{name}/tags/list", {}).get("tags") or ():
-                found.add(self._digest(f"{name}/manifests/{tag}"))
-        return found
-
-    def _get(self, path: str, absent: dict[str, Any]) -> dict[str, Any]:
-        answer = urllib3.request("GET", f"http://{self.registry.url}/v2/{path}")
-        found: dict[str, Any] = answer.json() if answer.status == 200 else absent
-        return found
-
-    def _digest(self, path: str) -> str:
+    def _is_stored(self, name: str, digest: str) -> bool:
         accept = {"Accept": ", ".join((MANIFEST, OCI_MANIFEST))}
-        answer = urllib3.request("HEAD", f"http://{self.registry.url}/v2/{path}", headers=accept)
-        return str(answer.headers["Docker-Content-Digest"])
+        url = f"http://{self.registry.url}/v2/{name}/manifests/{digest}"
+        return urllib3.request("HEAD", url, headers=accept).status == 200
 
     def _reports(self, build: str) -> list[Reported]:
         return [
@@ -298,63 +340,119 @@ class Site:
     # --- What is seen ---
 
     def _look(self) -> None:
-        """Note the docker builds that run, if there are more than none."""
-        mark = f"--label={LABEL}="
-        found = [
-            (word.removeprefix(mark), str(process.info["pid"]))
-            for process in psutil.process_iter(["pid", "cmdline"])
-            for word in process.info["cmdline"] or ()
-            if word.startswith(mark)
-        ]
+        """Note what builds, if there is more than nothing."""
+        found = [*self.cluster.at_work()] if self.cluster else [*self._commands()]
         if found:
             self.history.append(Building(time.time(), tuple(sorted(found))))
+
+    def _commands(self) -> Iterator[tuple[str, str]]:
+        """The projects that docker commands build, and the commands' process ids."""
+        mark = f"--label={self.label}="
+        for process in psutil.process_iter(["pid", "cmdline"]):
+            for word in process.info["cmdline"] or ():
+                if word.startswith(mark):
+                    yield word.removeprefix(mark), str(process.info["pid"])
 
     def _repeat(self, do: Any, seconds: float) -> None:
         while not self._closed.wait(seconds):
             do()
 
-    def note_left_over(self, seconds: float = 60) -> None:
-        """Note what is still there of builds that have ended, after some time to be cleaned up."""
+    def finish(self, seconds: float = 60) -> None:
+        """Note what is still there of builds that have ended, after some time to be cleaned up, and
+        reports of theirs that have come since, after some in which a message would come again.
+        """
+        time.sleep(REDELIVERY)
+        watching = [*self._watching, *([self.cluster.playing] if self.cluster else [])]
+        for each in watching:
+            if each.done():
+                each.result()  # raises what has ended it
         self.until(lambda: not self._left_over(), seconds)
         self.history += self._left_over()
+        counted = Counter(each.build for each in self.history if isinstance(each, Reported))
+        for build in self._settled:
+            self.history += self._reports(build)[counted[build] :]
 
     def _left_over(self) -> list[Left]:
-        now, state = time.time(), self.folder / "state"
-        found = [
-            Left(now, "folder", str(path.relative_to(state)))
-            for path in (state / "scratch").glob("*")
-        ]
-        redis = self.client._journal.redis
-        keys = [key.decode() for key in redis.scan_iter(match=f"{self.prefix}*")]
-        found += [Left(now, "key without end", key) for key in keys if redis.ttl(key) == -1]
-        found += [Left(now, "lock", key) for key in keys if ":lock:" in key]
-        return [each for each in found if "_kombu.binding" not in each.name]
+        now, found = time.time(), [*self._keys(), *self._tags(), *self._messages()]
+        found += [("process", str(pid)) for pid in self._orphans()]
+        for folder in (self.folder / "state" / "scratch", self.folder / "contexts"):
+            found += [("folder", str(path.relative_to(self.folder))) for path in folder.glob("*")]
+        left = [Left(now, kind, name) for kind, name in found]
+        return [*left, *self.cluster.left_over()] if self.cluster else left
+
+    @property
+    def _redis(self) -> Any:
+        return self.client._journal.redis
+
+    def _keys(self) -> Iterator[tuple[str, str]]:
+        for key in self._redis.scan_iter(match=f"{self.prefix}*"):
+            name = key.decode()
+            if ":lock:" in name:
+                yield "lock", name
+            elif self._redis.ttl(key) == -1 and "_kombu.binding" not in name:
+                yield "key without end", name
+
+    def _tags(self) -> Iterator[tuple[str, str]]:
+        """Tags that hold an image in the engine while it is pushed."""
+        if self.engine_url:
+            command = [servers.docker_cli(), "--host", self.engine_url, "image", "ls"]
+            command += ["--filter", f"label={self.label}", "--format", "{{.Repository}}:{{.Tag}}"]
+            listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            for tag in listed.splitlines():
+                if tag != "<none>:<none>":
+                    yield "tag", tag
+
+    def _messages(self) -> Iterator[tuple[str, str]]:
+        """Queues of RabbitMQ in which there is something; Redis has keys for those."""
+        if self.broker is self.redis:
+            return
+        with self.client.app.connection_for_read() as connection:
+            channel: Any = connection.default_channel
+            for name in (STEPS, DEAD, *POOLS["all"].queues):
+                declared = channel.queue_declare(queue=name, passive=True)
+                if declared.message_count:
+                    yield "messages", f"{declared.message_count} in {name}"
+
+    def _orphans(self) -> Iterable[int]:
+        """Processes that workers have started and that are no worker's any more."""
+        own: set[int] = set()
+        for worker in self.workers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process = psutil.Process(worker.pid)
+                own |= {process.pid, *(each.pid for each in process.children(recursive=True))}
+        for process in psutil.process_iter(["pid", "environ"]):
+            environment = process.info["environ"] or {}
+            if environment.get("HOME") == str(self.folder) and process.pid not in own:
+                yield process.pid
 
     def close(self) -> None:
         """End the workers and what watches them."""
         self._closed.set()
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join()
+        wait(self._watching)
         for worker in self.workers:
             worker.kill()
         self.client.close()
 
 
 @contextlib.contextmanager
-def site(folder: Path, *, broker: str = "redis") -> Iterator[Site]:
+def site(folder: Path, *, builder: str = "docker", broker: str = "redis") -> Iterator[Site]:
     """A service whose workers are not started yet; everything ends with the block."""
+    kind = BUILDERS[builder]
     with contextlib.ExitStack() as stack:
         redis = stack.enter_context(servers.redis(folder / "redis"))
         queue = redis
         if broker == "rabbitmq":
             queue = stack.enter_context(servers.rabbitmq(folder / "rabbitmq"))
-        engine_url, engine = servers.existing_engine(), None
-        if engine_url is None:
-            engine = stack.enter_context(servers.engine(folder / "engine"))
-            engine_url = engine.url
+        engine, engine_url, played = None, None, None
+        if kind.pool == "docker":
+            engine_url = servers.existing_engine()
+            if engine_url is None:
+                engine = stack.enter_context(servers.engine(folder / "engine"))
+                engine_url = engine.url
+        if kind.pool == "kaniko":
+            played = stack.enter_context(cluster(folder / "cluster"))
         registry = stack.enter_context(servers.registry(folder / "registry"))
         proxy = stack.enter_context(FaultyProxy(f"http://{registry.url}"))
-        running = Site(folder, queue, redis, engine, engine_url, registry, proxy)
+        running = Site(folder, kind, queue, redis, engine, engine_url, played, registry, proxy)
         stack.callback(running.close)
         yield running

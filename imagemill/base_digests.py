@@ -7,11 +7,15 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from imagemill.errors import PermissionDenied, UserError
+from imagemill.errors import PermissionDenied, ServiceUnreachable, UserError
 from imagemill.ports import Progress, Registry
 from imagemill.reference import ImageReference
 
 _AT_ONCE = 8
+_WAY_OUT = (
+    "if the builder has the base image of its own, set builder.base-digests: false in the launch"
+    " config, and the names of base images alone count"
+)
 
 
 class Remembered(Protocol):
@@ -67,3 +71,6 @@ def _digest(image: str, registry: Callable[[ImageReference], Registry]) -> str |
         return registry(reference).digest(reference)
     except PermissionDenied:
         return None
+    except ServiceUnreachable as error:
+        error.hint_also(_WAY_OUT)
+        raise

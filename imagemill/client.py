@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from imagemill.state.dead_letters import DeadLetter, DeadLetters
     from imagemill.state.input_records import InputRecords
     from imagemill.state.journal import Event, Journal
+    from imagemill.state.presence import Presence
     from imagemill.why.record import InputRecord
 
 log = logging.getLogger(__name__)
@@ -371,14 +372,13 @@ class Client:
 
         self._patiently(ask)
 
-    def workers(self, timeout: float = 1.0) -> dict[str, list[str]]:
-        """Return the workers that answer within `timeout` seconds: name → queues."""
-        answers = self._patiently(
-            lambda: self.app.control.inspect(timeout=timeout).active_queues() or {}
+    def workers(self) -> dict[str, list[str]]:
+        """Return the workers that take tasks: name → queues. One that was killed is gone within
+        seconds.
+        """
+        return self._patiently(
+            lambda: {worker.name: list(worker.queues) for worker in self._presence.workers()}
         )
-        return {
-            worker: sorted(queue["name"] for queue in queues) for worker, queues in answers.items()
-        }
 
     def dead_letters(self) -> list[DeadLetter]:
         """Return the messages that workers have put aside, since nobody can work with them."""
@@ -410,6 +410,12 @@ class Client:
     def drop_dead_letter(self, letter: str) -> None:
         """Forget a message."""
         self._patiently(lambda: self._dead.drop(self.dead_letter(letter).id))
+
+    @cached_property
+    def _presence(self) -> Presence:
+        from imagemill.state.presence import Presence
+
+        return Presence(self._journal.redis, self._key_prefix)
 
     @cached_property
     def _dead(self) -> DeadLetters:
@@ -541,6 +547,12 @@ def _request(source: str | os.PathLike[str] | BuildRequest, **fields: Any) -> Bu
             "give one or the other: request.model_copy(update={…}) is a request with other values",
         )
     return source
+
+
+def reach_broker(client: Client) -> None:
+    """Raise `ServiceUnreachable` if the broker of a client does not answer."""
+    with _reachable(), client.app.connection_for_write() as connection:
+        connection.ensure_connection(max_retries=1)
 
 
 def open_journal(app: celery.Celery, backend: str, key_prefix: str, patience: int = 6) -> Journal:

@@ -5,6 +5,8 @@ is an error that says so: taken for empty, it would mean something else than was
 """
 
 import codecs
+import json
+from typing import Any
 
 from imagemill.errors import UserError
 
@@ -37,6 +39,16 @@ def decoded(content: bytes, name: str) -> str:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise _unreadable(name, line, "there is a NUL character in it, as in UTF-16 without a mark")
     return text
+
+
+def json_value(text: str | bytes) -> Any:
+    """Return what JSON says that somebody else wrote; `ValueError` if it is none, or is nested too
+    deep.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 def is_marked(content: bytes) -> bool:

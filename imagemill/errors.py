@@ -39,6 +39,11 @@ class ImagemillError(Exception):
         self.field = field
         return self
 
+    def hint_also(self, more: str) -> None:
+        """Have the hint say this, too."""
+        self.hint = f"{self.hint}; {more}" if self.hint else more
+        self.args = (self.message, self.hint)
+
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
 

@@ -216,9 +216,7 @@ def opened(
                 return
             reply.content()
         target = redirected(url, location)
-        if origin(target) != origin(url):
-            _check_leading(method, url, target, reach)
-            reach = reply.beyond
+        reach = leads(method, url, target, reach, reply.beyond)
         url = target
     raise UserError(
         f"{host_of(url)} redirects more than {_REDIRECTS} times", "name what it leads to"
@@ -295,8 +293,12 @@ def redirected(url: str, location: str) -> str:
     return target
 
 
-def _check_leading(method: str, url: str, target: str, reach: Reach) -> None:
-    """Raise the error for a redirect to another server that must not be followed."""
+def leads(method: str, url: str, target: str, reach: Reach, beyond: Reach) -> Reach:
+    """Return where the server of `target` may be, which the one of `url` names: anywhere in `reach`
+    if it is the same, else `beyond`. Raise the error where it must not be followed.
+    """
+    if origin(target) == origin(url):
+        return reach
     here, there = host_of(url), host_of(target)
     named = bool({there, urlsplit(target).hostname} & reach.plain)
     both_here = url.startswith("http:") and is_loopback(here) and is_loopback(there)
@@ -310,6 +312,7 @@ def _check_leading(method: str, url: str, target: str, reach: Reach) -> None:
             f"{here} redirects the request for a token to {there}",
             "let it name the other as its realm",
         )
+    return beyond
 
 
 def _without_own(headers: Mapping[str, str]) -> Mapping[str, str]:

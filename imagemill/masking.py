@@ -27,6 +27,9 @@ SHORTEST = 4
 and a log without the letter `a` says nothing.
 """
 
+_LINES = (76, 64)
+"""How long lines of base64 are: those of `base64`, and those of PEM."""
+
 _MOST_BYTES = 512 * 1024
 """Of one secret; BuildKit takes no larger one."""
 
@@ -99,8 +102,11 @@ def _forms(value: str) -> Iterator[str]:
     yield quote(value, safe="")
     yield quote(value)
     yield quote_plus(value)
+    yield re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), quote(value, safe=""))
     yield value.replace("'", "'\\''")
     content = value.encode()
+    yield content.hex()
+    yield content.hex().upper()
     yield base64.b64encode(content).decode()
     yield base64.urlsafe_b64encode(content).decode()
     for shift in range(3):  # as a part of a longer text, such as USER:PASSWORD
@@ -109,3 +115,7 @@ def _forms(value: str) -> Iterator[str]:
             inner = encoded[(0, 2, 3)[shift] : len(encoded) - (0, 3, 2)[(shift + len(content)) % 3]]
             if len(inner) >= 2 * SHORTEST:
                 yield inner
+                if shift == 0:  # of a long one, programs make lines
+                    for width in _LINES:
+                        lines = (inner[at : at + width] for at in range(0, len(inner), width))
+                        yield from (line for line in lines if len(line) >= 2 * SHORTEST)

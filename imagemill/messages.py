@@ -19,14 +19,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    JsonValue,
     ValidationError,
     WithJsonSchema,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from imagemill.config import LaunchConfig
 from imagemill.config.faults import shown
-from imagemill.config.model import Builder
 from imagemill.config.section import BUILT_LATE
 from imagemill.errors import ImagemillError, UserError
 from imagemill.grammar import BUILD_ID, CONFIG, SECRET_ID, TAG, Grammar
@@ -455,6 +454,15 @@ def _all_errors(error: type[ImagemillError]) -> Iterator[type[ImagemillError]]:
             yield from _all_errors(narrower)
 
 
+class ChosenConfig(Message):
+    """The launch config that holds for a build. The request names it; each worker reads it from its
+    own files.
+    """
+
+    digest: str = Field(description="of what it says, as the worker read it that loaded it")
+    builder: Literal["docker", "kaniko", "noop"]
+
+
 class Build(Message):
     """The message that goes down the chain: the request and all facts found so far."""
 
@@ -464,7 +472,10 @@ class Build(Message):
     tenant: str | None = Field(None, description="who has signed the request, if anybody has")
     in_line: bool = Field(False, description="whether it counts among the builds of its tenant")
     deadline: float | None = None
-    config: LaunchConfig | None = None
+    config: ChosenConfig | None = None
+    changes: int = Field(
+        default=0, description="how often it began anew, since the launch config was another one"
+    )
     source: str | None = Field(
         default=None, description="the source, named so that it cannot become another one"
     )
@@ -578,9 +589,15 @@ class BuildSummary(Message):
 class UploadPlan(Message):
     """What a service says to whoever is about to upload a source; see `imagemill.context.uploads`."""
 
-    builder: Annotated[Builder, Field(discriminator="type")]
-    """The config's, without what may hold secrets."""
+    builder: dict[str, JsonValue]
+    """The config's section, without what may hold secrets."""
     region: str | None = None
+
+    @property
+    def store_uri(self) -> str | None:
+        """The context store of the workers; None if they have none that others reach as well."""
+        uri = self.builder.get("build_context_store")
+        return uri if isinstance(uri, str) and not uri.startswith("file:") else None
 
 
 class BuildFailed(ImagemillError):

@@ -17,6 +17,9 @@ STEPS = f"{APPLICATION}.steps"
 too, and first: so builders are not idle while many builds wait to begin.
 """
 
+BEGIN = f"{APPLICATION}.begin"
+"""Queue of the first steps of tenants' builds; each tenant has one."""
+
 DEAD = f"{APPLICATION}.dead"
 """Queue of what RabbitMQ takes for dead; workers of `LIGHT` put it with the dead letters."""
 
@@ -27,6 +30,11 @@ BUILDERS = ("docker", "kaniko", "noop")
 def build_queue(builder: str) -> str:
     """Return the queue of the builds with a type of builder."""
     return f"{APPLICATION}.{builder}"
+
+
+def tenant_queue(queue: str, tenant: str | None) -> str:
+    """Return a tenant's own queue beside one for all: workers take from them in turns."""
+    return f"{queue}.tenant.{tenant}"
 
 
 def task_name(step: str) -> str:

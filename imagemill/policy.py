@@ -133,10 +133,12 @@ def _denial(name: str, key: str, rules: Rules, value: str) -> PermissionDenied:
 
 
 def _spellings(image: ImageReference) -> list[str]:
-    """Return an image in full, without tag and digest, and, on Docker Hub, in short, as people
-    write it: each of them stands for the same.
+    """Return an image in full, without tag and digest, and, on Docker Hub, in short, as people write it:
+    each of them stands for the same. Beside a digest the tag means nothing, so no rule goes by it.
     """
-    spellings = [str(image), str(image.with_digest(None)), image.repository]
+    if image.digest is not None:
+        image = ImageReference(image.registry, image.path, digest=image.digest)
+    spellings = [str(image), image.repository]
     hub = f"{DOCKER_HUB}/"
     short = [text.removeprefix(hub) for text in spellings if text.startswith(hub)]
     return [*spellings, *short, *(text.removeprefix("library/") for text in short)]

@@ -6,7 +6,7 @@ table of adapters; an adapter is one module. Adapters translate the errors they 
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,6 +162,18 @@ class Registry(Protocol):
         Fresh ones, if those that were handed out before end soon: ask again rather than keep them.
         """
 
+    def push_token(
+        self,
+        repository: ImageReference,
+        pushed: Iterable[ImageReference] = (),
+        pulled: Iterable[ImageReference] = (),
+    ) -> Credentials | None:
+        """Return a token that may push to the repository, and to those of `pushed`, pull from those
+        of `pulled`, and do nothing else; None where the registry gives none that lasts for a build.
+
+        All of them are of one registry.
+        """
+
     def prepare(self, repository: ImageReference) -> None:
         """Make sure that one can push to the repository: create it where the registry wants that
         and lets us.
@@ -218,12 +230,21 @@ class StoredContext(Protocol):
         machine.
         """
 
+    def dockerfile(self) -> str:
+        """Return the text of its Dockerfile, without the rest of it; `FileNotFoundError` if this
+        machine does not see the store.
+        """
+
     def folder(self, scratch: Path, progress: Progress) -> Path:
         """Return a folder with the Dockerfile and the context in it, to be read only.
 
         `scratch` is the path of a folder to unpack into; made if it is needed, removed by the
         caller.
         """
+
+
+Over = Callable[[str, str], bool]
+"""Whether nobody has to do any more with what a build has begun, for an image."""
 
 
 class Builder(Protocol):
@@ -239,4 +260,9 @@ class Builder(Protocol):
         worker died.
 
         What has failed may stay for a while, to be looked at.
+        """
+
+    def tidy(self, over: Over) -> None:
+        """Remove what builds have left whose worker died: on this node all of it, elsewhere that of
+        builds which are over.
         """

@@ -112,7 +112,7 @@ class StubClient(Client):
         failure = Failure(kind="BuildCancelled", message="The build was cancelled")
         self.finish(build, BuildReport(id=build, status="cancelled", error=failure))
 
-    def workers(self, timeout: float = 1.0) -> dict[str, list[str]]:
+    def workers(self) -> dict[str, list[str]]:
         """Return no workers: there are none."""
         return {}
 

@@ -20,7 +20,17 @@ def printable(text: str) -> str:
     """Return the text, of several lines perhaps, without what a terminal would obey rather than
     show.
     """
-    return _CONTROL_CHARACTERS.sub("", _ESCAPE_SEQUENCES.sub("", text))
+    return _CONTROL_CHARACTERS.sub("", without_escapes(text))
+
+
+def without_escapes(text: str) -> str:
+    """Return the text without colours and other sequences that a terminal obeys."""
+    return _ESCAPE_SEQUENCES.sub("", text)
+
+
+def shortened(text: str, most: int = 300) -> str:
+    """Return what a server or a program said as one printable line, with one blank for many."""
+    return one_line(" ".join(without_escapes(text).split()), most)
 
 
 def one_line(text: str, most: int = 300) -> str:
@@ -29,7 +39,7 @@ def one_line(text: str, most: int = 300) -> str:
     A blank stands for each line end, tab and other character that is none to look at, so nobody's
     text can begin a line of its own in a log.
     """
-    shown = _ESCAPE_SEQUENCES.sub("", text)
+    shown = without_escapes(text)
     if len(shown) > most:
         shown = f"{shown[: most - 1]}…"
     if not shown.isprintable():

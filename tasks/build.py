@@ -38,7 +38,7 @@ def _build(run: Run, work: Workspace) -> Build | Next:
         discard(work)
         return build.knowing(existing_digest=existing, digest=existing)
     if not work.context_is_there:
-        return _upload_again(run, build)
+        return _upload_again(run, work)
     registry.prepare(work.image)
     inputs = work.inputs
     with masking(run, inputs.secrets.values()) as progress:
@@ -46,22 +46,22 @@ def _build(run: Run, work: Workspace) -> Build | Next:
     return build.knowing(digest=digest, warnings=(*build.warnings, *run.warnings))
 
 
-def _upload_again(run: Run, build: Build) -> Next:
-    """Return the context is gone: somebody has removed it, or it is on another node."""
+def _upload_again(run: Run, work: Workspace) -> Next:
+    """Have it brought again: somebody has removed it, or it is on another node."""
+    build = work.build
     if build.uploads >= MOST_UPLOADS:
-        raise _not_there(run, build)
+        raise _not_there(run, work)
     return Next("upload_context", build.knowing(context=None))
 
 
-def _not_there(run: Run, build: Build) -> OperatorError:
-    assert build.config is not None
-    store = build.config.builder.build_context_store
+def _not_there(run: Run, work: Workspace) -> OperatorError:
+    store = work.config.builder.build_context_store
     if store is not None and not store.startswith("file:"):
         return OperatorError(
-            f"The context {build.context} is gone from {store}, time and again",
+            f"The context {work.build.context} is gone from {store}, time and again",
             "see who deletes from builder.build-context-store: a life cycle rule of less than a day, or a person",
         )
     return OperatorError(
-        f"The context {build.context} is not to be found on the worker that builds, {run.worker}",
+        f"The context {work.build.context} is not to be found on the worker that builds, {run.worker}",
         "where workers do not share a disk, set builder.build-context-store to an object store",
     )

@@ -13,7 +13,7 @@ from celery.exceptions import Ignore
 from imagemill.errors import ImagemillError, PermissionDenied, UserError
 from imagemill.grammar import BUILD_ID
 from imagemill.messages import Build, BuildReport, Failure
-from imagemill.names import BUILD_IMAGE, STEPS
+from imagemill.names import BUILD_IMAGE
 from tasks import log_context, pipeline
 from tasks.requests import parsed_request
 from tasks.run import waiting_for_redis
@@ -60,7 +60,7 @@ def build_image(
     build_id = BUILD_ID.checked(str(self.request.id))
     log_context.bind(build=build_id, step="build_image")
     try:
-        parsed = parsed_request(build_id, request, tenant, issued, signature)
+        parsed, tenant = parsed_request(self.request, request, tenant, issued, signature)
     except (UserError, PermissionDenied) as error:
         log.info("The build is refused: %s", error)
         with waiting_for_redis():
@@ -69,8 +69,9 @@ def build_image(
             )
         raise
     build = Build(id=build_id, request=parsed, started=time.time(), tenant=tenant)
+    first = pipeline.queue(pipeline.FIRST, build)
     with waiting_for_redis():
-        due = records().begin(build, pipeline.FIRST, STEPS, _canvas(self.request))
+        due = records().begin(build, pipeline.FIRST, first, _canvas(self.request))
     if due is None:
         raise Ignore("The build has begun already")
     log.info("A build begins: %r", parsed)

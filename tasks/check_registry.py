@@ -2,6 +2,8 @@
 an image.
 """
 
+import time
+
 from imagemill.messages import Build, State
 from tasks import pipeline
 from tasks.cleanup import taken_over
@@ -26,10 +28,21 @@ def check_registry(run: Run, work: Workspace) -> Build | Next:
     if not (lock.acquire() or taken_over(lock)):
         return _wait(run, work, lock.holder())
     with run.holding(lock):
-        return pipeline.make(build.knowing(locked=True), work.builder_type)
+        return pipeline.make(build.knowing(locked=True), work.config.builder)
 
 
 def _wait(run: Run, work: Workspace, holder: str) -> Next:
     if not run.entered.again:
         run.log(f"Waiting for build {holder}, which is making the same image")
-    return Next("check_registry", work.build, run.setup.wait_interval, str(work.image))
+    waited = time.time() - run.entered.steps[-1].started
+    delay = pause(waited, run.setup.wait_interval, run.setup.lock_lease)
+    return Next("check_registry", work.build, delay, str(work.image))
+
+
+def pause(waited: float, interval: float, lease: float) -> float:
+    """Return the seconds until a build looks again that has `waited` so long.
+
+    It is woken by the end of the other one. So it looks ever more seldom, yet as often as a lock may
+    be left by a worker that died.
+    """
+    return max(interval, min(waited, lease))

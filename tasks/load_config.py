@@ -25,15 +25,15 @@ def load_config(run: Run, work: Workspace) -> Build | Next:
     if build.config is not None:
         return build
     loaded = launch_config(run.setup, build.request)
-    work = work.knowing(config=loaded.config.model_copy(update={"policy": None}))
+    work = work.knowing(config=loaded.chosen)
     most = _check(work, work.permit) or run.setup.build_timeout
     seconds = _timeout(build.request.timeout, min(most, run.setup.build_timeout))
     if wait := _wait(run, work, work.permit):
         return Next("load_config", build.knowing(in_line=True), wait)
     return build.knowing(
-        config=work.config,
+        config=loaded.chosen,
         in_line=work.permit.least("concurrent_builds") is not None,
-        deadline=time.time() + seconds,
+        deadline=build.deadline or time.time() + seconds,
         warnings=(*build.warnings, *loaded.warnings),
     )
 

@@ -23,12 +23,13 @@ from typing import Any
 from celery import current_app
 from kombu.exceptions import OperationalError
 
+from imagemill.config import Builder
 from imagemill.messages import Build
-from imagemill.names import BUILD_IMAGE, LIGHT, STEPS, build_queue, task_name
+from imagemill.names import BEGIN, BUILD_IMAGE, LIGHT, STEPS, build_queue, task_name, tenant_queue
 from imagemill.state.records import Due
 from imagemill.state.seal import BrokenSealError
 from tasks.message import Message
-from tasks.settings import records, seal
+from tasks.settings import records, seal, served_tenants
 
 log = logging.getLogger(__name__)
 
@@ -63,15 +64,14 @@ class Next:
     awaited: str = ""
 
 
-def make(build: Build, builder: str) -> Next:
+def make(build: Build, builder: Builder) -> Next:
     """Return what makes the image; no context is packed for a builder that never builds."""
-    if builder == "noop":
+    if builder.type == "noop":
         return Next("build", build)
     if build.platforms:
         return Next("build_platforms", build)
-    wanted = build.request.graft and not build.request.anew
-    allowed = build.config is not None and build.config.builder.graft is not False
-    return Next("graft" if wanted and allowed else "upload_context", build)
+    wanted = build.request.graft and not build.request.anew and builder.graft is not False
+    return Next("graft" if wanted else "upload_context", build)
 
 
 def learn(build: Build) -> None:
@@ -82,10 +82,16 @@ def learn(build: Build) -> None:
 
 
 def queue(step: str, build: Build) -> str:
-    """Return the queue of a step: that of the builder for `build`, else that of all light steps."""
+    """Return the queue of a step: that of the builder for `build`, else that of all light steps.
+
+    Where builds wait, to begin and for a builder, each tenant has a queue of its own.
+    """
+    shared = STEPS
     if step == "build" and build.config is not None:
-        return build_queue(build.config.builder.type)
-    return STEPS
+        shared = build_queue(build.config.builder)
+    if build.tenant not in served_tenants() or (shared == STEPS and step != FIRST):
+        return shared
+    return tenant_queue(BEGIN if step == FIRST else shared, build.tenant)
 
 
 def sent(message: Any, step: str) -> Due:
@@ -116,8 +122,10 @@ def send(due: Due) -> None:
 
 
 def send_later(due: Due, delay: float, *awaited: str) -> None:
-    """Have it sent after `delay` seconds, or once the build of the image `awaited` has ended."""
-    _message(due).send_later(f"{due.build}:{due.turn}", delay, *awaited)
+    """Have it sent after `delay` seconds, or once the build of the image `awaited` has ended, or its
+    own is to stop.
+    """
+    _message(due).send_later(f"{due.build}:{due.turn}", delay, due.build, *awaited)
 
 
 def _message(due: Due) -> Message:

@@ -30,10 +30,13 @@ def plan_upload(
     signature: str | None = None,
 ) -> dict[str, Any]:
     """Return what the config of the request says, if whoever asks may have it built."""
-    asked = parsed_request(str(self.request.id), request, tenant, issued, signature)
+    asked, tenant = parsed_request(self.request, request, tenant, issued, signature)
     Permit.of(policies_for(setup(), asked), tenant).check_request(asked)
     config = launch_config(setup(), asked).config
     builder = config.builder
     if isinstance(builder, KanikoBuilder):  # people put secrets into its environment variables
         builder = builder.model_copy(update={"kaniko_config": {}})
-    return UploadPlan(builder=builder, region=config.environment.region).dump()
+    return UploadPlan(
+        builder=builder.model_dump(mode="json", exclude_none=True),
+        region=config.environment.region,
+    ).dump()

@@ -86,7 +86,7 @@ def _failed(work: Workspace, steps: tuple[StepTime, ...]) -> BuildReport:
 
 
 def _builder(build: Build) -> str | None:
-    return build.config.builder.type if build.config else None
+    return build.config.builder if build.config else None
 
 
 def _ended(steps: tuple[StepTime, ...], now: float) -> tuple[StepTime, ...]:

@@ -24,9 +24,9 @@ from imagemill.state.journal import LOST, Entered
 from imagemill.state.lock import ImageLock
 from imagemill.state.records import Claim
 from tasks import pipeline, shutdown
-from tasks.pipeline import AFTER, LAST, Next
+from tasks.pipeline import AFTER, FIRST, LAST, Next
 from tasks.retries import pause
-from tasks.settings import journal, records, setup
+from tasks.settings import ConfigChangedError, journal, records, setup
 from tasks.signals import step_ended, step_redelivered, step_retried
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,11 @@ _LIGHT_SECONDS = 5.0
 """For how long a light step goes on in a worker that has been told to end."""
 
 _LONGEST_PAUSE = 5.0
+MOST_CHANGES = 12
+"""How often a build begins anew because the launch config is another one: for about a minute, in
+which workers with a new config take the places of the others.
+"""
+
 _PATIENCE_SECONDS = 600.0
 """For how long the end of a step waits for a Redis that is away."""
 
@@ -153,10 +158,7 @@ class Run:
             raise Superseded("Another worker has taken this step over")
         self._check_shutdown()
         if time.time() > self._deadline:
-            raise UserError(
-                f"The build ran out of time while {self.state.value.lower()}",
-                "see in the log what was slow, or ask for a longer timeout, up to the workers' IMAGEMILL_BUILD_TIMEOUT",
-            ).about("timeout")
+            raise self.out_of_time()
         if time.monotonic() - self._checked > _CANCEL_CHECK_SECONDS:
             self._checked = time.monotonic()
             self.flush()
@@ -165,6 +167,13 @@ class Run:
             raise TransientError(
                 "The build lost its lock on the image", "its worker was stopped for too long"
             )
+
+    def out_of_time(self) -> ImagemillError:
+        """Return what is said of a step that did not end in its time."""
+        return UserError(
+            f"The build ran out of time while {self.state.value.lower()}",
+            "see in the log what was slow, or ask for a longer timeout, up to the workers' IMAGEMILL_BUILD_TIMEOUT",
+        ).about("timeout")
 
     def remaining(self) -> float:
         return max(0.0, self._deadline - time.time())
@@ -209,6 +218,26 @@ class Run:
         self._show_retry(error, tried + 1, wait)
         self._advance(Next(self.step, self.claim.build, wait), tried + 1)
 
+    def begin_by_another_config(self, error: ConfigChangedError) -> None:
+        """Have the build begin anew, by the launch config as it is now; raise the error where it
+        changes with the worker, and of parts, whose images are to go together.
+        """
+        build = self.claim.build
+        if build.part_of or build.platforms or build.changes >= MOST_CHANGES:
+            raise error
+        self.log(f"{error.message}: the build begins anew")
+        anew = Build(
+            id=build.id,
+            request=build.request,
+            started=build.started,
+            tenant=build.tenant,
+            in_line=build.in_line,
+            deadline=build.deadline,
+            changes=build.changes + 1,
+            locked=build.locked,
+        )
+        self._advance(Next(FIRST, anew, self.setup.wait_interval if build.changes else 0))
+
     def fail(self, error: BaseException) -> None:
         """Have the build go on with the report of its failure."""
         expected = _expected(error)
@@ -233,7 +262,8 @@ class Run:
 
     def _show_retry(self, error: TransientError, attempt: int, wait: float) -> None:
         log.warning("%s; trying again in %.1f s, for the %d. time", error, wait, attempt)
-        self.log(f"{error.message}; trying again in {wait:.1f} s")
+        hint = f" ({error.hint})" if error.hint and attempt == 1 else ""
+        self.log(f"{error.message}; trying again in {wait:.1f} s{hint}")
         self.flush()
         retry = {"error": error.message, "attempt": attempt, "seconds": wait}
         with suppress(*LOST):
@@ -252,7 +282,7 @@ class Run:
         config = self.claim.build.config
         if self.step != "build" or config is None:
             return _LIGHT_SECONDS
-        return 0 if config.builder.type == "kaniko" else math.inf
+        return 0 if config.builder == "kaniko" else math.inf
 
     def give_back(self) -> None:
         """Free the step for another worker, and tell that it is due."""

@@ -12,6 +12,8 @@ from celery import current_app
 from pydantic import BeforeValidator, ByteSize, Field
 
 from imagemill.client import open_journal
+from imagemill.config.policy import TenantRules
+from imagemill.errors import OperatorError
 from imagemill.names import BUILD_TIMEOUT
 from imagemill.settings import Hosts, NodeSettings, listed
 from imagemill.signing import Keys, own_keys
@@ -19,8 +21,12 @@ from imagemill.state.dead_letters import DeadLetters
 from imagemill.state.journal import Journal
 from imagemill.state.later import Later
 from imagemill.state.records import Leases, Records
-from imagemill.state.seal import Seal, Signers
+from imagemill.state.seal import Seal
 from tasks.signals import message_refused
+
+
+class ConfigChangedError(OperatorError):
+    """The launch config of this worker is not the one that the build began with."""
 
 
 class Setup(NodeSettings):
@@ -58,7 +64,8 @@ class Setup(NodeSettings):
     signing_keys: Path | None = Field(
         None,
         description="file with the key by which workers know what workers wrote, and in another line"
-        " the one before it; default: a key of the state_dir's own ([security.md](security.md))",
+        " the one before it, the same on all workers; default: a key of the state_dir's own, which is"
+        " enough where all workers share that ([security.md](security.md))",
     )
     build_timeout: float = Field(
         BUILD_TIMEOUT, gt=0, description="seconds that a build may take, once started"
@@ -101,8 +108,8 @@ class Setup(NodeSettings):
     wait_interval: float = Field(
         5,
         gt=0,
-        description="seconds between two looks of a build at whether another one of its image is done;"
-        " it is also woken by the end of that one",
+        description="seconds after which a build looks first whether another one of its image is done,"
+        " and then ever more seldom; it is also woken by the end of that one",
     )
 
     webhooks: Annotated[tuple[str, ...], BeforeValidator(listed)] = Field(
@@ -131,6 +138,13 @@ def setup() -> Setup:
     return cast(Setup, current_app.conf.imagemill)
 
 
+def served_tenants() -> Mapping[str | None, TenantRules]:
+    """Return the tenants of the workers' own config when this one began, which have queues of their
+    own: put there by `worker.tenants`.
+    """
+    return cast("Mapping[str | None, TenantRules]", current_app.conf.get("imagemill_tenants", {}))
+
+
 @lru_cache(maxsize=4)
 def _journal(backend: str, prefix: str) -> Journal:
     return open_journal(current_app, backend, prefix)
@@ -141,23 +155,22 @@ def _records(backend: str, prefix: str, grace: float) -> Records:
     return Records(_journal(backend, prefix), grace, seal())
 
 
-def seal_of(place: Setup, journal: Journal) -> Seal:
-    """Return the seal of a worker's settings; one whose key was made up is made known in Redis."""
+def seal_of(place: Setup) -> Seal:
+    """Return the seal of a worker's settings: of the operator's keys, else of its state folder's."""
     if place.signing_keys is not None:
         return Seal(Keys.read(place.signing_keys))
-    signers = Signers(journal.redis, journal.shared_key("signers"))
-    return Seal(own_keys(place.state_dir / "signing-key"), signers)
+    return Seal(own_keys(place.state_dir / "signing-key"))
 
 
 @lru_cache(maxsize=4)
-def _seal(backend: str, prefix: str) -> Seal:
-    return seal_of(setup(), _journal(backend, prefix))
+def _seal(keys: Path | None, state_dir: Path) -> Seal:
+    return seal_of(setup())
 
 
 def seal() -> Seal:
     """Return the seal of this worker."""
     place = setup()
-    return _seal(place.backend, place.key_prefix)
+    return _seal(place.signing_keys, place.state_dir)
 
 
 @lru_cache(maxsize=4)

@@ -21,7 +21,8 @@ from imagemill.time_limits import time_limit
 from tasks import log_context
 from tasks.pipeline import LAST, Next, sent
 from tasks.run import GivenBack, Run, waiting_for_redis
-from tasks.settings import journal, leases, records
+from tasks.settings import ConfigChangedError, journal, leases, records
+from tasks.watchdog import GRACE_SECONDS, OutOfTime, watchdog
 from tasks.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class Step(Task[Any, Any]):
             self._end(due.build, error)
             raise Ignore("No worker wrote the record") from None
         if run is None:
+            log.info("A message is passed over: it is not this step's turn, or somebody has it")
             raise Ignore("It is not this step's turn")
         self.request.update(run=run)
         return run
@@ -129,13 +131,18 @@ def step(
 def _run(function: StepFunction, run: Run) -> Outcome:
     try:
         run.begin()
-        with time_limit(run.remaining()):
+        seconds = run.remaining()
+        with time_limit(seconds), watchdog().watching(seconds + GRACE_SECONDS):
             return function(run, Workspace(run.setup, run.claim.build))
+    except OutOfTime:
+        raise run.out_of_time() from None
     except GivenBack:
         run.give_back()
         raise
     except TransientError as error:
         run.retry(error)
+    except ConfigChangedError as error:
+        run.begin_by_another_config(error)
     except LOST as error:
         lost = f"Redis went away: {error}"
         run.retry(ServiceUnreachable(lost, "see that the server of IMAGEMILL_BACKEND is up"))

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from io import BytesIO
 from pathlib import Path
@@ -13,10 +13,11 @@ from typing import Any, Literal, TypeVar
 
 from imagemill import config as launch
 from imagemill.base_digests import digests
-from imagemill.builders import builder_for, detect
+from imagemill.builders import BuilderSection, builder_for, detect
 from imagemill.builders.graft import grafting
 from imagemill.builders.labels import labels
 from imagemill.config import LaunchConfig, Loaded
+from imagemill.config.model import Environment
 from imagemill.config.policy import Policy
 from imagemill.context import Given, Manifest, hashing
 from imagemill.context.handover import Contexts, KeptContexts, Origin, Packed, PackedContexts
@@ -25,7 +26,7 @@ from imagemill.context.mirrors import Mirrors
 from imagemill.dockerfile.generate import Wishes, chosen
 from imagemill.errors import OperatorError, UserError
 from imagemill.files.scratch import scratch
-from imagemill.messages import Build, BuildRequest
+from imagemill.messages import Build, BuildRequest, ChosenConfig
 from imagemill.objects import store_for
 from imagemill.place import is_attended, machine
 from imagemill.policy import Permit
@@ -43,7 +44,7 @@ from imagemill.state.quotas import Quotas
 from imagemill.state.source_hashes import BaseDigests, KnownHashes
 from imagemill.why import record as recording
 from imagemill.why.record import InputRecord
-from tasks.settings import Setup, journal
+from tasks.settings import ConfigChangedError, Setup, journal
 
 SSH = "ssh"
 """Below the folder of build secrets: the SSH keys, which no build can have as a secret."""
@@ -70,10 +71,20 @@ class Workspace:
         """Return the workspace of the same build for one platform alone."""
         return self.knowing(request=self.build.request.model_copy(update={"platform": platform}))
 
-    @property
+    @cached_property
     def config(self) -> LaunchConfig:
-        """The launch config that holds for the build."""
-        return _known(self.build.config)
+        """The launch config that holds for the build, from this worker's files;
+        `ConfigChangedError` if it is not the one that the build began with.
+        """
+        chosen, name = _known(self.build.config), self.build.request.config
+        found = launch_config(self.setup, self.build.request, chosen.builder)
+        if found.chosen != chosen:
+            raise ConfigChangedError(
+                f"The launch config {name or 'of the workers'} is {found.chosen.digest[:12]} on"
+                f" {machine()}, and the build began with {chosen.digest[:12]}",
+                "give all workers the same files (IMAGEMILL_CONFIG, IMAGEMILL_CONFIG_DIR), and submit it again",
+            )
+        return found.config
 
     @property
     def source_hash(self) -> str:
@@ -241,16 +252,7 @@ class Workspace:
     @property
     def builder(self) -> Builder:
         """What the config builds with."""
-        return builder_for(
-            self.config.builder,
-            docker_cli=self.setup.docker_cli,
-            docker_host=self.setup.docker_host,
-            docker_config=DockerConfig(self.setup.docker_config),
-            scratch=self.scratch_folder,
-            insecure_registries=self.setup.insecure_registries,
-            environment=self.setup.environment,
-            cloud=self.config.environment,
-        )
+        return builder(self.setup, self.config.builder, self.config.environment)
 
     @property
     def builder_type(self) -> str:
@@ -363,6 +365,20 @@ def scratch_folder(setup: Setup) -> Path:
     return folder
 
 
+def builder(setup: Setup, section: BuilderSection, cloud: Environment | None = None) -> Builder:
+    """Return the builder of a config's section at this worker."""
+    return builder_for(
+        section,
+        docker_cli=setup.docker_cli,
+        docker_host=setup.docker_host,
+        docker_config=DockerConfig(setup.docker_config),
+        scratch=scratch_folder(setup),
+        insecure_registries=setup.insecure_registries,
+        environment=setup.environment,
+        cloud=cloud,
+    )
+
+
 def mirrors(setup: Setup) -> Mirrors:
     """Return the context folders of this node."""
     return Mirrors(setup.kept / "contexts", setup.context_cache_bytes)
@@ -394,13 +410,27 @@ def policies_for(setup: Setup, request: BuildRequest) -> Iterator[Policy | None]
         yield _loaded(path, path.stat().st_mtime_ns).config.policy if path else None
 
 
-def launch_config(setup: Setup, request: BuildRequest) -> Loaded:
-    """Return the config that holds for the request, with the type of its builder decided."""
+@dataclass(frozen=True)
+class Launch:
+    """A launch config with the type of its builder decided, how messages name it, and what its
+    author should know.
+    """
+
+    config: LaunchConfig
+    chosen: ChosenConfig
+    warnings: tuple[str, ...]
+
+
+def launch_config(
+    setup: Setup, request: BuildRequest, builder: Literal["docker", "kaniko", "noop"] | None = None
+) -> Launch:
+    """Return the config that holds for the request; `builder` is what was decided where it does not say."""
     path = _config_path(setup, request.config)
-    loaded = _loaded(path, path.stat().st_mtime_ns) if path else Loaded(LaunchConfig())
-    if loaded.config.builder.type != "auto":
-        return loaded
-    return replace(loaded, config=loaded.config.with_builder(_detected(setup)))
+    loaded, digest = _digested(path, path.stat().st_mtime_ns if path else 0)
+    config = loaded.config
+    if config.builder.type == "auto":
+        config = config.with_builder(builder or _detected(setup))
+    return Launch(config, ChosenConfig(digest=digest, builder=config.builder.type), loaded.warnings)
 
 
 def _config_path(setup: Setup, name: str | None) -> Path | None:
@@ -411,6 +441,17 @@ def _config_path(setup: Setup, name: str | None) -> Path | None:
         environment_file=setup.config,
         home=setup.home,
     )
+
+
+@lru_cache(maxsize=64)
+def _digested(path: Path | None, changed: int) -> tuple[Loaded, str]:
+    """Return the config, and the digest of what it says but for the policy, which each step reads
+    anew.
+    """
+    loaded = _loaded(path, changed) if path else Loaded(LaunchConfig())
+    # What has its default is left out: one that a later version adds changes no digest.
+    said = loaded.config.model_dump_json(exclude={"policy"}, exclude_defaults=True)
+    return loaded, hashlib.sha256(said.encode()).hexdigest()
 
 
 @lru_cache(maxsize=64)

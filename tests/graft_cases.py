@@ -10,7 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from builds import SHELL
+SHELL = """\
+FROM scratch
+COPY busybox /bin/busybox
+SHELL ["/bin/busybox", "sh", "-c"]
+"""
+"""The image that all cases begin with, which has a shell; they call it `BASE`."""
 
 _NAMES = ("a", "b.py", "c.py", "d")
 _FOLDERS = ("app", "srv/x", "own", "opt/a/d")
@@ -22,9 +27,11 @@ class Case:
     """A project, and what is done to it afterwards, more than once."""
 
     dockerfile: str
+    """Its base image is named `BASE`."""
     parent: str | None
-    """The Dockerfile of the base image, where that is one of its own; it is named `BASE`."""
-    ignore: str | None
+    """The Dockerfile of the base image, where that is one of its own, on the one with the shell."""
+    ignore: str
+    """The Dockerfile is in it, since the base's name is another one each time."""
     make: Callable[[Path], None]
     """Fills the project's folder."""
     edits: tuple[Callable[[Path], None], ...]
@@ -35,17 +42,17 @@ def case(seed: int) -> Case:
     of = random.Random(seed)
     base = _base(of)
     parent = None
-    begin = f"{SHELL}{base}"
+    begin = f"FROM BASE AS shell\n{base}"
     if of.random() < 0.3:
         onbuild = "ONBUILD COPY . /onbuild\n" if of.random() < 0.1 else ""
-        parent, begin = f"{SHELL}{base}WORKDIR /srv\n{onbuild}", "FROM BASE\n"
+        parent, begin = f"FROM BASE\n{base}WORKDIR /srv\n{onbuild}", "FROM BASE\n"
     elif of.random() < 0.25:
         begin += f"FROM scratch AS other\nCOPY {of.choice(_NAMES)} /other\nFROM shell\n"
         begin += "COPY --from=other /other /other\n" if of.random() < 0.7 else ""
     return Case(
         begin + "".join(_suffix(of)),
         parent,
-        _ignore(of) if of.random() < 0.3 else None,
+        "Dockerfile\n" + (_ignore(of) if of.random() < 0.3 else ""),
         _tree(of.randrange(1 << 30)),
         tuple(_edit(of.randrange(1 << 30)) for _ in range(3)),
     )
@@ -125,7 +132,7 @@ def _copy(of: random.Random) -> str:
 
 
 def _ignore(of: random.Random) -> str:
-    return of.choice(("*.log\n", "d\n", "package/d\n!package/d/e\n", "**/c.py\nDockerfile\n"))
+    return of.choice(("*.log\n", "d\n", "package/d\n!package/d/e\n", "**/c.py\n"))
 
 
 def _tree(seed: int) -> Callable[[Path], None]:

@@ -1,5 +1,6 @@
 """Makes a case's images twice, without a builder and with BuildKit, and says how they differ."""
 
+import hashlib
 import io
 import json
 import subprocess
@@ -7,6 +8,7 @@ import tarfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +16,7 @@ from redis import Redis
 
 import graft_cases
 from builds import PushedImage
+from graft_recording import Files, Recorded, Recording
 from imagemill import context
 from imagemill.builders.graft import Refusal, grafting
 from imagemill.builders.graft.grafting import Graft, GraftPlace, Question
@@ -29,9 +32,6 @@ from imagemill.registries.docker_config import DockerConfig
 from imagemill.state.grafts import Earlier, Grafts, RedisShelf
 from imagemill.why import record as recording
 
-Files = dict[str, tuple[Any, ...]]
-"""Path → all that is to be equal."""
-
 
 class Outcome(NamedTuple):
     """How one edit went."""
@@ -42,6 +42,15 @@ class Outcome(NamedTuple):
     """The reason; None if an image was made."""
     wrong: str | None
     """How it differs from BuildKit's."""
+
+
+class Made(NamedTuple):
+    """A case whose image BuildKit has made."""
+
+    name: str
+    """Of the project's folder and of the repository."""
+    base: str
+    recorded: Recorded | None = None
 
 
 class Before(NamedTuple):
@@ -62,32 +71,85 @@ class Trials:
     folder: Path
     busybox: Path
 
-    def outcomes(self, seed: int) -> Iterator[Outcome]:
-        """What becomes of all edits of a case."""
-        case, name = graft_cases.case(seed), f"case-{seed}-{uuid.uuid4().hex[:8]}"
-        folder = self.folder / name
+    @cached_property
+    def shell(self) -> str:
+        """The image with the shell, in the registry."""
+        folder, image = self.folder / "shell", f"{self.registry}/{uuid.uuid4().hex}:shell"
         folder.mkdir()
         (folder / "busybox").write_bytes(self.busybox.read_bytes())
         (folder / "busybox").chmod(0o755)
-        dockerfile = case.dockerfile
-        if case.parent is not None:
-            parent = f"{self.registry}/{name}-base:1"
-            self._docker("build", f"--tag={parent}", "--file=-", str(folder), text=case.parent)
-            self._docker("push", parent)
-            dockerfile = dockerfile.replace("BASE", parent)
-        (folder / "Dockerfile").write_text(dockerfile)
-        if case.ignore is not None:
-            (folder / ".dockerignore").write_text(case.ignore)
-        case.make(folder)
-        old = self._state(folder, f"{name}:old")
-        if isinstance(old, str) or not self._build(folder, f"{self.registry}/{name}:old"):
+        self._docker("build", f"--tag={image}", "--file=-", str(folder), text=graft_cases.SHELL)
+        self._docker("push", image)
+        return image
+
+    def outcomes(self, seed: int, recording: Recording | None = None) -> Iterator[Outcome]:
+        """What becomes of all edits of a case, by BuildKit itself or by what it once made."""
+        made = self._made(seed, recording) if recording else self._built(seed)
+        if made is None:
             return  # BuildKit cannot build it either
+        case, folder, name = graft_cases.case(seed), self.folder / made.name, made.name
+        old = self._ask(folder, f"{name}:old")
         old_image = PushedImage(ImageReference.parse(f"{self.registry}/{name}:old"))
         for number, edit in enumerate(case.edits):
             edit(folder)
-            yield Outcome(seed, number, *self._outcome(folder, name, number, old, old_image))
+            made_new = self._outcome(folder, name, number, old)
+            if isinstance(made_new, str):
+                yield Outcome(seed, number, made_new, None)
+                continue
+            theirs = made.recorded.edits[number] if made.recorded else self._exported(folder)
+            wrong = (
+                "BuildKit cannot build it"
+                if theirs is None
+                else _difference(flattened(made_new), theirs) or _settings(made_new, old_image)
+            )
+            yield Outcome(seed, number, None, wrong)
 
-    def built(self, folder: Path, name: str) -> "Before":
+    def record(self, seed: int, recording: Recording) -> None:
+        """Add a case to a recording, if BuildKit can build it."""
+        made = self._built(seed)
+        if made is None:
+            return
+        folder, images = self.folder / made.name, (made.base, f"{self.registry}/{made.name}:old")
+        base, old = map(recording.add, images)
+        edits = []
+        for edit in graft_cases.case(seed).edits:
+            edit(folder)
+            edits.append(self._exported(folder))
+        recording.cases[seed] = Recorded(base, old, edits)
+
+    def _built(self, seed: int) -> Made | None:
+        """A case that BuildKit builds, in the registry."""
+        case, name = graft_cases.case(seed), f"case-{seed}-{uuid.uuid4().hex[:8]}"
+        base = self.shell
+        if case.parent is not None:
+            base = f"{self.registry}/{name}-base:1"
+            text = case.parent.replace("BASE", self.shell)
+            self._docker(
+                "build", f"--tag={base}", "--file=-", str(self.folder / "shell"), text=text
+            )
+            self._docker("push", base)
+        folder = self._project(case, name, base)
+        return Made(name, base) if self._build(folder, f"{self.registry}/{name}:old") else None
+
+    def _made(self, seed: int, recording: Recording) -> Made:
+        """A case that BuildKit once built, in the registry."""
+        recorded = recording.cases[seed]
+        name = f"case-{seed}-{uuid.uuid4().hex[:8]}"
+        base = f"{self.registry}/{name}-base:1"
+        recording.push(recorded.base, base)
+        recording.push(recorded.old, f"{self.registry}/{name}:old")
+        self._project(graft_cases.case(seed), name, base)
+        return Made(name, base, recorded)
+
+    def _project(self, case: graft_cases.Case, name: str, base: str) -> Path:
+        folder = self.folder / name
+        folder.mkdir()
+        (folder / "Dockerfile").write_text(case.dockerfile.replace("BASE", base))
+        (folder / ".dockerignore").write_text(case.ignore)
+        case.make(folder)
+        return folder
+
+    def built(self, folder: Path, name: str) -> Before:
         """BuildKit's image of a project, in the registry."""
         manifest, asked = self._ask(folder, f"{name}:old")
         assert isinstance(asked, Question), asked
@@ -102,16 +164,15 @@ class Trials:
             graft = Graft(self._place(), self._inputs(f"{name}:new"), asked, Quiet())
             return graft.make(before.image, manifest, files.chunks, 1e9, lambda: None)
 
-    def _outcome(
-        self, folder: Path, name: str, number: int, old: Any, old_image: PushedImage
-    ) -> tuple[str | None, str | None]:
+    def _outcome(self, folder: Path, name: str, number: int, old: Any) -> PushedImage | str:
+        """Our image after an edit, or why there is none."""
         manifest, asked = self._ask(folder, f"{name}:{number}")
         if isinstance(asked, str):
-            return asked, None
+            return asked
         if isinstance(old[1], str):
-            return old[1], None
+            return str(old[1])
         if asked.key != old[1].key:
-            return "an earlier instruction sees what has changed", None
+            return "an earlier instruction sees what has changed"
         inputs = self._inputs(f"{name}:{number}")
         place = self._place()
         try:
@@ -120,15 +181,8 @@ class Trials:
                 graft = Graft(place, inputs, asked, Quiet())
                 made = graft.make(pinned, manifest, files.chunks, 1e9, lambda: None)
         except Refusal as refusal:
-            return refusal.reason, None
-        mine = PushedImage(ImageReference.parse(f"{self.registry}/{name}@{made}"))
-        theirs = self._exported(folder)
-        if theirs is None:
-            return None, "BuildKit cannot build it"
-        return None, _difference(flattened(mine), theirs) or _settings(mine, old_image)
-
-    def _state(self, folder: Path, image: str) -> Any:
-        return self._ask(folder, image)
+            return refusal.reason
+        return PushedImage(ImageReference.parse(f"{self.registry}/{name}@{made}"))
 
     def _ask(self, folder: Path, image: str) -> tuple[Manifest, Question | str]:
         manifest = context.manifest(folder, None, Quiet())
@@ -200,9 +254,8 @@ def flattened(image: PushedImage) -> Files:
     """The files of an image: its layers, one over the other."""
     files: Files = {}
     for layer in image.manifest["layers"]:
-        with tarfile.open(fileobj=io.BytesIO(image._layer(layer["digest"]))) as archive:
-            found = _files(archive)
-        for path in list(found):
+        found = _layer(image, layer["digest"])
+        for path in found:
             folder, _, name = path.rpartition("/")
             if name == ".wh..wh..opq":
                 _drop(files, f"{folder}/")
@@ -217,6 +270,17 @@ def flattened(image: PushedImage) -> Files:
                 _drop(files, f"{path}/")
             files[path] = node
     return files
+
+
+_known: dict[str, Files] = {}
+"""Digest of a layer → its files: most images share some."""
+
+
+def _layer(image: PushedImage, digest: str) -> Files:
+    if digest not in _known:
+        with tarfile.open(fileobj=io.BytesIO(image._layer(digest))) as archive:
+            _known[digest] = _files(archive)
+    return _known[digest]
 
 
 def _drop(files: Files, prefix: str) -> None:
@@ -237,7 +301,8 @@ def _files(archive: tarfile.TarFile) -> Files:
             found[path] = found[member.linkname.strip("/").removeprefix("./")]
         else:
             content = archive.extractfile(member)
-            found[path] = ("file", *owner, content.read() if content else b"")
+            digest = hashlib.sha256(content.read() if content else b"").hexdigest()
+            found[path] = ("file", *owner, digest)
     found.pop("", None)
     return found
 

@@ -13,6 +13,14 @@ DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 
 
+class RefusedError(Exception):
+    """The registry has answered with another status than one of success."""
+
+    def __init__(self, method: str, url: str, status: int, body: bytes) -> None:
+        super().__init__(f"{method} {url}: {status} {body!r}")
+        self.status = status
+
+
 class Pusher:
     """Writes to one repository; `headers` hold the authorization for it."""
 
@@ -74,7 +82,8 @@ class Pusher:
             answer = http.request(
                 method, absolute, body=body, headers={**self._headers, **(headers or {})}
             )
-        assert answer.status < 300, (method, url, answer.status, answer.data)
+        if answer.status >= 300:
+            raise RefusedError(method, url, answer.status, answer.data)
         return answer
 
 

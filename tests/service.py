@@ -111,7 +111,7 @@ class Service:
             )
         self.workers.append(worker)
         until(
-            lambda: worker.poll() is not None or f"{name}@test" in self.client.workers(timeout=0.5),
+            lambda: worker.poll() is not None or f"{name}@test" in self.client.workers(),
             f"worker {name}",
             lambda: self.log,
         )

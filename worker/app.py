@@ -11,8 +11,10 @@ from tasks import shutdown
 from worker import health, remote_control, transport
 from worker.celeryconfig import configuration
 from worker.logging import install
+from worker.presence import Announce
 from worker.reaper import Reap, ServeSteps
 from worker.settings import Settings, from_environment
+from worker.tidy import Tidy
 
 
 def create(settings: Settings) -> Celery:
@@ -22,7 +24,8 @@ def create(settings: Settings) -> Celery:
     transport.install()
     remote_control.install(settings.remote_control)
     worker_shutting_down.connect(shutdown.begin, weak=False)
-    app.steps["worker"].update((ServeSteps, Reap))
+    app.steps["worker"].update((ServeSteps, Reap, Tidy))
+    app.steps["consumer"].add(Announce)
     if settings.metrics_port is not None:
         health.install(app, settings, settings.metrics_port)
     return app

@@ -8,6 +8,21 @@ from imagemill.names import BUILD_KEEP_SECONDS, LIGHT, SWEEP
 from worker import queues
 from worker.settings import Settings
 
+OVERTIME_SECONDS = 5.0
+"""For how long a process may go on with a step that is past its time, before it is killed."""
+
+
+class _Limits:
+    """The hard limit of each step, for Celery: by the setting that its decorator names."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def annotate(self, task: Any) -> dict[str, float] | None:
+        """Return what Celery is to set on a task."""
+        name = getattr(task, "timeout", None)
+        return {"time_limit": getattr(self._settings, name) + OVERTIME_SECONDS} if name else None
+
 
 def configuration(settings: Settings) -> dict[str, Any]:
     """Celery's configuration for a worker with these settings."""
@@ -73,6 +88,8 @@ def _delivery(settings: Settings) -> dict[str, Any]:
         "broker_channel_error_retry": True,
         # A worker waits for its broker for as long as it takes.
         "broker_connection_max_retries": None,
+        # Whoever may publish to the broker speaks it: see worker/remote_control.py.
+        "worker_enable_remote_control": settings.remote_control != "off",
         # Looks at a message before Celery works with it.
         "worker_consumer": "worker.consumer:Consumer",
         "broker_transport_options": _redis_transport(settings)
@@ -113,9 +130,10 @@ def _results(settings: Settings) -> dict[str, Any]:
 
 def _processes(settings: Settings) -> dict[str, Any]:
     return {
-        # The step ends by its own deadline; this is for one that hangs where it cannot look at the
-        # clock.
-        "task_time_limit": settings.build_timeout + 60,
+        # A step ends by its own deadline, or by the watchdog (tasks/watchdog.py); these are for a
+        # process that does not come back even so.
+        "task_time_limit": settings.build_timeout + OVERTIME_SECONDS,
+        "task_annotations": (_Limits(settings),),
         # Of the light pool, whose steps wait for Redis, registries and clouds about as long as they
         # compute; the others, started with --concurrency, take as many builds as their engine or
         # cluster bears. By the CPUs that this process may use: a pod of two on a node of 96 has two.

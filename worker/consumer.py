@@ -36,6 +36,13 @@ class Consumer(CeleryConsumer):
             if "delayed_delivery" not in part
         )
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        # Workers take no advice of each other: whoever may publish could give it in their names,
+        # such as which builds to pass over.
+        alone = {"without_mingle": True, "without_gossip": True}
+        options["worker_options"] = {**(options.get("worker_options") or {}), **alone}
+        super().__init__(*args, **options)
+
     def connect(self) -> Any:
         """Connect, and have RabbitMQ's queues ready; the worker ends where they cannot be."""
         connection = super().connect()

@@ -36,7 +36,12 @@ _BURIED = {
 def declared() -> tuple[Queue, ...]:
     """Return the queues that are the workers' own."""
     names = (STEPS, *map(build_queue, BUILDERS))
-    return (*(_queue(name, _BURIED) for name in names), _queue(DEAD, {"x-delivery-limit": 10**6}))
+    return (*map(declaration, names), _queue(DEAD, {"x-delivery-limit": 10**6}))
+
+
+def declaration(name: str) -> Queue:
+    """Return a queue of steps as it is on RabbitMQ."""
+    return _queue(name, _BURIED)
 
 
 def _queue(name: str, more: dict[str, Any]) -> Queue:

@@ -24,6 +24,9 @@ from imagemill.state.records import Due, Records
 from tasks import pipeline
 from tasks.message import Message
 from tasks.settings import Setup, seal_of
+from worker import tenants
+from worker.queues import declaration
+from worker.tenants import tenants_of
 
 log = getLogger(__name__)
 
@@ -38,16 +41,27 @@ LONGEST_ROUND = 5.0
 
 
 class ServeSteps(bootsteps.Step):
-    """Part of a worker: who serves the entry serves the queue of steps, too, whatever it was told."""
+    """Part of a worker: who serves the entry serves the queue of steps, too, whatever it was told;
+    and each queue is served with those that tenants have beside it.
+    """
 
     requires = ()
 
     def __init__(self, worker: Any, **_: Any) -> None:
-        queues = worker.app.amqp.queues
-        if LIGHT in queues.consume_from:
+        app = worker.app
+        queues, served = app.amqp.queues, set(app.amqp.queues.consume_from)
+        app.conf.imagemill_tenants = tenants_of(app.conf.imagemill)
+        if LIGHT in served:
             queues.select_add(queues[STEPS])
             if DEAD in queues:  # declared on RabbitMQ alone
                 queues.select_add(queues[DEAD])
+            for name in tenants.entries(app.conf.imagemill_tenants):
+                queues.select_add(queues[name])
+        for name, beside in tenants.steps(app.conf.imagemill_tenants):
+            if DEAD in queues:
+                queues.add(declaration(name))
+            if beside in served:
+                queues.select_add(queues[name])
 
 
 class Reap(bootsteps.StartStopStep):
@@ -96,7 +110,7 @@ class Reaper:
                 log.warning("Due steps could not be looked for: %s", error)
 
     def send_later(self) -> None:
-        """Send the messages whose time has come."""
+        """Send the messages whose time has come, and those of builds that are to stop."""
         while taken := self._later.take():
             for message, text in taken:
                 self._send_kept(message, text)
@@ -121,9 +135,7 @@ class Reaper:
 
     @cached_property
     def _records(self) -> Records:
-        """The records, once Redis is there, which the seal asks."""
-        seal = seal_of(self._setup, self._journal)
-        return Records(self._journal, self._grace, seal)
+        return Records(self._journal, self._grace, seal_of(self._setup))
 
     def _send(self, due: Due) -> None:
         log.warning("Step %s of build %s is overdue: sent again", due.step, due.build)

@@ -1,8 +1,8 @@
-"""What a worker does when it is asked by Celery's remote control.
+"""What a worker does when it is asked by Celery's remote control (IMAGEMILL_REMOTE_CONTROL).
 
-It answers questions, as those of Flower and `Client.workers`. It obeys no orders, unless it is told to
-(IMAGEMILL_REMOTE_CONTROL): whoever may publish to the broker could stop it, or have it pass over
-builds.
+By default it does not listen: whoever may publish to the broker could stop it, or have it pass over
+builds. To `questions`, as those of Flower, it gives answers; `orders` it obeys only where it is told
+to.
 """
 
 from functools import partial
@@ -32,23 +32,14 @@ QUESTIONS = frozenset(
 """What changes nothing of the work, and tells nothing of the settings."""
 
 
-_hello = Panel.data["hello"]
-
-
-def install(obeys: bool) -> None:
+def install(what: str) -> None:
     """Have the workers of this process answer questions alone, unless they are to obey orders, too."""
-    if obeys:
+    if what == "orders":
         return
     for name in Panel.data.keys() - QUESTIONS:
         Panel.data[name] = partial(_refuse, name)
-    Panel.data["hello"] = _greet
 
 
 def _refuse(order: str, _state: Any, /, **_: Any) -> dict[str, str]:
     log.warning("The order %s of remote control is not obeyed", order)
     return {"error": "it is not obeyed: see IMAGEMILL_REMOTE_CONTROL"}
-
-
-def _greet(state: Any, from_node: str, **_: Any) -> Any:
-    """Answer another worker that starts, and take from it no list of tasks to pass over."""
-    return _hello(state, from_node)

@@ -28,10 +28,11 @@ class Settings(Setup):
     log_format: Literal["text", "json"] = Field(
         "text", description="`text`, or `json`: one object per line"
     )
-    remote_control: bool = Field(
-        False,
-        description="whether workers obey orders of Celery's remote control, such as to stop: whoever may"
-        " publish to the broker, and Flower, can then give them; questions are answered anyway",
+    remote_control: Literal["off", "questions", "orders"] = Field(
+        "off",
+        description="what workers do by Celery's remote control, which whoever may publish to the broker"
+        " speaks: nothing (`off`), answer `questions`, as Flower's pages of workers ask them, or obey"
+        " `orders`, too, such as to stop",
     )
     metrics_port: int | None = Field(
         None,

@@ -19,7 +19,7 @@ from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import MasterDownError, OutOfMemoryError, ReadOnlyError
 
 from imagemill.messages import MOST_BYTES
-from imagemill.names import LIGHT, STEPS
+from imagemill.names import BEGIN, LIGHT, STEPS, tenant_queue
 from tasks.settings import put_aside
 from worker import guard
 
@@ -38,6 +38,9 @@ for key = 3, #KEYS do
 end
 return false
 """
+
+_ENTRIES = tenant_queue(LIGHT, "")
+"""How the queues begin through which tenants' requests come."""
 
 _TAKEN = "taken-"
 """How the tags begin under which messages are noted by the script."""
@@ -105,6 +108,7 @@ class Channel(redis.Channel):
         self._waits = False
         self._asked: list[str] = []
         self._tag = ""
+        self._turns: dict[str, float] = {}
         super().__init__(*args, **kwargs)
 
     def basic_consume(self, queue: str, no_ack: bool = False, *args: Any, **kwargs: Any) -> Any:
@@ -113,13 +117,22 @@ class Channel(redis.Channel):
         return super().basic_consume(queue, no_ack, *args, **kwargs)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        queues = sorted(self.active_queues, key=_rank)
+        queues = sorted(self.active_queues, key=self._rank)
         if not queues:
             return
         self._in_poll = self.client.connection
         self._brpop_sent_at = time.monotonic()
         command = self._waiting(queues) if self._waits else self._taking(queues)
         self.client.connection.send_command(*command)
+
+    def _rank(self, queue: str) -> tuple[int, float]:
+        """Return the rank: steps of builds that have begun go first, those that wait to begin last;
+        of the same kind, whose turn was longest ago.
+        """
+        kind = {STEPS: 0, LIGHT: 2}.get(queue)
+        if kind is None:
+            kind = 3 if queue.startswith(BEGIN) else 2 if queue.startswith(_ENTRIES) else 1
+        return kind, self._turns.get(queue, 0)
 
     def _taking(self, queues: list[str]) -> list[Any]:
         self._tag = f"{_TAKEN}{uuid.uuid4()}"
@@ -172,7 +185,11 @@ class Channel(redis.Channel):
             qos: Any = self.qos
             qos._remove_from_indices(self._tag).execute()
             return
-        payload["properties"]["delivery_tag"] = self._tag
+        properties = payload["properties"]
+        properties["delivery_tag"] = self._tag
+        # Where it was taken from, not where its sender says.
+        properties["delivery_info"] |= {"exchange": "", "routing_key": queue}
+        self._turns[queue] = time.monotonic()
         self.connection._deliver(payload, queue)
 
 
@@ -187,8 +204,3 @@ def install() -> None:
     """Have this process reach every Redis by this transport."""
     for alias in ("redis", "rediss"):
         TRANSPORT_ALIASES[alias] = f"{__name__}:Transport"
-
-
-def _rank(queue: str) -> int:
-    """Return the rank: steps of builds that have begun go first, those that wait to begin last."""
-    return {STEPS: 0, LIGHT: 2}.get(queue, 1)

@@ -15,6 +15,7 @@ from imagemill.errors import (
 )
 from imagemill.patterns import Linear
 from imagemill.place import machine
+from imagemill.text import shortened
 
 _NO_ENGINE = re.compile(
     r"cannot connect to the docker daemon|failed to connect to the docker API|error during connect|failed to dial gRPC",
@@ -137,9 +138,3 @@ def registry_failure(text: str, doing: Doing) -> ImagemillError | None:
     if _REFUSED.search(text):
         return PermissionDenied(told, f"give {machine()} a login that {registry} accepts for this")
     return None
-
-
-def shortened(text: str, limit: int = 300) -> str:
-    """Return the text as one line that fits into a message."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else f"{line[:limit]} …"

@@ -3,7 +3,7 @@ exist are used.
 """
 
 from imagemill.errors import UserError
-from imagemill.ports import BuildInputs, Progress, Registry, StoredContext
+from imagemill.ports import BuildInputs, Over, Progress, Registry, StoredContext
 
 
 class RefusingBuilder:
@@ -26,3 +26,6 @@ class RefusingBuilder:
 
     def discard(self, build: str) -> None:
         """See `Builder.discard`: nothing ever runs."""
+
+    def tidy(self, over: Over) -> None:
+        """See `Builder.tidy`: nothing is ever left."""

@@ -163,7 +163,7 @@ def build(
         )
         if connection.broker and upload:
             from imagemill.cli import terminal
-            from imagemill.cli.sources import uploaded
+            from imagemill.cli.upload import uploaded
 
             wanted = uploaded(service.connect(), wanted, terminal.say)
         if detach:

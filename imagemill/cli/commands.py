@@ -2,35 +2,56 @@
 
 import gc
 import sys
+from collections.abc import Mapping
+from importlib import import_module
 from io import TextIOWrapper
+from types import MappingProxyType
 from typing import NoReturn
 
 import click
 
 from imagemill import __version__
 from imagemill.cli import interrupts
-from imagemill.cli.build import build
-from imagemill.cli.dead import dead
-from imagemill.cli.dockerfile import dockerfile
-from imagemill.cli.doctor import doctor
-from imagemill.cli.kaniko import kaniko
-from imagemill.cli.local import config, hash_
 from imagemill.cli.options import INTERRUPTED, UNREACHABLE, USAGE, connection_options
-from imagemill.cli.permissions import permissions
-from imagemill.cli.plan import plan
-from imagemill.cli.service_commands import cancel, list_, logs, status, wait
-from imagemill.cli.why import why
-from imagemill.cli.worker import worker
 from imagemill.environment import variable
 from imagemill.errors import ImagemillError, UserError
 from imagemill.extras import explained
 
+COMMANDS: Mapping[str, str] = MappingProxyType(
+    {
+        "build": "build:build",
+        "list": "service_commands:list_",
+        "status": "service_commands:status",
+        "wait": "service_commands:wait",
+        "logs": "service_commands:logs",
+        "cancel": "service_commands:cancel",
+        "hash": "local:hash_",
+        "why": "why:why",
+        "plan": "plan:plan",
+        "dockerfile": "dockerfile:dockerfile",
+        "config": "local:config",
+        "permissions": "permissions:permissions",
+        "kaniko": "kaniko:kaniko",
+        "doctor": "doctor:doctor",
+        "dead": "dead:dead",
+        "worker": "worker:worker",
+    }
+)
+"""Command → its module and name there, in the order in which one comes to need them."""
+
 
 class Commands(click.Group):
-    """Lists the commands in the order in which one comes to need them."""
+    """Imports a command when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(f"imagemill.cli.{module}"), name)
+        return command
 
 
 @click.group(
@@ -47,27 +68,6 @@ def cli() -> None:
     Exit codes: 0 done, 1 the build failed, 2 usage or config, 3 the service could not be reached,
     130 interrupted.
     """
-
-
-for command in (
-    build,
-    list_,
-    status,
-    wait,
-    logs,
-    cancel,
-    hash_,
-    why,
-    plan,
-    dockerfile,
-    config,
-    permissions,
-    kaniko,
-    doctor,
-    dead,
-    worker,
-):
-    cli.add_command(command)
 
 
 def main() -> NoReturn:

@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING
 
 from imagemill.cli import interrupts
 from imagemill.cli.options import FAILED, INTERRUPTED, UNREACHABLE, USAGE
-from imagemill.cli.services import LocalService, Service
-from imagemill.client import Client
-from imagemill.embedded import EmbeddedFailed
+from imagemill.cli.services import Service
 from imagemill.errors import ConfigError, ImagemillError, ServiceUnreachable
 from imagemill.messages import BuildReport, BuildRequest, Failure, State
 from imagemill.names import LIGHT
 
 if TYPE_CHECKING:
     from imagemill.cli.progress import View
+    from imagemill.client import Client
 
 CANCEL_SECONDS = 15.0
 """How long a cancelled build is waited for."""
@@ -47,7 +46,7 @@ class Shown:
 def attend(service: Service, request: BuildRequest, shown: Shown) -> int:
     """Submit a build, follow it, show its report; returns the exit code."""
     as_json, build = shown.as_json, ""
-    remote = not isinstance(service, LocalService)
+    remote = service.remote
     try:
         client = service.connect()
         build = client.submit(request)
@@ -81,7 +80,7 @@ def _show(report: BuildReport, service: Service, shown: Shown, *, log_shown: boo
         report,
         as_json=shown.as_json,
         log_shown=log_shown,
-        kept=not isinstance(service, LocalService),
+        kept=service.remote,
         alone=shown.progress == "quiet" or not sys.stdout.isatty(),
     )
     if report.error is None:
@@ -90,9 +89,11 @@ def _show(report: BuildReport, service: Service, shown: Shown, *, log_shown: boo
 
 def _lost(failure: ServiceUnreachable, build: str, *, as_json: bool) -> int:
     """Report that a build has failed with its embedded service; elsewhere it may go on."""
+    from imagemill.cli import render
+    from imagemill.embedded import EmbeddedFailed
+
     if not (build and isinstance(failure, EmbeddedFailed)):
         raise failure from None
-    from imagemill.cli import render
 
     error = Failure.of(failure, log=failure.log)
     render.report(BuildReport(id=build, status="failed", error=error), as_json=as_json)
@@ -115,7 +116,7 @@ def _is_unexpected(report: BuildReport) -> bool:
     return report.error is not None and report.error.kind == ImagemillError.__name__
 
 
-def follow(client: Client, build: str, view: "View", *, embedded: bool = False) -> BuildReport:
+def follow(client: "Client", build: str, view: "View", *, embedded: bool = False) -> BuildReport:
     """Return the report, once the build has ended. Without workers that may be never, which the
     view is told; an `embedded` service has one, which may be starting.
     """
@@ -137,7 +138,7 @@ def follow(client: Client, build: str, view: "View", *, embedded: bool = False) 
 
 
 @contextmanager
-def waiting(client: Client, note: Callable[[str], None]) -> Iterator[None]:
+def waiting(client: "Client", note: Callable[[str], None]) -> Iterator[None]:
     """While the block waits for a worker, tell if there is none."""
     idle = _idle(client, note)
     idle.start()
@@ -147,13 +148,13 @@ def waiting(client: Client, note: Callable[[str], None]) -> Iterator[None]:
         idle.cancel()
 
 
-def _idle(client: Client, note: Callable[[str], None]) -> threading.Timer:
+def _idle(client: "Client", note: Callable[[str], None]) -> threading.Timer:
     timer = threading.Timer(IDLE_SECONDS, _tell_if_nobody_works, (client, note))
     timer.daemon = True
     return timer
 
 
-def _tell_if_nobody_works(client: Client, note: Callable[[str], None]) -> None:
+def _tell_if_nobody_works(client: "Client", note: Callable[[str], None]) -> None:
     try:
         workers = client.workers()
     except ImagemillError:
@@ -163,7 +164,7 @@ def _tell_if_nobody_works(client: Client, note: Callable[[str], None]) -> None:
 
 
 @contextmanager
-def cancelling(client: Client, build: str, view: "View") -> Iterator[threading.Event]:
+def cancelling(client: "Client", build: str, view: "View") -> Iterator[threading.Event]:
     """While the block runs, Ctrl-C cancels the build; once more, or if that takes too long:
     `KeyboardInterrupt`.
 

@@ -4,18 +4,20 @@ command lasts.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from imagemill.cli.options import Connection, Misuse
-from imagemill.embedded import EmbeddedFailed, EmbeddedService, adopt_orphans
 from imagemill.errors import ServiceUnreachable
 
 if TYPE_CHECKING:
+    from imagemill.cli.local_service import LocalService
     from imagemill.client import Client
 
 
 class RemoteService:
     """A service behind a broker."""
+
+    remote = True
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -54,22 +56,7 @@ class RemoteService:
         return ()
 
 
-class LocalService(EmbeddedService):
-    """An embedded service of this process, which has no other children."""
-
-    def __enter__(self) -> Self:
-        adopt_orphans()
-        return super().__enter__()
-
-    def explain(self, error: ServiceUnreachable, build: str) -> EmbeddedFailed:
-        """Return what it means for a build that the service does not answer any more: it is lost."""
-        return self.failure()
-
-    def abandon(self, build: str) -> None:
-        """Nothing: the build ends with us."""
-
-
-Service = RemoteService | LocalService
+Service: TypeAlias = "RemoteService | LocalService"
 
 
 def require_broker(connection: Connection) -> str:
@@ -99,8 +86,8 @@ def service_for(
     """Return the service behind the broker, if there is one; else an embedded one with these
     variables and build secrets.
     """
-    return (
-        RemoteService(connection)
-        if connection.broker
-        else LocalService(cache, environment, secrets)
-    )
+    if connection.broker:
+        return RemoteService(connection)
+    from imagemill.cli.local_service import LocalService
+
+    return LocalService(cache, environment, secrets)

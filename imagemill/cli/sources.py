@@ -2,13 +2,11 @@
 command may.
 """
 
-import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import unquote, urlsplit
+from typing import Any, NamedTuple
 
 from imagemill import context
 from imagemill.cli.docker_habits import dockerfile
@@ -23,13 +21,7 @@ from imagemill.messages import BuildRequest
 from imagemill.place import attended
 from imagemill.ports import Quiet
 from imagemill.sources import open_source
-from imagemill.sources.git.url import is_git
 from imagemill.sources.options import SourceOptions
-
-if TYPE_CHECKING:
-    from imagemill.client import Client
-
-_KIND = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 @contextmanager
@@ -114,7 +106,7 @@ def _base_digests(
             images,
             lambda image: registry_for(image, docker_config=config, insecure=insecure),
             None,
-            _Saying(terminal.say),
+            Saying(terminal.say),
         )
     except TransientError:
         if not offline:
@@ -122,33 +114,7 @@ def _base_digests(
         return {}
 
 
-def uploaded(client: "Client", request: BuildRequest, say: Callable[[str], None]) -> BuildRequest:
-    """Return the request for a source that is here, brought to where workers elsewhere can read it.
-
-    Where the workers have no store that they share with us, the request stays as it is: they may
-    share the disk.
-    """
-    from imagemill.cli.follow import waiting
-    from imagemill.context.uploads import Upload
-
-    if not _is_here(request.source):
-        return request
-
-    with waiting(client, say):
-        upload = Upload(request, client.plan_upload(request), _Saying(say))
-    if upload.store_uri is None:
-        return request
-    with fetched(request.source) as folder:
-        return upload.bring(folder)
-
-
-def _is_here(source: str) -> bool:
-    if source.startswith("file:///"):
-        source = unquote(urlsplit(source).path)
-    return not (_KIND.match(source) or is_git(source)) and Path(source).exists()
-
-
-class _Saying(Quiet):
+class Saying(Quiet):
     """Shows what happens."""
 
     def __init__(self, say: Callable[[str], None]) -> None:

@@ -6,15 +6,18 @@ rich's markup.
 """
 
 from collections.abc import Iterable
-
-from rich.console import Console
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from imagemill.text import printable
 
+if TYPE_CHECKING:
+    from rich.console import Console
 
-def console(*, stderr: bool = False) -> Console:
+
+def console(*, stderr: bool = False) -> "Console":
     """Return standard output or error, where text is shown as it is and lines are not broken."""
+    from rich.console import Console
+
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
@@ -31,9 +34,8 @@ _OPTIONS = {
 
 def show_log(lines: Iterable[str]) -> None:
     """Quote log lines on standard error."""
-    out = console(stderr=True)
     for line in lines:
-        out.print(Text(f"  | {printable(line)}", "dim"))
+        _tell((f"  | {printable(line)}", "dim"))
 
 
 def error(message: str, hint: str = "", log: Iterable[str] = (), field: str = "") -> None:
@@ -41,19 +43,26 @@ def error(message: str, hint: str = "", log: Iterable[str] = (), field: str = ""
     about it; `field` is the field of the request that the hint is about.
     """
     show_log(log)
-    out = console(stderr=True)
-    out.print(Text.assemble(("error: ", "bold red"), printable(message)))
+    _tell(("error: ", "bold red"), printable(message))
     if hint and field in _OPTIONS:
         hint = f"{hint} ({_OPTIONS[field]})"
     if hint:
-        out.print(Text.assemble(("hint: ", "bold cyan"), printable(hint)))
+        _tell(("hint: ", "bold cyan"), printable(hint))
 
 
 def say(message: str) -> None:
     """Say on standard error what is being done."""
-    console(stderr=True).print(Text(printable(message), "dim"))
+    _tell((printable(message), "dim"))
 
 
 def warn(message: str) -> None:
     """Say on standard error what is not as it should be."""
-    console(stderr=True).print(Text.assemble(("warning: ", "bold yellow"), printable(message)))
+    _tell(("warning: ", "bold yellow"), printable(message))
+
+
+def _tell(*parts: str | tuple[str, str]) -> None:
+    """Print a line of texts, each plain or with its style."""
+    # What shows text takes a while to import, and most commands have nothing to say.
+    from rich.text import Text
+
+    console(stderr=True).print(Text.assemble(*parts))

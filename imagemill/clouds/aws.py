@@ -33,6 +33,7 @@ from imagemill.errors import (
     UserError,
 )
 from imagemill.retry_after import retry_after_seconds
+from imagemill.text import shortened
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 10, 60
 """Seconds that a server has to take a connection, and to go on with an answer."""
@@ -126,8 +127,6 @@ _REFUSAL = re.compile(
 )
 
 _REGION = re.compile(r"\.(?P<region>[a-z0-9-]+)\.(?:amazonaws\.com|api\.aws)")
-_TOLD = 300
-"""Characters of a server's words that are repeated."""
 
 _LEAST_LEFT = 600.0
 """Seconds before their end at which the SDK renews temporary credentials at the latest."""
@@ -490,7 +489,7 @@ def _said(error: sdk.ClientError) -> str:
     between.
     """
     words = f"{_code(error)} {error.response['Error'].get('Message') or ''}"
-    return " ".join(words.split())[:_TOLD]
+    return shortened(words)
 
 
 def _bucket(resource: str) -> str:

@@ -35,6 +35,7 @@ from imagemill.errors import (
     UserError,
 )
 from imagemill.retry_after import retry_after_seconds
+from imagemill.text import shortened
 
 STORAGE_SCOPE = "https://storage.azure.com/.default"
 """What tokens for Blob storage are asked for, in each of Azure's clouds."""
@@ -54,7 +55,6 @@ _SETTINGS_HINT = (
 _UNUSABLE = (ValueError, OSError)
 """What the SDK raises for settings that make no sense, and for files that it cannot read."""
 
-_TOLD = 300
 
 # "A transient error", says
 # https://learn.microsoft.com/entra/identity-platform/reference-error-codes of these.
@@ -362,4 +362,4 @@ def _words(error: HttpResponseError) -> str:
 def _told(text: str) -> str:
     """Return the first line of what an SDK says, as far as it is for people."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    return line if len(line) <= _TOLD else f"{line[:_TOLD]}…"
+    return shortened(line)

@@ -48,6 +48,7 @@ from imagemill.errors import (
     UserError,
 )
 from imagemill.retry_after import retry_after_seconds
+from imagemill.text import shortened
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
@@ -69,7 +70,6 @@ KNOWN = (
 )
 """The errors of Google's SDK and what it stands on; what `failure` does not know is let through."""
 
-_TOLD = 300
 _BEGIN_ANEW = frozenset({200, 400, 404, 410})
 """Statuses that end an upload: stored, but damaged; found damaged; forgotten."""
 
@@ -262,7 +262,7 @@ def signing() -> Iterator[None]:
     try:
         yield
     except TransportError as error:
-        said = _printable(str(error))
+        said = shortened(str(error))
         if "PERMISSION_DENIED" not in said:
             raise ServiceUnreachable(
                 f"Google Cloud signs no URL: {said}", "check the worker's network"
@@ -393,7 +393,7 @@ def _no_token(error: GoogleAuthError) -> ImagemillError | None:
         cause = cause.args[
             0
         ]  # google-auth wraps one error into another; what follows the first argument are bodies
-    reason = _printable(str(cause))
+    reason = shortened(str(cause))
     if isinstance(error, DefaultCredentialsError):
         if reason.startswith(_NOT_FOUND):
             return OperatorError(_NO_CREDENTIALS, _SOURCES_HINT)
@@ -433,7 +433,7 @@ def _said(response: Response) -> str:
     """Return the status, and the server's own words if it has any."""
     content = _content(response)
     words = content.get("message") if content else _text(response)
-    return _printable(f"{response.status_code} {words or ''}")
+    return shortened(f"{response.status_code} {words or ''}")
 
 
 def _reasons(response: Response) -> set[str]:
@@ -460,12 +460,6 @@ def _text(response: Response) -> str:
     return (
         response.text if response.headers.get("Content-Type", "").startswith("text/plain") else ""
     )
-
-
-def _printable(text: str) -> str:
-    return "".join(
-        character if character.isprintable() else " " for character in text[:_TOLD]
-    ).strip()
 
 
 def _is_forgotten_upload(response: object) -> bool:

@@ -8,28 +8,27 @@ older             older and foreign keys brought into the model's form
 kaniko_job        what `kaniko-config` must look like
 faults, explain   what is wrong, in words
 
-What loads configs is imported when it is first used: messages need the model alone.
+Model and loading are imported when they are first used: a client needs neither.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from imagemill.config.model import (
-    AutoBuilder,
-    AwsEnvironment,
-    AzureEnvironment,
-    Builder,
-    DockerBuilder,
-    Environment,
-    GcpEnvironment,
-    KanikoBuilder,
-    LaunchConfig,
-    LocalEnvironment,
-    NoopBuilder,
-)
-
 if TYPE_CHECKING:
     from imagemill.config.loading import Loaded, advice, describe, find, load, load_found
+    from imagemill.config.model import (
+        AutoBuilder,
+        AwsEnvironment,
+        AzureEnvironment,
+        Builder,
+        DockerBuilder,
+        Environment,
+        GcpEnvironment,
+        KanikoBuilder,
+        LaunchConfig,
+        LocalEnvironment,
+        NoopBuilder,
+    )
 
 __all__ = [
     "AutoBuilder",
@@ -54,5 +53,7 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name in __all__:
-        return getattr(import_module(f"{__name__}.loading"), name)
+        model = import_module(f"{__name__}.model")
+        found = getattr(model, name, None)
+        return found or getattr(import_module(f"{__name__}.loading"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -20,10 +20,12 @@ from imagemill.config.legacy import DESTINATION, rewrite
 from imagemill.config.model import KanikoBuilder, LaunchConfig
 from imagemill.config.regions import mismatch, store_region
 from imagemill.config.store_key import AGENTS_KEY, AGENTS_SECRET, takes_agents_key
-from imagemill.config.yaml_document import Document, DocumentError, parse
 from imagemill.encoding import decoded
 from imagemill.errors import ConfigError, UserError
 from imagemill.grammar import CONFIG
+
+if TYPE_CHECKING:
+    from imagemill.config.yaml_document import Document
 
 MAX_BYTES = 256 * 1024
 """The size of a config file; PyYAML takes seconds for more."""
@@ -40,7 +42,7 @@ class Loaded:
     path: Path | None = None
     """`None`: no file was found, all are defaults."""
     warnings: tuple[str, ...] = ()
-    document: Document | None = field(default=None, repr=False, compare=False)
+    document: "Document | None" = field(default=None, repr=False, compare=False)
     """Where in the file everything is."""
 
 
@@ -132,6 +134,8 @@ def load(path: Path) -> Loaded:
     """Read a config file; `ConfigError` lists all that is wrong with it, each as `FILE:LINE: KEY:
     …`.
     """
+    from imagemill.config.yaml_document import DocumentError, parse  # where there is a file
+
     try:
         document = parse(_text(path))
     except DocumentError as error:
@@ -165,7 +169,7 @@ def _further(found: Iterable[Fault], before: list[Fault], destination: KeyPath) 
             yield replace(fault, path=destination) if fault.path == DESTINATION else fault
 
 
-def refusal(path: Path, document: Document, faults: list[Fault]) -> ConfigError:
+def refusal(path: Path, document: "Document", faults: list[Fault]) -> ConfigError:
     """Return the error that lists the faults, each as `FILE:LINE: KEY: …`."""
     placed = sorted(((document.line(fault.path), fault) for fault in faults), key=itemgetter(0))
     lines = [
@@ -179,7 +183,9 @@ def refusal(path: Path, document: Document, faults: list[Fault]) -> ConfigError:
     return ConfigError("\n".join(lines), hint)
 
 
-def _warnings(path: Path, document: Document, warnings: list[tuple[KeyPath, str]]) -> Iterator[str]:
+def _warnings(
+    path: Path, document: "Document", warnings: list[tuple[KeyPath, str]]
+) -> Iterator[str]:
     if document.empty:
         yield f"{path}: the file is empty, so all is left to the defaults"
     if document.within:
@@ -188,7 +194,7 @@ def _warnings(path: Path, document: Document, warnings: list[tuple[KeyPath, str]
 
 
 def _placed(
-    path: Path, document: Document, warnings: Iterable[tuple[KeyPath, str]]
+    path: Path, document: "Document", warnings: Iterable[tuple[KeyPath, str]]
 ) -> Iterator[str]:
     for at, text in warnings:
         yield f"{path}:{document.line(at)}: {dotted(at, document.written)}: {text}"

@@ -368,7 +368,7 @@ class LaunchConfig(Section):
         description="who may have what built from what, and where to; absent: anybody anything",
     )
 
-    def with_builder(self, builder_type: Literal["docker", "noop"]) -> Self:
+    def with_builder(self, builder_type: str) -> Self:
         """Return a copy with this builder, for `auto` once it is known whether a docker CLI reaches
         an engine.
         """

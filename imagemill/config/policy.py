@@ -85,10 +85,26 @@ class Rules(Section):
     daily_builds: Number = Field(None, description="builds of a tenant that begin in a day (UTC)")
 
 
+def _flag(value: object) -> object:
+    if value in (True, "true", False, "false"):
+        return value in (True, "true")
+    raise mismatch(value, "true or false")
+
+
+class TenantRules(Rules):
+    """The rules of one tenant."""
+
+    own_queue: Annotated[bool, BeforeValidator(_flag)] = Field(
+        False,
+        description="whether what comes through the queue imagemill.tenant.NAME is the tenant's,"
+        " without a signature",
+    )
+
+
 class Policy(Rules):
     """The rules for all, and those of the tenants."""
 
-    tenants: Annotated[dict[str, Rules], AfterValidator(_tenants)] | None = Field(
+    tenants: Annotated[dict[str, TenantRules], AfterValidator(_tenants)] | None = Field(
         None, description="rules by the tenant's name; where it is given, nobody else is served"
     )
 

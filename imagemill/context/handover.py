@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from imagemill import context
-from imagemill.context import Accept, Choice
+from imagemill.context import Accept, Choice, tarball
 from imagemill.context.index import Memory
 from imagemill.context.mirrors import FolderClaim, MirroredTree, Mirrors
 from imagemill.ports import ContextStore, Progress, StoredContext
@@ -66,6 +66,10 @@ class Packed:
     open: Callable[[], AbstractContextManager[BinaryIO]]
     uri: str | None = None
 
+    def dockerfile(self) -> str:
+        with self.open() as stream:
+            return tarball.dockerfile(stream).decode(errors="replace")
+
     def folder(self, scratch: Path, progress: Progress) -> Path:
         with self.open() as stream:
             context.unpack(stream, scratch, progress)
@@ -78,6 +82,9 @@ class Copied:
 
     path: Path
     uri: str | None = None
+
+    def dockerfile(self) -> str:
+        return (self.path / context.DOCKERFILE).read_text(errors="replace")
 
     def folder(self, scratch: Path, progress: Progress) -> Path:
         return self.path

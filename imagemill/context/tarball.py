@@ -14,6 +14,7 @@ at level 3 it does not), and others on ARM: there the tar is the same, but not i
 
 import gzip
 import tarfile
+import zlib
 from collections.abc import Iterator
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -115,6 +116,22 @@ class Writer:
         self._padding = -size % tarfile.BLOCKSIZE
 
 
+def dockerfile(stream: BinaryIO) -> bytes:
+    """Return the Dockerfile of a packed context, of which no more is read.
+
+    `OperatorError` if the stream is damaged.
+    """
+    try:
+        with tarfile.open(fileobj=stream, mode="r|gz") as packed:
+            first = packed.next()
+            content = packed.extractfile(first) if first and first.name == DOCKERFILE else None
+            if content is None:
+                raise tarfile.ReadError("it begins with another file")
+            return content.read()
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise _damaged(error) from None
+
+
 def unpack(stream: BinaryIO, tree: Tree, progress: Progress) -> None:
     """Unpack what `Writer` has packed; `OperatorError` if it is damaged, or holds what a `Writer`
     never writes.
@@ -133,10 +150,14 @@ def unpack(stream: BinaryIO, tree: Tree, progress: Progress) -> None:
         EOFError,
         UnsafePathError,
     ) as error:  # type: ignore[misc]
-        raise OperatorError(
-            f"The packed context is damaged: {error}",
-            "delete it from the context store and build again",
-        ) from error
+        raise _damaged(error) from error
+
+
+def _damaged(error: Exception) -> OperatorError:
+    return OperatorError(
+        f"The packed context is damaged: {error}",
+        "delete it from the context store and build again",
+    )
 
 
 def _unpack_member(info: tarfile.TarInfo, archive: BinaryIO, tree: Tree) -> None:

@@ -13,6 +13,7 @@ from typing import BinaryIO, cast
 from urllib.parse import quote
 
 from imagemill import context
+from imagemill.config import LaunchConfig
 from imagemill.dockerfile.generate import chosen
 from imagemill.errors import UserError
 from imagemill.messages import BuildRequest, UploadPlan
@@ -35,20 +36,15 @@ class Upload:
     plan: UploadPlan
     progress: Progress
 
-    @property
-    def store_uri(self) -> str | None:
-        """The context store of the workers; None if they have none that others reach as well."""
-        uri = self.plan.builder.build_context_store
-        return None if uri is None or uri.startswith("file:") else uri
-
     def bring(self, folder: Path) -> BuildRequest:
         """Return the request for the source, which is in the store by then; `folder` is its top,
         where it is here.
         """
-        uri = self.store_uri
+        uri = self.plan.store_uri
         assert uri is not None
+        builder = LaunchConfig.model_validate({"builder": self.plan.builder}).builder
         store = store_for(f"{uri}/{FOLDER}", region=self.plan.region)
-        dockerfile = chosen(self.request, self.plan.builder)
+        dockerfile = chosen(self.request, builder)
         digest = _Digest()
         context.bundle(folder, dockerfile, digest.stream, self.progress)
         name = f"{digest.hex}.tar.gz"

@@ -137,9 +137,12 @@ def resolved(text: str, defaults: Mapping[str, str], hidden: Collection[str] = (
         name, word = variable["bare"] or variable["name"], variable["word"]
         if name in hidden:
             return variable[0]
-        if (variable["operator"] or "").endswith("+"):
-            return resolved(word, defaults, hidden) if defaults.get(name) else ""
-        if word is not None and not defaults.get(name):
+        operator = variable["operator"] or ""
+        # With a colon what is empty is as good as not set.
+        given = bool(defaults.get(name)) if operator.startswith(":") else name in defaults
+        if operator.endswith("+"):
+            return resolved(word, defaults, hidden) if given else ""
+        if word is not None and not given:
             return resolved(word, defaults, hidden)
         return defaults.get(name, variable[0])
 

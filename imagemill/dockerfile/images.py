@@ -6,18 +6,16 @@ stands in a `RUN`.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from imagemill.dockerfile.base_images import resolved
 from imagemill.dockerfile.syntax import instructions
 
 _DIRECTIVES = re.compile(r"\s*(?:#|//|[{}\"']|$)")
 _SYNTAX = re.compile(r"""[\s#/!{"']*syntax["']?\s*[:=]\s*["']?([^\s"'},]+)""", re.IGNORECASE)
-_FROM = re.compile(
-    r"(?:ONBUILD\s+)*FROM\s+(?:--\S+\s+)*(?P<image>\S+)(?:\s+AS\s+(?P<name>\S+))?", re.IGNORECASE
-)
+_FROM = re.compile(r"(?:ONBUILD\s+)*FROM\s+(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
 _FLAGS = re.compile(
-    r"(?:ONBUILD\s+)*(?:COPY|ADD|RUN)((?:\s+--(?:[^\s\"'\\]|\\.|\"(?:[^\"\\]|\\.)*\"|'[^']*')+)*)",
+    r"(?:ONBUILD\s+)*(?:COPY|ADD|RUN)((?:\s+--(?:[^\s\"'\\]|\\.|\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')+)*)",
     re.IGNORECASE,
 )
 _OTHER = re.compile(r"from=([^\s,]+)", re.IGNORECASE)
@@ -34,11 +32,10 @@ def images(dockerfile: str, build_args: Mapping[str, str]) -> set[str]:
     if frontend := build_args.get(_FRONTEND):
         found.add(frontend)
     stages: set[str] = set()
-    for image, name in _begun(dockerfile, build_args):
-        if image.lower() not in stages:
-            found.add(image)
-        stages |= {name.lower(), str(len(stages))}
-    found |= {image for image in _copied(dockerfile) if image.lower() not in stages}
+    for named, stage in _named(dockerfile, build_args):
+        found |= {image for image in named if image.lower() not in stages}
+        if stage is not None:
+            stages |= {stage.lower(), str(len(stages) // 2)}
     return {image for image in found if image.lower() != "scratch"}
 
 
@@ -51,22 +48,37 @@ def _frontends(dockerfile: str) -> Iterator[str]:
             yield directive[1]
 
 
-def _begun(dockerfile: str, build_args: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Image and name of each stage. Only arguments before the first one have a meaning in them."""
+def _named(
+    dockerfile: str, build_args: Mapping[str, str]
+) -> Iterator[tuple[Iterable[str], str | None]]:
+    """Yield what each instruction names, an image or a stage before it, and of `FROM` the name of
+    its own stage. Only arguments before the first one have a meaning in it.
+    """
     values: dict[str, str] = {}
     begun = False
-    for instruction in instructions(dockerfile, heredocs=False):
+    for number, instruction in enumerate(instructions(dockerfile, heredocs=False)):
         if instruction.keyword == "ARG" and not begun:
-            for name, default in _ARGUMENT.findall(instruction.text.partition(" ")[2]):
-                if value := build_args.get(name, default.strip("\"'")):
-                    values[name] = resolved(value, values)
+            for argument in _ARGUMENT.finditer(instruction.text.partition(" ")[2]):
+                value = build_args.get(argument[1], argument[2])
+                if value is not None:
+                    values[argument[1]] = resolved(value.strip("\"'"), values)
         elif match := _FROM.match(instruction.text):
             begun = True
-            yield resolved(match["image"].strip("\"'"), values), match["name"] or ""
+            words, name = _words(match["rest"])
+            yield (
+                [resolved(word.strip("\"'"), values) for word in words],
+                name or f"\0{number}",
+            )
+        elif flags := _FLAGS.match(instruction.text):
+            yield _OTHER.findall(re.sub(r"[\"'\\]", "", flags[1])), None
 
 
-def _copied(dockerfile: str) -> Iterator[str]:
-    """Yield what is copied from or mounted, by the flags of an instruction without their quotes."""
-    for instruction in instructions(dockerfile, heredocs=False):
-        if flags := _FLAGS.match(instruction.text):
-            yield from _OTHER.findall(re.sub(r"[\"'\\]", "", flags[1]))
+def _words(rest: str) -> tuple[list[str], str]:
+    """Return what `FROM` may build from, and the name of its stage. What stands in quotes may have
+    blanks, so each word counts that begins no flag.
+    """
+    words = rest.split()
+    name = ""
+    if len(words) > 2 and words[-2].lower() == "as":
+        *words, _, name = words
+    return [word for word in words if not word.startswith("--")], name

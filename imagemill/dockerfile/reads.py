@@ -4,13 +4,13 @@ BuildKit's own git contexts leave `.git` out, and so does a source here, unless 
 reads it: its bytes change with every commit and `git gc`, while the image stays the same.
 """
 
-import json
 import posixpath
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 from imagemill.dockerfile.syntax import Instruction, instructions
+from imagemill.encoding import json_value
 
 _FLAGS = re.compile(r"(?:\s*--\S+)*")
 _BIND = re.compile(r"--mount=(\S+)")
@@ -63,7 +63,7 @@ def sources(instruction: Instruction) -> Iterator[str]:
 def _words(text: str) -> list[str]:
     if text.startswith("["):
         try:
-            words = json.loads(text)
+            words = json_value(text)
         except ValueError:
             return text.split()
         return [word for word in words if isinstance(word, str)]

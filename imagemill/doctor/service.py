@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
-from imagemill.client import Client
+from imagemill.client import Client, reach_broker
 from imagemill.config import LaunchConfig
 from imagemill.doctor.examination import Case
 from imagemill.doctor.findings import Finding, Verdict, checked, failure
@@ -23,12 +23,12 @@ def examine(case: Case) -> Iterator[Finding]:
 
 def _service(client: Client, builder: str) -> Iterator[Finding]:
     yield checked("backend", lambda: _backend(client))
+    yield checked("broker", lambda: _broker(client))
     try:
         workers = client.workers()
     except ImagemillError as error:
-        yield failure("broker", error)
+        yield failure("workers", error)
         return
-    yield Finding("broker", Verdict.OK, "answers")
     yield _queue(workers, LIGHT)
     if builder == "auto":
         # What builds is up to the workers' config: one pool for builds is enough.
@@ -48,6 +48,11 @@ def _backend(client: Client) -> Finding:
     with suppress(UserError):  # no such build: that is an answer
         client.status("doctor")
     return Finding("backend", Verdict.OK, "answers")
+
+
+def _broker(client: Client) -> Finding:
+    reach_broker(client)
+    return Finding("broker", Verdict.OK, "answers")
 
 
 def _queue(workers: Mapping[str, list[str]], queue: str) -> Finding:

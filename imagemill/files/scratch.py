@@ -5,7 +5,7 @@ a killed one has left can be told and removed.
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def scratch(parent: Path) -> Iterator[Path]:
     """Yield the path of a folder that whoever needs it makes; it is removed at the end of the block,
     and those of killed processes before it.
     """
-    _remove_dead(parent)
+    remove_dead(parent)
     with locked_folder(parent, _PREFIX) as folder:
         try:
             yield folder / "files"
@@ -52,7 +52,16 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _remove_dead(parent: Path) -> None:
-    for folder in parent.glob(f"{_PREFIX}*"):
+def remove_dead(parent: Path) -> None:
+    """Remove the folders of `scratch` whose process was killed."""
+    for folder in left_by_the_dead(parent, _PREFIX):
+        folders.remove(folder, Quiet())
+
+
+def left_by_the_dead(parent: Path, prefix: str) -> Generator[Path, None, None]:
+    """Yield the folders of `locked_folder` whose process was killed, each locked while it is looked
+    at.
+    """
+    for folder in parent.glob(f"{prefix}*"):
         with suppress(FileNotFoundError, BlockingIOError), locked(folder):
-            folders.remove(folder, Quiet())
+            yield folder

@@ -5,7 +5,7 @@ and makes none by itself, so one that is missing is told with the command that m
 logged in to: https://cloud.google.com/artifact-registry/docs/docker/authentication#token.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -43,6 +43,16 @@ class ArtifactRegistry(OciRegistry):
         self, docker_config: DockerConfig | None = None, insecure: frozenset[str] = frozenset()
     ) -> None:
         super().__init__(_GoogleLogin(AccessTokens()), insecure)
+
+    def push_token(
+        self,
+        repository: ImageReference,
+        pushed: Iterable[ImageReference] = (),
+        pulled: Iterable[ImageReference] = (),
+    ) -> None:
+        """See `Registry.push_token`: Google narrows tokens for Cloud Storage alone,
+        https://cloud.google.com/iam/docs/downscoping-short-lived-credentials.
+        """
 
     def prepare(self, repository: ImageReference) -> None:
         """See `Registry.prepare`: `UserError` if the repository is missing, `PermissionDenied` if

@@ -70,6 +70,10 @@ class _Token(BaseModel):
     access_token: Annotated[str, Field(pattern=r"^[!-~]*$")] = ""
     expires_in: float | None = None
 
+    @property
+    def text(self) -> str:
+        return self.token or self.access_token
+
 
 class _Grant(NamedTuple):
     header: str
@@ -117,6 +121,24 @@ class Authorizations:
         self._grants = {key: old for key, old in list(self._grants.items()) if old.expires > now}
         self._grants[reference.repository, actions] = grant
         return {"Authorization": grant.header}
+
+    def scoped(
+        self, refusal: Answer, reference: ImageReference, scopes: list[str], login: Login
+    ) -> tuple[str, float | None] | None:
+        """Return a token for these scopes alone, and for how many seconds it is said to last; None
+        where the registry that refused names no server of tokens.
+        """
+        challenge = parse_challenges(refusal.headers.getlist("WWW-Authenticate")).get("bearer")
+        if challenge is None:
+            return None
+        realm = challenge.get("realm", "")
+        reach = self._realm_reach(realm, refusal, reference)
+        service = challenge.get("service", "")
+        answer = _ask_for_token(realm, service, scopes, login.credentials, reach)
+        if answer.status != 200:
+            raise failure(answer, reference, "pull,push", login.fault)
+        token = _read_token(answer, reference)
+        return token.text, token.expires_in
 
     def _token(
         self,
@@ -213,21 +235,25 @@ def _ask_for_token(
     )
 
 
-def _granted(answer: Answer, reference: ImageReference) -> _Grant:
+def _read_token(answer: Answer, reference: ImageReference) -> _Token:
     try:
         token = _Token.model_validate_json(answer.body)
     except ValidationError:
         token = _Token()
-    text = token.token or token.access_token
-    if not text:
+    if not token.text:
         raise TransientError(
             f"The token server {host_of(answer.url)} of {reference.registry} gives no token",
             "check that the registry's token realm is a token server",
         )
+    return token
+
+
+def _granted(answer: Answer, reference: ImageReference) -> _Grant:
+    token = _read_token(answer, reference)
     # Counted from now, not from `issued_at`: that takes two clocks. A token that ends early is
     # asked for again.
     lifetime = token.expires_in if token.expires_in is not None else _LIFETIME
-    return _Grant(f"Bearer {text}", time.monotonic() + _MARGIN * lifetime)
+    return _Grant(f"Bearer {token.text}", time.monotonic() + _MARGIN * lifetime)
 
 
 def _basic(credentials: Credentials) -> str:

@@ -8,12 +8,13 @@ import io
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any, BinaryIO, NamedTuple, cast
-from urllib.parse import urlencode, urljoin
+from urllib.parse import urlencode
 
 from urllib3 import HTTPHeaderDict
 
+from imagemill.addresses import Reach
 from imagemill.errors import TransientError
-from imagemill.http import Answer, Reply, opened, origin, request
+from imagemill.http import Answer, Reply, leads, opened, origin, redirected, request
 from imagemill.ports import Registry
 from imagemill.reference import ImageReference
 from imagemill.registries.authorization import Login
@@ -93,11 +94,11 @@ class Blobs(OciRegistry):
         location = begun.headers.get("Location")
         if begun.status != 202 or not location:
             raise self._failure(begun, reference, _PUSH)
-        url = urljoin(begun.url, location)
+        url, own, reach = self._upload("PUT", begun, location, reference)
         separator = "&" if "?" in url else "?"
-        headers = {**_BINARY, "Content-Length": str(size), **self._headers(url, begun, reference)}
+        headers = {**_BINARY, "Content-Length": str(size), **own}
         full = f"{url}{separator}{urlencode({'digest': digest})}"
-        answer = request("PUT", full, headers, content, self._authorizations.reach)
+        answer = request("PUT", full, headers, content, reach)
         if answer.status != 201:
             raise self._failure(answer, reference, _PUSH)
         stored = answer.headers.get("Docker-Content-Digest", digest)
@@ -110,15 +111,20 @@ class Blobs(OciRegistry):
     def _cancel(self, begun: Answer, reference: ImageReference) -> None:
         """Let go of an upload that was not asked for."""
         if location := begun.headers.get("Location"):
-            url = urljoin(begun.url, location)
-            headers = self._headers(url, begun, reference)
-            request("DELETE", url, headers, None, self._authorizations.reach)
+            url, headers, reach = self._upload("DELETE", begun, location, reference)
+            request("DELETE", url, headers, None, reach)
 
-    def _headers(self, url: str, begun: Answer, reference: ImageReference) -> dict[str, str]:
-        """Credentials for an upload, which go to the registry alone."""
+    def _upload(
+        self, method: str, begun: Answer, location: str, reference: ImageReference
+    ) -> tuple[str, dict[str, str], Reach]:
+        """Return where an upload goes, by the rules of redirects, and the credentials for it, which
+        are for the registry alone.
+        """
+        url = redirected(begun.url, location)
+        reach = leads(method, begun.url, url, self._authorizations.reach, begun.beyond)
         if origin(url) != origin(begun.url):
-            return {}
-        return self._authorizations.headers(reference, _PUSH)
+            return url, {}, reach
+        return url, self._authorizations.headers(reference, _PUSH), reach
 
     def _request(self, method: str, reference: ImageReference, path: str, actions: str) -> Answer:
         with self._opened(method, reference, path, actions) as reply:

@@ -8,16 +8,16 @@ https://github.com/docker/docker-credential-helpers.
 """
 
 import base64
-import json
 import logging
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from imagemill.encoding import json_value
 from imagemill.errors import OperatorError
 from imagemill.ports import Credentials
 from imagemill.processes import others_environment
@@ -127,11 +127,7 @@ class DockerConfig:
         logins = {each.registry: self.login(each).credentials for each in others}
         logins[host] = credentials
         copy = {"proxies": raw["proxies"]} if raw.get("proxies") else {}
-        copy["auths"] = {
-            HUB_KEY if each in _HUB_HOSTS else each: _encoded(login)
-            for each, login in logins.items()
-            if login
-        }
+        copy["auths"] = auths(logins)
         copy["cliPluginsExtraDirs"] = [
             *(self._parsed(raw).plugins or ()),
             str(self.folder.absolute() / "cli-plugins"),
@@ -145,7 +141,7 @@ class DockerConfig:
     def _read(self) -> Any:
         try:
             text = self._path.read_bytes()
-            return (json.loads(text) if text.strip() else None) or {}
+            return (json_value(text) if text.strip() else None) or {}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
@@ -216,6 +212,17 @@ def _places(repository: ImageReference, config: _File) -> Iterator[_Place]:
         yield _Place([key], helpers.get(key, config.store) or None)
     helper = next((helpers[key] for key in hosts if key in helpers), config.store)
     yield _Place(hosts, helper or None)
+
+
+def auths(logins: Mapping[str, Credentials | None]) -> dict[str, dict[str, str]]:
+    """Return what a `config.json` has under `auths` for logins by their hosts, or by the folders
+    of hosts that they are for. It holds secrets.
+    """
+    return {
+        HUB_KEY if place in _HUB_HOSTS else place: _encoded(login)
+        for place, login in logins.items()
+        if login
+    }
 
 
 def _encoded(credentials: Credentials) -> dict[str, str]:

@@ -8,7 +8,7 @@ image reference. https://docs.aws.amazon.com/AmazonECR/latest/APIReference/Welco
 
 import base64
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -88,6 +88,14 @@ class EcrRegistry:
         if known is None or known.expires is None or known.expires - time.time() < RENEW_BEFORE:
             known = self._credentials[key] = _login(repository)
         return known
+
+    def push_token(
+        self,
+        repository: ImageReference,
+        pushed: Iterable[ImageReference] = (),
+        pulled: Iterable[ImageReference] = (),
+    ) -> None:
+        """See `Registry.push_token`: ECR's tokens have all rights of whoever asks for them."""
 
     def prepare(self, repository: ImageReference) -> None:
         """See `Registry.prepare`: the repository is made if it is not there, with the account's own

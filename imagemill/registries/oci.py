@@ -6,6 +6,8 @@ The API: https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md
 """
 
 import hashlib
+import time
+from collections.abc import Iterable
 
 from imagemill.errors import ImagemillError, OperatorError, PermissionDenied, TransientError
 from imagemill.http import Answer, is_loopback, origin, request, speaks_http
@@ -23,6 +25,10 @@ MANIFEST_TYPES = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
+
+LASTING = 30 * 60.0
+"""Seconds that a token is good for, at least, if a build is to push with it. It is renewed when half
+of them are over, so that a push has the other half: no one asks for another while it goes on."""
 
 _ACCEPT = {"Accept": ", ".join(MANIFEST_TYPES)}
 _DIGEST = "Docker-Content-Digest"
@@ -79,6 +85,32 @@ class OciRegistry:
     def credentials(self, repository: ImageReference) -> Credentials | None:
         """See `Registry.credentials`."""
         return self._source.login(repository).credentials
+
+    def push_token(
+        self,
+        repository: ImageReference,
+        pushed: Iterable[ImageReference] = (),
+        pulled: Iterable[ImageReference] = (),
+    ) -> Credentials | None:
+        """See `Registry.push_token`: where the registry has a server of tokens, whose tokens last."""
+        login = self._source.login(repository)
+        if login.credentials is None or login.credentials.registry_token:
+            return None
+        url = f"{self._base(repository.registry)}/v2/"
+        refusal = request("GET", url, {}, reach=self._authorizations.reach)
+        if refusal.status != 401 or origin(refusal.url) != origin(url):
+            return None
+        scopes = [f"repository:{each.path}:{_PUSH}" for each in (repository, *pushed)]
+        scopes += [f"repository:{each.path}:{_PULL}" for each in pulled]
+        found = self._authorizations.scoped(refusal, repository, list(dict.fromkeys(scopes)), login)
+        if found is None or self._lifetime(*found) < LASTING:
+            return None
+        expires = time.time() + self._lifetime(*found)
+        return Credentials("", "", expires=expires, registry_token=found[0])
+
+    def _lifetime(self, token: str, told: float | None) -> float:
+        """Return for how many seconds a token is good."""
+        return told or 0.0
 
     def prepare(self, repository: ImageReference) -> None:
         """See `Registry.prepare`: a repository comes into being with the first push."""

@@ -34,7 +34,7 @@ class LocalSource:
 
     def __init__(self, text: str, options: SourceOptions) -> None:
         self._path, self._sha256, self._folder = _path(text)
-        self._roots = options.roots
+        self._roots, self._check_place = options.roots, options.check_place
         self._limits = archive.Limits(size=options.max_bytes, members=options.max_files)
 
     @property
@@ -131,6 +131,8 @@ class LocalSource:
                 f"{machine().capitalize()} may not read sources at {self._path}; folders that it may: {allowed}",
                 "put the source below one of them, or have the operator add its folder to IMAGEMILL_SOURCE_ROOTS",
             )
+        if self._check_place:  # a link may lead elsewhere than when the policy was asked
+            self._check_place(str(path))
         return path, top
 
 

@@ -7,8 +7,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
-from pydantic import ByteSize, TypeAdapter
-
 from imagemill.errors import OperatorError
 
 
@@ -98,6 +96,12 @@ def _tokens(text: str) -> dict[str, str]:
     return {host.lower().replace(":", "_"): token for host, _, token in pairs}
 
 
+def _bytes(text: str) -> int:
+    from pydantic import ByteSize, TypeAdapter  # few set what has bytes
+
+    return TypeAdapter(ByteSize).validate_python(text)
+
+
 class Variable(NamedTuple):
     """A variable of the environment that sets an option; `description` is its line in the docs."""
 
@@ -116,7 +120,7 @@ VARIABLES: Mapping[str, Variable] = MappingProxyType(
         ),
         "IMAGEMILL_SOURCE_MAX_BYTES": Variable(
             "max_bytes",
-            TypeAdapter(ByteSize).validate_python,
+            _bytes,
             "the most that one source may take on the disk; default: 32 GiB",
         ),
         "IMAGEMILL_SOURCE_MAX_FILES": Variable(

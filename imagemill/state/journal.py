@@ -76,6 +76,9 @@ return report
 """
 
 
+CANCELLED = "cancelled"
+"""Shared key of the builds that somebody wants to stop, until the reaper has seen that."""
+
 BEGUN = "begun"
 """Shared key of all builds by the time when they began, for as long as they are kept."""
 
@@ -237,8 +240,13 @@ class Journal:
         return next((event.report for event in self._newest(build, 100) if event.report), None)
 
     def ask_to_cancel(self, build: str) -> None:
-        """Leave word for the worker that the build is to stop."""
-        self.redis.set(self.build_key(build, "cancel"), int(time.time()), ex=BUILD_KEEP_SECONDS)
+        """Leave word for the worker that the build is to stop, and for the reaper, if it waits."""
+        waiting = self.shared_key(CANCELLED)
+        pipeline = self.redis.pipeline()
+        pipeline.set(self.build_key(build, "cancel"), int(time.time()), ex=BUILD_KEEP_SECONDS)
+        pipeline.sadd(waiting, build)
+        pipeline.expire(waiting, BUILD_KEEP_SECONDS)
+        pipeline.execute()
 
     def is_cancelled(self, build: str) -> bool:
         """Whether somebody wants the build to stop."""

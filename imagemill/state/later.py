@@ -9,6 +9,7 @@ from typing import Any, cast
 from redis import Redis
 
 from imagemill.names import BUILD_KEEP_SECONDS
+from imagemill.state.journal import CANCELLED
 
 SENDING_SECONDS = 30.0
 
@@ -29,17 +30,27 @@ for key = 3, #KEYS do
 end
 """
 
-_TAKE = """
-local times, texts = unpack(KEYS)
-local most, sending = unpack(ARGV)
+_WAKING = """
+local function wake(times, waiters)
+    for _, id in ipairs(redis.call('SMEMBERS', waiters)) do
+        redis.call('ZADD', times, 'XX', 0, id)
+    end
+    redis.call('DEL', waiters)
+end
+"""
+
+_TAKE = f"""{_WAKING}
+local times, texts, cancelled = unpack(KEYS)
+local most, sending, waiters = unpack(ARGV)
+for _, build in ipairs(redis.call('SPOP', cancelled, most)) do wake(times, waiters .. build) end
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
-local found = {}
+local found = {{}}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', times, '-inf', now, 'LIMIT', 0, most)) do
     local text = redis.call('HGET', texts, id)
     if text then
         redis.call('ZADD', times, now + sending, id)
-        found[#found + 1] = {id, text}
+        found[#found + 1] = {{id, text}}
     else
         redis.call('ZREM', times, id)
     end
@@ -47,12 +58,8 @@ end
 return found
 """
 
-_WAKE = """
-local times, waiters = unpack(KEYS)
-for _, id in ipairs(redis.call('SMEMBERS', waiters)) do
-    redis.call('ZADD', times, 'XX', 0, id)
-end
-redis.call('DEL', waiters)
+_WAKE = f"""{_WAKING}
+wake(unpack(KEYS))
 """
 
 
@@ -62,18 +69,24 @@ class Later:
     def __init__(self, redis: Redis, prefix: str) -> None:
         self._redis, self._prefix = redis, f"{prefix}imagemill:later"
         self._keys = [self._prefix, f"{self._prefix}:messages"]
+        self._cancelled = f"{prefix}imagemill:{CANCELLED}"
         self._add = redis.register_script(_ADD)
         self._take = redis.register_script(_TAKE)
         self._wake = redis.register_script(_WAKE)
 
     def add(self, message: str, text: str, delay: float, *awaited: str) -> None:
-        """Keep a message for `delay` seconds, or until `wake` is called for any of what it awaits."""
+        """Keep a message for `delay` seconds, or until `wake` is called for any of what it awaits, or
+        a build that is among that is to stop.
+        """
         keys = [*self._keys, *map(self._waiters, awaited)]
         self._add(keys, [message, text, delay, BUILD_KEEP_SECONDS, _WAITERS_KEEP_SECONDS])
 
     def take(self, most: int = 100) -> list[tuple[str, str]]:
-        """Return id and text of messages whose time has come; `sent` says that they are sent."""
-        found = self._take(self._keys, [most, SENDING_SECONDS])
+        """Return id and text of messages whose time has come, or whose build is to stop; `sent` says
+        that they are sent.
+        """
+        keys = [*self._keys, self._cancelled]
+        found = self._take(keys, [most, SENDING_SECONDS, self._waiters("")])
         return [(message.decode(), text.decode()) for message, text in cast("list[Any]", found)]
 
     def sent(self, message: str) -> None:

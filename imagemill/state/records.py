@@ -35,7 +35,7 @@ from imagemill.state.seal import Seal
 log = getLogger(__name__)
 
 RECORD = "imagemill-record-v1"
-"""What a record's seal is for."""
+"""What a record's seal is for, with the turn and the step that it was written for."""
 
 RENEWALS = 4
 """How often a lease is renewed within its time."""
@@ -177,6 +177,7 @@ class Claim:
     """
 
     build: Build
+    turn: int
     attempt: int
     deaths: int
     tries: int
@@ -211,7 +212,14 @@ class Records:
         already. `canvas` is kept for `Records.canvas`.
         """
         asked = {"source": build.request.source, "destination": build.request.destination}
-        values = [build.id, step, queue, self._text(build), json.dumps(canvas), json.dumps(asked)]
+        values = [
+            build.id,
+            step,
+            queue,
+            self._text(build, 1, step),
+            json.dumps(canvas),
+            json.dumps(asked),
+        ]
         keys = [*self._keys(build.id), self._journal.shared_key(BEGUN)]
         begun = self._begin(keys, [*values, self._grace, BUILD_KEEP_SECONDS])
         return Due(build.id, 1, step, queue) if begun else None
@@ -240,9 +248,9 @@ class Records:
         if not taken:
             return None
         attempt, deaths, tries, message, times, cancelled = cast("list[Any]", taken)
-        text = self.seal.open(RECORD, build, cast("bytes", message).decode(errors="replace"))
-        known = Build.load(json.loads(text))
-        return Claim(known, attempt, deaths, tries, Entered(times, bool(cancelled)))
+        sealed = cast("bytes", message).decode(errors="replace")
+        known = Build.load(json.loads(self.seal.open(_purpose(turn, step), build, sealed)))
+        return Claim(known, turn, attempt, deaths, tries, Entered(times, bool(cancelled)))
 
     def advance(
         self, claim: Claim, build: Build, step: str, queue: str, *, tries: int = 0, delay: float = 0
@@ -255,7 +263,7 @@ class Records:
             claim.attempt,
             step,
             queue,
-            self._text(build),
+            self._text(build, claim.turn + 1, step),
             build.source_hash or "",
         ]
         turn = self._advance(
@@ -292,6 +300,10 @@ class Records:
         turn = self._journal.redis.hget(self._keys(build)[0], "turn")
         return turn in (None, b"ended")
 
+    def ended(self, build: str) -> bool:
+        """Return whether the build is known to have ended, with all that follows its report."""
+        return self._journal.redis.hget(self._keys(build)[0], "turn") == b"ended"
+
     def canvas(self, build: str) -> dict[str, Any]:
         """Return what the caller of the build asked Celery to do when it has ended."""
         text = self._journal.redis.hget(self._keys(build)[0], "canvas")
@@ -309,11 +321,15 @@ class Records:
             for build, turn, step, queue, lost in cast("list[Any]", found)
         ]
 
-    def _text(self, build: Build) -> str:
-        return self.seal.close(RECORD, build.id, json.dumps(build.dump()))
+    def _text(self, build: Build, turn: int, step: str) -> str:
+        return self.seal.close(_purpose(turn, step), build.id, json.dumps(build.dump()))
 
     def _keys(self, build: str) -> list[str | bytes]:
         return [self._journal.build_key(build, "record"), self._index]
+
+
+def _purpose(turn: int, step: str) -> str:
+    return f"{RECORD} {turn} {step}"
 
 
 class Leases:

@@ -111,6 +111,18 @@ def test_refresh_token_is_what_a_push_logs_in_with_and_when_it_ends(site: Site, 
     assert azure.claims(exchange.field("access_token"))["oid"] == OBJECT
 
 
+def test_a_push_token_is_for_its_repository_alone(front: Acr) -> None:
+    registry = adapter(front)
+    found = registry.push_token(ImageReference(front.address, "team-a/app"))
+    assert found is not None
+    assert (found.username, found.password, found.identity_token) == ("", "", "")
+    assert found.expires is not None
+    access = azure.claims(found.registry_token)["access"]
+    assert [(each["name"], set(each["actions"])) for each in access] == [
+        ("team-a/app", {"pull", "push"})
+    ]
+
+
 def test_password_and_identity_token_are_both_good_for_a_login(front: Acr) -> None:
     """Docker uses the identity token, others the user and the password."""
     found = adapter(front).credentials(ImageReference(front.address, "any"))

@@ -5,12 +5,14 @@ used up.
 import base64
 import os
 import re
+import socket
 import subprocess
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -749,3 +751,19 @@ def watching(secret: str) -> Iterator[list[Any]]:
     finally:
         ended.set()
         thread.join()
+
+
+def test_a_server_inside_is_asked_by_ssh_only_if_its_key_is_known(
+    worker: Callable[..., SourceOptions], tmp_path: Path
+) -> None:
+    (tmp_path / "known").touch()
+    git_servers.new_key(tmp_path / "default")
+    with socket.create_server(("127.0.0.1", 0)) as inside:
+        port = inside.getsockname()[1]
+        options = worker(ssh_keys=tmp_path, known_hosts=tmp_path / "known")
+        options = replace(options, insecure_hosts=frozenset())
+        with pytest.raises(PermissionDenied, match=r"its address 127\.0\.0\.1 is not public"):
+            GitSource(f"git+ssh://git@127.0.0.1:{port}/a/b", options).pinned(Quiet())
+        inside.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            inside.accept()

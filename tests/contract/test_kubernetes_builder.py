@@ -40,9 +40,17 @@ from imagemill.errors import (
 )
 from imagemill.messages import State
 from imagemill.ports import ContextStore, Credentials
-from imagemill.registries.oci import OciRegistry
 from images import Pusher
-from kaniko_builds import DIGEST, Logins, Object, PlayedCluster, container, played_cluster
+from kaniko_builds import (
+    DESTINATION,
+    DIGEST,
+    Logins,
+    Object,
+    Passwords,
+    PlayedCluster,
+    container,
+    played_cluster,
+)
 from kubernetes_server import KubernetesServer
 
 
@@ -84,7 +92,7 @@ def test_an_image_that_was_there_before_is_not_the_result_of_a_kaniko_that_wrote
 ) -> None:
     source_hash = uuid.uuid4().hex * 2
     Pusher(registry, "team/app").image(source_hash)
-    open_registry = OciRegistry(Logins(), frozenset({registry}))
+    open_registry = Passwords(Logins(), frozenset({registry}))
     build = cluster.build(source_hash, destination=f"{registry}/team/app", registry=open_registry)
     job, _ = cluster.run()
     cluster.server.finish(job, 0, "Usage: executor [flags]")
@@ -106,7 +114,7 @@ def test_the_digest_is_the_registrys_where_the_pod_of_a_job_that_succeeded_is_go
     cluster.server.delete_pod(pod)
     cluster.server.finish(cluster.job(), 0, pod=cluster.server.start_pod(cluster.job()))
     cluster.server.delete_pod(cluster.server.pods(cluster.job())[0])
-    open_registry = OciRegistry(Logins(), frozenset({registry}))
+    open_registry = Passwords(Logins(), frozenset({registry}))
     second = cluster.build(source_hash, destination=f"{registry}/team/app", registry=open_registry)
     assert second.result() == digest
 
@@ -124,7 +132,7 @@ def test_an_image_that_the_registry_keeps_is_the_result_of_a_kaniko_that_could_n
     source_hash = uuid.uuid4().hex * 2
     digest = Pusher(registry, "team/app").image(source_hash)
     build = cluster.build(
-        source_hash, destination=f"{registry}/team/app", registry=OciRegistry(Logins())
+        source_hash, destination=f"{registry}/team/app", registry=Passwords(Logins())
     )
     job, _ = cluster.run(lines=[IMMUTABLE.format(image=f"{registry}/team/app:{source_hash}")])
     cluster.server.finish(job, 1, DIGEST)
@@ -137,7 +145,7 @@ def test_an_image_that_the_registry_keeps_is_the_result_of_a_kaniko_that_could_n
 def test_a_registry_that_keeps_what_it_does_not_show_fails_the_build(
     cluster: PlayedCluster, registry: str
 ) -> None:
-    build = cluster.build(destination=f"{registry}/team/nothing", registry=OciRegistry(Logins()))
+    build = cluster.build(destination=f"{registry}/team/nothing", registry=Passwords(Logins()))
     job, _ = cluster.run(lines=[IMMUTABLE.format(image="x")])
     cluster.server.finish(job, 1, DIGEST)
     error = build.error()
@@ -392,6 +400,45 @@ def test_what_a_dead_worker_left_running_is_discarded(cluster: PlayedCluster) ->
     assert until(cluster.is_empty)
 
 
+def test_what_dead_workers_left_is_removed_of_builds_that_are_over(
+    cluster: PlayedCluster, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("s3cr3t")
+    build = cluster.build(secrets={"token": tmp_path / "token"})
+    cluster.run()
+    build.stop(ServiceUnreachable("the worker dies", "never mind"))
+    assert build.error()
+    asked: list[tuple[str, str]] = []
+
+    def over(build: str, image: str) -> bool:
+        asked.append((build, image))
+        return len(asked) > 1
+
+    builder = cluster.builder()
+    builder.tidy(over)
+    assert len(cluster.objects(JOBS)) == len(cluster.objects(SECRETS)) == 1
+    builder.tidy(over)
+    assert cluster.is_empty()
+    assert {(name, image.partition(":")[0]) for name, image in asked} == {("build-1", DESTINATION)}
+
+
+@own_server("its Jobs' controller cannot be held up")
+def test_of_a_build_that_failed_when_its_worker_was_dead_only_the_job_stays(
+    cluster: PlayedCluster, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("s3cr3t")
+    build = cluster.build(secrets={"token": tmp_path / "token"})
+    job, _ = cluster.run()
+    build.stop(ServiceUnreachable("the worker dies", "never mind"))
+    assert build.error()
+    cluster.server.finish(job, 1, "error building image: exit status 3")
+    builder = cluster.builder()
+    for _ in range(2):
+        builder.tidy(lambda *_: True)
+    assert len(cluster.server.jobs()) == 1
+    assert not cluster.objects(SECRETS)
+
+
 @own_server("its noise is the test's own")
 def test_watches_that_end_while_events_come_in_over_tls_end_quietly(tmp_path: Path) -> None:
     """The TLS layer must not be taken away from under the thread that reads."""
@@ -564,7 +611,7 @@ def test_a_worker_that_may_not_see_events_builds_nevertheless(cluster: PlayedClu
 def test_the_pod_gets_a_login_for_the_destinations_registry_alone_that_goes_with_the_job(
     cluster: PlayedCluster,
 ) -> None:
-    build = cluster.build(registry=OciRegistry(Logins(Credentials("ann", "s3cr3t")), frozenset()))
+    build = cluster.build(registry=Passwords(Logins(Credentials("ann", "s3cr3t")), frozenset()))
     job, _ = cluster.run()
     assert until(lambda: len(cluster.objects(SECRETS)) == 1)
     (secret,) = cluster.objects(SECRETS)
@@ -593,7 +640,7 @@ def test_credentials_that_end_before_the_build_are_renewed_in_place(
     monkeypatch.setattr(secrets, "RENEW_AGAIN", 0.1)
     old, new = Credentials("ann", "old", expires=time.time() + 1), Credentials("ann", "new")
     logins = Logins(old, old, ServiceUnreachable("The token server is away"), new)
-    build = cluster.build(registry=OciRegistry(logins, frozenset()))
+    build = cluster.build(registry=Passwords(logins, frozenset()))
     job, _ = cluster.run()
 
     def config() -> str:
@@ -692,7 +739,7 @@ def test_an_adopted_job_gets_the_secret_that_its_first_worker_did_not_come_to_ma
 ) -> None:
     source_hash, registry = (
         uuid.uuid4().hex * 2,
-        OciRegistry(Logins(Credentials("ann", "s3cr3t")), frozenset()),
+        Passwords(Logins(Credentials("ann", "s3cr3t")), frozenset()),
     )
     cluster.server.fail_next(503, 1, verb="create", resource="secrets")
     assert isinstance(cluster.build(source_hash, registry=registry).error(), ServiceUnreachable)
@@ -727,7 +774,7 @@ def test_build_secrets_are_in_a_secret_of_the_job(cluster: PlayedCluster, tmp_pa
 )
 @own_server("a pod that no node runs has no log")
 def test_a_build_that_is_stopped_leaves_nothing(cluster: PlayedCluster, error: Exception) -> None:
-    build = cluster.build(registry=OciRegistry(Logins(Credentials("ann", "s3cr3t")), frozenset()))
+    build = cluster.build(registry=Passwords(Logins(Credentials("ann", "s3cr3t")), frozenset()))
     cluster.run(lines=["running"])
     assert build.says("running")
     build.stop(error)
@@ -740,7 +787,7 @@ def test_a_build_that_is_stopped_leaves_nothing(cluster: PlayedCluster, error: E
 def test_a_failed_job_stays_for_its_retention_but_its_login_does_not(
     cluster: PlayedCluster,
 ) -> None:
-    registry = OciRegistry(Logins(Credentials("ann", "s3cr3t")), frozenset())
+    registry = Passwords(Logins(Credentials("ann", "s3cr3t")), frozenset())
     build = cluster.build(registry=registry, failed_job_retention=1234)
     job, pod = cluster.run(lines=["error building image: something"])
     cluster.server.finish(job, 1)
@@ -903,7 +950,7 @@ def test_these_permissions_suffice(cluster: PlayedCluster) -> None:
         ):
             if (verb, resource) not in granted:
                 cluster.server.deny(verb, resource)
-    build = cluster.build(registry=OciRegistry(Logins(Credentials("ann", "s3cr3t")), frozenset()))
+    build = cluster.build(registry=Passwords(Logins(Credentials("ann", "s3cr3t")), frozenset()))
     cluster.succeed()
     assert build.result() == DIGEST
 

@@ -19,6 +19,7 @@ from builds import Watched, until
 from clusters import any_cluster, fresh_namespace
 from imagemill.builders.kaniko import secrets
 from imagemill.builders.kaniko.api import JOBS, PODS, SECRETS, Cluster
+from imagemill.builders.kaniko.logins import BuildLogins
 from imagemill.builders.kaniko.run import attempt
 from imagemill.builders.kaniko.task import Ending, Task
 from imagemill.config.model import LocalEnvironment
@@ -31,12 +32,13 @@ from imagemill.errors import (
 )
 from imagemill.ports import BuildInputs, Credentials
 from imagemill.reference import ImageReference
-from imagemill.registries.oci import OciRegistry
+from imagemill.registries.docker_config import DockerConfig
 from kaniko_builds import (
     DESTINATION,
     DIGEST,
     Logins,
     Object,
+    Passwords,
     PlayedCluster,
     container,
     section,
@@ -65,10 +67,13 @@ def task(cluster: Cluster, source_hash: str = "", **settings: object) -> tuple[T
     inputs = BuildInputs(
         ImageReference.parse(f"{DESTINATION}:{source_hash}"), source_hash=source_hash, build_id="b"
     )
-    registry = OciRegistry(Logins(Credentials("ann", "s3cr3t")), frozenset())
+    registry = Passwords(Logins(Credentials("ann", "s3cr3t")), frozenset())
     given = section(kaniko_config={"spec": {"suspend": True}}, **settings)
     uri = f"s3://bucket/contexts/{source_hash}.tar.gz"
-    return Task(cluster, given, LocalEnvironment(), inputs, uri, registry, progress), progress
+    none = DockerConfig(Path("/nonexistent"))
+    local = LocalEnvironment()
+    logins = BuildLogins(given, local, inputs, registry, none, frozenset())
+    return Task(cluster, given, local, inputs, uri, registry, logins, progress), progress
 
 
 def begun(task: Task) -> Future[Ending | None]:
@@ -149,7 +154,7 @@ def test_a_secret_is_put_in_the_place_of_an_older_one(cluster: Cluster) -> None:
     (job,) = cluster.list(JOBS)["items"]
     (before,) = cluster.list(SECRETS)["items"]
     secrets.put(
-        cluster, secrets.docker_secret(job, "registry.example.com", Credentials("ann", "another"))
+        cluster, secrets.docker_secret(job, {"registry.example.com": Credentials("ann", "another")})
     )
     (after,) = cluster.list(SECRETS)["items"]
     assert (after["metadata"]["name"], after["type"]) == (

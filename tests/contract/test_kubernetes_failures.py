@@ -26,8 +26,15 @@ from imagemill.errors import (
     UserError,
 )
 from imagemill.ports import Credentials
-from imagemill.registries.oci import OciRegistry
-from kaniko_builds import Logins, Object, PlayedCluster, RunningBuild, container, played_cluster
+from kaniko_builds import (
+    Logins,
+    Object,
+    Passwords,
+    PlayedCluster,
+    RunningBuild,
+    container,
+    played_cluster,
+)
 
 IMAGE = "ghcr.io/osscontainertools/kaniko:v1.28.3"
 
@@ -446,7 +453,7 @@ def test_a_secret_that_a_volume_refers_to_is_named(cluster: PlayedCluster) -> No
 
 
 def test_the_builds_own_secret_may_come_later_than_its_pod(cluster: PlayedCluster) -> None:
-    build = cluster.build(registry=OciRegistry(Logins(Credentials("ann", "s3cr3t")), frozenset()))
+    build = cluster.build(registry=Passwords(Logins(Credentials("ann", "s3cr3t")), frozenset()))
     job = cluster.job()
     pod = cluster.server.schedule_pod(pod_of(cluster))
     name = f"{job['metadata']['name']}-registry"

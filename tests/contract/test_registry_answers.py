@@ -5,6 +5,7 @@ test says.
 import base64
 import datetime
 import hashlib
+import io
 import json
 import ssl
 import subprocess
@@ -29,6 +30,7 @@ from imagemill.errors import (
 )
 from imagemill.ports import Credentials
 from imagemill.reference import ImageReference
+from imagemill.registries import blobs_for
 from imagemill.registries.docker_config import DockerConfig
 from imagemill.registries.oci import MANIFEST_TYPES, OciRegistry
 from servers import free_port
@@ -634,6 +636,20 @@ class TestTls:
         with serve(answering(FOUND)) as web:
             assert client(insecure=frozenset({web.address})).digest(image(web)) == DIGEST
             assert [r.method for r in web.requests] == ["HEAD"]
+
+    @pytest.mark.usefixtures("trusted")
+    @pytest.mark.parametrize("scheme", ["http", "https"])
+    def test_upload_goes_where_a_redirect_might_and_no_further(
+        self, tls: ssl.SSLContext, tmp_path: Path, scheme: str
+    ) -> None:
+        inside = serve(answering(FOUND), tls if scheme == "https" else None)
+        with inside as other:
+            begun = Response(202, {"Location": f"{scheme}://{other.address}/latest/meta-data"})
+            with serve(answering(begun), tls) as web:
+                blobs = blobs_for(web.address, DockerConfig(tmp_path))
+                with pytest.raises(PermissionDenied):
+                    blobs.push(image(web), DIGEST, io.BytesIO(MANIFEST), len(MANIFEST))
+            assert other.requests == []
 
     @pytest.mark.usefixtures("trusted")
     def test_redirect_away_from_tls_is_not_followed(self, tls: ssl.SSLContext) -> None:

@@ -54,7 +54,7 @@ class TokenServer:
             "iss": ISSUER,
             "sub": user,
             "aud": SERVICE,
-            "exp": now + 300,
+            "exp": now + max(300, self.expires_in or 0),
             "nbf": now - 5,
             "iat": now,
         }

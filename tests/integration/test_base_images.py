@@ -78,6 +78,8 @@ def test_a_registry_that_does_not_answer_is_an_error(cli: CommandLine, place: st
     failed = report(cli, source, "-d", f"{place}/p")
     assert failed.error is not None
     assert failed.error.state == "HASHING"
+    assert "base-digests: false" in failed.error.hint
+    assert any("trying again" in line and failed.error.hint in line for line in failed.error.log)
     assert nobody in failed.error.message
     hashed = cli.run("hash", source)
     assert hashed.returncode != 0

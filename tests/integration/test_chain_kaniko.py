@@ -294,6 +294,21 @@ def test_a_build_that_is_cancelled_after_its_worker_has_died_takes_its_job_with_
     until(lambda: nothing_is_left(cluster, tmp_path), "the end of it all", lambda: cluster.jobs())
 
 
+def test_the_job_of_a_build_that_ended_elsewhere_is_removed_by_any_worker_of_the_cluster(
+    running: Service, cluster: KubernetesServer, build: str, tmp_path: Path
+) -> None:
+    """Whoever ended it could not reach the cluster."""
+    first = start_pool(running, "first")
+    begin(cluster, job(cluster, running))
+    running.kill(first)
+    running.records(grace=2).finish(build)
+    start_pool(running, "second")
+
+    until(lambda: not objects(cluster, JOBS), "the end of the Job", lambda: running.log)
+    assert not objects(cluster, PODS)
+    assert not objects(cluster, SECRETS)
+
+
 def test_a_second_try_with_more_memory_is_in_the_report(
     running: Service, cluster: KubernetesServer, build: str
 ) -> None:

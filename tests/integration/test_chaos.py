@@ -1,25 +1,26 @@
 """A few cells of the matrix and a short storm, by seed; `make chaos` runs all of it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from chaos import matrix, storm
-from chaos.site import Site, site
+from chaos.history import violations
+from chaos.site import site
 
 
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[Site]:
-    with site(tmp_path) as made:
-        made.start()
-        yield made
-
-
-def test_a_share_of_the_matrix_breaks_no_promise(running: Site) -> None:
-    outcomes = list(matrix.run(running, matrix.cells(share=0.012, seed=3)))
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("builder", "broker", "share", "seed"),
+    [("docker", "redis", 0.022, 7), ("kaniko", "rabbitmq", 0.018, 3)],
+)
+def test_a_share_of_the_matrix_and_a_storm_break_no_promise(
+    tmp_path: Path, builder: str, broker: str, share: float, seed: int
+) -> None:
+    with site(tmp_path, builder=builder, broker=broker) as running:
+        running.start()
+        some = matrix.batches(builder, broker, share=share, seed=seed)
+        outcomes = list(matrix.run(running, some))
+        storm.run(running, storm.Storm(seconds=8, rate=3, seed=3))
     assert [each for each in outcomes if each.wrong] == []
-
-
-def test_a_storm_loses_no_build(running: Site) -> None:
-    assert storm.run(running, storm.Storm(seconds=15, rate=3, sources=6, seed=3)) == []
+    assert violations(running.history) == []

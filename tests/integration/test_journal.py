@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from celery import Celery
@@ -11,10 +12,9 @@ from redis import Redis
 from imagemill.client import Client, open_journal
 from imagemill.errors import UserError
 from imagemill.messages import BuildReport, State
-from imagemill.names import BUILD_KEEP_SECONDS
 from imagemill.state.journal import MAX_LINE, Journal, connect
 from imagemill.state.lock import ImageLock
-from imagemill.state.seal import Signers
+from imagemill.state.presence import Presence, Worker
 from service import until
 
 
@@ -164,16 +164,17 @@ def test_who_comes_late_leaves_the_result_of_a_build_that_has_ended(
     assert app.AsyncResult("b").get(timeout=10) == report("b").dump()
 
 
-def test_workers_that_seal_are_known_for_a_while(redis: Redis, key_prefix: str) -> None:
-    key = f"{key_prefix}imagemill:signers"
-    redis.zadd(key, {"long-gone": 1.0})
-    signers = Signers(redis, key)
-    assert not signers.knows("here")
-    signers.announce("here")
+def test_workers_are_there_while_they_say_so(redis: Redis, key_prefix: str) -> None:
+    here = Worker("light@here", ("imagemill", "imagemill.steps"), "key")
+    presence = Presence(redis, key_prefix)
+    for name in ("light@here", "killed@here", "ended@here"):
+        presence.announce(replace(here, name=name))
+    redis.zincrby(f"{key_prefix}imagemill:workers:times", -60, "killed@here")
+    presence.forget("ended@here")
 
-    assert Signers(redis, key).knows("here")
-    assert not signers.knows("long-gone")
-    assert BUILD_KEEP_SECONDS <= int(str(redis.ttl(key))) < 2 * BUILD_KEEP_SECONDS
+    assert presence.workers() == [here]
+    presence.announce(here)
+    assert redis.hkeys(f"{key_prefix}imagemill:workers") == [b"light@here"]
 
 
 def lock(redis: Redis, prefix: str, build: str, lease: float = 30) -> ImageLock:

@@ -1,20 +1,17 @@
 """Whatever lies in its queues, a worker goes on."""
 
 import json
-import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from redis import Redis
 
+from chaos.messages import NOTHING_TO_BUILD, nested, send
 from imagemill.errors import UserError
 from imagemill.messages import BuildRequest
 from imagemill.state.dead_letters import DeadLetters
 from service import Service, service, until
-
-NOTHING_TO_BUILD = {"source": f"docker-image://localhost:1/x@sha256:{64 * '0'}"}
 
 
 @pytest.fixture
@@ -36,13 +33,6 @@ def lives(running: Service) -> bool:
     """Whether a build that comes last is done."""
     build = running.client.submit(BuildRequest(**NOTHING_TO_BUILD))
     return running.client.wait(build, timeout=60).status == "succeeded"
-
-
-def nested(depth: int) -> Any:
-    value: Any = "x"
-    for _ in range(depth):
-        value = {"a": value}
-    return value
 
 
 def test_who_asks_for_what_cannot_be_read_is_told(running: Service) -> None:
@@ -99,78 +89,8 @@ def test_what_is_no_message_is_put_aside(running: Service) -> None:
 
 def test_messages_at_random_end_no_worker(running: Service) -> None:
     """Real messages in which something has become something else."""
-    redis: Redis = running.journal.redis
-    chance = random.Random(14)
-    for number in range(300):
-        redis.lpush(f"{running.prefix}imagemill", json.dumps(changed(chance, number)))
+    send(running.journal.redis, f"{running.prefix}imagemill", count=300, seed=14)
 
     assert lives(running)
     assert "Unrecoverable" not in running.log
-
-
-def changed(chance: random.Random, number: int) -> dict[str, Any]:
-    import base64
-
-    steps = ["build_image", "load_config", "build", "report", "sweep", "plan_upload", "nothing"]
-    kwargs: dict[str, Any] = {"request": dict(NOTHING_TO_BUILD)}
-    headers: dict[str, Any] = {
-        "id": f"changed-{number}",
-        "task": f"imagemill.{chance.choice(steps)}",
-        "lang": "py",
-        "eta": None,
-        "expires": None,
-        "retries": 0,
-        "timelimit": [None, None],
-        "root_id": None,
-        "parent_id": None,
-        "group": None,
-        "argsrepr": "()",
-        "kwargsrepr": "{}",
-        "origin": "x",
-        "ignore_result": None,
-        "shadow": None,
-        "stamps": {},
-        "stamped_headers": None,
-    }
-    embedded: dict[str, Any] = {
-        "callbacks": None,
-        "errbacks": None,
-        "chain": None,
-        "chord": None,
-    }
-    properties: dict[str, Any] = {
-        "delivery_info": {"exchange": "", "routing_key": "imagemill"},
-        "body_encoding": "base64",
-        "delivery_tag": "x",
-        "priority": 0,
-        "correlation_id": "x",
-        "reply_to": "x",
-        "delivery_mode": 2,
-    }
-    for part in (headers, embedded, properties, kwargs):
-        if chance.random() < 0.5:
-            part[chance.choice(list(part))] = something(chance)
-    body = json.dumps([[], kwargs, embedded]).encode()
-    return {
-        "body": base64.b64encode(body).decode(),
-        "headers": headers,
-        "properties": properties,
-        "content-type": "application/json",
-        "content-encoding": chance.choice(["utf-8", "utf-8", "utf-8", "x", None, 5]),
-    }
-
-
-def something(chance: random.Random) -> Any:
-    values: list[Any] = [
-        None,
-        True,
-        -1,
-        10**30,
-        1e308,
-        "",
-        "x",
-        "9999-12-31T23:59:59+00:00",
-        [],
-        {},
-    ]
-    return chance.choice([*values, [[]], {"a": []}, nested(40), [None], "\u0000", "imagemill"])
+    assert running.workers[0].poll() is None

@@ -1,5 +1,9 @@
 """A service with two tenants, and a policy: what each may, on real servers."""
 
+import base64
+import json
+import subprocess
+import sys
 import types
 import uuid
 from collections.abc import Iterator
@@ -10,6 +14,7 @@ import pytest
 from redis import Redis
 
 from imagemill.client import Client
+from imagemill.errors import PermissionDenied
 from service import Service, service, until
 
 CONFIG = """\
@@ -26,7 +31,12 @@ policy:
       concurrent-builds: 1
     team-e:
       daily-builds: 1
+    team-q:
+      own-queue: true
+      destinations: {registry}/q-*
 """
+QUEUE_OF_Q = "imagemill.tenant.team-q"
+EXAMPLE = str(Path(__file__).parents[2] / "examples/submit.py")
 KEYS = types.MappingProxyType({f"team-{name}": name * 40 for name in "abde"})
 
 
@@ -152,3 +162,79 @@ def test_a_tenant_has_so_many_builds_a_day(tenants: Service, source: Path, regis
     request: dict[str, Any] = {"source": str(source), "destination": f"{registry}/e-x"}
     assert ends(tenants, "team-e", **request) == "succeeded"
     assert "policy.tenants.team-e.daily-builds" in ends(tenants, "team-e", **request)
+
+
+def sent(tenants: Service, queue: str, request: dict[str, Any], **more: Any) -> Any:
+    """The report of a request that is sent to a queue by any Celery client."""
+    app, kwargs = tenants.client.app, {"request": request, **more}
+    return app.send_task("imagemill.build_image", kwargs=kwargs, queue=queue).get(60)
+
+
+def test_who_may_write_to_a_tenants_queue_is_the_tenant(
+    tenants: Service, source: Path, registry: str
+) -> None:
+    request = {"source": str(source), "destination": f"{registry}/q-x"}
+    queue = QUEUE_OF_Q
+    assert sent(tenants, queue, request)["status"] == "succeeded"
+    with pytest.raises(PermissionDenied, match=r"policy.tenants.team-q.destinations"):
+        sent(tenants, queue, request | {"destination": f"{registry}/a-x"})
+    with pytest.raises(PermissionDenied, match="through the queue of the tenant team-q"):
+        sent(tenants, queue, request, tenant="team-a")
+
+
+def envelope(build: str, body: str, queue: str) -> str:
+    """A message in Redis that says that it came through this queue."""
+    ways = {"delivery_info": {"exchange": queue, "routing_key": queue}, "delivery_tag": build}
+    return json.dumps(
+        {
+            "body": body,
+            "content-type": "application/json",
+            "content-encoding": "utf-8",
+            "headers": {"task": "imagemill.build_image", "id": build, "lang": "py"},
+            "properties": {**ways, "correlation_id": build, "body_encoding": "base64"},
+        }
+    )
+
+
+def test_a_message_cannot_say_through_which_queue_it_came(
+    tenants: Service, source: Path, registry: str
+) -> None:
+    request = {"source": str(source), "destination": f"{registry}/q-x"}
+    app, build = tenants.client.app, uuid.uuid4().hex
+    key = f"{tenants.prefix}imagemill"
+    with Redis.from_url(tenants.broker) as redis:
+        body = base64.b64encode(json.dumps([[], {"request": request}, {}]).encode()).decode()
+        message = envelope(build, body, QUEUE_OF_Q)
+        redis.lpush(key, message)
+        with pytest.raises(PermissionDenied, match="no tenant has signed"):
+            app.AsyncResult(build).get(60)
+
+
+def test_a_caller_without_our_package_signs(
+    tenants: Service, source: Path, registry: str, tmp_path: Path
+) -> None:
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps({"source": str(source), "destination": f"{registry}/a-own"}))
+    address = tenants.broker.removeprefix("redis://").partition("/")[0]
+    command = [sys.executable, "-I", EXAMPLE, address, "team-a", str(request)]
+    for key, ends_as in ((KEYS["team-a"], "SUCCESS"), ("x" * 40, "FAILURE")):
+        given = {"IMAGEMILL_TENANT_KEY": key, "IMAGEMILL_KEY_PREFIX": tenants.prefix}
+        said = subprocess.run(command, env=given, capture_output=True, check=True, timeout=60)
+        assert json.loads(said.stdout)["status"] == ends_as
+
+
+def test_a_tenant_does_not_wait_for_all_of_anothers(
+    tenants: Service, source: Path, registry: str
+) -> None:
+    request: dict[str, Any] = {"source": f"docker-image://{registry}/nobody:x"}
+    with (
+        Client(tenants.broker, key_prefix=tenants.prefix, tenant="team-b", key="b" * 40) as many,
+        Client(tenants.broker, key_prefix=tenants.prefix, tenant="team-a", key="a" * 40) as one,
+    ):
+        before = [many.submit(**request) for _ in range(40)]
+        one.wait(one.submit(**request), timeout=60)
+        ended = sum(many.status(build).report is not None for build in before)
+        for build in before:
+            many.wait(build, timeout=60)
+
+    assert ended < len(before)

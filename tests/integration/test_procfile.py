@@ -49,7 +49,7 @@ def procfile(tmp_path: Path, environment: dict[str, str]) -> Iterator[servers.Se
 
     def ready() -> bool:
         try:
-            pools = {name.split("@")[0] for name in client.workers(timeout=1)}
+            pools = {name.split("@")[0] for name in client.workers()}
         except ServiceUnreachable:
             return False
         return pools == {"light", "docker", "kaniko"} and page(

@@ -2,8 +2,12 @@
 vanish.
 """
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ import pytest
 from redis import Redis
 
 import servers
+from imagemill.builders.docker.job_folder import note_tags
 from imagemill.client import Client
 from imagemill.errors import ServiceUnreachable, UserError
 from imagemill.messages import Build, BuildReport, BuildRequest, State
@@ -126,6 +131,23 @@ def test_a_build_of_a_worker_that_dies_is_redelivered_by_redis(
     assert report.built
 
 
+def test_what_a_killed_worker_left_on_its_node_is_removed_though_nobody_builds(
+    folder: Path, redis_url: str, key_prefix: str, settings: dict[str, str]
+) -> None:
+    docker = [settings["IMAGEMILL_DOCKER_CLI"], "-H", settings["IMAGEMILL_DOCKER_HOST"]]
+    tag, scratch = f"localhost/imagemill-build:{key_prefix.strip(':')}", folder / "state/scratch"
+    empty = subprocess.check_output(["tar", "-c", "--files-from", os.devnull])
+    subprocess.run([*docker, "import", "-", tag], input=empty, check=True)
+    for name in ("scratch-dead", "docker-dead"):
+        (scratch / name).mkdir(parents=True)
+    note_tags(scratch / "docker-dead", (tag,))
+    settings |= {"IMAGEMILL_REDELIVERY_SECONDS": "0.5"}
+    with service(redis_url, redis_url, key_prefix, folder, **settings) as running:
+        running.start(queues="imagemill.docker")
+        until(lambda: not list(scratch.iterdir()), "an empty folder", lambda: running.log)
+    assert not subprocess.check_output([*docker, "images", "--quiet", tag])
+
+
 def test_a_step_that_outlasts_the_redelivery_is_run_once(
     folder: Path,
     redis_url: str,
@@ -172,6 +194,23 @@ def test_a_build_that_waits_is_woken_by_the_end_of_the_other(
     next(line for line in client.logs(second, follow=True) if "Waiting for build" in line)
     assert client.wait(first, timeout=60).raise_for_status().built
     assert not client.wait(second, timeout=60).raise_for_status().built
+
+
+def test_a_build_that_waits_for_a_server_is_cancelled_at_once(
+    redis_service: Service, request_fields: dict[str, Any]
+) -> None:
+    redis_service.settings |= {
+        "IMAGEMILL_RETRY_BACKOFF": "100",
+        "IMAGEMILL_MAX_RETRIES": "9",
+        "IMAGEMILL_BUILD_TIMEOUT": "600",
+    }
+    redis_service.start()
+    client = redis_service.client
+    nobody = f"localhost:{servers.free_port()}/app"
+    build = client.submit(**request_fields | {"destination": nobody})
+    next(line for line in client.logs(build, follow=True) if "trying again" in line)
+    client.cancel(build)
+    assert client.wait(build, timeout=40).status == "cancelled"
 
 
 def test_the_lock_of_a_build_that_nobody_knows_holds_nobody_up(
@@ -307,6 +346,51 @@ def test_a_build_outlasts_a_redis_that_takes_nothing(
         assert report.built
         assert reports(running, build) == [report]
         assert running.workers[0].poll() is None
+
+
+def test_a_build_and_those_who_wait_for_it_outlast_a_redis_that_hangs(
+    folder: Path, settings: dict[str, str], request_fields: dict[str, Any], key_prefix: str
+) -> None:
+    """It is broker and backend, and hangs for longer than a lease lasts."""
+    settings |= {"IMAGEMILL_REDELIVERY_SECONDS": "3"}
+    with (
+        servers.redis(folder / "redis") as server,
+        service(server.url, server.url, key_prefix, folder, **settings) as running,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        worker = running.start()
+        client = running.client
+        build = client.submit(**request_fields)
+        await_run(client, build)
+        waiting = pool.submit(client.wait, build, 100)
+        command = subprocess.Popen(
+            [sys.executable, "-m", "imagemill", "wait", build], env=running.environment
+        )
+        until(lambda: talks(command.pid, server.url), "a command that waits")
+        server.pause()
+        until(lambda: not builds(worker), "the end of docker's own work")
+        server.resume()
+        report = waiting.result().raise_for_status()
+
+        assert command.wait(60) == 0
+        assert report.built
+        assert reports(running, build) == [report]
+        assert running.workers[0].poll() is None
+
+
+def talks(pid: int, url: str) -> bool:
+    """Whether the process has a connection to the server."""
+    port = int(url.rpartition(":")[2].partition("/")[0])
+    connections = psutil.Process(pid).net_connections()
+    return any(each.raddr and each.raddr.port == port for each in connections)
+
+
+def builds(worker: int) -> bool:
+    """Whether a docker command of the worker runs."""
+    return any(
+        child.name() == "docker" and child.status() != psutil.STATUS_ZOMBIE
+        for child in psutil.Process(worker).children(recursive=True)
+    )
 
 
 def send_step(running: Service, build: str, step: str, turn: int, **more: Any) -> None:

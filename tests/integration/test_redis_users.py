@@ -97,7 +97,7 @@ def test_a_client_asks_and_cancels(client: Client, running: Service) -> None:
         ("DEL", f"{BUILD}events"),
         ("SET", f"{BUILD}record", "x"),
         ("ZADD", f"{KEYS}due", "0", "1"),
-        ("HSET", f"{KEYS}signers", "a", "1"),
+        ("HSET", f"{KEYS}workers", "a", "1"),
         ("SET", f"{KEYS}lock:x", "1"),
         ("XADD", f"{KEYS}dead", "*", "letter", "x"),
         ("SET", f"{KEYS}hash:x", "1"),

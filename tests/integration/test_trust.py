@@ -2,11 +2,14 @@
 
 import base64
 import json
+import os
+import random
 import re
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from celery import Celery
@@ -15,7 +18,10 @@ from redis import Redis
 from imagemill.dockerfile.generate import SHARED
 from imagemill.errors import ImagemillError, UserError
 from imagemill.masking import HIDDEN
+from imagemill.signing import own_keys
+from imagemill.state.seal import Seal
 from service import Service, service, until
+from tasks.pipeline import MESSAGE
 
 SPY = """\
 #!/bin/sh
@@ -50,6 +56,7 @@ def running(
         "IMAGEMILL_SOURCE_TOKENS": "git.example.com=git-token",
         "AWS_SECRET_ACCESS_KEY": "cloud-secret",
         "IMAGEMILL_BUILD_SECRETS_DIR": str(folder / "secrets"),
+        "IMAGEMILL_REMOTE_CONTROL": "questions",
     }
     with service(redis_url, redis_url, f"trust-{uuid.uuid4().hex}:", folder, **settings) as started:
         started.start()
@@ -199,7 +206,16 @@ def test_a_worker_obeys_no_order_of_remote_control(
     assert asking.revoked() == {"all@test": []}
     after: Any = asking.stats()
     assert after["all@test"]["pool"]["processes"] == before["all@test"]["pool"]["processes"]
-    assert order[0] == "hello" or f"The order {order[0]} of remote" in running.log
+    assert f"The order {order[0]} of remote" in running.log
+
+
+def test_a_worker_does_not_listen_to_remote_control_unless_it_is_told_to(
+    waiting: "Waiting",
+) -> None:
+    control = waiting.service.client.app.control
+    assert control.inspect(timeout=0.5).ping() is None
+    control.broadcast("shutdown")
+    assert list(waiting.service.client.workers()) == ["light@test"]
 
 
 def test_messages_that_no_worker_sent_change_nothing(
@@ -221,40 +237,141 @@ def test_messages_that_no_worker_sent_change_nothing(
         running.client.status(build)
 
 
-def test_a_record_that_somebody_changed_ends_the_build(
-    running: Service, registry: str, redis_url: str, tmp_path: Path
-) -> None:
-    victim = tmp_path / "victim/data"
-    victim.parent.mkdir()
-    victim.touch()
-    (tmp_path / "source").mkdir()
-    (tmp_path / "source/Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
-    prefix = f"record-{uuid.uuid4().hex}:"
+@dataclass
+class Waiting:
+    """A service without a worker that builds, and a build that waits for one."""
+
+    service: Service
+    redis: "Redis"
+    build: str
+
+    def key(self, what: str) -> str:
+        return f"{self.service.prefix}imagemill:build:{self.build}:{what}"
+
+    def known(self) -> dict[bytes, Any]:
+        """All that Redis holds of builds: records, journals, what is due, locks."""
+        keys = [
+            key
+            for key in self.redis.scan_iter(f"{self.service.prefix}imagemill:*", count=1000)
+            if b":workers" not in key and b":served" not in key
+        ]
+        return {key: self.redis.dump(key) for key in keys}
+
+
+@pytest.fixture(scope="module")
+def waiting(
+    running: Service, registry: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Waiting]:
+    folder, prefix = tmp_path_factory.mktemp("waiting"), f"record-{uuid.uuid4().hex}:"
+    (folder / "source").mkdir()
+    (folder / "source/Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    (folder / "config.yaml").write_text("builder:\n  type: docker\n")
+    settings = running.settings | {
+        "IMAGEMILL_CONFIG": str(folder / "config.yaml"),
+        "IMAGEMILL_REMOTE_CONTROL": "off",
+        "IMAGEMILL_REDELIVERY_SECONDS": "600",
+    }
     with (
-        service(redis_url, redis_url, prefix, tmp_path, **running.settings) as own,
+        service(redis_url, redis_url, prefix, folder, **settings) as own,
         Redis.from_url(redis_url) as redis,
     ):
         own.start("light", queues="imagemill")
-        source, destination = str(tmp_path / "source"), f"{registry}/record-{uuid.uuid4().hex}"
-        build = own.client.submit(source=source, destination=destination)
-        key = f"{prefix}imagemill:build:{build}:record"
-        until(lambda: redis.hget(key, "step") == b"build", "the step that builds", str)
-        sealed = redis.hget(key, "message")
-        assert isinstance(sealed, bytes)
-        seal, _, record = sealed.partition(b"\n")
-        changed = {**json.loads(record), "context": str(victim.parent)}
-        redis.hset(key, "message", seal + b"\n" + json.dumps(changed).encode())
-        own.start("docker", queues="imagemill.docker")
-        report = own.client.wait(build, timeout=60)
+        source, destination = str(folder / "source"), f"{registry}/record-{uuid.uuid4().hex}"
+        waiting = Waiting(own, redis, own.client.submit(source=source, destination=destination))
+        until(lambda: redis.hget(waiting.key("record"), "step") == b"build", "the build step", str)
+        yield waiting
+
+
+STEPS = ("load_config", "hash_source", "check_registry", "upload_context", "build", "report")
+
+
+def messages_of_nobody(waiting: Waiting, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Steps and messages: made up, such as were sent before, and changed ones."""
+    chance = random.Random(11)
+    seal = Seal(own_keys(waiting.service.folder / "state/signing-key"))
+    turn = int(cast("bytes", waiting.redis.hget(waiting.key("record"), "turn")))
+    for _ in range(count):
+        step, at = chance.choice(STEPS), chance.randrange(1, turn)
+        sealed = seal.close(MESSAGE, waiting.build, f"{at} {step}").partition("\n")[0]
+        message: dict[str, Any] = {"id": waiting.build, "turn": at, "seal": sealed}
+        match chance.randrange(6):
+            case 0:
+                message["seal"] = f"{chance.randbytes(8).hex()}.{chance.randbytes(32).hex()}"
+            case 1:
+                message["turn"] = turn
+            case 2:
+                place = chance.randrange(len(sealed))
+                other = chance.choice("0123456789abcdef.".replace(sealed[place], ""))
+                message["seal"] = sealed[:place] + other + sealed[place + 1 :]
+            case 3:
+                message["id"] = uuid.uuid4().hex
+            case 4:
+                step = chance.choice([each for each in STEPS if each != step])
+                message["turn"] = turn
+        yield step, message
+
+
+MESSAGES = int(os.environ.get("IMAGEMILL_TEST_FORGED", "100"))
+"""How many are tried: a thousand take a minute."""
+
+
+def test_messages_that_are_made_up_changed_or_old_change_nothing(waiting: Waiting) -> None:
+    app, log = waiting.service.client.app, waiting.service.folder / "worker-light.log"
+    before, read = waiting.known(), len(log.read_text())
+    with app.producer_pool.acquire(block=True) as producer:
+        for step, message in messages_of_nobody(waiting, MESSAGES):
+            options: dict[str, Any] = {"queue": "imagemill.steps", "producer": producer}
+            app.send_task(f"imagemill.{step}", args=(message,), **options)
+
+    until(
+        lambda: log.read_text()[read:].count(" is passed over") >= MESSAGES,
+        "the lines of the log",
+        lambda: log.read_text()[read:],
+        seconds=MESSAGES,
+    )
+    assert waiting.known() == before
+    assert log.read_text()[read:].count(" is passed over") == MESSAGES
+
+
+def test_a_record_that_somebody_changed_ends_the_build(waiting: Waiting, tmp_path: Path) -> None:
+    victim = tmp_path / "victim/data"
+    victim.parent.mkdir()
+    victim.touch()
+    own, key = waiting.service, waiting.key("record")
+    sealed = waiting.redis.hget(key, "message")
+    assert isinstance(sealed, bytes)
+    seal, _, record = sealed.partition(b"\n")
+    changed = {**json.loads(record), "context": str(victim.parent)}
+    waiting.redis.hset(key, "message", seal + b"\n" + json.dumps(changed).encode())
+    own.start("docker", queues="imagemill.docker")
+    report = own.client.wait(waiting.build, timeout=60)
 
     assert report.error is not None
     assert report.error.message == "What Redis holds of the build is not what a worker wrote"
     assert victim.exists()
 
 
-@pytest.mark.parametrize("given", [False, True])
-def test_workers_of_two_folders_work_together_until_keys_are_given(
-    registry: str, redis_url: str, tmp_path: Path, given: bool
+def test_a_build_begins_anew_where_its_config_is_another(waiting: Waiting, registry: str) -> None:
+    own, config = waiting.service, waiting.service.folder / "config.yaml"
+    for worker in own.workers[1:]:
+        own.kill(worker.pid)
+    destination = f"{registry}/config-{uuid.uuid4().hex}"
+    build = own.client.submit(source=str(own.folder / "source"), destination=destination)
+    waits = replace(waiting, build=build)
+    until(lambda: waits.redis.hget(waits.key("record"), "step") == b"build", "the build step", str)
+    sealed = cast("bytes", waits.redis.hget(waits.key("record"), "message"))
+    named = json.loads(sealed.partition(b"\n")[2])["config"]
+    config.write_text(f"builder:\n  type: docker\n  destination: {registry}/other\n")
+    own.start("docker2", queues="imagemill.docker")
+    report = own.client.wait(build, timeout=60).raise_for_status()
+
+    assert named.keys() == {"digest", "builder"}
+    assert report.built
+    assert any("the build begins anew" in line for line in own.client.logs(build))
+
+
+def test_workers_of_two_folders_work_together_only_by_a_key_that_was_given(
+    registry: str, redis_url: str, tmp_path: Path
 ) -> None:
     (tmp_path / "config.yaml").write_text("builder:\n  type: noop\n")
     (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
@@ -263,20 +380,19 @@ def test_workers_of_two_folders_work_together_until_keys_are_given(
     with service(redis_url, redis_url, prefix, tmp_path, **settings) as own:
         for name, queue in (("light", "imagemill"), ("other", "imagemill.noop")):
             own.settings["IMAGEMILL_STATE_DIR"] = str(tmp_path / f"state-{name}")
-            if given:
-                (tmp_path / f"key-{name}").write_text(name * 8)
-                own.settings["IMAGEMILL_SIGNING_KEYS"] = str(tmp_path / f"key-{name}")
             own.start(name, queues=queue)
+        until(lambda: "sign with a key that this worker does not have" in own.log, "the log")
         build = own.client.submit(str(tmp_path), f"{registry}/folders")
-        if given:
-            until(
-                lambda: "A message that no worker sent is passed over" in own.log,
-                "what the log says",
-                lambda: own.log,
-            )
-            assert own.client.status(build).report is None
-        else:
-            error = own.client.wait(build, timeout=60).error
-            assert error is not None
-            assert error.kind != "BrokenSealError"
-            assert "are believed without proof: give all workers one key" in own.log
+        until(lambda: "A message that no worker sent is passed over" in own.log, "the log")
+        assert own.client.status(build).report is None
+
+        (tmp_path / "key").write_text("key-of-all" * 4)
+        own.settings["IMAGEMILL_SIGNING_KEYS"] = str(tmp_path / "key")
+        for pid in [worker.pid for worker in own.workers]:
+            own.kill(pid)
+        for name, queue in (("light2", "imagemill"), ("other2", "imagemill.noop")):
+            own.settings["IMAGEMILL_STATE_DIR"] = str(tmp_path / f"state-{name}")
+            own.start(name, queues=queue)
+        error = own.client.wait(own.client.submit(str(tmp_path), f"{registry}/folders2")).error
+        assert error is not None
+        assert error.kind != "BrokenSealError"

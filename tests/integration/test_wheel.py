@@ -105,7 +105,7 @@ def test_the_wheel_alone_runs_a_worker_that_builds_for_others(
             command, cwd=project, env=environment | settings, stdout=output, stderr=output
         )
         try:
-            until(lambda: bool(client.workers(0.5)), "the worker", log.read_text)
+            until(lambda: bool(client.workers()), "the worker", log.read_text)
             (queues,) = client.workers().values()
             assert list(client.workers()) == ["mine@test"]
             assert {"imagemill", "imagemill.docker", "imagemill.kaniko"} <= set(queues)

@@ -1,6 +1,7 @@
 """What a test can do to the API server: deny, break connections, expire versions, count watches."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -128,6 +129,16 @@ class Control(Running):
             )
 
         self._call(start)
+
+    def delay(self, seconds: float) -> None:
+        """Let each request from now on wait so long for its answer."""
+        self._call(lambda: vars(self.frontend).update(delay=seconds))
+
+    def hang(self, seconds: float) -> None:
+        """Do nothing for so long, as a server that has been stopped: connections are taken up by the
+        kernel, nobody is answered, and no stream goes on. Returns when that is over.
+        """
+        self._call(lambda: time.sleep(seconds))
 
     def expire_watches(self, *, as_status: bool = False) -> None:
         """Forget all changes so far: open watches end with an ERROR event of 410, and older

@@ -26,6 +26,8 @@ class Frontend:
 
     def __init__(self, api: Api) -> None:
         self.api = api
+        self.delay = 0.0
+        """Seconds that each request waits for its answer."""
         self.logs: dict[tuple[str, str], Log] = {}
         """Logs by the pod's uid and the container's name."""
         self._following: dict[int, web.Request] = {}
@@ -71,6 +73,7 @@ class Frontend:
         document = resources.discovery(request.path)
         if document is not None:
             return _json(_readable(user, request.path, document))
+        await asyncio.sleep(self.delay)
         target = resources.target(request.path)
         verb = _verb(request, target)
         self.api.access.answer_with_fault(verb, target)

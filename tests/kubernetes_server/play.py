@@ -25,6 +25,10 @@ class Play(Running):
         """The Jobs of all namespaces."""
         return self._call(lambda: self.store.select(JOBS))
 
+    def objects(self, resource: Resource) -> list[Object]:
+        """All objects of a kind, of all namespaces."""
+        return self._call(lambda: self.store.select(resource))
+
     def job(self, name: str | Object) -> Object:
         """The Job as it is now."""
         return self._call(lambda: self._now(JOBS, name))

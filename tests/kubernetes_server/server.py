@@ -31,6 +31,7 @@ from kubernetes_server.store import Store
 
 T = TypeVar("T")
 _STARTS_WITHIN = 30.0
+_ANSWERS_WITHIN = 120.0
 _TURNS = 8
 
 
@@ -105,7 +106,7 @@ class KubernetesServer(JobController, Control):
         async def acted() -> T:
             return act()
 
-        return asyncio.run_coroutine_threadsafe(acted(), self._loop).result(_STARTS_WITHIN)
+        return asyncio.run_coroutine_threadsafe(acted(), self._loop).result(_ANSWERS_WITHIN)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)

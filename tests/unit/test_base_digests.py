@@ -44,8 +44,11 @@ def test_the_digest_is_that_of_the_registry_and_no_tag_is_latest() -> None:
 
 
 def test_a_registry_that_does_not_answer_is_an_error() -> None:
-    with pytest.raises(ServiceUnreachable):
-        ask(Answers(ServiceUnreachable("gone", "wait")), "r.io/base:1")
+    with pytest.raises(ServiceUnreachable) as raised:
+        ask(Answers(ServiceUnreachable("gone", "wait", 3.0)), "r.io/base:1")
+    assert raised.value.retry_after == 3.0
+    assert raised.value.hint.startswith("wait; ")
+    assert "builder.base-digests: false" in raised.value.hint
 
 
 @pytest.mark.parametrize("answer", [None, PermissionDenied("no", "log in")])

@@ -31,6 +31,9 @@ def hidden(text: str, *values: str) -> str:
         quote_plus(VALUE),
         base64.b64encode(VALUE.encode()).decode(),
         base64.urlsafe_b64encode(VALUE.encode()).decode(),
+        quote(VALUE, safe="").lower(),
+        VALUE.encode().hex(),
+        VALUE.encode().hex().upper(),
     ],
 )
 def test_a_value_is_hidden_in_each_form(form: str) -> None:
@@ -43,6 +46,14 @@ def test_what_others_put_around_a_value_before_base64_does_not_show_it(
 ) -> None:
     line = base64.b64encode(before + value.encode() + after).decode()
     assert HIDDEN in hidden(line, value)
+
+
+@pytest.mark.parametrize("width", [64, 76])
+def test_no_line_of_a_long_value_in_base64_is_shown(width: int) -> None:
+    value = "".join(chr(33 + at * 7 % 90) for at in range(300))
+    text = base64.b64encode(f"{value}\n".encode()).decode()
+    for at in range(0, len(text), width):
+        assert len(hidden(text[at : at + width], value).replace(HIDDEN, "")) <= 8
 
 
 def test_of_two_values_the_longer_is_hidden_whole() -> None:

@@ -113,6 +113,15 @@ def test_base_images() -> None:
     permit().check_dockerfile("FROM anything", {})
 
 
+def test_beside_a_digest_no_rule_goes_by_the_tag() -> None:
+    line = f"FROM python:3.12@sha256:{'0' * 64}"
+    for rules in (["python"], ["python@sha256:*"], ["docker.io/library/**"]):
+        permit(base_images=rules).check_dockerfile(line, {})
+    for rules in (["python:3.*"], ["python:*"]):
+        with pytest.raises(PermissionDenied, match=r"policy\.base-images"):
+            permit(base_images=rules).check_dockerfile(line, {})
+
+
 def test_a_tenant_has_its_own_rules_beside_those_of_all() -> None:
     rules = {
         "tags": ["v*", "latest"],

@@ -137,6 +137,7 @@ seccompProfile: {type: RuntimeDefault}
 {{- $_ := set $env "IMAGEMILL_LOG_FORMAT" "json" -}}
 {{- $_ := set $env "HOME" "/tmp" -}}
 {{- $_ := set $env "IMAGEMILL_SIGNING_KEYS" "/etc/imagemill/signing/keys" -}}
+{{- if $root.Values.flower.enabled }}{{ $_ := set $env "IMAGEMILL_REMOTE_CONTROL" "questions" }}{{ end -}}
 {{- if $root.Values.monitoring.enabled }}{{ $_ := set $env "IMAGEMILL_METRICS_PORT" (toString $root.Values.monitoring.port) }}{{ end -}}
 {{- with $root.Values.builds.namespace }}{{ $_ := set $env "KUBERNETES_NAMESPACE" . }}{{ end -}}
 {{- if include "imagemill.sourcesSecret" $root }}{{ $_ := set $env "IMAGEMILL_SOURCE_CREDENTIALS" "/etc/imagemill/sources" }}{{ end -}}

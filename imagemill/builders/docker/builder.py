@@ -31,7 +31,7 @@ from imagemill.builders.docker.cli import (
     run,
 )
 from imagemill.builders.docker.failures import Evidence, bare, explain, is_solving, locate
-from imagemill.builders.docker.job_folder import job_folder, note_tags, remove_dead
+from imagemill.builders.docker.job_folder import any_left, job_folder, note_tags, remove_dead
 from imagemill.builders.docker.layer_cache import CONTAINERD, INLINE, LayerCache, places_of
 from imagemill.builders.docker.progress import BuildLog, ClassicLog
 from imagemill.builders.docker.push import PushLog, push_failure
@@ -88,10 +88,10 @@ class DockerCommandBuilder:
         with job_folder(place.scratch) as folder:
             source = context.folder(folder / "source", progress)
             job = _Job(inputs, registry, progress, place, cli, endpoint, folder, source)
-            note_tags(folder, (job.held,))
+            exports = self._exports(cli, endpoint, inputs)
+            cache = LayerCache.of(inputs, exports) if cli.buildkit else LayerCache()
+            note_tags(folder, (*job.tags, *map(str, cache.images)))
             with job.cleared():
-                exports = self._exports(cli, endpoint, inputs)
-                cache = LayerCache.of(inputs, exports) if cli.buildkit else LayerCache()
                 job.build(cache.arguments)
                 progress.enter(State.PUSHING)
                 digest = job.push()
@@ -103,7 +103,11 @@ class DockerCommandBuilder:
         """See `Builder.discard`: a build ends with the docker command, and that with its worker;
         what is left are credentials, and the tag that held the image.
         """
-        if any(self._place.scratch.glob("docker-*")):
+        self.tidy()
+
+    def tidy(self, _: object = None) -> None:
+        """See `Builder.tidy`."""
+        if any_left(self._place.scratch):
             self._clear_dead(*self._reach())
 
     def _reach(self) -> tuple[Cli, Endpoint]:
@@ -127,9 +131,8 @@ class DockerCommandBuilder:
 
     def _clear_dead(self, cli: Cli, endpoint: Endpoint) -> None:
         """Remove what builds have left whose worker has died, of all builds on this node."""
-        if tags := remove_dead(self._place.scratch):
-            variables = {**self._place.environment, **endpoint.environment}
-            ask([cli.path, "rmi", *tags], variables)
+        variables = {**self._place.environment, **endpoint.environment}
+        remove_dead(self._place.scratch, lambda tags: not _untag(cli, tags, variables))
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,11 @@ class _Job:
     held: str = field(default_factory=lambda: f"{_HELD}:{uuid.uuid4().hex}")
 
     @property
+    def tags(self) -> tuple[str, ...]:
+        """The names that the image has in the engine while it is there."""
+        return str(self.inputs.image), self.held
+
+    @property
     def environment(self) -> dict[str, str]:
         """The variables that docker gets; it takes its settings from nowhere else."""
         config = self.folder / "config"
@@ -168,7 +176,7 @@ class _Job:
 
     def build(self, more: Sequence[str]) -> None:
         """Make the image, under its own name and under `held`, with `more` arguments."""
-        tags = (f"--tag={self.inputs.image}", f"--tag={self.held}")
+        tags = [f"--tag={tag}" for tag in self.tags]
         kind = BuildLog if self.cli.buildkit else ClassicLog
         log = kind(self.progress.log, self.progress.amount)
         if self._run_build(self.inputs, [*self._flags(), *more, *tags], log):
@@ -251,14 +259,11 @@ class _Job:
             yield
         finally:
             try:
-                said = ask(
-                    [self.cli.path, "rmi", str(self.inputs.image), self.held], self.environment
-                ).stderr
+                said = _untag(self.cli, self.tags, self.environment)
             except ImagemillError as error:
-                said = str(error)
-            for line in said.splitlines():
-                if "No such image" not in line:  # a build that has failed has left none
-                    self.progress.log(f"Could not clear up in the Docker engine: {line}")
+                said = [str(error)]
+            for line in said:
+                self.progress.log(f"Could not clear up in the Docker engine: {line}")
 
     def _file(self) -> Path:
         """Return the Dockerfile; one that mounts shared caches, with caches of the build's own
@@ -321,6 +326,13 @@ class _Job:
                 host=self.endpoint.host,
             )
         )
+
+
+def _untag(cli: Cli, tags: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """Remove tags from the engine; return what it says against it."""
+    said = ask([cli.path, "rmi", *tags], environment).stderr
+    # Of a build that has failed or was killed there may be none.
+    return [line for line in said.splitlines() if "No such image" not in line]
 
 
 def _nowhere(text: str) -> None:

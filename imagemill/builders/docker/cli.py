@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from imagemill import processes
-from imagemill.builders.engine_failures import engine_failure, shortened
+from imagemill.builders.engine_failures import engine_failure
 from imagemill.errors import OperatorError, ServiceUnreachable
+from imagemill.text import shortened
 
 MAX_LINE = 8192
 """Bytes of one line of output; the rest is cut."""

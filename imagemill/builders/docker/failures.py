@@ -15,13 +15,13 @@ from imagemill.builders.engine_failures import (
     engine_failure,
     engine_lost,
     registry_failure,
-    shortened,
 )
 from imagemill.dockerfile import syntax as dockerfile
 from imagemill.errors import ImagemillError, OperatorError, UserError
 from imagemill.patterns import Linear
 from imagemill.place import machine
 from imagemill.reference import ImageReference
+from imagemill.text import shortened
 
 _PREFIX = re.compile(
     r"(?:ERROR|failed to build|failed to solve(?: with frontend [\w.]+)?|failed to create LLB definition"

@@ -3,11 +3,11 @@ what a killed worker has left can be told and removed.
 """
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from imagemill.files.scratch import locked, locked_folder
+from imagemill.files.scratch import left_by_the_dead, locked_folder
 
 _PREFIX = "docker-"
 _TAGS = "tags"
@@ -28,14 +28,31 @@ def note_tags(folder: Path, tags: tuple[str, ...]) -> None:
     (folder / _TAGS).write_text("\n".join(tags))
 
 
-def remove_dead(scratch: Path) -> tuple[str, ...]:
-    """Remove the folders of builds whose worker has died; returns the tags that they may have left
-    in the engine.
+def any_left(scratch: Path) -> bool:
+    """Whether there are folders of builds, of living or of dead workers."""
+    return any(scratch.glob(f"{_PREFIX}*"))
+
+
+def remove_dead(scratch: Path, untag: Callable[[Sequence[str]], bool]) -> None:
+    """Remove the folders of builds whose worker has died, and the tags that they may have left in
+    the engine.
+
+    `untag` says whether the engine has them no more. Until then a folder stays, since nobody else
+    knows of its tags; its credentials go at once.
     """
-    tags: list[str] = []
-    for folder in scratch.glob(f"{_PREFIX}*"):
-        with suppress(FileNotFoundError, BlockingIOError), locked(folder):
-            with suppress(FileNotFoundError):
-                tags += (folder / _TAGS).read_text().split()
-            shutil.rmtree(folder)
-    return tuple(tags)
+    with closing(left_by_the_dead(scratch, _PREFIX)) as dead:
+        for folder in dead:
+            with suppress(FileNotFoundError):  # its build has ended meanwhile
+                _remove(folder, untag)
+
+
+def _remove(folder: Path, untag: Callable[[Sequence[str]], bool]) -> None:
+    note = folder / _TAGS
+    tags = note.read_text().split() if note.exists() else []
+    for path in set(folder.iterdir()) - {note}:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    if not tags or untag(tags):
+        shutil.rmtree(folder)

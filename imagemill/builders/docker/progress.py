@@ -10,7 +10,7 @@ import re
 from collections import deque
 from collections.abc import Callable
 
-from imagemill.text import amount
+from imagemill.text import amount, without_escapes
 
 TAIL = 30
 """How many of the last lines of output are kept, to tell a failure by."""
@@ -34,7 +34,6 @@ _CLASSIC_NOISE = re.compile(
     r" ---> |Removing intermediate container|Sending build context|Successfully "
     r"|DEPRECATED:|  +BuildKit is currently|  +environment-variable\.$"
 )
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
 _BLOCK = "------"
 
 
@@ -143,4 +142,4 @@ def clean(line: str) -> str:
     """Return what a terminal would show of the line at the end: no colours, and the last state of a
     progress bar.
     """
-    return _ESCAPES.sub("", line.rstrip("\r").rpartition("\r")[2])
+    return without_escapes(line.rstrip("\r").rpartition("\r")[2])

@@ -13,10 +13,10 @@ from imagemill.builders.engine_failures import (
     engine_failure,
     engine_lost,
     registry_failure,
-    shortened,
 )
 from imagemill.errors import ImagemillError, OperatorError, TransientError
 from imagemill.reference import ImageReference
+from imagemill.text import shortened
 
 _DIGEST = re.compile(r"(?P<tag>\S+): digest: (?P<digest>sha256:[0-9a-f]{64}) size: \d+$")
 _UNDERWAY = re.compile(r"[0-9a-f]+: (?:Preparing|Waiting)$")

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from imagemill.builders.graft import Refusal
+from imagemill.encoding import json_value
 from imagemill.errors import ImagemillError
 from imagemill.reference import ImageReference
 from imagemill.registries.blobs import Blobs
@@ -57,6 +58,8 @@ def base(name: str, pinned: str, platform: str, registries: Open, known: Grafts)
                 found = _ask(ImageReference.parse(name).with_digest(pinned), platform, registries)
         except ImagemillError as error:
             raise Refusal(f"the image {name} cannot be looked at: {error.message}") from error
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise Refusal(f"the image {name} is none that can be read") from error
         kept = json.dumps(asdict(found))
         known.keep_fact(f"{pinned}:{platform}", kept)
     fields = json.loads(kept)
@@ -67,11 +70,11 @@ def _ask(reference: ImageReference, platform: str, registries: Open) -> Base:
     blobs = registries(reference)
     stored = blobs.manifest(reference)
     if stored is not None and stored.media_type in _LISTS:
-        chosen = _of_platform(json.loads(stored.body), platform)
+        chosen = _of_platform(json_value(stored.body), platform)
         stored = blobs.manifest(reference.with_digest(chosen))
     if stored is None or stored.media_type in _LISTS:
         raise Refusal(f"the image {reference} is not there for {platform}")
-    config = json.loads(blobs.read(reference, json.loads(stored.body)["config"]["digest"]))
+    config = json_value(blobs.read(reference, json_value(stored.body)["config"]["digest"]))
     settings = config.get("config") or {}
     return Base(
         diff_ids=tuple(config["rootfs"]["diff_ids"]),

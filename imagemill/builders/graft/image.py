@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self
 
 from imagemill.builders.graft import Refusal, recipe
 from imagemill.builders.graft.recipe import Operation, Setting, WorkingFolder
+from imagemill.encoding import json_value
 
 _LAYERS = {
     "application/vnd.oci.image.manifest.v1+json": "application/vnd.oci.image.layer.v1.tar",
@@ -213,7 +214,7 @@ def _has_layer(entry: Mapping[str, Any]) -> bool:
 
 def _document(text: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(text)
+        document = json_value(text)
     except ValueError:
         document = None
     if not isinstance(document, dict):

@@ -5,7 +5,6 @@ The instructions: https://docs.docker.com/reference/dockerfile/. What cannot be 
 counts as seeing everything, so that it is never passed over.
 """
 
-import json
 import posixpath
 import re
 from collections.abc import Iterable, Sequence
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 
 from imagemill.builders.graft import Refusal
 from imagemill.dockerfile.syntax import Instruction, instructions
+from imagemill.encoding import json_value
 from imagemill.patterns import Linear
 
 METADATA = frozenset(
@@ -314,7 +314,7 @@ def _command(instruction: Instruction) -> tuple[str, ...] | None:
     if instruction.keyword not in ("CMD", "ENTRYPOINT"):
         return None
     try:
-        words = json.loads(_flags(instruction)[1])
+        words = json_value(_flags(instruction)[1])
     except ValueError:
         return None
     texts = words if isinstance(words, list) else []
@@ -392,7 +392,7 @@ def _words(text: str) -> list[str] | None:
     text = text.strip()
     if text.startswith("["):
         try:
-            words = json.loads(text)
+            words = json_value(text)
         except ValueError:
             return None
         plain = isinstance(words, list) and all(isinstance(word, str) for word in words)

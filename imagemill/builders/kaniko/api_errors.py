@@ -9,7 +9,6 @@ import json
 import re
 from typing import Any, NamedTuple
 
-from imagemill.builders.engine_failures import shortened
 from imagemill.errors import (
     ImagemillError,
     OperatorError,
@@ -18,6 +17,7 @@ from imagemill.errors import (
     TransientError,
     UserError,
 )
+from imagemill.text import shortened
 
 _CANNOT = re.compile(
     r'User "(?P<user>[^"]*)" cannot (?P<verb>\S+) resource "(?P<resource>[^"]+)" in API group "(?P<group>[^"]*)"'

@@ -11,16 +11,18 @@ from decimal import Decimal
 from kubernetes.utils import parse_quantity
 
 from imagemill.builders import Workplace
-from imagemill.builders.kaniko.api import JOBS, PODS, SECRETS, connect
+from imagemill.builders.kaniko import leftovers
+from imagemill.builders.kaniko.api import connect
 from imagemill.builders.kaniko.context_access import endpoint, signer, signs
-from imagemill.builders.kaniko.failures import has_failed
-from imagemill.builders.kaniko.job import BUILD_ID, job_name, label_value, own_secrets
+from imagemill.builders.kaniko.job import BUILD_ID, job_name, label_value
+from imagemill.builders.kaniko.logins import BuildLogins, named_images
+from imagemill.builders.kaniko.pod_credentials import takes_docker_config
 from imagemill.builders.kaniko.run import attempt
 from imagemill.builders.kaniko.task import Ending, Task
-from imagemill.builders.kaniko.watch import SELECTOR, owner_of
+from imagemill.builders.kaniko.watch import SELECTOR
 from imagemill.config.model import KanikoBuilder as Section
 from imagemill.errors import OperatorError, TransientError
-from imagemill.ports import BuildInputs, Progress, Registry, StoredContext
+from imagemill.ports import BuildInputs, Over, Progress, Registry, StoredContext
 
 ATTEMPTS = 4
 """The most Jobs that a build may try to have: names that are taken count too."""
@@ -31,6 +33,7 @@ class KanikoJobBuilder:
 
     def __init__(self, place: Workplace, section: Section) -> None:
         self._place, self._section = place, section
+        self._looked_at: set[str] = set()
 
     def build(
         self, inputs: BuildInputs, context: StoredContext, registry: Registry, progress: Progress
@@ -55,6 +58,7 @@ class KanikoJobBuilder:
             inputs,
             context.uri,
             registry,
+            self._logins(inputs, context, registry),
             progress,
             address,
             self._place.insecure_registries,
@@ -62,24 +66,29 @@ class KanikoJobBuilder:
         )
         return _run(task)
 
-    def discard(self, build: str) -> None:
-        """See `Builder.discard`: the Jobs that it has made, with their pods and Secrets.
-
-        Of those that have failed only the Secrets. The executor's end tells that, since the Job's
-        own condition comes a second or two later.
+    def _logins(
+        self, inputs: BuildInputs, context: StoredContext, registry: Registry
+    ) -> BuildLogins:
+        """Return what the pod may log in with; what the Dockerfile names is looked up where that
+        counts.
         """
-        cluster = connect(self._place.environment)
+        section, cloud, config = self._section, self._place.cloud, self._place.docker_config
+        asks = takes_docker_config(section, cloud, inputs.image)
+        images = named_images(context, inputs.build_args) if asks else frozenset()
+        return BuildLogins(section, cloud, inputs, registry, config, images)
+
+    def discard(self, build: str) -> None:
+        """See `Builder.discard`: the Jobs that it has made, with their pods and Secrets."""
         labels = f"{SELECTOR},{BUILD_ID}={label_value(build)}"
-        jobs = cluster.list(JOBS, labels=labels)["items"]
-        pods = cluster.list(PODS, labels=labels)["items"] if jobs else []
-        for job in jobs:
-            name, uid = job["metadata"]["name"], job["metadata"]["uid"]
-            own = [pod for pod in pods if owner_of(pod, "Job")[1] == uid]
-            if not has_failed(job, own):
-                cluster.delete(JOBS, name, uid)
-                continue
-            for secret in own_secrets(job):
-                cluster.delete(SECRETS, secret)
+        leftovers.remove(connect(self._place.environment), lambda *_: True, labels=labels)
+
+    def tidy(self, over: Over) -> None:
+        """See `Builder.tidy`; without a cluster there is nothing, and whoever builds is told."""
+        try:
+            cluster = connect(self._place.environment)
+        except OperatorError:
+            return
+        self._looked_at = leftovers.remove(cluster, over, spared=self._looked_at)
 
 
 def _run(task: Task) -> str:

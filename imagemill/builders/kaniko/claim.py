@@ -6,7 +6,6 @@ from imagemill.builders.kaniko import failures
 from imagemill.builders.kaniko.api import JOBS, SECRETS, Object, Resource
 from imagemill.builders.kaniko.job import BUILD_ID, circumstances_of, own_secrets
 from imagemill.builders.kaniko.overlay import executor
-from imagemill.builders.kaniko.pod_credentials import needs_docker_secret
 from imagemill.builders.kaniko.task import Ending, Observation
 from imagemill.builders.kaniko.validation import valid_job
 from imagemill.builders.kaniko.watch import Sight
@@ -67,15 +66,12 @@ class JobClaim:
         return True
 
     def _wanted(self) -> Object:
-        task, image = self.task, self.task.inputs.image
-        login = needs_docker_secret(
-            task.section, task.environment, image
-        ) and task.registry.credentials(image)
+        task = self.task
         facts = circumstances_of(
             task.section,
             task.environment,
             task.inputs,
-            has_login=bool(login),
+            has_login=bool(task.logins.find()),
             is_signed=task.signer is not None,
             remaining=task.progress.remaining(),
             endpoint=task.endpoint,

@@ -5,11 +5,11 @@ https://github.com/osscontainertools/kaniko. The texts within are those of go-co
 the clouds' SDKs.
 """
 
-import json
 import re
 from collections.abc import Sequence
 
-from imagemill.builders.engine_failures import IMMUTABLE_TAG, Doing, registry_failure, shortened
+from imagemill.builders.engine_failures import IMMUTABLE_TAG, Doing, registry_failure
+from imagemill.encoding import json_value
 from imagemill.errors import (
     ImagemillError,
     OperatorError,
@@ -19,13 +19,13 @@ from imagemill.errors import (
     UserError,
 )
 from imagemill.patterns import Linear
+from imagemill.text import shortened, without_escapes
 
 _LAST_WORD = Linear(
     r"(?:Error: )?(?P<doing>error (?:building image|checking push permissions|pushing image|resolving source context"
     r"|resolving dockerfile path))\b.*?: (?P<why>.*)|Error: (?P<fault>.*)|.*level=fatal msg=\"?(?P<fatal>.*?)\"?$"
     r"|FATA\[\d+\]:? (?P<died>.*)"
 )
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _INSTRUCTION = Linear(
     r"(?:INFO\[\d+\]|.*level=info msg=\"?)\s*"
     r"(?P<text>(?:ADD|COPY|RUN|WORKDIR|USER|ENV|ARG|FROM|VOLUME|LABEL|SHELL|ONBUILD) .*?)\"?$"
@@ -113,7 +113,7 @@ def _unquoted(text: str) -> str:
     if not text.startswith('"'):
         return text
     try:
-        return str(json.loads(text))
+        return str(json_value(text))
     except ValueError:
         return text[1:-1]
 
@@ -127,7 +127,7 @@ def tag_is_kept(log: Sequence[str]) -> bool:
 
 
 def _bare(log: Sequence[str]) -> list[str]:
-    return [_COLOURS.sub("", line) for line in log if line.strip()]
+    return [without_escapes(line) for line in log if line.strip()]
 
 
 def _last_word(lines: Sequence[str]) -> tuple[str, str]:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from imagemill.builders.engine_failures import shortened
 from imagemill.builders.kaniko import executor_log
 from imagemill.builders.kaniko.api_errors import admission
 from imagemill.builders.kaniko.context_access import without_signatures
@@ -24,6 +23,7 @@ from imagemill.errors import (
     TransientError,
     UserError,
 )
+from imagemill.text import shortened
 
 Object = Mapping[str, Any]
 

@@ -67,6 +67,18 @@ def credentials_equipment(
     return equipment
 
 
+def takes_docker_config(
+    section: KanikoBuilder, environment: Environment, image: ImageReference
+) -> bool:
+    """Return whether logins of the build's own come to be read: not where the user has put some
+    where Kaniko looks first.
+    """
+    kind = _kind(section, environment, image)
+    return kind is not _Kind.DOCKER_CONFIG and not _brings_docker_config(
+        executor(section.kaniko_config)
+    )
+
+
 def needs_docker_secret(
     section: KanikoBuilder, environment: Environment, image: ImageReference
 ) -> bool:
@@ -78,12 +90,12 @@ def needs_docker_secret(
     something where Kaniko looks first.
     """
     cloud, kind = _cloud(image), _kind(section, environment, image)
-    if kind is not None and kind in (_Kind.DOCKER_CONFIG, _KINDS.get(cloud)):
+    if kind is not None and kind is _KINDS.get(cloud):
         return False
     pod = pod_spec(section.kaniko_config)
     if cloud != "local" and (pod.get("serviceAccountName") or pod.get("serviceAccount")):
         return False
-    return not _brings_docker_config(executor(section.kaniko_config))
+    return takes_docker_config(section, environment, image)
 
 
 def _kind(section: KanikoBuilder, environment: Environment, image: ImageReference) -> _Kind | None:

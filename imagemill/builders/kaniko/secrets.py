@@ -24,8 +24,7 @@ from imagemill.builders.kaniko.pod_credentials import DOCKER_CONFIG_KEY
 from imagemill.builders.kaniko.task import Task
 from imagemill.errors import OperatorError, ServiceUnreachable, TransientError
 from imagemill.ports import Credentials, SignedUrl
-from imagemill.reference import DOCKER_HUB
-from imagemill.registries.docker_config import HUB_KEY
+from imagemill.registries.docker_config import auths
 
 LEAD = 300.0
 """Seconds before their end at which credentials are renewed: the kubelet takes a minute or two to
@@ -39,22 +38,9 @@ _PAUSES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Seconds after each deletion of a Secret that has the name: whoever holds it may need a moment."""
 
 
-def docker_config(registry: str, credentials: Credentials) -> bytes:
-    """Return a docker `config.json` for one registry:
-    https://docs.docker.com/reference/cli/docker/login/.
-    """
-    entry = {}
-    if credentials.username:
-        pair = f"{credentials.username}:{credentials.password}"
-        entry["auth"] = base64.b64encode(pair.encode()).decode()
-    if credentials.identity_token:
-        entry["identitytoken"] = credentials.identity_token
-    return json.dumps({"auths": {HUB_KEY if registry == DOCKER_HUB else registry: entry}}).encode()
-
-
-def docker_secret(job: Object, registry: str, credentials: Credentials) -> Object:
-    """Return the Secret with docker's `config.json` for one registry, as a Job's own."""
-    data = {DOCKER_CONFIG_KEY: docker_config(registry, credentials)}
+def docker_secret(job: Object, logins: Mapping[str, Credentials]) -> Object:
+    """Return the Secret with docker's `config.json` for these logins, as a Job's own."""
+    data = {DOCKER_CONFIG_KEY: json.dumps({"auths": auths(logins)}).encode()}
     return _secret(
         docker_secret_name(job["metadata"]["name"]), "kubernetes.io/dockerconfigjson", job, data
     )
@@ -101,6 +87,15 @@ def put(cluster: Cluster, secret: Object) -> None:
 def renewal(expires: float | None) -> float:
     """When what ends at `expires` is to be renewed, in seconds since 1970: some time before."""
     return math.inf if expires is None else max(expires - LEAD, (time.time() + expires) / 2)
+
+
+def _login_renewal(login: Credentials) -> float:
+    """When a login is to be renewed: a token while half of it is left, since nobody asks for
+    another while a push goes on.
+    """
+    if login.registry_token and login.expires is not None:
+        return (time.time() + login.expires) / 2
+    return renewal(login.expires)
 
 
 def _secret(name: str, kind: str, job: Object, data: Mapping[str, bytes]) -> Object:
@@ -159,12 +154,11 @@ class JobSecrets:
     def _bring_login(self) -> float:
         if docker_secret_name(self._name) not in self._own:
             return math.inf
-        image = self._task.inputs.image
-        credentials = self._task.registry.credentials(image)
-        if credentials is None:
+        logins = self._task.logins.find()
+        if not logins:
             return math.inf
-        put(self._task.cluster, docker_secret(self._job, image.registry, credentials))
-        return renewal(credentials.expires)
+        put(self._task.cluster, docker_secret(self._job, logins))
+        return min(map(_login_renewal, logins.values()))
 
     def _bring_url(self) -> float:
         """Bring a URL that is good for as long as the Job may run."""

@@ -7,6 +7,7 @@ from imagemill.builders.kaniko.api import Cluster, Object
 from imagemill.builders.kaniko.context_access import Signer
 from imagemill.builders.kaniko.failures import PodEvidence
 from imagemill.builders.kaniko.job import secret_names
+from imagemill.builders.kaniko.logins import BuildLogins
 from imagemill.builders.kaniko.watch import Feed, Sight, watches_of
 from imagemill.config.model import Environment, KanikoBuilder
 from imagemill.errors import ImagemillError
@@ -23,6 +24,7 @@ class Task:
     inputs: BuildInputs
     context_uri: str
     registry: Registry
+    logins: BuildLogins
     progress: Progress
     endpoint: str | None = None
     """Where the worker finds the context store, if that is not the cloud's own place."""

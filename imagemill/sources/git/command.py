@@ -26,7 +26,7 @@ from imagemill.files.tree import room
 from imagemill.place import machine
 from imagemill.ports import Progress
 from imagemill.processes import DEFAULT_PATH, TICK
-from imagemill.sources.git.destination import followed
+from imagemill.sources.git.destination import check_ssh, followed
 from imagemill.sources.git.environment import (
     CREDENTIAL_HELPER,
     check_allowed,
@@ -112,6 +112,8 @@ def opened(
     repository at all.
     """
     check_allowed(remote, options)
+    if remote.scheme == "ssh":
+        check_ssh(remote, options)
     with tempfile.TemporaryDirectory(prefix="git-", dir=within) as folder, room(Path(folder)):
         home = Path(folder)
         bounded = Bounded(measured or home, remote, options.max_bytes, progress)

@@ -5,8 +5,11 @@ addresses its host has; where a server has moved a repository we find out oursel
 archives.
 """
 
+import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from imagemill import http
@@ -20,6 +23,7 @@ from imagemill.sources.reach import reach
 
 BY_HTTP = frozenset({"https", "http"})
 _QUERY = "/info/refs?service=git-upload-pack"
+_KNOWN_HOSTS = (Path.home() / ".ssh/known_hosts", Path("/etc/ssh/ssh_known_hosts"))
 _PORTS = {"https": 443, "http": 80}
 
 
@@ -46,6 +50,24 @@ def pinned(remote: Remote, options: SourceOptions) -> str:
         ) from None
     texts = (f"[{each}]" if each.version == 6 else str(each) for each in addresses)
     return f"{remote.host}:{port}:{','.join(texts)}"
+
+
+def check_ssh(remote: Remote, options: SourceOptions) -> None:
+    """Raise `PermissionDenied` for a server at an address that is not public, unless the operator
+    knows its key: another one would be refused by its key, but asked first.
+    """
+    if options.attended or _knows(remote, options):
+        return
+    with suppress(OSError):  # a name that only the operator's own ssh config knows
+        reach(options, _named(remote, options)).addresses(remote.host, remote.port or 22)
+
+
+def _knows(remote: Remote, options: SourceOptions) -> bool:
+    """Whether a file of known hosts has a key of the server."""
+    name = f"[{remote.host}]:{remote.port}" if remote.port else remote.host
+    files = [options.known_hosts] if options.known_hosts else _KNOWN_HOSTS
+    asked = (["ssh-keygen", "-F", name, "-f", str(file)] for file in files if file.exists())
+    return any(subprocess.run(each, capture_output=True).returncode == 0 for each in asked)
 
 
 def followed(remote: Remote, options: SourceOptions, login: Mapping[str, str]) -> Remote:

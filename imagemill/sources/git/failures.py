@@ -20,9 +20,9 @@ from imagemill.errors import (
 from imagemill.patterns import Linear
 from imagemill.place import machine
 from imagemill.sources.git.url import Remote
+from imagemill.text import shortened
 
 _LINES = 6
-_WIDTH = 300
 
 _NOT_ADVERTISED = Linear(
     r"Server does not allow request for unadvertised object|dumb http transport does not support shallow"
@@ -63,10 +63,8 @@ def failure(remote: Remote, said: str) -> ImagemillError:
 
 def told(said: str) -> str:
     """Return the last lines of what was said, in one."""
-    lines = (
-        "".join(c if c.isprintable() else " " for c in line).strip() for line in said.splitlines()
-    )
-    shown = [line[:_WIDTH] for line in lines if line and not _NOISE.match(line)]
+    lines = map(shortened, said.splitlines())
+    shown = [line for line in lines if line and not _NOISE.match(line)]
     return "; ".join(shown[-_LINES:])
 
 

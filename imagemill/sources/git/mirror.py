@@ -7,10 +7,9 @@ the root and through no link, to where only the worker writes, and git reads the
 
 import os
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from imagemill.errors import PermissionDenied, UserError
 from imagemill.files.tree import open_below, open_file, open_folder, open_folder_below
@@ -22,6 +21,10 @@ _FILES = ("HEAD", "packed-refs", "shallow")
 _FOLDERS = ("refs", "objects")
 _ELSEWHERE = ("objects/info/alternates", "objects/info/http-alternates", "commondir")
 """Files by which a repository is another one in part."""
+
+_CHUNK = 1 << 20
+_REF_BYTES = 1 << 20
+"""Of a file that says which commits there are, as far as it is read here."""
 
 _SHA256 = re.compile(r"^[0-9a-f]{64}\b", re.MULTILINE)
 
@@ -39,6 +42,9 @@ def mirror(remote: Remote, options: SourceOptions, folder: Path, progress: Check
     `PermissionDenied` if the repository leads elsewhere.
     """
     path = Path(os.path.realpath(remote.path))
+    if remote.scheme == "file" and options.check_place:
+        # A link may lead elsewhere than when the policy was asked.
+        options.check_place(replace(remote, path=str(path)).place)
     roots = [Path(os.path.realpath(root)) for root in options.roots]
     if remote.scheme != "file" or Path("/") in roots:
         return remote
@@ -90,10 +96,10 @@ def _copy_all(repository: int, remote: Remote, folder: Path, progress: Check) ->
     for name in _FILES:
         try:
             with open_below(repository, name.encode()) as file:
-                (folder / name).write_bytes(file.read())
+                _copy_file(file, folder / name, progress)
         except FileNotFoundError:
             continue
-        known += (folder / name).read_text(errors="replace") + "\n"
+        known += _beginning(folder / name) + "\n"
     for name in _FOLDERS:
         try:
             opened = open_folder(name.encode(), repository)
@@ -106,12 +112,13 @@ def _copy_all(repository: int, remote: Remote, folder: Path, progress: Check) ->
             _copy(opened, folder / name, remote, progress)
         finally:
             os.close(opened)
-    refs = "\n".join(
-        path.read_text(errors="replace")
-        for path in (folder / "refs").rglob("*/*")
-        if path.is_file()
-    )
+    refs = "\n".join(_beginning(path) for path in (folder / "refs").rglob("*/*") if path.is_file())
     _write_config(folder, sha256=_SHA256.search(f"{known}\n{refs}") is not None)
+
+
+def _beginning(path: Path) -> str:
+    with path.open(errors="replace") as file:
+        return file.read(_REF_BYTES)
 
 
 def _write_config(folder: Path, *, sha256: bool) -> None:
@@ -143,8 +150,16 @@ def _copy(source: int, target: Path, remote: Remote, progress: Check) -> None:
             finally:
                 os.close(opened)
         else:
-            with os.fdopen(opened, "rb") as file, place.open("wb") as out:
-                shutil.copyfileobj(file, out, 1 << 20)
+            with os.fdopen(opened, "rb") as file:
+                _copy_file(file, place, progress)
+
+
+def _copy_file(file: BinaryIO, target: Path, progress: Check) -> None:
+    """Copy a regular file; a large one is looked at while it grows."""
+    with target.open("wb") as out:
+        while chunk := file.read(_CHUNK):
+            out.write(chunk)
+            progress.check()
 
 
 def _leads_out(remote: Remote, what: str) -> PermissionDenied:

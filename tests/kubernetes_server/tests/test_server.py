@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from kubernetes import client, config, watch
-from urllib3.exceptions import ProtocolError
+from urllib3.exceptions import MaxRetryError, ProtocolError
 
 from kubernetes_server import KubernetesServer
 
@@ -417,6 +417,32 @@ def test_a_server_that_starts_again_refuses_for_a_moment_what_it_allows(
     assert refusal.status == 403
     assert "cannot list resource" in refusal.body
     assert until(lambda: server.access.starting is False)
+    core.list_namespaced_pod(NAMESPACE)
+
+
+def unanswered(core: Any) -> bool:
+    """Whether a question gets no answer in a moment."""
+    try:
+        core.list_namespaced_pod(NAMESPACE, _request_timeout=0.3)
+    except MaxRetryError as error:
+        return "Read timed out" in str(error)
+    return False
+
+
+def test_a_server_that_hangs_takes_connections_and_answers_nobody(
+    server: KubernetesServer, core: Any
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        hung = pool.submit(server.hang, 3.0)
+        assert until(lambda: unanswered(core))
+        hung.result()
+    core.list_namespaced_pod(NAMESPACE)
+
+
+def test_a_server_that_is_slow_answers_late(server: KubernetesServer, core: Any) -> None:
+    server.delay(30)
+    assert unanswered(core)
+    server.delay(0)
     core.list_namespaced_pod(NAMESPACE)
 
 

@@ -12,11 +12,13 @@ from chaos.history import (
     Building,
     Died,
     Event,
+    Kind,
     Left,
     Reported,
     Stored,
     Submitted,
     load,
+    of_build,
     save,
     violations,
 )
@@ -59,28 +61,50 @@ def test_a_good_history_has_nothing_wrong() -> None:
 
 
 @pytest.mark.parametrize(
-    ("history", "said"),
+    ("history", "kind", "said"),
     [
-        (without(Reported, "one"), "lost: one has no report"),
-        ([*GOOD, Reported(8, "one", "succeeded", DIGEST)], "2 reports: succeeded, succeeded"),
-        ([*GOOD, Reported(8, "one", "failed")], "2 reports: succeeded, failed"),
-        (changed(6, status="failed", error="why"), "one failed in place of succeeded: why"),
-        ([*GOOD, Reported(8, "odd", "succeeded", DIGEST)], "odd was reported, and nobody"),
-        (changed(9, state="REPORTING"), "stays REPORTING: its caller hangs"),
-        (changed(9, state="FAILURE"), "one succeeded, and its Celery result is FAILURE"),
-        (changed(11, state="SUCCESS"), "bad failed, and its Celery result is SUCCESS"),
-        (changed(12, digest="sha256:other"), "which the registry does not have"),
+        (without(Reported, "one"), Kind.LOST, "lost: one has no report"),
+        (
+            [*GOOD, Reported(8, "one", "succeeded", DIGEST)],
+            Kind.TWICE,
+            "2 reports: succeeded, succeeded",
+        ),
+        ([*GOOD, Reported(8, "one", "failed")], Kind.TWICE, "2 reports: succeeded, failed"),
+        (
+            changed(6, status="failed", error="why"),
+            Kind.OTHER,
+            "one failed in place of succeeded: why",
+        ),
+        (
+            [*GOOD, Reported(8, "odd", "succeeded", DIGEST)],
+            Kind.OTHER,
+            "odd was reported, and nobody",
+        ),
+        (changed(9, state="REPORTING"), Kind.HANGS, "stays REPORTING: its caller hangs"),
+        (
+            changed(9, state="FAILURE"),
+            Kind.OTHER,
+            "one succeeded, and its Celery result is FAILURE",
+        ),
+        (changed(11, state="SUCCESS"), Kind.OTHER, "bad failed, and its Celery result is SUCCESS"),
+        (changed(12, digest="sha256:other"), Kind.ABSENT, "which the registry does not have"),
         (
             changed(5, builders=(("registry/app:1", "12"), ("registry/app:1", "13"))),
+            Kind.DOUBLED,
             "registry/app:1 was built by 12 and 13 at the same time",
         ),
-        ([*GOOD, Left(9, "lock", "registry/app:1")], "left over: lock registry/app:1"),
-        ([*GOOD, Died(9, "light", 1)], "the worker light, which nobody had touched, ended with 1"),
-        (changed(8, at=60), "57.0 s after the last fault"),
+        ([*GOOD, Left(9, "lock", "registry/app:1")], Kind.LEFT, "left over: lock registry/app:1"),
+        (
+            [*GOOD, Died(9, "light", 1)],
+            Kind.DIED,
+            "the worker light, which nobody had touched, ended with 1",
+        ),
+        (changed(8, at=60), Kind.LATE, "57.0 s after the last fault"),
     ],
 )
-def test_what_is_wrong_is_found(history: Sequence[Event], said: str) -> None:
-    assert any(said in line for line in violations(history, late=2)), violations(history, late=2)
+def test_what_is_wrong_is_found(history: Sequence[Event], kind: Kind, said: str) -> None:
+    found = violations(history, late=2)
+    assert any(each.kind == kind and said in each.said for each in found), found
 
 
 def test_the_same_pair_of_builders_is_told_once() -> None:
@@ -93,3 +117,12 @@ def test_a_history_is_read_back_as_it_was_saved(tmp_path: Path) -> None:
     history = [*GOOD, Left(9, "lock", "registry/app:1"), Died(9, "light", 1)]
     save(history, tmp_path / "history.jsonl")
     assert load(tmp_path / "history.jsonl") == history
+
+
+def test_of_one_build_there_is_what_concerns_it_or_all() -> None:
+    died = Died(9, "light", 1)
+    assert violations(of_build([*GOOD, died], "one")) == violations([died])
+    pair = (("registry/app:2", "12"), ("registry/app:2", "13"))
+    history = [*GOOD, Building(4.1, pair)]
+    assert violations(of_build(history, "one")) == []
+    assert [each.kind for each in violations(of_build(history, "bad"))] == [Kind.DOUBLED]

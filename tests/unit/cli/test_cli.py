@@ -85,13 +85,22 @@ def test_help_is_quick_since_it_imports_nothing_heavy() -> None:
     assert imported("import imagemill.cli", heavy) == "[]\n"
 
 
+def test_a_command_is_imported_alone() -> None:
+    others = {"imagemill.cli.build", "imagemill.cli.why", "imagemill.embedded"}
+    program = (
+        "import click; from imagemill.cli import cli; cli.get_command(click.Context(cli), 'hash')"
+    )
+    assert imported(program, others) == "[]\n"
+
+
 def test_what_shows_a_build_is_imported_once_it_is_submitted() -> None:
-    later = {"rich", "imagemill.config.loading", "imagemill.http"}
-    assert imported("import imagemill.cli.requests, imagemill.cli.follow", later) == "[]\n"
+    later = {"rich", "imagemill.config.model", "imagemill.context", "imagemill.embedded"}
+    program = "import imagemill.cli.requests, imagemill.cli.upload, imagemill.cli.follow"
+    assert imported(f"{program}, imagemill.cli.terminal, imagemill.cli.build", later) == "[]\n"
 
 
 def test_a_hash_imports_no_generator_before_there_is_something_to_generate() -> None:
-    later = {"rich", "celery", "imagemill.dockerfile.generate.install", "imagemill.http"}
+    later = {"rich", "yaml", "celery", "imagemill.dockerfile.generate.install", "imagemill.http"}
     assert imported("import imagemill.cli.requests, imagemill.cli.sources", later) == "[]\n"
 
 

@@ -32,6 +32,18 @@ from imagemill.dockerfile.images import images
         ("FROM $NOBODY", {"$NOBODY"}),
         ("FROM a\nARG X=b\nFROM $X", {"a", "$X"}),
         ("FROM ${X:-evil/x}", {"evil/x"}),
+        ("ARG X=\nFROM ${X-r.io/base/}evil", {"evil"}),
+        ("ARG X=\nFROM ${X+evil/}a", {"evil/a"}),
+        ("ARG X=\nFROM ${X:-a}${X:+evil}", {"a"}),
+        ("ARG X\nFROM ${X-a}", {"a"}),
+        ('FROM --platform="${X:+ a }linux/amd64" evil/x', {"a", "}linux/amd64", "evil/x"}),
+        (
+            'FROM --platform="${X:+ a AS }linux/amd64" evil/x AS b',
+            {"a", "AS", "}linux/amd64", "evil/x"},
+        ),
+        ("FROM a\nRUN --mount='target=/a\\' b,from=evil/x' true", {"a", "evil/x"}),
+        ("FROM a\nCOPY --from=evil / /\nFROM a AS evil", {"a", "evil"}),
+        ("FROM a AS b\nFROM c\nFROM 1", {"a", "c"}),
         ("", set()),
     ],
 )

@@ -2,6 +2,7 @@
 
 import os
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,20 @@ def test_folder_that_is_swapped_afterwards_is_read_as_it_was(
     assert context.manifest(folder, dockerfile, Quiet()) == before
     copied = context.copy(folder, dockerfile, tmp_path / "copy", Quiet())
     assert copied == before
+
+
+def test_what_is_read_is_what_the_policy_allows(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        trees.make(tmp_path / "roots" / name, {"Dockerfile": ""})
+    (tmp_path / "roots/link").symlink_to("a")
+    asked: list[str] = []
+    allowed = replace(options(tmp_path / "roots"), check_place=asked.append)
+    source = LocalSource(str(tmp_path / "roots/link"), allowed)
+    place = source.place
+    (tmp_path / "roots/link").unlink()
+    (tmp_path / "roots/link").symlink_to("b")
+    source.fetch(tmp_path / "scratch", Quiet())
+    assert (place, asked) == (str(tmp_path / "roots/a"), [str(tmp_path / "roots/b")])
 
 
 def options(root: Path) -> SourceOptions:

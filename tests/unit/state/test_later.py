@@ -4,6 +4,7 @@ import fakeredis
 import pytest
 
 from imagemill.state import later
+from imagemill.state.journal import Journal
 from imagemill.state.later import Later
 
 
@@ -28,6 +29,15 @@ def test_who_waits_is_woken_by_any_of_what_it_awaits(kept: Later) -> None:
     kept.sent("one")
     kept.wake("image")
     assert kept.take() == [("two", "2")]
+
+
+def test_a_build_that_is_to_stop_waits_no_longer() -> None:
+    redis = fakeredis.FakeRedis()
+    kept = Later(redis, "p:")
+    kept.add("one", "1", 600, "one-build", "image")
+    kept.add("two", "2", 600, "another-build", "image")
+    Journal(redis, "p:", str.encode).ask_to_cancel("one-build")
+    assert kept.take() == [("one", "1")]
 
 
 def test_what_was_taken_and_not_sent_is_handed_out_again(

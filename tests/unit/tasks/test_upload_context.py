@@ -6,7 +6,6 @@ from typing import cast
 
 import pytest
 
-from imagemill.config import LaunchConfig
 from imagemill.context.handover import Contexts, KeptContexts, PackedContexts
 from imagemill.context.mirrors import Mirrors
 from imagemill.errors import UserError
@@ -17,7 +16,7 @@ from imagemill.sources.options import SourceOptions
 from tasks.run import Run
 from tasks.settings import Setup
 from tasks.upload_context import store
-from tasks.workspace import Workspace
+from tasks.workspace import Workspace, launch_config
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -31,7 +30,8 @@ def test_a_source_that_changed_since_it_was_hashed_is_refused(tmp_path: Path, pa
     quiet = Quiet()
     run = cast(Run, SimpleNamespace(setup=setup, log=quiet.log, check=quiet.check))
     request = BuildRequest(source=str(source))
-    build = Build(id="x", request=request, started=0, config=LaunchConfig(), source_hash="0" * 64)
+    chosen = launch_config(setup, request, "docker").chosen
+    build = Build(id="x", request=request, started=0, config=chosen, source_hash="0" * 64)
     folder = tmp_path / "store"
     contexts: Contexts = (
         PackedContexts(FileStore(folder.as_uri())) if packed else KeptContexts(Mirrors(folder))

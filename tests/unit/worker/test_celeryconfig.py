@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from celery import Celery
 from celery.utils import sysinfo
 
 from worker.celeryconfig import configuration
@@ -35,3 +37,16 @@ def test_a_process_that_is_bound_to_one_cpu_counts_one() -> None:
     )
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert told.stdout.split() == [b"2"]
+
+
+def nothing() -> None:
+    """A task's body."""
+
+
+def test_each_step_has_a_hard_limit_of_its_own() -> None:
+    limits = Celery("limits", set_as_current=False)
+    limits.conf.update(configuration(SETTINGS.model_copy(update={"hash_timeout": 40.0})))
+    for name, seconds in (("hash_source", 45), ("check_registry", 125), ("build", 1805)):
+        step = getattr(import_module(f"tasks.{name}"), name)
+        task = limits.task(name=name, timeout=step.timeout)(nothing)
+        assert task.time_limit == seconds

@@ -15,7 +15,6 @@ from imagemill.builders.kaniko.failures import (
     memory_limit,
     trouble,
 )
-from imagemill.builders.kaniko.secrets import docker_config
 from imagemill.errors import (
     ImagemillError,
     OperatorError,
@@ -24,7 +23,6 @@ from imagemill.errors import (
     TransientError,
     UserError,
 )
-from imagemill.ports import Credentials
 
 Object = dict[str, Any]
 IMAGE = "registry.example.com/team/app:abc"
@@ -398,16 +396,3 @@ def test_an_image_of_an_init_container_that_cannot_be_pulled_is_named() -> None:
     found = trouble(PodEvidence(JOB, [waiting]))
     assert found is not None
     assert "The image busybox:none cannot be pulled: not found" in found.error.message
-
-
-# a docker config.json
-
-
-def test_a_login_at_docker_hub_is_under_dockers_own_key_for_it() -> None:
-    assert b'"https://index.docker.io/v1/"' in docker_config("docker.io", Credentials("ann", "x"))
-
-
-def test_an_identity_token_is_no_password() -> None:
-    assert docker_config("r.example.com", Credentials("", "", "t0ken")) == (
-        b'{"auths": {"r.example.com": {"identitytoken": "t0ken"}}}'
-    )

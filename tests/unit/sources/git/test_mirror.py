@@ -2,6 +2,7 @@
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,9 +27,10 @@ def repository(folder: Path, content: str, *options: str) -> Path:
     return folder
 
 
-def fetched(place: Path, tmp_path: Path) -> str:
+def fetched(place: Path, tmp_path: Path, **more: Any) -> str:
     roots = (tmp_path / "roots",)
-    options = SourceOptions(roots=roots, scratch=tmp_path, environment={"PATH": "/usr/bin:/bin"})
+    path = {"PATH": "/usr/bin:/bin"}
+    options = SourceOptions(roots=roots, scratch=tmp_path, environment=path, **more)
     source = GitSource(f"git+file://{place}@main", options)
     return (source.fetch(tmp_path / "scratch", Quiet()) / "Dockerfile").read_text()
 
@@ -45,6 +47,31 @@ def test_checkout_and_bare_repository_are_read(
         git(place, "pack-refs", "--all")
     assert fetched(place, tmp_path) == "inside"
     assert fetched(tmp_path / "roots/bare.git", tmp_path) == "inside"
+
+
+def test_what_is_read_is_what_the_policy_allows(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        repository(tmp_path / "roots" / name, name)
+    link = tmp_path / "roots/link"
+
+    def check(place: str) -> None:
+        if not place.endswith("/roots/a"):
+            raise PermissionDenied(place)
+
+    link.symlink_to("a")
+    assert fetched(link, tmp_path, check_place=check) == "a"
+    link.unlink()
+    link.symlink_to("b")
+    with pytest.raises(PermissionDenied):
+        fetched(link, tmp_path, check_place=check)
+
+
+def test_a_file_as_large_as_it_likes_is_not_copied(tmp_path: Path) -> None:
+    place = repository(tmp_path / "roots/a", "inside")
+    with (place / ".git/packed-refs").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(UserError, match="takes more than"):
+        fetched(place, tmp_path, max_bytes=8 << 20)
 
 
 def lead_out(way: str, outside: Path, place: Path) -> None:
