@@ -77,6 +77,9 @@ chaos: setup
 	    $$run storm --seconds 600 || exit 1; \
 	    $$run storm --seconds 600 --servers-every 20 || exit 1; \
 	done; done
+	PYTHONPATH=scripts python -m chaos.outage registry 300
+	PYTHONPATH=scripts python -m chaos.outage engine 60
+	PYTHONPATH=scripts python -m chaos.messages 10000
 
 # Of the processor alone: no server is needed.
 fuzz: export IMAGEMILL_TEST_FUZZ_SECONDS := $(or $(SECONDS),60)
