@@ -11,7 +11,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY imagemill ./imagemill
 COPY tasks ./tasks
 COPY worker ./worker
-RUN pip install ".[all,monitoring]"
+RUN pip install ".[all,monitoring,otel]"
 
 FROM python:3.12-slim-bookworm
 # What git sources are read with.

@@ -127,6 +127,9 @@ TARGETS: Mapping[str, Target] = {
         "builds that need a builder, of 50 projects with one lock file at once", at_most=1
     ),
     "fleet_seconds": Target("seconds from the first of them submitted to the last report"),
+    "metrics_vs_none": Target(
+        "CPU of a worker with metrics ÷ without, where the image exists", at_most=1.02
+    ),
     "docker_vs_cli": Target(
         "cold build and push of 100 MB ÷ docker build and docker push", at_most=1.10
     ),

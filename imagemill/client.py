@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import celery
 from redis.exceptions import NoPermissionError, RedisError
 
-from imagemill import connections, environment
+from imagemill import connections, environment, tracing
 from imagemill.errors import ImagemillError, PermissionDenied, ServiceUnreachable, UserError
 from imagemill.names import BUILD_IMAGE, BUILD_KEEP_SECONDS, LIGHT, PLAN_UPLOAD
 
@@ -433,13 +433,14 @@ class Client:
                 f" {MOST_BYTES:,}",
                 "put what is long into the source",
             )
-        with _reachable():
+        with _reachable(), tracing.submitting() as headers:
             self._journal.ask(build, time.time())
             self.app.send_task(
                 BUILD_IMAGE,
                 kwargs=self._signed(build, request),
                 task_id=build,
                 queue=LIGHT,
+                headers=headers,
                 # Build arguments are for the worker, not for whoever looks at the broker's events.
                 argsrepr="()",
                 kwargsrepr="{}",
@@ -578,6 +579,7 @@ def _client_configuration(broker: str, key_prefix: str) -> dict[str, Any]:
         "result_backend_transport_options": {"global_keyprefix": key_prefix},
         "broker_connection_timeout": 5,
         "broker_transport_options": {"confirm_publish": True},
+        **connections.tls_options(broker),
     }
     if not broker.startswith("amqp"):
         configuration["broker_transport_options"] = {

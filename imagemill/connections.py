@@ -6,6 +6,7 @@ three; the rest is refused in words, which never repeat the URL, since it may ho
 
 import re
 from difflib import get_close_matches
+from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from imagemill.errors import UserError
@@ -39,6 +40,14 @@ def backend_url(url: str | None, broker: str) -> str:
             "Results are kept in Redis", "give its URL as backend, or set IMAGEMILL_BACKEND"
         )
     return _read("backend", url or broker, REDIS, BACKEND_FORMS)
+
+
+def tls_options(broker: str) -> dict[str, Any]:
+    """Return Celery's settings by which the certificate of an `amqps://` broker has to be for its
+    host: py-amqp by itself only wants one for whomever, from an authority that is trusted.
+    """
+    # Kombu puts in the name of the host.
+    return {"broker_use_ssl": {"server_hostname": None}} if broker.startswith("amqps:") else {}
 
 
 def _read(what: str, url: str, schemes: tuple[str, ...], forms: str) -> str:

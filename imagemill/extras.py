@@ -32,6 +32,7 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "cloudevents": "monitoring",
         "flower": "monitoring",
         "prometheus_client": "monitoring",
+        "opentelemetry": "otel",
     }
 )
 """Package that is imported → the extra that brings it."""

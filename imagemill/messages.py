@@ -469,6 +469,9 @@ class Build(Message):
     id: BuildId
     request: BuildRequest
     started: float
+    traceparent: str | None = Field(
+        None, description="the span of the request's being taken, as W3C Trace Context writes it"
+    )
     tenant: str | None = Field(None, description="who has signed the request, if anybody has")
     in_line: bool = Field(False, description="whether it counts among the builds of its tenant")
     deadline: float | None = None
@@ -496,6 +499,9 @@ class Build(Message):
     )
     locked: bool = Field(
         default=False, description="whether the build has taken the lock on its image"
+    )
+    waited: bool = Field(
+        default=False, description="whether it has waited for another build of the same image"
     )
     graft_key: str | None = Field(
         default=None,

@@ -212,6 +212,10 @@ class BuildInputs:
     """SSH keys that instructions may use: id → the worker's own file; None: its agent."""
     tenant: str = ""
     """Who has asked for the build, if tenants are told apart."""
+    collector: str | None = None
+    """Where spans are sent to, over OTLP by HTTP; None: nowhere."""
+    traceparent: str | None = None
+    """The span that the builder's own belong below, as W3C Trace Context writes it."""
 
     @property
     def cache(self) -> str:

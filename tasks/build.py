@@ -5,6 +5,8 @@ engine), so that one message, acknowledged last, covers both: a worker's death l
 docs/adr/0003-the-builder-pushes.md.
 """
 
+from dataclasses import replace
+
 from imagemill.errors import OperatorError
 from imagemill.masking import masking
 from imagemill.messages import Build, State
@@ -24,7 +26,8 @@ def build(run: Run, work: Workspace) -> Build | Next:
         return work.build
     lock = work.lock
     if not lock.acquire():
-        return Next("check_registry", work.build, run.setup.wait_interval, str(work.image))
+        waiting = work.build.knowing(waited=True)
+        return Next("check_registry", waiting, run.setup.wait_interval, str(work.image))
     with run.holding(lock):
         return _build(run, work)
 
@@ -40,7 +43,7 @@ def _build(run: Run, work: Workspace) -> Build | Next:
     if not work.context_is_there:
         return _upload_again(run, work)
     registry.prepare(work.image)
-    inputs = work.inputs
+    inputs = replace(work.inputs, collector=run.setup.otlp_endpoint, traceparent=run.traceparent)
     with masking(run, inputs.secrets.values()) as progress:
         digest = work.builder.build(inputs, work.stored_context, registry, progress)
     return build.knowing(digest=digest, warnings=(*build.warnings, *run.warnings))

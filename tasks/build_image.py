@@ -14,7 +14,8 @@ from imagemill.errors import ImagemillError, PermissionDenied, UserError
 from imagemill.grammar import BUILD_ID
 from imagemill.messages import Build, BuildReport, Failure
 from imagemill.names import BUILD_IMAGE
-from tasks import log_context, pipeline
+from imagemill.tracing import HEADER, accepted
+from tasks import log_context, pipeline, tracing
 from tasks.requests import parsed_request
 from tasks.run import waiting_for_redis
 from tasks.settings import journal, records
@@ -68,9 +69,12 @@ def build_image(
                 build_id, BuildReport(id=build_id, status="failed", error=Failure.of(error))
             )
         raise
-    build = Build(id=build_id, request=parsed, started=time.time(), tenant=tenant)
-    first = pipeline.queue(pipeline.FIRST, build)
-    with waiting_for_redis():
+    parent = accepted((self.request.headers or {}).get(HEADER))
+    with tracing.span("build_image", build_id, parent) as own, waiting_for_redis():
+        build = Build(
+            id=build_id, request=parsed, started=time.time(), tenant=tenant, traceparent=own
+        )
+        first = pipeline.queue(pipeline.FIRST, build)
         due = records().begin(build, pipeline.FIRST, first, _canvas(self.request))
     if due is None:
         raise Ignore("The build has begun already")

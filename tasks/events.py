@@ -14,6 +14,7 @@ from typing import Any
 from celery.exceptions import WorkerLostError
 from celery.worker.request import Request
 
+from imagemill.errors import BuildCancelled
 from imagemill.names import BUILD_IMAGE, step_name
 from imagemill.state.journal import LOST
 from imagemill.state.records import Due
@@ -117,7 +118,24 @@ class StepRequest(Request):
 class ReportRequest(StepRequest):
     """The report's: when it is there, the build has ended."""
 
+    _cancelled = False
+
+    def on_failure(
+        self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
+    ) -> None:
+        """Celery's, which is told of a build that was cancelled as of one that failed."""
+        error = getattr(exc_info.exception, "exc", exc_info.exception)
+        self._cancelled = isinstance(error, BuildCancelled)
+        super().on_failure(exc_info, send_failed_event, return_ok)
+
     def send_event(self, type: str, **fields: Any) -> None:
         """Only that, under the name and with the arguments of the entry."""
-        if type in ("task-succeeded", "task-failed") and self.eventer and self.eventer.enabled:
+        if self._cancelled and type == "task-failed":
+            # What Celery says of a task that was called off; nobody has failed.
+            type, fields = "task-revoked", {"terminated": False, "signum": None, "expired": False}
+        if (
+            type in ("task-succeeded", "task-failed", "task-revoked")
+            and self.eventer
+            and self.eventer.enabled
+        ):
             self.eventer.send(type, uuid=self.id, name=BUILD_IMAGE, **fields)

@@ -7,6 +7,7 @@ from imagemill.context import hashing
 from imagemill.messages import Build, State
 from tasks.input_records import note_inputs, use_inputs
 from tasks.run import Run
+from tasks.signals import cache_asked
 from tasks.step import step
 from tasks.workspace import Workspace
 
@@ -47,8 +48,10 @@ def _hashed(run: Run, work: Workspace) -> list[Workspace]:
             for each, text in zip(works, found, strict=True)
         ]
         if all(use_inputs(each, each.source_hash) for each in known):
+            cache_asked.send(sender=None, cache="hash", hit=True)
             run.log(f"{pinned} was hashed before")
             return known
+    cache_asked.send(sender=None, cache="hash", hit=False)
     return _read(run, works)
 
 

@@ -73,6 +73,7 @@ class Run:
         self.claim = claim
         self.build_id = claim.build.id
         self.warnings: list[str] = []
+        self.traceparent: str | None = None
         self._shown = {"worker": worker, "source_hash": claim.build.source_hash}
         self._journal = journal()
         self._build_deadline = claim.build.deadline or time.time() + self.setup.build_timeout

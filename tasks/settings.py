@@ -112,6 +112,12 @@ class Setup(NodeSettings):
         " and then ever more seldom; it is also woken by the end of that one",
     )
 
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://[^/?#@\s]+/?$",
+        description="a collector of OpenTelemetry, such as `http://collector:4318`, to which workers and"
+        " Kaniko send traces over HTTP; default: none are made",
+    )
     webhooks: Annotated[tuple[str, ...], BeforeValidator(listed)] = Field(
         (),
         repr=False,

@@ -23,5 +23,11 @@ step_redelivered = Signal(name="step_redelivered", providing_args=["step"])
 message_refused = Signal(name="message_refused", providing_args=[])
 """A message was put with the dead letters, since nobody can work with it."""
 
+cache_asked = Signal(name="cache_asked", providing_args=["cache", "hit"])
+"""Something kept from an earlier build was looked for: `cache` is `source` (the fetched tree of a
+commit or an archive on the node), `hash` (the hash of one) or `image` (an image from which only code
+differs); `hit` says whether it was there, and did.
+"""
+
 context_stored = Signal(name="context_stored", providing_args=["size"])
 """A build context is stored; `size` is that of its files, in bytes."""

@@ -18,7 +18,7 @@ from imagemill.names import step_name, task_name
 from imagemill.state.journal import LOST
 from imagemill.state.seal import BrokenSealError
 from imagemill.time_limits import time_limit
-from tasks import log_context
+from tasks import log_context, tracing
 from tasks.pipeline import LAST, Next, sent
 from tasks.run import GivenBack, Run, waiting_for_redis
 from tasks.settings import ConfigChangedError, journal, leases, records
@@ -114,7 +114,11 @@ def step(
         )
         def task(self: Step, message: dict[str, Any]) -> dict[str, Any] | None:
             run = self.begin(message)
-            with leases().renewed(run.claim):
+            build = run.claim.build
+            with (
+                leases().renewed(run.claim),
+                tracing.span(run.step, build.id, build.traceparent) as run.traceparent,
+            ):
                 outcome = _run(function, run)
                 if not isinstance(outcome, BuildReport):
                     run.go_on(outcome)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 from imagemill.client import Client, open_journal
 from imagemill.signing import own_keys
@@ -117,6 +118,12 @@ class Service:
         )
         assert worker.returncode is None, self.log
         return worker.pid
+
+    @property
+    def metrics(self) -> str:
+        """What the worker says to whoever measures it, at the port of `settings`."""
+        port = self.settings["IMAGEMILL_METRICS_PORT"]
+        return urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()  # type: ignore[no-any-return]
 
     def kill(self, pid: int) -> None:
         """Kill a worker with all its processes, as when its node is lost."""

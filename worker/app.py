@@ -4,11 +4,11 @@ import sys
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_shutting_down
+from celery.signals import celeryd_init, worker_shutting_down
 
 from imagemill.errors import ImagemillError
 from tasks import shutdown
-from worker import health, remote_control, transport
+from worker import health, memory, remote_control, tracing, transport
 from worker.celeryconfig import configuration
 from worker.logging import install
 from worker.presence import Announce
@@ -24,10 +24,13 @@ def create(settings: Settings) -> Celery:
     transport.install()
     remote_control.install(settings.remote_control)
     worker_shutting_down.connect(shutdown.begin, weak=False)
+    celeryd_init.connect(memory.bound, weak=False)
     app.steps["worker"].update((ServeSteps, Reap, Tidy))
     app.steps["consumer"].add(Announce)
+    if settings.otlp_endpoint is not None:
+        tracing.install(settings.otlp_endpoint)
     if settings.metrics_port is not None:
-        health.install(app, settings, settings.metrics_port)
+        health.install(app, settings)
     return app
 
 

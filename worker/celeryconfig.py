@@ -4,6 +4,7 @@ from typing import Any
 
 from celery.utils.sysinfo import cpu_budget  # type: ignore[attr-defined]  # not in celery-types yet
 
+from imagemill import connections
 from imagemill.names import BUILD_KEEP_SECONDS, LIGHT, SWEEP
 from worker import queues
 from worker.settings import Settings
@@ -30,6 +31,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "imagemill": settings,
         "broker_url": settings.broker,
         "result_backend": settings.backend,
+        **connections.tls_options(settings.broker),
         "imports": ("tasks.all",),
         **_messages(),
         **_delivery(settings),

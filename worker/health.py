@@ -77,16 +77,27 @@ class Pulse(bootsteps.StartStopStep):
             timer.cancel()
 
 
-def install(app: Celery, settings: Settings, port: int) -> None:
-    """Have the worker that this process becomes keep its health, count, and answer at the port."""
+class Answer(bootsteps.StartStopStep):
+    """Part of a worker: answers over HTTP, in threads, and so, as the reaper, when the pool's
+    processes are there.
+    """
+
+    requires = ("celery.worker.components:Pool",)
+
+    def start(self, worker: Any) -> None:
+        serve(worker.app, worker.app.health, worker.app.conf.imagemill.metrics_port)
+
+
+def install(app: Celery, settings: Settings) -> None:
+    """Have the worker that this process becomes keep its health, count, and answer at its port."""
     health = Health(limit=app.conf.task_time_limit)
     app.steps["consumer"].add(Pulse)
+    app.steps["worker"].add(Answer)
     setattr(app, "health", health)  # noqa: B010 (where `Pulse` finds it)
 
     def begin(sender: Any, **_: object) -> None:
         # Before the pool's processes are started, which inherit what is counted in.
         metrics.Metrics(settings.state_dir / "metrics" / quote(str(sender), safe="@"))
-        serve(app, health, port)
 
     worker_init.connect(begin, weak=False)
 

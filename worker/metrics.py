@@ -13,11 +13,13 @@ from typing import Any
 
 from celery.signals import before_task_publish, task_prerun, worker_process_shutdown
 
+from imagemill.builders.kaniko import tally
 from imagemill.extras import explained
 from imagemill.messages import Build, BuildReport
 from tasks.signals import (
     build_began,
     build_ended,
+    cache_asked,
     context_stored,
     message_refused,
     step_ended,
@@ -50,8 +52,9 @@ class Metrics:
         self._began = Counter("imagemill_builds_begun", "Builds whose request was taken.")
         self._ended = Counter(
             "imagemill_builds",
-            "Builds that have ended: how, and whether an image was built, was there already, or was"
-            " made by another build that this one waited for.",
+            "Builds that have ended: how, and whether an image was built, was made of an earlier one"
+            " without a builder, was there already, or was made by another build that this one"
+            " waited for.",
             ("status", "why", "builder"),
         )
         self._build_seconds = Histogram(
@@ -78,6 +81,11 @@ class Metrics:
         self._dead_letters = Counter(
             "imagemill_dead_letters", "Messages that were put aside: nobody can work with them."
         )
+        self._caches = Counter(
+            "imagemill_cache_requests",
+            "How often something kept from an earlier build was looked for, and was there.",
+            ("cache", "result"),
+        )
         self._context_bytes = Counter("imagemill_context_bytes", "Bytes of contexts stored.")
         self._listen()
 
@@ -88,6 +96,7 @@ class Metrics:
         step_retried.connect(self._count_retry, weak=False)
         step_redelivered.connect(self._count_redelivery, weak=False)
         message_refused.connect(self._count_dead_letter, weak=False)
+        cache_asked.connect(self._count_cache, weak=False)
         context_stored.connect(self._count_context, weak=False)
         before_task_publish.connect(_note_sent, weak=False)
         task_prerun.connect(self._measure_wait, weak=False)
@@ -96,8 +105,8 @@ class Metrics:
     def _count_begun(self, build: Build, **_: Any) -> None:
         self._began.inc()
 
-    def _count_ended(self, report: BuildReport, **_: Any) -> None:
-        self._ended.labels(report.status, why(report), report.builder or "none").inc()
+    def _count_ended(self, build: Build, report: BuildReport, **_: Any) -> None:
+        self._ended.labels(report.status, why(build, report), report.builder or "none").inc()
         if report.seconds is not None:
             self._build_seconds.labels(report.status).observe(report.seconds)
 
@@ -113,6 +122,9 @@ class Metrics:
     def _count_dead_letter(self, **_: Any) -> None:
         self._dead_letters.inc()
 
+    def _count_cache(self, cache: str, hit: bool, **_: Any) -> None:
+        self._caches.labels(cache, "hit" if hit else "miss").inc()
+
     def _count_context(self, size: int, **_: Any) -> None:
         self._context_bytes.inc(size)
 
@@ -124,16 +136,20 @@ class Metrics:
             self._wait_seconds.labels(queue).observe(max(0.0, time.time() - sent))
 
 
-def why(report: BuildReport) -> str:
-    """Return in a word how a build came by its image: `built`, `existed`, or `none`."""
+def why(build: Build, report: BuildReport) -> str:
+    """Return in a word how a build came by its image: `built`, `grafted`, `waited`, `existed`, or
+    `none` if it has none.
+    """
     if report.status != "succeeded":
         return "none"
-    return "built" if report.built else "existed"
+    if report.built:
+        return "grafted" if report.grafted else "built"
+    return "waited" if build.waited else "existed"
 
 
 def exposition(queue_lengths: Mapping[str, int]) -> bytes:
-    """Return what all processes of the worker have counted, and how many messages lie in its
-    queues, as Prometheus' text.
+    """Return what all processes of the worker have counted, how many messages lie in its queues, and
+    how far the Jobs are that it watches, as Prometheus' text.
     """
     from prometheus_client import CollectorRegistry, Gauge, generate_latest
     from prometheus_client.multiprocess import MultiProcessCollector
@@ -145,6 +161,9 @@ def exposition(queue_lengths: Mapping[str, int]) -> bytes:
     length = Gauge("imagemill_queue_length", "Messages in a queue.", ("queue",), registry=asked)
     for queue, messages in queue_lengths.items():
         length.labels(queue).set(messages)
+    jobs = Gauge("imagemill_jobs", "Jobs of Kaniko that builds watch.", ("state",), registry=asked)
+    for state, number in tally.by_state():
+        jobs.labels(state).set(number)
     return generate_latest(counted) + generate_latest(asked)
 
 

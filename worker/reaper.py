@@ -65,9 +65,13 @@ class ServeSteps(bootsteps.Step):
 
 
 class Reap(bootsteps.StartStopStep):
-    """Part of a worker that serves the entry: a thread that looks for overdue steps."""
+    """Part of a worker that serves the entry: a thread that looks for overdue steps.
 
-    requires = (ServeSteps,)
+    It begins when the pool's processes are there: one that is forked while another thread holds a
+    lock, of an import say, waits for that lock for ever.
+    """
+
+    requires = (ServeSteps, "celery.worker.components:Pool")
 
     def __init__(self, worker: Any, **_: Any) -> None:
         self.enabled = LIGHT in worker.app.amqp.queues.consume_from

@@ -23,7 +23,7 @@ from api_player import own_server
 from aws_fixtures import use_temporary_keys
 from builds import until
 from certificates import write_with_key
-from imagemill.builders.kaniko import api, claim, secrets, watch
+from imagemill.builders.kaniko import api, claim, secrets, tally, watch
 from imagemill.builders.kaniko.api import JOBS, PODS, SECRETS
 from imagemill.builders.kaniko.builder import more_memory
 from imagemill.builders.kaniko.overlay import executor
@@ -166,9 +166,11 @@ def test_the_log_is_followed_from_its_first_line_while_the_build_runs(
     cluster.server.log(pod, ["third"])
     assert build.says("third")
     assert build.is_running
+    assert dict(tally.by_state()) == {"pending": 0, "running": 1}
     cluster.server.log(pod, ["fourth"])
     cluster.server.finish(job, 0, DIGEST)
     build.result()
+    assert dict(tally.by_state()) == {"pending": 0, "running": 0}
     assert [line for line in build.progress.lines if "Job" not in line] == [
         "first",
         "second",

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import servers
 from git_fixtures import Repository
 from git_servers import GitHttp
 from http_faults import FaultyProxy
@@ -36,6 +37,7 @@ def running(
     """One worker that may read from the git server, with a token for it."""
     address = proxied_registry.url.removeprefix("http://")
     settings = {
+        "IMAGEMILL_METRICS_PORT": str(servers.free_port()),
         "IMAGEMILL_DOCKER_HOST": engine,
         "IMAGEMILL_DOCKER_CLI": docker_cli,
         "IMAGEMILL_INSECURE_REGISTRIES": address,
@@ -86,6 +88,10 @@ def test_a_commit_is_built_once_and_then_found_by_one_look_at_the_refs_and_one_a
     assert second["digest"] == first["digest"]
     assert asked(git_http) == LOOK
     assert len(proxied_registry.requests) == 1
+    told = running.metrics
+    for cache, result in (("hash", "miss"), ("hash", "hit"), ("source", "miss"), ("source", "hit")):
+        asked_for = f'imagemill_cache_requests_total{{cache="{cache}",result="{result}"}} 1.0'
+        assert asked_for in told, told
 
     subprocess.run(
         [docker_cli, "-H", engine, "pull", "-q", str(first["image"])],

@@ -3,7 +3,6 @@ test plays Kaniko.
 """
 
 import base64
-import hashlib
 import json
 import subprocess
 from collections.abc import Iterator
@@ -18,17 +17,9 @@ from imagemill.builders.kaniko.api import JOBS, PODS, SECRETS, Resource, connect
 from imagemill.messages import BuildReport, State
 from imagemill.reference import ImageReference
 from images import OCI_INDEX
+from kaniko_chain import CONFIG, MANIFEST, begin, destination, job, push
 from kubernetes_server import KubernetesServer
 from service import Service, service, until
-
-CONFIG = """\
-builder:
-  type: kaniko
-  destination: {registry}/chain-kaniko/{name}
-  build-context-store: {store}
-  context-volume-claim: contexts
-"""
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
 @pytest.fixture
@@ -85,18 +76,6 @@ def start_pool(running: Service, name: str = "kaniko") -> int:
     return running.start(name, queues="imagemill.kaniko", pool="threads", concurrency=4)
 
 
-def job(cluster: KubernetesServer, running: Service, suffix: str = "") -> dict[str, Any]:
-    """The Job, once it is there."""
-    found: list[dict[str, Any]] = []
-
-    def look() -> bool:
-        found[:] = [job for job in cluster.jobs() if job["metadata"]["name"].endswith(suffix)]
-        return len(found) > 0
-
-    until(look, "the Job", lambda: running.log)
-    return found[-1]
-
-
 def another_job(
     cluster: KubernetesServer, running: Service, first: dict[str, Any]
 ) -> dict[str, Any]:
@@ -110,45 +89,6 @@ def another_job(
         lambda: running.log,
     )
     return job(cluster, running)
-
-
-def begin(cluster: KubernetesServer, job: dict[str, Any]) -> dict[str, Any]:
-    """Kaniko starts."""
-    pod = cluster.run_pod(cluster.start_pod(job))
-    cluster.log(pod, ["INFO[0000] Building stage 'scratch'"])
-    return pod
-
-
-def destination(job: dict[str, Any]) -> ImageReference:
-    """The image that the Job is to push."""
-    arguments = job["spec"]["template"]["spec"]["containers"][0]["args"]
-    (image,) = [text.partition("=")[2] for text in arguments if text.startswith("--destination=")]
-    return ImageReference.parse(image)
-
-
-def push(job: dict[str, Any], architecture: str = "amd64") -> str:
-    """Kaniko pushes an image to the Job's destination; returns its digest."""
-    image = destination(job)
-    api = f"http://{image.registry}/v2/{image.path}"
-    config = json.dumps(
-        {"architecture": architecture, "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}
-    ).encode()
-    place = request("POST", f"{api}/blobs/uploads/").headers["Location"]
-    digest = f"sha256:{hashlib.sha256(config).hexdigest()}"
-    assert request("PUT", f"{place}&digest={digest}", body=config).status == 201
-    described = {
-        "mediaType": "application/vnd.oci.image.config.v1+json",
-        "digest": digest,
-        "size": len(config),
-    }
-    manifest = json.dumps(
-        {"schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": []}
-    ).encode()
-    answer = request(
-        "PUT", f"{api}/manifests/{image.tag}", body=manifest, headers={"Content-Type": MANIFEST}
-    )
-    assert answer.status == 201, answer.data
-    return answer.headers["Docker-Content-Digest"]
 
 
 def digest_of(image: ImageReference) -> str | None:
@@ -275,9 +215,15 @@ def test_a_build_that_is_cancelled_takes_its_job_with_it(
 ) -> None:
     start_pool(running)
     begin(cluster, job(cluster, running))
-    running.client.cancel(build)
+    with running.monitored() as events:
+        running.client.cancel(build)
+        assert ended(running, build).status == "cancelled"
 
-    assert ended(running, build).status == "cancelled"
+        def told() -> set[str]:
+            return {event["type"] for event in list(events) if event.get("uuid") == build}
+
+        until(lambda: "task-revoked" in told(), "its end in Flower")
+    assert "task-failed" not in told()
     until(lambda: nothing_is_left(cluster, tmp_path), "the end of it all", lambda: cluster.jobs())
 
 

@@ -1,11 +1,17 @@
-"""A service whose Redis speaks TLS: clients, workers and the command line verify its certificate."""
+"""A service whose broker speaks TLS: clients, workers and the command line verify its
+certificate.
+"""
 
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from queue import Queue
 
 import pytest
+from celery import Celery
 
 import servers
 from certificates import write_with_key
@@ -13,6 +19,8 @@ from command_line import command_line
 from imagemill.client import Client
 from imagemill.errors import ServiceUnreachable
 from service import service
+from worker.celeryconfig import configuration
+from worker.settings import Settings
 
 PASSWORD = "p%40s%2Fs%23%25"
 """As it stands in a URL."""
@@ -75,3 +83,37 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(address: str, query: s
 def test_a_certificate_is_not_asked_for_where_the_url_says_so(address: str) -> None:
     with Client(f"{address}?ssl_cert_reqs=none") as client:
         assert client.status(client.submit("/src")).state == "QUEUED"
+
+
+@pytest.mark.parametrize("who", ["client", "worker"])
+@pytest.mark.parametrize("name", ["127.0.0.1", "elsewhere.example.com"])
+def test_the_certificate_of_a_rabbitmq_is_for_its_host(
+    who: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_with_key(tmp_path / "own.pem", name)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "own.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "own.pem")
+    heard: Queue[bytes] = Queue()
+
+    def listen(listener: socket.socket) -> None:
+        plain, _ = listener.accept()
+        with suppress(ssl.SSLError), context.wrap_socket(plain, server_side=True) as connection:
+            heard.put(connection.recv(8))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=listen, args=(listener,), daemon=True).start()
+        url = f"amqps://127.0.0.1:{listener.getsockname()[1]}//"
+        if who == "client":
+            app = Client(url, "redis://localhost").app
+        else:
+            app = Celery()
+            app.conf.update(configuration(Settings(broker=url, backend="redis://localhost")))
+        wrong = name != "127.0.0.1"
+        with (
+            app.connection_for_write() as broker,
+            pytest.raises(OSError, match="certificate is not valid for" if wrong else "closed"),
+        ):
+            broker.transport.establish_connection()
+    if not wrong:
+        assert heard.get(timeout=10).startswith(b"AMQP")

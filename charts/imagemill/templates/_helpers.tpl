@@ -48,11 +48,26 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- define "imagemill.image" -}}
 {{- with .Values.image -}}
 {{- if .digest -}}
-{{ .repository }}@{{ .digest }}
+{{ include "imagemill.repository" $ }}@{{ .digest }}
 {{- else -}}
-{{ .repository }}:{{ default $.Chart.AppVersion .tag }}
+{{ include "imagemill.repository" $ }}:{{ default $.Chart.AppVersion .tag }}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{- define "imagemill.repository" -}}
+{{- required "no image of Imagemill is published: build the Dockerfile of its repository, push it to where the cluster finds it, and set image.repository (docs/kubernetes.md, Install)" .Values.image.repository -}}
+{{- end -}}
+
+{{- /* `[{name: …, value: …}]`, as the W&B chart has it, or a mapping, as a mapping. */ -}}
+{{- define "imagemill.variables" -}}
+{{- $made := dict -}}
+{{- if kindIs "slice" . -}}
+{{- range . }}{{ $_ := set $made .name .value }}{{ end -}}
+{{- else -}}
+{{- $made = default dict . -}}
+{{- end -}}
+{{- toYaml $made -}}
 {{- end -}}
 
 {{- /* The launch config as text. What other values say of the builder is put in where it does not say it itself. */ -}}
@@ -90,7 +105,13 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end -}}
 
 {{- define "imagemill.brokerSecret" -}}
-{{- default (printf "%s-broker" (include "imagemill.fullname" .)) .Values.broker.existingSecret -}}
+{{- if .Values.broker.existingSecret -}}
+{{- .Values.broker.existingSecret -}}
+{{- else if and .Values.redis.enabled .Values.redis.existingSecret -}}
+{{- .Values.redis.existingSecret -}}
+{{- else -}}
+{{- printf "%s-broker" (include "imagemill.fullname" .) -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "imagemill.sourcesSecret" -}}
@@ -127,6 +148,33 @@ seccompProfile: {type: RuntimeDefault}
 {{- end }}
 {{- end -}}
 
+{{- /* What beat and Flower need, which reach the broker alone. */ -}}
+{{- define "imagemill.plainEnv" -}}
+{{ include "imagemill.brokerEnv" . }}
+- {name: HOME, value: /tmp}
+{{- if .Values.customCABundle.configMap.name }}
+- {name: SSL_CERT_FILE, value: /etc/imagemill/authorities/ca.crt}
+{{- end }}
+{{- end -}}
+
+{{- define "imagemill.plainMounts" -}}
+- {name: tmp, mountPath: /tmp}
+{{- if .Values.customCABundle.configMap.name }}
+- {name: authorities, mountPath: /etc/imagemill/authorities, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "imagemill.plainVolumes" -}}
+- name: tmp
+  emptyDir: {}
+{{- with .Values.customCABundle.configMap }}
+{{- if .name }}
+- name: authorities
+  configMap: {name: {{ .name }}, items: [{key: {{ default "ca.crt" .key }}, path: ca.crt}]}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{- /* Variables of every worker; a name is given once, and what the user gives wins. */ -}}
 {{- define "imagemill.env" -}}
 {{- $root := .root -}}
@@ -156,7 +204,7 @@ seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 {{- range $name, $value := .more }}{{ $_ := set $env $name (toString $value) }}{{ end -}}
 {{- range $name, $value := $root.Values.settings }}{{ $_ := set $env $name (toString $value) }}{{ end -}}
-{{- range $name, $value := $root.Values.additionalEnvVars }}{{ $_ := set $env $name (toString $value) }}{{ end -}}
+{{- range $name, $value := include "imagemill.variables" $root.Values.additionalEnvVars | fromYaml }}{{ $_ := set $env $name (toString $value) }}{{ end -}}
 {{- range $root.Values.extraEnv }}{{ $_ := unset $env .name }}{{ end -}}
 {{- include "imagemill.brokerEnv" $root }}
 {{- range $name, $value := $env }}
@@ -169,9 +217,9 @@ seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
 {{- define "imagemill.volumeMounts" -}}
+{{ include "imagemill.plainMounts" . }}
 - {name: config, mountPath: /etc/imagemill/config, readOnly: true}
 - {name: state, mountPath: /var/lib/imagemill}
-- {name: tmp, mountPath: /tmp}
 - {name: signing, mountPath: /etc/imagemill/signing, readOnly: true}
 {{- if include "imagemill.sourcesSecret" . }}
 - {name: sources, mountPath: /etc/imagemill/sources, readOnly: true}
@@ -188,9 +236,6 @@ seccompProfile: {type: RuntimeDefault}
 {{- if .Values.dockerConfig.existingSecret }}
 - {name: docker-config, mountPath: /etc/imagemill/docker, readOnly: true}
 {{- end }}
-{{- if .Values.customCABundle.configMap.name }}
-- {name: authorities, mountPath: /etc/imagemill/authorities, readOnly: true}
-{{- end }}
 {{- if default .Values.kanikoPvcName .Values.contextVolume.claimName }}
 - {name: contexts, mountPath: {{ .Values.contextVolume.mountPath | quote }}}
 {{- end }}
@@ -201,12 +246,11 @@ seccompProfile: {type: RuntimeDefault}
 
 {{- define "imagemill.volumes" -}}
 {{- $root := .root -}}
+{{ include "imagemill.plainVolumes" $root }}
 - name: config
   configMap: {name: {{ include "imagemill.fullname" $root }}}
 - name: state
   emptyDir: {sizeLimit: {{ .size | quote }}}
-- name: tmp
-  emptyDir: {}
 - name: signing
   secret: {secretName: {{ default (printf "%s-signing" (include "imagemill.fullname" $root)) $root.Values.signing.existingSecret }}, defaultMode: 0440}
 {{- with include "imagemill.sourcesSecret" $root }}
@@ -233,12 +277,6 @@ seccompProfile: {type: RuntimeDefault}
 {{- with $root.Values.dockerConfig.existingSecret }}
 - name: docker-config
   secret: {secretName: {{ . }}, defaultMode: 0440, items: [{key: .dockerconfigjson, path: config.json}]}
-{{- end }}
-{{- with $root.Values.customCABundle.configMap }}
-{{- if .name }}
-- name: authorities
-  configMap: {name: {{ .name }}, items: [{key: {{ .key }}, path: ca.crt}]}
-{{- end }}
 {{- end }}
 {{- with default $root.Values.kanikoPvcName $root.Values.contextVolume.claimName }}
 - name: contexts

@@ -282,6 +282,7 @@ def _equipment(
         # https://systemd.io/CONTAINER_INTERFACE/#environment-variables
         variable("container", "kube")
         + _features(section)
+        + _telemetry(inputs)
         + context_equipment(
             context_uri, section, facts.environment, facts.endpoint, facts.context_secret
         )
@@ -305,6 +306,22 @@ def _equipment(
 def _features(section: KanikoBuilder) -> Equipment:
     wanted = FEATURES if section.kaniko_features == "recommended" else ()
     return Equipment(env=tuple({"name": name, "value": "true"} for name in wanted))
+
+
+def _telemetry(inputs: BuildInputs) -> Equipment:
+    """Return what the executor sends its own spans by: its docs/telemetry.md. No version up to
+    v1.28.3 reads TRACEPARENT; by the attributes its trace is found from ours, and ours from it.
+    """
+    if inputs.collector is None or inputs.traceparent is None:
+        return Equipment()
+    trace = inputs.traceparent.split("-")[1]
+    found_by = f"imagemill.build={label_value(inputs.build_id)},imagemill.trace_id={trace}"
+    return (
+        variable("KANIKO_TELEMETRY_ENDPOINT", inputs.collector)
+        + variable("KANIKO_TELEMETRY_OMIT_DOCKERFILE", "true")
+        + variable("OTEL_RESOURCE_ATTRIBUTES", found_by)
+        + variable("TRACEPARENT", inputs.traceparent)
+    )
 
 
 def _defaults(

@@ -9,7 +9,7 @@ mend, or dies, goes on: whoever gets the build next adopts it.
 import re
 import time
 
-from imagemill.builders.kaniko import failures
+from imagemill.builders.kaniko import failures, tally
 from imagemill.builders.kaniko.api import JOBS, Object
 from imagemill.builders.kaniko.build_log import ExecutorLog
 from imagemill.builders.kaniko.claim import JobClaim, has_succeeded
@@ -46,6 +46,7 @@ def attempt(task: Task, number: int = 1, memory: str | None = None) -> Ending | 
             raise
         finally:
             supervision.log.close()
+            tally.forget(job["metadata"]["uid"])
         claim.clear(job, ending)
         return ending
 
@@ -70,6 +71,8 @@ class Supervision:
             sight = self.feed.see(self._uid)
             if ending := self._ending(sight):
                 return ending
+            runs = any("running" in failures.executor_state(pod) for pod in sight.pods)
+            tally.note(self._uid, "running" if runs else "pending")
             self.log.follow(sight)
             secrets.renew(has_started=any(map(failures.has_started, sight.pods)))
             self._observed.wait(self._job)

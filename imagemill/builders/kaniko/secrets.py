@@ -25,6 +25,7 @@ from imagemill.builders.kaniko.pod_credentials import DOCKER_CONFIG_KEY
 from imagemill.builders.kaniko.task import Task
 from imagemill.builders.kaniko.trust import secret_data
 from imagemill.errors import OperatorError, ServiceUnreachable, TransientError
+from imagemill.place import machine
 from imagemill.ports import Credentials, SignedUrl
 from imagemill.registries.docker_config import auths
 
@@ -72,7 +73,7 @@ def values(files: Mapping[str, Path]) -> dict[str, bytes]:
     except OSError as error:
         raise OperatorError(
             f"The build secret {Path(error.filename).name} cannot be read: {error.strerror}",
-            "see the worker's folder of build secrets",
+            f"see {machine()}'s folder of build secrets",
         ) from None
 
 

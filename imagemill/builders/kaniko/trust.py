@@ -12,6 +12,7 @@ from imagemill import authorities
 from imagemill.builders.kaniko.pod_additions import FOLDER, Equipment, secret_volume, variable
 from imagemill.environment import variable as own_variable
 from imagemill.errors import OperatorError
+from imagemill.place import machine
 from imagemill.registries.oci import endpoint
 
 OPERATORS = "authorities.pem"
@@ -34,7 +35,7 @@ def certificates(registries: Iterable[str]) -> dict[str, bytes]:
     except OSError as error:
         raise OperatorError(
             f"The certificates in {error.filename} cannot be read: {error.strerror}",
-            "let the worker read them: they are for build pods as well",
+            f"let {machine()} read them: they are for build pods as well",
         ) from None
     return found
 

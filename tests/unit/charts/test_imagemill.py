@@ -25,6 +25,7 @@ from unit.charts.random_values import Values
 
 Object = dict[str, Any]
 
+IMAGE = {"repository": "registry.example.com/imagemill"}
 FOLDER = Path(__file__).parents[3] / "charts/imagemill"
 EXAMPLES = sorted((FOLDER / "examples").glob("*.yaml"))
 SCHEMA = json.loads((FOLDER / "values.schema.json").read_text())
@@ -58,7 +59,9 @@ def example(name: str) -> Object:
 def rendered(
     chart: Chart, values: Object | None = None, release: str = "mill", namespace: str = "ns"
 ) -> list[Object]:
-    files = chart.render(values or {}, name=release, namespace=namespace)
+    given = values or {}
+    given = given | {"image": IMAGE | given.get("image", {})}
+    files = chart.render(given, name=release, namespace=namespace)
     texts = (text for path, text in files.items() if path.endswith(".yaml"))
     return [made for text in texts for made in yaml.safe_load_all(text) if made]
 
@@ -154,7 +157,7 @@ def test_two_releases_share_a_namespace(chart: Chart) -> None:
     selectors = [
         {
             json.dumps(made["spec"]["selector"], sort_keys=True)
-            for made in of_kind(each, "Deployment")
+            for made in of_kind(each, "Deployment", "StatefulSet")
         }
         for each in (one, two)
     ]
@@ -247,6 +250,7 @@ def test_values_of_the_wandb_chart_are_read(chart: Chart) -> None:
     (container,) = light["spec"]["containers"]
     assert not container["image"].startswith("wandb/")
     assert {"name": "HTTP_PROXY_NOTE", "value": "none"} in container["env"]
+    assert secrets["mill-imagemill-environment"] == {"GIT_TOKEN_NOTE": "hidden"}
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
@@ -259,9 +263,11 @@ def test_a_budget_needs_two_replicas(chart: Chart, replicas: int) -> None:
 
 def test_what_cannot_work_is_refused(chart: Chart) -> None:
     wrong: list[Object] = [
+        {"image": {"repository": ""}},
         {"pools": {"docker": {"enabled": True}}},
         {"redis": {"enabled": False}},
         {"agentConfigs": {}},
+        {"keda": {"enabled": True}, "broker": {"existingSecret": "queues"}},
     ]
     for values in wrong:
         with pytest.raises(HelmError):
@@ -294,6 +300,102 @@ def test_flower_is_never_open(chart: Chart) -> None:
     answers = {"name": "IMAGEMILL_REMOTE_CONTROL", "value": "questions"}
     assert all(answers in environment for environment in workers)
     assert answers not in pods(rendered(chart, {}))["light"]["spec"]["containers"][0]["env"]
+
+
+@pytest.mark.parametrize(
+    ("pool", "kind"),
+    [("light", "StatefulSet"), ("kaniko", "StatefulSet"), ("docker", "Deployment")],
+)
+def test_a_worker_that_is_made_anew_has_its_name_again(chart: Chart, pool: str, kind: str) -> None:
+    objects = rendered(chart, example("everything"))
+    made = [each for each in of_kind(objects, kind) if each["metadata"]["name"].endswith(pool)]
+    assert len(made) == 1
+    scaled = {each["metadata"]["name"]: each["spec"] for each in of_kind(objects, "ScaledObject")}
+    name = f"mill-imagemill-{pool}"
+    assert scaled[name]["scaleTargetRef"] == {"kind": kind, "name": name}
+
+
+RABBIT = {"broker": "amqp"}
+REDIS = {"redisAddress": "redis.example.com:6380", "redisTLS": True}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, {"address": "mill-imagemill-redis:6379"}),
+        (
+            {"broker": {"existingSecret": "queues"}, "keda": REDIS},
+            {"address": "redis.example.com:6380", "enableTLS": "true"},
+        ),
+        ({"broker": {"existingSecret": "queues"}, "keda": RABBIT}, {"queueName": "imagemill"}),
+        (
+            {"broker": {"url": "rediss://:word@r:6380/0"}, "redis": {"enabled": False}},
+            {"address": "r:6380", "enableTLS": "true"},
+        ),
+        (
+            {
+                "broker": {"url": "amqp://r//", "backendUrl": "redis://r:6379"},
+                "redis": {"enabled": False},
+            },
+            {"queueName": "imagemill"},
+        ),
+    ],
+)
+def test_pools_are_scaled_by_whatever_broker_there_is(
+    chart: Chart, values: Object, expected: Object
+) -> None:
+    keda = {"enabled": True} | values.get("keda", {})
+    objects = rendered(chart, values | {"keda": keda})
+    (light,) = [
+        each
+        for each in of_kind(objects, "ScaledObject")
+        if each["metadata"]["name"].endswith("light")
+    ]
+    told = [trigger["metadata"] for trigger in light["spec"]["triggers"]]
+    assert expected.items() <= told[0].items()
+    queues = {each.get("queueName") or each["listName"] for each in told}
+    # Builds wait in the one, steps of builds that have begun in the other.
+    assert {"imagemill", "imagemill.steps"} <= queues
+    (login,) = of_kind(objects, "TriggerAuthentication")
+    (from_secret,) = login["spec"]["secretTargetRef"]
+    for made in of_kind(objects, "Secret"):
+        if made["metadata"]["name"] == from_secret["name"]:
+            assert made["stringData"][from_secret["key"]]
+
+
+def test_beat_and_flower_trust_the_authority_of_their_broker(chart: Chart) -> None:
+    made = pods(rendered(chart, example("everything")))
+    for name in ("beat", "flower", "light", "kaniko", "docker"):
+        container = made[name]["spec"]["containers"][0]
+        trusted = [each for each in container["env"] if each["name"] == "SSL_CERT_FILE"]
+        assert trusted == [{"name": "SSL_CERT_FILE", "value": "/etc/imagemill/authorities/ca.crt"}]
+        assert "authorities" in {mount["name"] for mount in container["volumeMounts"]}
+
+
+def test_its_redis_takes_a_secret_that_is_there(chart: Chart) -> None:
+    objects = rendered(chart, {"redis": {"existingSecret": "mine"}})
+    assert "mill-imagemill-broker" not in {
+        each["metadata"]["name"] for each in of_kind(objects, "Secret")
+    }
+    made = pods(objects)
+    (config, *_) = made["redis"]["spec"]["volumes"]
+    assert config["secret"]["secretName"] == "mine"
+    broker = made["light"]["spec"]["containers"][0]["env"][0]
+    assert broker["valueFrom"]["secretKeyRef"] == {"name": "mine", "key": "broker"}
+
+
+def test_metadata_services_are_out_of_reach_on_both_kinds_of_networks(chart: Chart) -> None:
+    objects = rendered(chart, {"networkPolicy": {"enabled": True}})
+    (policy,) = [
+        each
+        for each in of_kind(objects, "NetworkPolicy")
+        if each["metadata"]["name"].endswith("builds")
+    ]
+    blocks = [to["ipBlock"] for rule in policy["spec"]["egress"] for to in rule.get("to", ())]
+    assert blocks == [
+        {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]},
+        {"cidr": "::/0", "except": ["fd00:ec2::254/128"]},
+    ]
 
 
 # its documentation

@@ -2,12 +2,17 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from celery.worker import state
+from celery.worker.components import Pool
 
-from worker.health import SILENT, Health
+from worker.app import create
+from worker.health import SILENT, Answer, Health
+from worker.reaper import Reap
+from worker.settings import Settings
 
 
 @pytest.fixture
@@ -58,3 +63,11 @@ def test_tasks_past_their_limit_are_told(health: Health, active: set[Any]) -> No
     assert health.ailment() is None
     request.time_start -= 100
     assert health.ailment() == "1 tasks are past their time limit"
+
+
+@pytest.mark.filterwarnings("ignore:You're running the worker with superuser")
+def test_no_process_of_the_pool_is_forked_while_threads_of_ours_run(tmp_path: Path) -> None:
+    app = create(Settings(broker="redis://localhost", metrics_port=0, state_dir=tmp_path))
+    worker: Any = app.Worker(pool="prefork", concurrency=1)
+    order = [type(part) for part in worker.blueprint.order]
+    assert order.index(Pool) < min(order.index(Reap), order.index(Answer))
