@@ -1,5 +1,5 @@
 # The ways in. Each sets up what it needs; nothing has to be installed by hand on a Debian or Ubuntu where one is root.
-.PHONY: help setup demo test test-cluster coverage check format schemas bench chaos fuzz
+.PHONY: help setup demo test test-cluster coverage check format schemas bench chaos fuzz picture
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Where it is set, each of the many processes that are started would compile all that it imports.
@@ -16,6 +16,7 @@ help:
 	@echo 'make bench    measure, print a table and write benchmarks/results.json (SMOKE=1: only see whether it runs)'
 	@echo 'make chaos    break whole services at each point of each step, and in storms; takes hours (SHARE=0.1: a tenth of the points)'
 	@echo 'make fuzz     try all that reads what others wrote with random texts, for SECONDS=60'
+	@echo 'make picture  draw docs/live-view.svg from a real build on a terminal'
 	@echo 'make setup    make .venv with everything in it'
 
 setup: .venv/installed-all-dev
@@ -54,6 +55,10 @@ coverage: setup
 	coverage combine --quiet
 	coverage report
 
+picture: setup
+	scripts/services install --for demo
+	scripts/services run engine registry -- python scripts/picture.py
+
 check: setup
 	uv lock --check --quiet
 	ruff check .
@@ -77,6 +82,9 @@ chaos: setup
 	    $$run storm --seconds 600 || exit 1; \
 	    $$run storm --seconds 600 --servers-every 20 || exit 1; \
 	done; done
+	PYTHONPATH=scripts python -m chaos.outage registry 300
+	PYTHONPATH=scripts python -m chaos.outage engine 60
+	PYTHONPATH=scripts python -m chaos.messages 10000
 
 # Of the processor alone: no server is needed.
 fuzz: export IMAGEMILL_TEST_FUZZ_SECONDS := $(or $(SECONDS),60)

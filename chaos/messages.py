@@ -14,7 +14,7 @@ from typing import Any
 from redis import Redis
 
 import servers
-from chaos.site import ROOT  # noqa: F401 (what the tests have is found from there on)
+from chaos import ROOT  # noqa: F401 (what the tests have is found from there on)
 from imagemill.state.dead_letters import DeadLetters
 from service import service
 

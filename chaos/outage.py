@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import servers
-from chaos.site import ROOT  # noqa: F401 (what the tests have is found from there on)
+from chaos import ROOT  # noqa: F401 (what the tests have is found from there on)
 from imagemill.messages import State
 from service import Service, service, until
 from tasks.settings import Setup

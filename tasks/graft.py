@@ -4,6 +4,7 @@ builder (`imagemill.builders.graft`).
 
 import json
 import logging
+import math
 import time
 
 from celery import shared_task
@@ -51,10 +52,9 @@ def graft(run: Run, work: Workspace) -> Build | Next:
         return Next("check_registry", waiting, run.setup.wait_interval, str(work.image))
     with run.holding(lock):
         done = _graft(run, work)
-    if isinstance(done, Next):
-        return done
-    cache_asked.send(sender=None, cache="image", hit=done.grafted)
-    if done.grafted:
+    if isinstance(done, Build):
+        cache_asked.send(sender=None, cache="image", hit=done.grafted)
+    if isinstance(done, Next) or done.grafted:
         return done
     run.log(f"The builder builds: {done.not_grafted}")
     return Next("upload_context", done)
@@ -150,19 +150,20 @@ def read_layers(build_id: str, sealed: str) -> None:
     lock.acquire()
     try:
         with lock.renewed(afterwards=0):
-            _read(work)
+            note(work)
     finally:
         lock.release()
         later().wake(lock.name)
 
 
-def _read(work: Workspace) -> None:
+def note(work: Workspace, most: float = math.inf) -> None:
+    """Keep the image in mind, once what is in its layers is known, of which `most` bytes are read."""
     build, record = work.build, work.input_records.find(work.source_hash)
     if record is None or build.graft_key is None:
         return
-    image, labels = work.image.with_digest(build.digest), work.open_inputs.labels
-    place = graft_place(work.setup)
+    image, labels = work.image.with_digest(build.digest), tuple(work.open_inputs.labels)
+    made = Earlier(image.pinned, labels, record, build.commands)
     try:
-        grafting.note(image, record, labels, build.commands, build.graft_key, place, Quiet())
+        grafting.note(made, build.graft_key, graft_place(work.setup), Quiet(), most)
     except Refusal as refusal:
         log.info("%s is no image to start from: %s", image, refusal.reason)

@@ -23,6 +23,7 @@ def part(build: Build, platform: str, image: str) -> Build:
         request=build.request.model_copy(update=alone),
         started=time.time(),
         tenant=build.tenant,
+        traceparent=build.traceparent,
         deadline=build.deadline,
         config=build.config,
         source=build.source,

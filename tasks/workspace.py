@@ -37,7 +37,7 @@ from imagemill.registries.blobs import Blobs
 from imagemill.registries.docker_config import DockerConfig
 from imagemill.sources import open_source, origin, unversioned
 from imagemill.sources.cache import SourceCache
-from imagemill.state.grafts import Grafts
+from imagemill.state.grafts import FolderShelf, Grafts, RedisShelf
 from imagemill.state.input_records import InputRecords
 from imagemill.state.lock import DependencyLock, ImageLock
 from imagemill.state.quotas import Quotas
@@ -396,7 +396,8 @@ def indexes(setup: Setup) -> Path:
 
 def graft_place(setup: Setup) -> grafting.GraftPlace:
     """Return where images of code alone are looked for and made."""
-    known = Grafts(journal().redis, setup.key_prefix)
+    kept = FolderShelf(setup.kept / "grafts")  # the command line's own Redis ends with the build
+    known = Grafts(kept if setup.attended else RedisShelf(journal().redis, setup.key_prefix))
     return grafting.GraftPlace(partial(image_blobs, setup), known, scratch_folder(setup))
 
 
@@ -490,7 +491,7 @@ def _secret(setup: Setup, name: str) -> Path:
     if setup.build_secrets_dir is None:
         raise OperatorError(
             f"The build asks for the secret {name}, but {machine()} has no folder of build secrets",
-            "set IMAGEMILL_BUILD_SECRETS_DIR on the workers",
+            f"set IMAGEMILL_BUILD_SECRETS_DIR on {machine()}",
         )
     path = setup.build_secrets_dir / name
     if not path.is_file():

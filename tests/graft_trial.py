@@ -29,7 +29,7 @@ from imagemill.ports import BuildInputs, Quiet
 from imagemill.reference import ImageReference
 from imagemill.registries import blobs_for
 from imagemill.registries.docker_config import DockerConfig
-from imagemill.state.grafts import Earlier, Grafts
+from imagemill.state.grafts import Earlier, Grafts, RedisShelf
 from imagemill.why import record as recording
 
 
@@ -201,7 +201,8 @@ class Trials:
         blobs = self._place().registries(image)
         pinned = image.with_digest(blobs.digest(image))
         record = recording.record(BuildRequest(source="x"), AutoBuilder(), manifest)
-        grafting.note(pinned, record, (), asked.recipe.commands, asked.key, self._place(), Quiet())
+        made = Earlier(pinned.pinned, (), record, asked.recipe.commands)
+        grafting.note(made, asked.key, self._place(), Quiet())
         return known.find_image(asked.key)
 
     def _inputs(self, image: str) -> BuildInputs:
@@ -211,7 +212,7 @@ class Trials:
         docker_config = DockerConfig(self.folder / "none")
         return GraftPlace(
             lambda image: blobs_for(image.registry, docker_config),
-            Grafts(self.redis, f"{self.folder}:"),
+            Grafts(RedisShelf(self.redis, f"{self.folder}:")),
             self.folder,
         )
 

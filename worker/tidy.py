@@ -90,8 +90,8 @@ class Tidier:
 
     @cached_property
     def _records(self) -> Records:
-        """The records, once Redis is there, which the seal asks."""
-        seal = seal_of(self._setup, self._journal)
+        """The records, once Redis is there."""
+        seal = seal_of(self._setup)
         return Records(self._journal, self._setup.redelivery_seconds, seal)
 
     def _over(self, build: str, image: str) -> bool:

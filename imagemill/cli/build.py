@@ -136,9 +136,6 @@ def build(
     if connection.broker:
         _check_for_remote(config, secrets, ssh)
         fields["config"] = config
-    else:
-        # What is known of earlier images ends with the embedded service.
-        fields["graft"] = False
     if detach and not connection.broker:
         raise Misuse(
             "--detach needs a broker: without one a build ends with its command",

@@ -1,5 +1,6 @@
 """What docker's users type: what it means here, and what to do instead where it cannot be."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -71,7 +72,7 @@ def named(tags: Sequence[str], destination: str | None) -> tuple[tuple[str, ...]
         given = f"--destination {repositories[0]}"
         raise Misuse(
             f"An image goes to one repository, and these are several: {', '.join(repositories)}",
-            f"give {given} {' '.join(f'--tag {tag}' for tag in plain)}, and build once more for"
+            f"give {given} {' '.join(f'--tag {tag}' for tag in dict.fromkeys(plain))}, and build once more for"
             " another one: nothing is built twice, if a cache is shared",
         )
     return tuple(dict.fromkeys(plain)), repositories[0] if repositories else None
@@ -79,6 +80,8 @@ def named(tags: Sequence[str], destination: str | None) -> tuple[tuple[str, ...]
 
 def _split(text: str) -> tuple[str, str]:
     """Repository and tag; as with docker, the tag is `latest` if there is none."""
+    if "@" in text:
+        raise Misuse(f"{text!r} has a digest, and an image gets its own", "give REPOSITORY:TAG")
     repository, colon, tag = text.rpartition(":")
     if not colon or "/" in tag:
         repository, tag = text, "latest"
@@ -103,8 +106,11 @@ def dockerfile(path: str | None, source: str) -> tuple[str | None, str | None]:
     """Return the path of the Dockerfile within a source that is a folder here, or its text if it
     lies outside of it.
 
-    As docker has it, `path` is relative to the working folder; else it is relative to the source.
+    As docker has it, `path` is relative to the working folder, and `-` is standard input; else it
+    is relative to the source.
     """
+    if path == "-":
+        return None, sys.stdin.read()
     if path is None or not Path(source).is_dir():
         return path, None
     there, top = Path(path).absolute(), Path(source).resolve()

@@ -61,6 +61,7 @@ def job(
     from imagemill.builders.kaniko.context_access import endpoint, signs
     from imagemill.builders.kaniko.job import circumstances_of
     from imagemill.builders.kaniko.pod_credentials import needs_docker_secret
+    from imagemill.builders.kaniko.trust import certificates
     from imagemill.cli import terminal
     from imagemill.cli.requests import check_config
     from imagemill.settings import NodeSettings, read
@@ -78,6 +79,7 @@ def job(
         inputs,
         has_login=needs_docker_secret(section, environment, inputs.image),
         is_signed=signs(section, address),
+        certificates=certificates([inputs.image.registry]),
         remaining=timeout,
         endpoint=address,
         insecure_registries=read(NodeSettings, everything()).insecure_registries,

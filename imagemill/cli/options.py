@@ -113,7 +113,7 @@ def image_options(function: Function) -> Function:
                 "-f",
                 "dockerfile",
                 metavar="PATH",
-                help="The Dockerfile: relative to the working folder, else to the source.",
+                help="The Dockerfile: relative to the working folder, else to the source; -: standard input.",
             ),
             click.option("--target", metavar="STAGE", help="Stage of the Dockerfile to build."),
             click.option(

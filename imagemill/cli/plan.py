@@ -1,5 +1,7 @@
 """The command `plan`: what a build will do, before it does it."""
 
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +18,12 @@ from imagemill.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from imagemill.builders.graft.planning import Known
+    from imagemill.builders.graft.planning import EarlierTime, Known
     from imagemill.why.differences import Differences
     from imagemill.why.record import InputRecord
+
+_SHOWN, _LOOKED_AT = 5, 20
+"""Earlier builds whose times are printed, at most, and that are asked about."""
 
 
 @click.command(cls=Command, short_help="Print what a build will do, and why.")
@@ -50,7 +55,8 @@ def plan(
     argument, and whether it needs a builder at all.
 
     It is told from the Dockerfile, and from what differs from A; without --since all is new. Where
-    a change of code needs a builder, it says which line to move.
+    a change of code needs a builder, it says which line to move. It has how long the last builds of
+    SRC took, where a service knows them.
     """
     from imagemill.builders.graft import Refusal, planning
     from imagemill.cli import render
@@ -66,7 +72,35 @@ def plan(
         found = planning.plan(new.manifest, target, _known(old, new.record()))
     except Refusal as refusal:
         raise UserError(f"The Dockerfile cannot be read: {refusal.reason}") from None
-    render.plan(found, as_json=as_json)
+    render.plan(replace(found, before=_before(connection, source)), as_json=as_json)
+
+
+def _before(connection: Connection, source: str) -> "tuple[EarlierTime, ...]":
+    """Return how long the last builds of the source took that have made an image."""
+    if not connection.broker:
+        return ()
+    from imagemill.builders.graft.planning import EarlierTime
+    from imagemill.cli import terminal
+    from imagemill.cli.requests import located
+    from imagemill.client import Client
+    from imagemill.errors import PermissionDenied, ServiceUnreachable
+    from imagemill.sources import unversioned
+
+    wanted = unversioned(located(source))
+    broker, backend = connection.broker, connection.backend
+    try:
+        with Client(broker, backend, key_prefix=connection.key_prefix, patience=0) as client:
+            builds = client.builds(states=["SUCCEEDED"])
+            same = (build.id for build in builds if unversioned(build.source) == wanted)
+            reports = (client.status(build).report for build in islice(same, _LOOKED_AT))
+            made = [report for report in reports if report is not None and report.built]
+    except (PermissionDenied, ServiceUnreachable) as error:
+        terminal.warn(f"How long it took before is not known: {error.message}")
+        return ()
+    return tuple(
+        EarlierTime("code" if report.grafted else "builder", round(report.seconds, 3))
+        for report in made[:_SHOWN]
+    )
 
 
 def _known(old: "InputRecord | None", new: "InputRecord") -> "Known":

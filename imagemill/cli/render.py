@@ -141,6 +141,7 @@ _WAYS = {
     "code": "layers of code are made anew on the earlier image, without a builder",
     "builder": "the builder builds",
 }
+_BEFORE = {"code": "without a builder", "builder": "by the builder"}
 
 
 def plan(found: "Plan", *, as_json: bool) -> None:
@@ -151,6 +152,9 @@ def plan(found: "Plan", *, as_json: bool) -> None:
     rows = [("plan", _WAYS[found.way]), ("why", found.why)]
     if found.sent is not None:
         rows.append(("packed", f"{found.sent:,} bytes"))
+    if found.before:
+        took = (f"{seconds(each.seconds)} {_BEFORE[each.way]}" for each in found.before)
+        rows.append(("before", ", ".join(took)))
     if found.move:
         rows.append(("hint", found.move))
     _table(rows)

@@ -1,5 +1,6 @@
 """A build request from what was given on the command line."""
 
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,10 @@ from imagemill.sources.git.url import is_git
 
 if TYPE_CHECKING:
     from imagemill.config import Loaded
+
+_DOCKERFILE = re.compile(
+    r"(?:docker|container)file(?:\.(?!tar|zip|t?gz|t?bz2?|t?xz|zst)\w+)?", re.IGNORECASE
+)
 
 NAMES = {name: f"--{name.replace('_', '-')}" for name in BuildRequest.model_fields} | {
     "source": "SRC",
@@ -71,9 +76,13 @@ def located(source: str, *, remote: bool = False) -> str:
     path = Path(text)
     if not path.exists() and not (remote and path.is_absolute()):
         raise Misuse(
-            f"There is no folder or file {source}",
+            "A source is not read from standard input"
+            if source == "-"
+            else f"There is no folder or file {source}",
             "SRC is a folder, an archive, git+https://HOST/PATH@REF or an image",
         )
+    if path.is_file() and _DOCKERFILE.fullmatch(path.name):
+        raise Misuse(f"{source} is no folder and no archive", f"give -f {source} {path.parent}")
     located = path.resolve() if ".." in path.parts else path.absolute()
     return f"{located}{hash_}{fragment}"
 

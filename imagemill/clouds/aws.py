@@ -32,6 +32,7 @@ from imagemill.errors import (
     TransientError,
     UserError,
 )
+from imagemill.place import machine
 from imagemill.retry_after import retry_after_seconds
 from imagemill.text import shortened
 
@@ -287,7 +288,7 @@ def _no_credentials() -> OperatorError:
     tried = [_SOURCES.get(provider.METHOD, provider.METHOD) for provider in providers]
     return OperatorError(
         "There are no AWS credentials. These were tried, in this order: " + "; ".join(tried),
-        "give the workers a role (on EKS: Pod Identity or a service account's role), or set AWS_ACCESS_KEY_ID and"
+        f"give {machine()} a role (on EKS: Pod Identity or a service account's role), or set AWS_ACCESS_KEY_ID and"
         " AWS_SECRET_ACCESS_KEY",
     )
 
@@ -336,11 +337,11 @@ def _answered(
         forget()
         return TransientError(
             f"The AWS credentials have ended: {said}",
-            "give the workers a role, whose credentials renew themselves",
+            f"give {machine()} a role, whose credentials renew themselves",
         )
     if code in _WRONG_CLOCK:
         return OperatorError(
-            f"AWS refuses the time of the request: {said}", "set the worker's clock, by NTP"
+            f"AWS refuses the time of the request: {said}", f"set {machine()}'s clock, by NTP"
         )
     if code in _WRONG_KEY:
         return _wrong_key(said, action, resource)
@@ -435,7 +436,7 @@ def _unusable(error: sdk.BotoCoreError) -> OperatorError | None:
     )
     return OperatorError(
         f"The AWS credentials cannot be used: {'the credential_process of the profile failed' if secret else error}",
-        "try `aws sts get-caller-identity` as the user that the worker runs as",
+        "try `aws sts get-caller-identity` as the user that Imagemill runs as",
     )
 
 
@@ -448,7 +449,7 @@ def _denied(error: sdk.ClientError, action: str, resource: str) -> PermissionDen
     )
     return PermissionDenied(
         f"AWS refuses {action} on {resource}: {_said(error)}",
-        f"allow {action} on {resource} to {named.get('user') or 'the identity of the workers'}",
+        f"allow {action} on {resource} to {named.get('user') or f'the identity of {machine()}'}",
         action,
         resource,
     )

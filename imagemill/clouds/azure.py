@@ -34,6 +34,7 @@ from imagemill.errors import (
     TransientError,
     UserError,
 )
+from imagemill.place import machine
 from imagemill.retry_after import retry_after_seconds
 from imagemill.text import shortened
 
@@ -43,10 +44,6 @@ STORAGE_SCOPE = "https://storage.azure.com/.default"
 STORAGE_ROLE = "Storage Blob Data Contributor"
 """The role that allows all that a context store does."""
 
-_SOURCES_HINT = (
-    "give the workers a managed identity or a workload identity, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and"
-    " AZURE_CLIENT_SECRET; AZURE_AUTHORITY_HOST as well outside of Azure's public cloud"
-)
 _SETTINGS_HINT = (
     "mend what it is about (an empty variable counts as set): AZURE_TOKEN_CREDENTIALS, AZURE_AUTHORITY_HOST,"
     " AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET, AZURE_CLIENT_CERTIFICATE_PATH or"
@@ -158,7 +155,7 @@ class CredentialChain:
             for name, error in self.attempts
         )
         words = f"No Azure credentials were found. These were tried, in this order:\n{tried}"
-        return OperatorError(words, _SOURCES_HINT)
+        return OperatorError(words, _sources_hint())
 
 
 def credentials() -> CredentialChain:
@@ -209,7 +206,7 @@ def _refused(source: str, error: AzureError) -> ImagemillError:
         return TransientError(f"{source} gets no token for now: {told}", "it passes by itself")
     return OperatorError(
         f"{source} gets no token for its credentials: {told}",
-        "check tenant, client and secret (or federated credential) of the workers; other sources are not tried then",
+        f"check tenant, client and secret (or federated credential) of {machine()}; other sources are not tried then",
     )
 
 
@@ -299,12 +296,12 @@ def _rejected(error: HttpResponseError, action: str, resource: str) -> Imagemill
     if _may_have_expired(error, code):
         return TransientError(
             f"{resource} does not take the token any more: {told}",
-            "if it stays so, check the worker's clock, and that the token is of the account's tenant",
+            f"if it stays so, check {machine()}'s clock, and that the token is of the account's tenant",
         )
     if code in _WRONG_CREDENTIALS:
         return OperatorError(
             f"{resource} does not accept the credentials: {told}",
-            "check that they are of the account's tenant (or the account key is right), and the worker's clock",
+            f"check that they are of the account's tenant (or the account key is right), and {machine()}'s clock",
         )
     if code in _NO_CONTAINER:
         return UserError(
@@ -318,8 +315,8 @@ def _rejected(error: HttpResponseError, action: str, resource: str) -> Imagemill
     if error.status_code in (401, 403):
         return PermissionDenied(
             f"Azure denies {action} on {resource}: {told}",
-            f"give the worker's identity the role {STORAGE_ROLE!r} on the container"
-            " (it takes minutes to act), and let the account's network rules allow the worker",
+            f"give {machine()}'s identity the role {STORAGE_ROLE!r} on the container"
+            f" (it takes minutes to act), and let the account's network rules allow {machine()}",
             action,
             resource,
         )
@@ -363,3 +360,10 @@ def _told(text: str) -> str:
     """Return the first line of what an SDK says, as far as it is for people."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return shortened(line)
+
+
+def _sources_hint() -> str:
+    return (
+        f"give {machine()} a managed identity or a workload identity, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and"
+        " AZURE_CLIENT_SECRET; AZURE_AUTHORITY_HOST as well outside of Azure's public cloud"
+    )

@@ -47,6 +47,7 @@ from imagemill.errors import (
     TransientError,
     UserError,
 )
+from imagemill.place import machine
 from imagemill.retry_after import retry_after_seconds
 from imagemill.text import shortened
 
@@ -92,10 +93,6 @@ No Google Cloud credentials were found. These were tried, in this order:
 - gcloud's application_default_credentials.json (in $CLOUDSDK_CONFIG or ~/.config/gcloud): there is no such file
 - the metadata server of Compute Engine, GKE and Cloud Run ($GCE_METADATA_IP or 169.254.169.254): it does not answer"""
 _NOT_FOUND = "Your default credentials were not found"
-_SOURCES_HINT = (
-    "set GOOGLE_APPLICATION_CREDENTIALS to a service account's key file, run `gcloud auth application-default login`,"
-    " or let the workers run as a service account (on GKE by Workload Identity)"
-)
 
 
 # --- Credentials ---
@@ -244,10 +241,10 @@ def signer() -> dict[str, Any]:
         return {"credentials": credentials}
     if getattr(credentials, "service_account_email", None) is None:
         raise PermissionDenied(
-            "The worker's credentials for Google Cloud are no service account's, and sign no URLs",
-            "run the workers as a service account, or set builder.context-access: identity",
+            f"{machine().capitalize()}'s credentials for Google Cloud are no service account's, and sign no URLs",
+            f"run {machine()} as a service account, or set builder.context-access: identity",
             SIGN,
-            "the workers' service account",
+            f"{machine()}'s service account",
         )
     token = _new_token().text  # a machine's account is known by its address only after that
     email: str = credentials.service_account_email  # type: ignore[attr-defined]
@@ -265,14 +262,14 @@ def signing() -> Iterator[None]:
         said = shortened(str(error))
         if "PERMISSION_DENIED" not in said:
             raise ServiceUnreachable(
-                f"Google Cloud signs no URL: {said}", "check the worker's network"
+                f"Google Cloud signs no URL: {said}", f"check {machine()}'s network"
             ) from None
         raise PermissionDenied(
-            f"No permission {SIGN} for the worker's service account: {said}",
+            f"No permission {SIGN} for {machine()}'s service account: {said}",
             "grant the service account roles/iam.serviceAccountTokenCreator on itself, or set"
             " builder.context-access: identity",
             SIGN,
-            "the workers' service account",
+            f"{machine()}'s service account",
         ) from None
 
 
@@ -326,7 +323,7 @@ def failure(error: Exception, action: str, resource: str) -> ImagemillError | No
     if isinstance(error, RequestsConnectionError | Timeout | ChunkedEncodingError | HTTPError):
         return ServiceUnreachable(
             f"Google Cloud did not answer {action} on {resource}: {_reason(error)}",
-            "check the worker's network",
+            f"check {machine()}'s network",
         )
     return None
 
@@ -375,12 +372,12 @@ def _denied(said: str, action: str, resource: str) -> OperatorError:
     named = permission_named(said)
     if named is None and said.startswith("401"):
         return OperatorError(
-            f"Google Cloud does not accept the worker's credentials: {said}", _SOURCES_HINT
+            f"Google Cloud does not accept {machine()}'s credentials: {said}", _sources_hint()
         )
     action = named or action
     return PermissionDenied(
         f"No permission {action} on {resource}: {said}",
-        f"grant the workers' service account a role that has {action}",
+        f"grant {machine()}'s service account a role that has {action}",
         action=action,
         resource=resource,
     )
@@ -396,23 +393,23 @@ def _no_token(error: GoogleAuthError) -> ImagemillError | None:
     reason = shortened(str(cause))
     if isinstance(error, DefaultCredentialsError):
         if reason.startswith(_NOT_FOUND):
-            return OperatorError(_NO_CREDENTIALS, _SOURCES_HINT)
+            return OperatorError(_NO_CREDENTIALS, _sources_hint())
         return OperatorError(
             "The Google Cloud credentials that were found, in the file of GOOGLE_APPLICATION_CREDENTIALS or else in"
             f" gcloud's, cannot be used: {reason}",
-            _SOURCES_HINT,
+            _sources_hint(),
         )
     if isinstance(error, TransportError) or error.retryable:
         told = "" if isinstance(error, TransportError) else reason
         retry_after = error.retry_after if isinstance(error, TokenUnavailableError) else None
         return ServiceUnreachable(
             f"Google Cloud gave no access token: {told or 'no answer'}",
-            "check the worker's network",
+            f"check {machine()}'s network",
             retry_after,
         )
     if isinstance(error, RefreshError):
         return OperatorError(
-            f"Google Cloud does not accept the worker's credentials: {reason}", _SOURCES_HINT
+            f"Google Cloud does not accept {machine()}'s credentials: {reason}", _sources_hint()
         )
     return None
 
@@ -469,3 +466,11 @@ def _is_forgotten_upload(response: object) -> bool:
     if not isinstance(response, Response) or response.status_code not in (404, 410):
         return False
     return "upload_id=" in (response.request.url or "")
+
+
+def _sources_hint() -> str:
+    return (
+        "set GOOGLE_APPLICATION_CREDENTIALS to a service account's key file, run"
+        " `gcloud auth application-default login`, or let"
+        f" {machine()} run as a service account (on GKE by Workload Identity)"
+    )

@@ -51,8 +51,11 @@ ECR = re.compile(
 """Amazon's: https://docs.aws.amazon.com/general/latest/gr/ecr.html and
 https://docs.aws.amazon.com/AmazonECR/latest/userguide/ecr-requests.html."""
 
+ECR_PUBLIC = re.compile(r"public\.ecr\.aws")
+"""Amazon's for everybody: https://docs.aws.amazon.com/AmazonECR/latest/public/."""
+
 ECR_ARN = re.compile(
-    r"arn:(?P<partition>aws[a-z-]*):ecr:(?P<region>[a-z0-9-]+):(?P<account>\d{12}):repository/(?P<path>.+)"
+    r"arn:(?P<partition>aws[a-z-]*):ecr:(?P<region>[a-z0-9-]+):(?P<account>\d{12}):repository/(?P<path>[^:@]+)(?:[:@].*)?"
 )
 
 

@@ -100,11 +100,8 @@ def _nearest(path: KeyPath) -> str:
         if other != section and key in KNOWN[other] and key != "type":
             return f"did you mean {dotted((other, key))}?"
     longer = [other for other in KNOWN[section] if key in other]
-    if (
-        near := longer
-        if len(longer) == 1
-        else get_close_matches(key, KNOWN[section], n=1, cutoff=_ALIKE)
-    ):
+    alike = get_close_matches(key, KNOWN[section], n=1, cutoff=_ALIKE)
+    if near := longer if len(longer) == 1 else alike if not longer else []:
         return f"did you mean {dotted((*path[:-1], near[0]))}?"
     known = ", ".join(key.replace("_", "-") for key in KNOWN[section])
     return f"known keys{f' of {section}' if section else ''}: {known}"

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from imagemill.clouds.hosts import AZURE_BLOB, ecr_host
+from imagemill.clouds.hosts import AZURE_BLOB, ECR_PUBLIC, ecr_host
 from imagemill.config.faults import Fault, fault_error, mismatch
 from imagemill.config.kaniko_job import executor_of, job_faults
 from imagemill.config.policy import Policy
@@ -36,6 +36,10 @@ _STORES = re.compile(
     re.ASCII,
 )
 _STORE_FORMS = "s3://BUCKET/PATH, gs://BUCKET/PATH, https://ACCOUNT.blob.core.windows.net/CONTAINER or file:///PATH"
+_OF_DOMAIN = re.compile(
+    r"((?:[a-z0-9-]+-docker\.pkg\.dev|(?:[a-z]+\.)?gcr\.io)/[a-z0-9.-]+\.[a-z]+):([a-z][^:@]*/.*)"
+)
+"""https://cloud.google.com/artifact-registry/docs/docker/names#domain."""
 _REPOSITORY = "an image repository without a tag, REGISTRY/REPOSITORY"
 _DESTINATION = "the image repository to push to, REGISTRY/REPOSITORY; the tag is the source hash"
 
@@ -78,6 +82,11 @@ def _context_store(uri: str) -> str:
 
 def _destination(text: str) -> ImageReference:
     """Refuse also what parses, but names no repository that could ever be pushed to."""
+    if of_domain := _OF_DOMAIN.fullmatch(text):
+        raise UserError(
+            f"{text!r} has a project of a domain, which an image's name has with '/'",
+            f"write {of_domain[1]}/{of_domain[2]}",
+        )
     reference = ImageReference.parse_destination(text)
     host, path = reference.registry, reference.path
     if host == DOCKER_HUB and re.fullmatch(r"library/(localhost|.*\..*)", path):
@@ -87,6 +96,8 @@ def _destination(text: str) -> ImageReference:
         raise UserError(
             f"{host!r} is no registry: the dkr in an ECR registry's name is missing", hint
         )
+    if ECR_PUBLIC.fullmatch(host) and "/" not in path:
+        raise UserError(f"{text!r} has no alias of a public registry", f"write {host}/ALIAS/{path}")
     if host.endswith("-docker.pkg.dev") and path.count("/") < 2 + ("." in path.split("/")[0]):
         raise UserError(
             f"{text!r} has no image name",

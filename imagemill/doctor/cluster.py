@@ -9,6 +9,7 @@ from imagemill.doctor.examination import Case
 from imagemill.doctor.findings import Finding, Verdict, failure
 from imagemill.errors import ImagemillError
 from imagemill.permissions.kubernetes import rule
+from imagemill.place import machine
 
 
 def examine(case: Case) -> Iterator[Finding]:
@@ -34,9 +35,9 @@ def examine(case: Case) -> Iterator[Finding]:
         yield Finding(
             "cluster permissions",
             lacking if needed else Verdict.WARNING,
-            f"the worker may not {', '.join(verbs)} {resource} in the namespace {cluster.namespace}"
+            f"{machine()} may not {', '.join(verbs)} {resource} in the namespace {cluster.namespace}"
             + ("" if needed else ": builds work, but cannot say why a pod does not start"),
-            "grant this to the service account of the workers",
+            f"grant this to the service account of {machine()}",
             (rule(group, resource, verbs),),
         )
     if not missing:

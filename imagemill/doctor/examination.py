@@ -9,6 +9,7 @@ from imagemill.config import LaunchConfig, Loaded
 from imagemill.doctor.findings import Finding, Verdict, failure
 from imagemill.errors import ImagemillError, PermissionDenied
 from imagemill.permissions import Permissions, Use
+from imagemill.place import machine
 from imagemill.registries.docker_config import DockerConfig
 
 
@@ -68,5 +69,5 @@ class Case:
         if (
             needed and error.action not in needed
         ):  # it is the registry's protocol that knows no better
-            found = replace(found, hint="grant it to the worker's identity")
+            found = replace(found, hint=f"grant it to {machine()}'s identity")
         return replace(found, grants=self.granting(refused, *uses))

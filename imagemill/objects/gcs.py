@@ -42,6 +42,7 @@ from imagemill.clouds.gcp import (
 from imagemill.errors import OperatorError, TransientError, UserError
 from imagemill.objects.bucket import ChangedError, MissingError, StoredObject
 from imagemill.objects.names import SIGNED_AT_MOST, UPLOAD_TRIES, checked
+from imagemill.place import machine
 from imagemill.ports import SignedUrl
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class GcsBucket:
                 if action == "storage.objects.list" or "storage.objects.list" not in str(error):
                     raise
                 raise MissingError(
-                    "the worker may not list the bucket to see whether it is there"
+                    f"{machine()} may not list the bucket to see whether it is there"
                 ) from None
 
 

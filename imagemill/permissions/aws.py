@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from imagemill.clouds.hosts import ECR, partition_of
+from imagemill.clouds.hosts import ECR, ECR_PUBLIC, partition_of
 from imagemill.config import LaunchConfig
 from imagemill.permissions.needs import Need, Party, Use
 from imagemill.permissions.policy import Block, Grant, PolicyDocument, identifier, least, optional
@@ -31,6 +31,15 @@ _REPOSITORY = {
     Use.ADD_TAGS: ("ecr:BatchGetImage", "ecr:PutImage"),
     Use.CACHE_LAYERS: ("ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", *_PUSH),
 }
+_PUBLIC_PUSH = tuple(action.replace("ecr:", "ecr-public:") for action in _PUSH)
+_PUBLIC_REPOSITORY = {
+    Use.MAKE_REPOSITORY: ("ecr-public:CreateRepository",),
+    Use.PUSH_IMAGES: _PUBLIC_PUSH,
+    Use.ADD_TAGS: ("ecr-public:PutImage",),
+    Use.CACHE_LAYERS: _PUBLIC_PUSH,
+}
+_PUBLIC_LOGIN = ("ecr-public:GetAuthorizationToken", "sts:GetServiceBearerToken")
+"""https://docs.aws.amazon.com/AmazonECR/latest/public/public-repository-policies.html."""
 _BUCKET = {
     # Without it S3 answers 403 instead of 404 for an object that is not there. It is not narrowed
     # to a prefix, since reading an object has none.
@@ -62,6 +71,13 @@ def _grants(need: Need, region: str) -> Iterator[Grant]:
         if need.use in (Use.PUSH_IMAGES, Use.CACHE_LAYERS):
             yield Grant(need, (_LOGIN,), "*")
         yield Grant(need, _REPOSITORY[need.use], repository)
+    elif need.repository and ECR_PUBLIC.fullmatch(need.repository.registry):
+        if need.use is Use.PUSH_IMAGES:
+            yield Grant(need, _PUBLIC_LOGIN, "*")
+        # Its alias says nothing of the account. Anybody may read.
+        name = need.repository.path.partition("/")[2]
+        if actions := _PUBLIC_REPOSITORY.get(need.use):
+            yield Grant(need, actions, f"arn:aws:ecr-public::*:repository/{name}")
 
 
 def _arn(reference: ImageReference) -> str | None:

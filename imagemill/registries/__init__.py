@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from imagemill.adapters import Adapter, load
-from imagemill.clouds.hosts import ACR, ARTIFACT_REGISTRY, ECR
+from imagemill.clouds.hosts import ACR, ARTIFACT_REGISTRY, ECR, ECR_PUBLIC
 from imagemill.ports import Registry
 from imagemill.reference import ImageReference
 from imagemill.registries.docker_config import DockerConfig
@@ -26,6 +26,7 @@ ADAPTERS: Mapping[str, Adapter] = MappingProxyType(
             "imagemill.registries.artifact_registry", "ArtifactRegistry", "gcp"
         ),
         "ecr": Adapter("imagemill.registries.ecr", "EcrRegistry", "aws"),
+        "ecr_public": Adapter("imagemill.registries.ecr_public", "EcrPublicRegistry"),
         "oci": Adapter("imagemill.registries.oci", "OciRegistry"),
     }
 )
@@ -34,6 +35,7 @@ HOSTS: tuple[tuple[re.Pattern[str], str], ...] = (
     (ACR, "acr"),
     (ARTIFACT_REGISTRY, "artifact_registry"),
     (ECR, "ecr"),
+    (ECR_PUBLIC, "ecr_public"),
     (re.compile(".*"), "oci"),
 )
 """Patterns of whole hosts, with port, and the adapters' names; the first match counts."""

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from imagemill.clouds.azure import claims, credentials
 from imagemill.errors import PermissionDenied, TransientError
 from imagemill.http import Answer, request
+from imagemill.place import machine
 from imagemill.ports import Credentials
 from imagemill.reference import ImageReference
 from imagemill.registries.authorization import Login
@@ -120,7 +121,7 @@ class RefreshTokens:
                 f"{error.code} {error.message or ''}".strip() for error in said.errors
             )
             raise PermissionDenied(
-                f"{host} gives the worker no token: {answer.status} {words}".strip()
+                f"{host} gives {machine()} no token: {answer.status} {words}".strip()
             )
         if answer.status != 200:
             raise failure(answer, ImageReference(host, path), "pull")
@@ -173,7 +174,7 @@ class AzureRegistry(OciRegistry):
             answer = request("DELETE", url, {"Authorization": f"Bearer {token}"})
             if answer.status in (401, 403):
                 raise PermissionDenied(
-                    f"{reference.registry} does not let the worker delete {reference}"
+                    f"{reference.registry} does not let {machine()} delete {reference}"
                 )
             if answer.status not in (200, 202) and not _says_gone(answer):
                 raise failure(answer, reference, "pull,push")
@@ -202,7 +203,7 @@ def _role(reference: ImageReference, action: str, role: str, of_repository: str)
         yield
     except PermissionDenied as error:
         hint = (
-            f"give the worker's identity the role {role} on the registry {reference.registry} (Container Registry"
-            f" Repository {of_repository} where it grants by repository), and let its network rules allow the worker"
+            f"give {machine()}'s identity the role {role} on the registry {reference.registry} (Container Registry"
+            f" Repository {of_repository} where it grants by repository), and let its network rules allow {machine()}"
         )
         raise PermissionDenied(error.message, hint, action, reference.registry) from None

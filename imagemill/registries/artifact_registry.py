@@ -12,6 +12,7 @@ from typing import Self
 from imagemill.clouds.gcp import AccessTokens, permission_named
 from imagemill.errors import PermissionDenied, UserError
 from imagemill.http import Answer
+from imagemill.place import machine
 from imagemill.ports import Credentials
 from imagemill.reference import ImageReference
 from imagemill.registries.authorization import Login
@@ -139,7 +140,7 @@ class _Place:
         resource = (
             f"projects/{self.project}/locations/{self.location}/repositories/{self.repository}"
         )
-        hint = f"grant the workers' service account a role that has {action}: `imagemill permissions` prints those"
+        hint = f"grant {machine()}'s service account a role that has {action}: `imagemill permissions` prints those"
         return PermissionDenied(said, hint, action, resource)
 
     @property

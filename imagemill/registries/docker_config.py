@@ -242,7 +242,7 @@ def _ask_helper(name: str, server: str) -> Credentials | None:
     repeated: it may hold a secret.
     """
     program = f"docker-credential-{name}"
-    hint = f"try `echo {server} | {program} get` as the user that the worker runs as"
+    hint = f"try `echo {server} | {program} get` as the user that Imagemill runs as"
     try:
         done = subprocess.run(
             [program, "get"],

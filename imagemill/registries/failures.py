@@ -13,6 +13,7 @@ from imagemill.errors import (
     TransientError,
 )
 from imagemill.http import Answer, host_of
+from imagemill.place import machine
 from imagemill.reference import ImageReference
 from imagemill.text import one_line
 
@@ -46,7 +47,7 @@ def denied(
     return PermissionDenied(
         f"No permission to {_VERBS[actions]} {reference.repository}: {reason}"
         f"{'; ' if fault else ''}{fault}",
-        f"give the workers credentials for {reference.registry} that may {actions} {reference.path}:"
+        f"give {machine()} credentials for {reference.registry} that may {actions} {reference.path}:"
         " docker login, or a credential helper in docker's config.json",
         action=actions,
         resource=reference.repository,

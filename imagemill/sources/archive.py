@@ -44,6 +44,17 @@ _GZIP, _ZIP, _EMPTY_ZIP = b"\x1f\x8b", b"PK\x03\x04", b"PK\x05\x06"
 
 _BZIP2, _XZ = b"BZh", b"\xfd7zXZ\x00"
 
+_NOT_READ = {
+    b"7z\xbc\xaf\x27\x1c": "7-Zip",
+    b"Rar!\x1a\x07": "RAR",
+    b"\x04\x22M\x18": "LZ4",
+    b"LZIP": "lzip",
+    b"\x5d\x00\x00": "LZMA",
+    b"\x1f\x9d": "compress (.Z)",
+    b"\x89LZO": "lzop",
+}
+"""First bytes of what others pack with → what that is."""
+
 _XZ_MEMORY = 256 << 20
 """Bytes of memory that an archive may make us take: `xz -9` asks for 65 MiB."""
 
@@ -55,6 +66,8 @@ _ZSTD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")
 _ZSTD_WINDOW = 27
 """What a frame may make us keep in memory is 2 to this power: 128 MiB, which is zstd's own limit.
 Archives that are made with `zstd --long=28` or more ask for more."""
+
+_FORMATS = ".tar, .tar.gz, .tar.bz2, .tar.xz, .tar.zst or .zip"
 
 _UNIX = 3
 _DOS = (0, 10, 11)
@@ -99,6 +112,7 @@ def unpack(
     with archive.open("rb") as file, room(folder), Tree(folder) as tree, _judged(called or archive):
         start = file.read(2 * tarfile.BLOCKSIZE)
         file.seek(0)
+        _refuse_others(start, called or archive)
         budget = _Budget(archive.stat().st_size, limits, progress)
         if start.startswith((_ZIP, _EMPTY_ZIP)):
             _unpack_zip(file, tree, budget)
@@ -117,6 +131,16 @@ def unpack(
             _unpack_tar(file, tree, budget)
 
 
+def _refuse_others(start: bytes, archive: object) -> None:
+    """Raise the error for a format that is not read, where that shows."""
+    for magic, name in _NOT_READ.items():
+        if start.startswith(magic):
+            raise UserError(
+                f"{archive} is packed by {name}, which is not read: those that are, are {_FORMATS}",
+                "pack it anew, as tar -C FOLDER -czf ARCHIVE . does",
+            )
+
+
 @contextmanager
 def _judged(archive: object) -> Iterator[None]:
     """Tell what is wrong with the archive to whoever has made it."""
@@ -133,7 +157,7 @@ def _judged(archive: object) -> Iterator[None]:
         ) from None
     except _DAMAGED as error:  # type: ignore[misc]
         raise UserError(
-            f"The archive {archive} is damaged, or is no .tar, .tar.gz, .tar.bz2, .tar.xz, .tar.zst or .zip: {error}",
+            f"The archive {archive} is damaged, or is no {_FORMATS}: {error}",
             "make it anew",
         ) from error
 

@@ -23,6 +23,9 @@ for _, lost in ipairs(redis.call('ZRANGEBYSCORE', times, '-inf', now - gone)) do
     redis.call('HDEL', workers, lost)
     redis.call('ZREM', times, lost)
 end
+for _, key in ipairs(KEYS) do
+    redis.call('EXPIRE', key, math.ceil(gone))
+end
 """
 
 _FORGET = """

@@ -28,12 +28,9 @@ class Seal:
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
-        self._fingerprints = {fingerprint(key) for key in keys.keys}
-
-    @property
-    def fingerprint(self) -> str:
+        self._fingerprints = [fingerprint(key) for key in keys.keys]
+        self.fingerprint = self._fingerprints[0]
         """What the key that seals is told apart by."""
-        return fingerprint(self._keys.keys[0])
 
     def knows(self, name: str) -> bool:
         """Return whether what is sealed with the key of this fingerprint is believed."""

@@ -171,3 +171,18 @@ def test_a_pod_logs_in_where_its_dockerfiles_images_are_and_nowhere_else(
     assert logins(cluster)["https://index.docker.io/v1/"] == {"auth": auth}
     cluster.succeed()
     assert build.result() == DIGEST
+
+
+def test_a_pod_gets_the_authorities_of_the_operator(
+    cluster: PlayedCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "company.pem").write_text("the company's")
+    monkeypatch.setenv("IMAGEMILL_AUTHORITIES", str(tmp_path / "company.pem"))
+    build = cluster.build()
+    cluster.job()
+    assert until(lambda: len(cluster.objects(SECRETS)) == 1)
+    data = cluster.objects(SECRETS)[0]["data"]
+    assert base64.b64decode(data["authorities.pem"]) == b"the company's"
+    cluster.succeed()
+    assert build.result() == DIGEST
+    assert cluster.is_empty()

@@ -2,6 +2,7 @@
 it leaves behind.
 """
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from builds import SHELL, PushedImage
 from command_line import CommandLine, Running, command_line
 from git_fixtures import Repository
+from graft_trial import flattened
 from imagemill.messages import BuildReport
 from imagemill.reference import ImageReference
 
@@ -49,6 +51,18 @@ def destination(registry: str) -> str:
 
 
 # --- Builds that succeed ---
+
+
+def test_a_change_of_code_needs_no_builder_the_next_time(
+    cli: CommandLine, source: Path, destination: str
+) -> None:
+    first = cli.run("build", str(source), "-d", destination)
+    assert first.returncode == 0, first.stderr
+    (source / "a").write_text("another")
+    second = cli.run("build", str(source), "-d", destination)
+    assert "from which the code alone differs, without a builder" in second.stderr, second.stderr
+    image = PushedImage(ImageReference.parse(second.stdout.strip()))
+    assert flattened(image)["a"][-1] == hashlib.sha256(b"another").hexdigest()
 
 
 def test_a_commit_is_built_with_the_users_own_git_config(

@@ -2,6 +2,7 @@
 made once.
 """
 
+import hashlib
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,9 +106,14 @@ def _end(running: Service) -> None:
             running.kill(worker.pid)
 
 
-def files(report: BuildReport) -> dict[str, bytes]:
+def files(report: BuildReport) -> dict[str, str]:
+    """Path → digest of the content."""
     image = PushedImage(ImageReference.parse(report.raise_for_status().image or ""))
     return {path: node[-1] for path, node in flattened(image).items() if node[0] == "file"}
+
+
+def digest_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def command(report: BuildReport) -> list[str]:
@@ -121,7 +127,7 @@ def test_one_lock_file_is_one_dependency_build_and_an_image_for_each(fleet: Flee
     made = [files(report) for report in reports]
     assert [report.grafted for report in reports].count(False) == 1, reports
     assert len({each["made"] for each in made}) == 1
-    assert [each["app/code.py"] for each in made] == [b"%d" % number for number in range(6)]
+    assert [each["app/code.py"] for each in made] == [digest_of(f"{number}") for number in range(6)]
     assert [command(report) for report in reports] == [[str(number)] for number in range(6)]
 
 
@@ -162,4 +168,5 @@ def test_layers_that_the_registry_does_not_mount_are_copied(
         proxy.fail_next(202, match="POST .*mount=", times=2)
         digest = trials.grafted(folder, name, before)
         image = PushedImage(ImageReference.parse(f"{address}/{name}@{digest}"))
-        assert {path: node[-1] for path, node in flattened(image).items()} == {"a": b"3", "b": b"2"}
+        contents = {path: node[-1] for path, node in flattened(image).items()}
+        assert contents == {"a": digest_of("3"), "b": digest_of("2")}

@@ -1,17 +1,21 @@
 """Images of code alone, made through the chain: real brokers, workers, engine and registry."""
 
+import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from redis import Redis
 
 from benchmarks.proxy import counting
 from builds import SHELL, PushedImage
 from graft_trial import flattened
+from imagemill.cli.commands import cli
 from imagemill.messages import BuildReport
 from imagemill.reference import ImageReference
 from service import Service, service, until
@@ -116,6 +120,24 @@ def test_another_command_and_other_comments_at_the_top_need_no_builder(project: 
     assert [entry["created_by"] for entry in mine["history"]] == [
         entry["created_by"] for entry in its["history"]
     ]
+
+
+def test_a_plan_says_how_long_it_took_before(project: Project, running: Service) -> None:
+    project.build()
+    make(project.folder, {"serve.py": "another"})
+    second = project.build()
+    project.build()  # nothing is made
+    options = ["--broker", running.broker, "--key-prefix", running.prefix]
+    planned = CliRunner().invoke(
+        cli, [*options, "plan", str(project.folder), "--json"], standalone_mode=False
+    )
+    before = json.loads(planned.stdout)["before"]
+    assert [each["way"] for each in before] == ["code", "builder"]
+    assert before[0]["seconds"] == round(second.seconds, 3)
+    planned = CliRunner().invoke(
+        cli, [*options, "plan", str(project.folder)], standalone_mode=False
+    )
+    assert re.search(r"before +[\d.]+ m?s without a builder, .* by the builder", planned.stdout)
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,7 @@ def test_workers_are_there_while_they_say_so(redis: Redis, key_prefix: str) -> N
     assert presence.workers() == [here]
     presence.announce(here)
     assert redis.hkeys(f"{key_prefix}imagemill:workers") == [b"light@here"]
+    assert all(redis.ttl(key) > 0 for key in redis.scan_iter(f"{key_prefix}imagemill:workers*"))
 
 
 def lock(redis: Redis, prefix: str, build: str, lease: float = 30) -> ImageLock:

@@ -178,7 +178,7 @@ def _missing_secret(evidence: Evidence) -> ImagemillError | None:
         return None
     return UserError(
         f"{evidence.place} needs the build secret {match['id']!r}, which was not asked for",
-        f"name {match['id']!r} among the build's secrets; whoever runs the workers keeps its value",
+        f"name {match['id']!r} among the build's secrets; whoever runs Imagemill keeps its value",
     ).about("secrets")
 
 

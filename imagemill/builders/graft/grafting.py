@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,10 @@ from imagemill.ports import BuildInputs, Progress
 from imagemill.reference import ImageReference
 from imagemill.registries.blobs import Blobs, StoredManifest
 from imagemill.state.grafts import Earlier, Grafts
-from imagemill.why.record import InputRecord
 
 _CHUNK = 1 << 20
 
-_MOST_READ_AT_ONCE = 64 << 20
+MOST_READ_AT_ONCE = 64 << 20
 """Compressed bytes of layers that are read on the way; more are read when no build waits for it."""
 
 
@@ -160,7 +159,7 @@ class Graft:
         if image.diff_ids[: len(base.diff_ids)] != base.diff_ids or len(base.diff_ids) > first:
             raise Refusal(f"the base image {self.question.recipe.base} is another one by now")
         layers = read_layers(
-            image, reference, blobs, self.place.known, self.progress, _MOST_READ_AT_ONCE
+            image, reference, blobs, self.place.known, self.progress, MOST_READ_AT_ONCE
         )
         below = FileView()
         for layer in layers[:first]:
@@ -271,24 +270,19 @@ def _commanded(image: Image, old: Commands, new: Commands) -> Image:
 
 
 def note(
-    image: ImageReference,
-    record: InputRecord,
-    labels: Iterable[str],
-    commands: Commands,
-    key: str,
-    place: GraftPlace,
-    progress: Progress,
+    made: Earlier, key: str, place: GraftPlace, progress: Progress, most: float = math.inf
 ) -> None:
-    """Read what is in the layers of an image that a builder has made of what `record` says, and
-    keep it in mind for builds that have the same `key`.
+    """Read what is in the layers of an image that a builder has made, at most so many bytes, and
+    keep it in mind for builds that have the same `key`. `Refusal` if no image can be made of it.
     """
+    image = ImageReference.parse(made.image)
     blobs = place.registries(image)
     found = find(image, blobs)
-    layers = read_layers(found, image, blobs, place.known, progress)
+    layers = read_layers(found, image, blobs, place.known, progress, most)
     large = LargeFiles(image, blobs, place.known, place.scratch)
     for number in range(found.last_copied, len(layers)):
         large.lift(layers[number], found.manifest["layers"][number]["digest"])
-    place.known.keep_image(key, Earlier(image.pinned, tuple(labels), record, commands))
+    place.known.keep_image(key, made)
 
 
 def find(reference: ImageReference, blobs: Blobs) -> Image:

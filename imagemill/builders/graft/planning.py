@@ -27,6 +27,14 @@ class PlannedStep:
 
 
 @dataclass(frozen=True)
+class EarlierTime:
+    """How long a build of the source took."""
+
+    way: Literal["code", "builder"]
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Plan:
     """What is to be done."""
 
@@ -38,6 +46,9 @@ class Plan:
     """Bytes of the files in the layers that are made anew, where those are known."""
     move: str | None = None
     """What to change in the Dockerfile so that a change of code is one of code alone."""
+
+    before: tuple[EarlierTime, ...] = ()
+    """How long the last builds took, newest first, where that is known."""
 
     def dump(self) -> dict[str, Any]:
         """As JSON has it."""

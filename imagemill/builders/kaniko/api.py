@@ -33,6 +33,7 @@ from imagemill.errors import (
     PermissionDenied,
     ServiceUnreachable,
 )
+from imagemill.place import machine
 from imagemill.retry_after import retry_after_seconds
 
 Object = dict[str, Any]
@@ -163,7 +164,7 @@ class Grants:
             return error
         return ServiceUnreachable(
             f"The Kubernetes API at {question.host} refuses what it has allowed: {error.message}",
-            "it may be starting; if this lasts, see the Role of the workers: `imagemill doctor`",
+            f"it may be starting; if this lasts, see the Role of {machine()}'s account: `imagemill doctor`",
         )
 
 
@@ -435,8 +436,9 @@ def connect(environment: Mapping[str, str], service_account: Path = SERVICE_ACCO
     files = tuple((path, path.stat().st_mtime_ns) for path in paths if path.is_file())
     if not files:
         raise OperatorError(
-            f"The worker is not in a Kubernetes cluster, and there is no kubeconfig at {':'.join(map(str, paths))}",
-            "run the worker in the cluster with a service account, or set KUBECONFIG",
+            f"{machine().capitalize()} is not in a Kubernetes cluster, and there is no kubeconfig at"
+            f" {':'.join(map(str, paths))}",
+            "run in a cluster with a service account, or set KUBECONFIG",
         )
     return _by_kubeconfig(files)
 
@@ -454,7 +456,7 @@ def _in_cluster(host: str, port: str, service_account: Path, namespace: str) -> 
         namespace = namespace or (service_account / "namespace").read_text().strip()
     except (kubeconfig.ConfigException, OSError) as error:
         raise OperatorError(
-            f"The worker's service account cannot be used: {error}",
+            f"{machine().capitalize()}'s service account cannot be used: {error}",
             f"see what is mounted at {service_account}",
         ) from None
     return Cluster(configuration, namespace)

@@ -17,6 +17,7 @@ from imagemill.errors import (
     TransientError,
     UserError,
 )
+from imagemill.place import machine
 from imagemill.text import shortened
 
 _CANNOT = re.compile(
@@ -65,8 +66,8 @@ def refusal(
     said = shortened(str(status.get("message") or "")) or f"HTTP {code}"
     if code == 401:
         return PermissionDenied(
-            f"The Kubernetes API at {question.host} does not accept the worker's credentials: {said}",
-            "in a cluster, see that the worker's service account exists; elsewhere renew the login in KUBECONFIG",
+            f"The Kubernetes API at {question.host} does not accept {machine()}'s credentials: {said}",
+            f"in a cluster, see that {machine()}'s service account exists; elsewhere renew the login in KUBECONFIG",
         )
     if code == 429:
         hint = "it limits how often it is asked; if this lasts, see its flow schemas (API priority and fairness)"
@@ -120,7 +121,7 @@ def _status(body: bytes) -> dict[str, Any]:
 
 def _forbidden(said: str, question: ApiRequest) -> ImagemillError:
     found = _CANNOT.search(said)
-    user = found["user"] if found else "the worker's user"
+    user = found["user"] if found else f"{machine()}'s user"
     verb, resource = question.verb, question.resource
     if found:
         verb, resource = found["verb"], ".".join(filter(None, (found["resource"], found["group"])))
@@ -209,7 +210,7 @@ def _terminating(text: str) -> ImagemillError | None:
         return None
     return OperatorError(
         f"The namespace is being deleted: {shortened(text)}",
-        "let the workers use another namespace",
+        f"let {machine()} use another namespace",
     )
 
 

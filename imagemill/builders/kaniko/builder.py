@@ -19,6 +19,7 @@ from imagemill.builders.kaniko.logins import BuildLogins, named_images
 from imagemill.builders.kaniko.pod_credentials import takes_docker_config
 from imagemill.builders.kaniko.run import attempt
 from imagemill.builders.kaniko.task import Ending, Task
+from imagemill.builders.kaniko.trust import certificates
 from imagemill.builders.kaniko.watch import SELECTOR
 from imagemill.config.model import KanikoBuilder as Section
 from imagemill.errors import OperatorError, TransientError
@@ -51,6 +52,8 @@ class KanikoJobBuilder:
         signed = signs(section, address)
         if (cache := inputs.layer_cache) and cache.registry == inputs.image.registry:
             registry.prepare(cache)
+        logins = self._logins(inputs, context, registry)
+        registries = [inputs.image.registry, *(base.registry for base in logins.bases)]
         task = Task(
             connect(self._place.environment),
             section,
@@ -58,10 +61,11 @@ class KanikoJobBuilder:
             inputs,
             context.uri,
             registry,
-            self._logins(inputs, context, registry),
+            logins,
             progress,
             address,
             self._place.insecure_registries,
+            certificates(dict.fromkeys(registries)),
             signer(section, cloud, context.uri, progress) if signed else None,
         )
         return _run(task)

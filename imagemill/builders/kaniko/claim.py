@@ -73,6 +73,7 @@ class JobClaim:
             task.inputs,
             has_login=bool(task.logins.find()),
             is_signed=task.signer is not None,
+            certificates=task.certificates,
             remaining=task.progress.remaining(),
             endpoint=task.endpoint,
             insecure_registries=task.insecure_registries,

@@ -19,6 +19,7 @@ from imagemill.errors import (
     UserError,
 )
 from imagemill.patterns import Linear
+from imagemill.place import machine
 from imagemill.text import shortened, without_escapes
 
 _LAST_WORD = Linear(
@@ -193,7 +194,7 @@ def _pushing(why: str, image: str) -> ImagemillError:
     if _REFUSED.search(why):
         return PermissionDenied(
             f"The build's pod may not push to {image}: {shortened(why)}",
-            "give the workers a login for it, name one in builder.secret-name, or allow the pod's service account",
+            f"give {machine()} a login for it, name one in builder.secret-name, or allow the pod's service account",
             "push",
             image,
         )

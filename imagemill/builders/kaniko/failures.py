@@ -23,6 +23,7 @@ from imagemill.errors import (
     TransientError,
     UserError,
 )
+from imagemill.place import machine
 from imagemill.text import shortened
 
 Object = Mapping[str, Any]
@@ -333,7 +334,7 @@ def _no_pod(evidence: PodEvidence) -> Trouble | None:
         return Trouble("suspended", error, evidence.scheduling_timeout)
     error = OperatorError(
         f"The build's Job got no pod within {NO_POD:.0f} s",
-        f"{_see_events(evidence)}; with permission to watch events, the worker says why itself",
+        f"{_see_events(evidence)}; with permission to watch events, {machine()} says why itself",
     )
     return Trouble("no pod", error, NO_POD)
 
@@ -484,9 +485,7 @@ def _missing(evidence: PodEvidence, pod: Object) -> Trouble | None:
 
 
 def _absent(found: re.Match[str], said: str) -> ImagemillError:
-    hint = (
-        "create it in the workers' namespace, or mend builder.secret-name or builder.kaniko-config"
-    )
+    hint = f"create it in {machine()}'s namespace, or mend builder.secret-name or builder.kaniko-config"
     if found["name"]:
         kind = {"secret": "Secret", "configmap": "ConfigMap"}.get(
             found["kind"].lower(), "PersistentVolumeClaim"

@@ -10,7 +10,7 @@ would change what is built are refused, so that nobody waits for what they would
 import hashlib
 import math
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from imagemill.builders.kaniko import arguments
@@ -25,6 +25,7 @@ from imagemill.builders.kaniko.pod_additions import (
     variable,
 )
 from imagemill.builders.kaniko.pod_credentials import credentials_equipment
+from imagemill.builders.kaniko.trust import certificates_equipment
 from imagemill.config.faults import FREE, Fault, dotted
 from imagemill.config.model import Environment, KanikoBuilder, LocalEnvironment
 from imagemill.errors import ConfigError, UserError
@@ -118,6 +119,8 @@ class Circumstances:
     """
     context_secret: str | None = None
     """The build's own Secret with the signed URL of its context."""
+    certificates: tuple[str, ...] = ()
+    """What the build's own Secret with certificates has: see `trust.certificates`."""
     attempt: int = 1
     memory: str | None = None
     """The limit of the executor's memory for an attempt after one that ran out of it; None: the
@@ -132,6 +135,7 @@ def circumstances_of(
     *,
     has_login: bool,
     is_signed: bool = False,
+    certificates: Iterable[str] = (),
     remaining: float,
     endpoint: str | None = None,
     insecure_registries: Collection[str] = (),
@@ -152,6 +156,7 @@ def circumstances_of(
         docker_secret=docker_secret_name(name) if has_login else None,
         build_secrets=build_secret_name(name) if inputs.secrets else None,
         context_secret=context_secret_name(name) if is_signed else None,
+        certificates=tuple(certificates),
         attempt=attempt,
         memory=memory,
     )
@@ -201,9 +206,15 @@ def context_secret_name(job: str) -> str:
     return f"{job}-context"
 
 
+def certificates_name(job: str) -> str:
+    """Return the name of the Secret with the certificates that the pod is to trust."""
+    return f"{job}-certificates"
+
+
 def secret_names(job: str) -> tuple[str, ...]:
     """Return the names of all Secrets that a Job may have of its own."""
-    return (docker_secret_name(job), build_secret_name(job), context_secret_name(job))
+    named = (docker_secret_name, build_secret_name, context_secret_name, certificates_name)
+    return tuple(name(job) for name in named)
 
 
 def own_secrets(job: Document) -> list[str]:
@@ -277,6 +288,9 @@ def _equipment(
         )
         + credentials_equipment(section, facts.environment, inputs.image, facts.docker_secret)
     )
+    if facts.certificates:
+        secret = certificates_name(job_name(section, inputs, facts.attempt))
+        equipment += certificates_equipment(secret, facts.certificates)
     if not inputs.secrets:
         return equipment
     if facts.build_secrets is None:

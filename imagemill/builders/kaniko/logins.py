@@ -39,7 +39,7 @@ class BuildLogins:
             return {}
         own = self._own()
         found = {} if own is None else {image.registry: own}
-        for base in self._bases:
+        for base in self.bases:
             login = self.docker_config.login(base).credentials
             if base.registry != image.registry:
                 place = base.registry
@@ -66,7 +66,7 @@ class BuildLogins:
             return None
         image, cache = self.inputs.image, self.inputs.layer_cache
         caches = [cache] if cache and cache.registry == image.registry else []
-        pulled = [base for base in self._bases if base.registry == image.registry]
+        pulled = [base for base in self.bases if base.registry == image.registry]
         return self.registry.push_token(image, caches, pulled)
 
     @property
@@ -74,7 +74,8 @@ class BuildLogins:
         return self.docker_config.login(self.inputs.image).credentials
 
     @property
-    def _bases(self) -> list[ImageReference]:
+    def bases(self) -> list[ImageReference]:
+        """Return the images that the Dockerfile names and that are some."""
         found = []
         for name in sorted(self.images):
             with suppress(UserError):

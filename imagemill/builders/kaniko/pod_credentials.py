@@ -31,7 +31,7 @@ _AWS = "/root/.aws"  # where Amazon's library looks, as the executor runs as roo
 _VOLUME = "imagemill-credentials"
 
 _GCR = re.compile(r"([a-z]+\.)?gcr\.io")
-_CLOUDS = {"acr": "azure", "artifact_registry": "gcp", "ecr": "aws", "oci": "local"}
+_CLOUDS = {"acr": "azure", "artifact_registry": "gcp", "ecr": "aws"}
 
 
 class _Kind(Enum):
@@ -150,7 +150,9 @@ def _cloud(image: ImageReference) -> str:
     """Return the cloud whose registry it is; `local` if it is none's."""
     if _GCR.fullmatch(image.registry):
         return "gcp"
-    return _CLOUDS[next(name for hosts, name in HOSTS if hosts.fullmatch(image.registry))]
+    return _CLOUDS.get(
+        next(name for hosts, name in HOSTS if hosts.fullmatch(image.registry)), "local"
+    )
 
 
 def _is_azure(section: KanikoBuilder) -> bool:

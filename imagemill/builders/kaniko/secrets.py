@@ -16,13 +16,16 @@ from imagemill.builders.kaniko.context_access import URL_KEY, kaniko_url
 from imagemill.builders.kaniko.job import (
     SLACK,
     build_secret_name,
+    certificates_name,
     context_secret_name,
     docker_secret_name,
     own_secrets,
 )
 from imagemill.builders.kaniko.pod_credentials import DOCKER_CONFIG_KEY
 from imagemill.builders.kaniko.task import Task
+from imagemill.builders.kaniko.trust import secret_data
 from imagemill.errors import OperatorError, ServiceUnreachable, TransientError
+from imagemill.place import machine
 from imagemill.ports import Credentials, SignedUrl
 from imagemill.registries.docker_config import auths
 
@@ -57,6 +60,12 @@ def context_secret(job: Object, signed: SignedUrl) -> Object:
     return _secret(context_secret_name(job["metadata"]["name"]), "Opaque", job, data)
 
 
+def certificates_secret(job: Object, certificates: Mapping[str, bytes]) -> Object:
+    """Return the Secret with what a Job's pod is to trust, as its own."""
+    name = certificates_name(job["metadata"]["name"])
+    return _secret(name, "Opaque", job, secret_data(certificates))
+
+
 def values(files: Mapping[str, Path]) -> dict[str, bytes]:
     """Return the values of build secrets, by their ids; `OperatorError` if a file cannot be read."""
     try:
@@ -64,7 +73,7 @@ def values(files: Mapping[str, Path]) -> dict[str, bytes]:
     except OSError as error:
         raise OperatorError(
             f"The build secret {Path(error.filename).name} cannot be read: {error.strerror}",
-            "see the worker's folder of build secrets",
+            f"see {machine()}'s folder of build secrets",
         ) from None
 
 
@@ -126,6 +135,8 @@ class JobSecrets:
     def bring(self) -> None:
         """Make them, or, of an adopted Job, make them anew."""
         self._renewal, self._url_renewal = self._bring_login(), self._bring_url()
+        if certificates_name(self._name) in self._own:
+            put(self._task.cluster, certificates_secret(self._job, self._task.certificates))
         if build_secret_name(self._name) in self._own:
             put(self._task.cluster, build_secret(self._job, values(self._task.inputs.secrets)))
 

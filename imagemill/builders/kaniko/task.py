@@ -1,7 +1,7 @@
 """What is to be built in a Job, how that ended, and what can be seen of it meanwhile."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from imagemill.builders.kaniko.api import Cluster, Object
 from imagemill.builders.kaniko.context_access import Signer
@@ -29,6 +29,8 @@ class Task:
     endpoint: str | None = None
     """Where the worker finds the context store, if that is not the cloud's own place."""
     insecure_registries: Collection[str] = ()
+    certificates: Mapping[str, bytes] = field(default_factory=dict)
+    """What the pod is to trust besides its image's authorities: see `trust.certificates`."""
     signer: Signer | None = None
     """What signs the context's URL; None: the pod reads it with what it has."""
 

@@ -34,6 +34,7 @@ from imagemill.builders.kaniko.api import (
 )
 from imagemill.builders.kaniko.job import LABELS
 from imagemill.errors import ImagemillError, PermissionDenied, ServiceUnreachable, TransientError
+from imagemill.place import machine
 
 log = logging.getLogger(__name__)
 
@@ -314,7 +315,7 @@ class _Watch(threading.Thread):
                 raise failure
         elif self.has_died:
             raise ServiceUnreachable(
-                f"The watch on {self._resource.plural} has ended", "see the log of the worker"
+                f"The watch on {self._resource.plural} has ended", f"see the log of {machine()}"
             )
 
     @property

@@ -46,6 +46,7 @@ _NOT_READ = {
     "Pipfile": "`pipenv lock` makes Pipfile.lock, which is read",
     "package.json": _DOCKERFILE,
     "install.R": _DOCKERFILE,
+    "renv.lock": _DOCKERFILE,
     "DESCRIPTION": _DOCKERFILE,
     "Project.toml": _DOCKERFILE,
     "default.nix": _DOCKERFILE,

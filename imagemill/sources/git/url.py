@@ -38,6 +38,8 @@ _SCHEMES = (*DEFAULT_PORTS, "file")
 _URL = re.compile(
     r"(?P<prefix>git\+)?(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.I
 )
+_REPOSITORY = re.compile(r"[^#?]*(?:\.git/?(?:[@#]|$)|/_git/[^/#?]+/?(?:[@#]|$))")
+"""Paths by which a URL is a repository's without more: `….git`, and Azure DevOps' own."""
 _SCP = re.compile(r"(?:(?P<user>[^/@:#]*)@)?(?P<host>[^/@:#]+):(?!//|:)(?P<rest>.*)")
 _HELPER = re.compile(r"(?:git\+)?(?P<name>[A-Za-z0-9+.-]+)::")
 _HOST = re.compile(r"\[[0-9a-f:.]{2,45}\]|[a-z0-9](?:[a-z0-9._-]{0,252}[a-z0-9])?")
@@ -148,7 +150,7 @@ def is_git(text: str) -> bool:
     """Whether a text is meant as a git source; whether it is a right one is seen by `parse`."""
     if url := _URL.match(text):
         scheme = url["scheme"].lower()
-        ends_right = re.match(r"[^#?]*\.git/?(?:[@#]|$)", url["rest"]) is not None
+        ends_right = _REPOSITORY.match(url["rest"]) is not None
         return (
             bool(url["prefix"])
             or scheme in ("ssh", "git")

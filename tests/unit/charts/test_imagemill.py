@@ -418,3 +418,20 @@ def test_workload_identity_reaches_the_pods_and_accounts(chart: Chart) -> None:
     ):
         accounts = of_kind(rendered(chart, example(name)), "ServiceAccount")
         assert [key in made["metadata"]["annotations"] for made in accounts] == [True, True]
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_pools_grow_with_the_queues_of_tenants_too(chart: Chart, text: bool) -> None:
+    config = {"builder": {"type": "kaniko"}, "policy": {"tenants": {"team-a": {}}}}
+    values = {"agentConfig": json.dumps(config) if text else config, "keda": {"enabled": True}}
+    found = {
+        trigger["metadata"]["listName"]
+        for made in of_kind(rendered(chart, values), "ScaledObject")
+        for trigger in made["spec"]["triggers"]
+    }
+    assert found >= {
+        "imagemill",
+        "imagemill.kaniko",
+        "imagemill.begin.tenant.team-a",
+        "imagemill.kaniko.tenant.team-a",
+    }

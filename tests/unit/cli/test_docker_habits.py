@@ -36,6 +36,7 @@ def test_tags_with_their_repository(
     [
         (["a.example/x:1"], "b.example/x", ["a.example/x", "b.example/x", "-d"]),
         (["a.example/x:1", "b.example/x:1"], None, ["a.example/x", "b.example/x"]),
+        (["a.example/x@sha256:0"], None, ["has a digest", "REPOSITORY:TAG"]),
         (["model:v1"], None, ["names no registry", "-t REGISTRY/model:v1"]),
     ],
 )
@@ -73,6 +74,28 @@ def test_dockerfile_outside_is_hashed_by_its_text(
     ]
     assert len(set(hashes)) == 2
     assert all(len(each.strip()) == 64 for each in hashes)
+
+
+def test_dockerfile_of_standard_input_is_taken_by_its_text(tmp_path: Path) -> None:
+    source = trees.make(tmp_path, {"Dockerfile": "FROM scratch\n"})
+    by_text = [
+        CliRunner().invoke(cli, ["hash", str(source), "-f", "-"], input=text, standalone_mode=False)
+        for text in ("FROM scratch\n", "FROM scratch\n#\n")
+    ]
+    assert len({done.stdout for done in by_text}) == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "hint"), [("Dockerfile", "give -f Dockerfile ."), ("-", "SRC is a folder")]
+)
+def test_what_is_no_source_is_answered(
+    source: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trees.make(tmp_path, {"Dockerfile": "FROM scratch\n"})
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli, ["hash", source], standalone_mode=False)
+    assert isinstance(result.exception, Misuse)
+    assert result.exception.hint.startswith(hint)
 
 
 def test_ignore_file_beside_a_dockerfile_outside_is_not_passed_over(

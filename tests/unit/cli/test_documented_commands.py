@@ -1,4 +1,6 @@
-"""Each command in the README and in docs/ is one that the command line takes as it stands."""
+"""Each command in the README and in docs/ is one that the command line takes; what can be run is run
+by tests/integration/test_documented_blocks.py.
+"""
 
 import re
 import shlex
@@ -15,10 +17,12 @@ PAGES = [ROOT / "README.md", ROOT / "configs" / "README.md", *sorted((ROOT / "do
 
 
 def commands() -> Iterator[tuple[str, str]]:
-    """Page and line of each command in an indented block, without its comment."""
+    """Page and line of each command in a block, without its comment."""
     for page in PAGES:
         for line in page.read_text(encoding="utf-8").splitlines():
-            if match := re.match(r"    (?:\$ )?(imagemill [^#]*[^# ])(?:\s+#.*)?$", line):
+            if match := re.match(
+                r"(?:ID=\$\(|\$ )?(imagemill (?:[^# ]|\S#| (?! *#))*?)\)?(?:\s+#.*)?$", line
+            ):
                 yield page.name, match[1]
 
 

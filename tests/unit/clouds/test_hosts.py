@@ -64,6 +64,10 @@ def test_other_hosts_are_not_ecrs(host: str) -> None:
             f"{ACCOUNT}.dkr.ecr.cn-north-1.amazonaws.com.cn/models",
         ),
         (
+            f"arn:aws:ecr:us-east-1:{ACCOUNT}:repository/models:v1",
+            f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com/models",
+        ),
+        (
             f"arn:aws-iso:ecr:us-iso-east-1:{ACCOUNT}:repository/models",
             f"{ACCOUNT}.dkr.ecr.us-iso-east-1.c2s.ic.gov/models",
         ),

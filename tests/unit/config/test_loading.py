@@ -465,6 +465,13 @@ def test_key_of_another_type_is_left_out_with_a_warning(
         ("builder:\n  destination: eu-docker.pkg.dev/p/r\n",
          f"2: builder.destination: 'eu-docker.pkg.dev/p/r' has no image name, expected {REPOSITORY}",
          "write eu-docker.pkg.dev/p/r/IMAGE: eu-docker.pkg.dev/PROJECT/REPOSITORY/IMAGE"),
+        ("builder:\n  destination: eu-docker.pkg.dev/example.com:p/r/i\n",
+         "2: builder.destination: 'eu-docker.pkg.dev/example.com:p/r/i' has a project of a domain, which an image's "
+         f"name has with '/', expected {REPOSITORY}",
+         "write eu-docker.pkg.dev/example.com/p/r/i"),
+        ("builder:\n  destination: public.ecr.aws/models\n",
+         f"2: builder.destination: 'public.ecr.aws/models' has no alias of a public registry, expected {REPOSITORY}",
+         "write public.ecr.aws/ALIAS/models"),
     ],
 )  # fmt: skip
 def test_refused(refuse: Refuse, text: str, fault: str, hint: str) -> None:

@@ -626,3 +626,12 @@ def test_zip_has_the_names_that_are_given_in_unicode_if_they_are_of_these_member
         "\u8868.txt": b"1",
         "renamed.txt": b"2",
     }
+
+
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [(b"7z\xbc\xaf\x27\x1c", "7-Zip"), (b"Rar!\x1a\x07", "RAR"), (b"]\0\0", "LZMA")],
+)
+def test_format_that_is_not_read_is_named(place: Place, start: bytes, name: str) -> None:
+    message = place.refuses(start + bytes(1000)).message
+    assert f"is packed by {name}, which is not read: those that are, are .tar, " in message

@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import pytest
-from redis import Redis
 
 from imagemill.builders.graft.grafting import GraftPlace, question
 from imagemill.config.model import AutoBuilder
@@ -17,7 +15,7 @@ from imagemill.messages import BuildRequest
 from imagemill.ports import BuildInputs
 from imagemill.reference import ImageReference
 from imagemill.registries.blobs import Blobs
-from imagemill.state.grafts import Grafts
+from imagemill.state.grafts import FolderShelf, Grafts
 
 TEXT = b"FROM scratch AS a\nCOPY lock /\nRUN x\nFROM a\nCOPY code /\n"
 MANIFEST = Manifest(
@@ -39,7 +37,7 @@ def key(
     tenant: str | None = None,
     known: Mapping[str, str] | None = None,
 ) -> str:
-    place = GraftPlace(no_registry, Grafts(cast(Redis, None), ""), Path())
+    place = GraftPlace(no_registry, Grafts(FolderShelf(Path())), Path())
     inputs = BuildInputs(ImageReference.parse(image))
     return question(manifest, inputs, given, builder, place, tenant, known).key
 

@@ -19,14 +19,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from imagemill import context
+from imagemill import authorities, context
 from imagemill.builders import check_builder
 from imagemill.builders.kaniko.arguments import LOW_MEMORY
 from imagemill.builders.kaniko.context_access import signs, without_signatures
 from imagemill.builders.kaniko.features import FEATURES
-from imagemill.builders.kaniko.job import Circumstances, job_for, job_name, label_value
+from imagemill.builders.kaniko.job import (
+    Circumstances,
+    job_for,
+    job_name,
+    label_value,
+    own_secrets,
+)
 from imagemill.builders.kaniko.overlay import executor, pod_spec
 from imagemill.builders.kaniko.pod_credentials import needs_docker_secret
+from imagemill.builders.kaniko.trust import certificates, secret_data
 from imagemill.builders.kaniko.validation import valid_job
 from imagemill.cli.commands import main
 from imagemill.config import (
@@ -468,6 +475,43 @@ def test_kaniko_cannot_be_given_a_url_without_tls() -> None:
 )
 def test_signature_of_a_url_is_in_no_line(line: str, shown: str) -> None:
     assert without_signatures(line) == shown
+
+
+def test_pod_trusts_whom_the_worker_trusts() -> None:
+    made = job(certificates=("authorities.pem", "registry.example.com", "other.example.com:5000"))
+    mounted = {
+        mount["mountPath"]: volume["secret"]
+        for mount in executor(made)["volumeMounts"]
+        for volume in pod_spec(made)["volumes"]
+        if mount["name"] == volume["name"] and mount["readOnly"]
+    }
+    secret = f"{made['metadata']['name']}-certificates"
+    assert own_secrets(made) == [secret]
+    assert {each["secretName"] for each in mounted.values()} == {secret}
+    assert [item["key"] for item in mounted["/kaniko/authorities"]["items"]] == ["authorities.pem"]
+    assert variables(made)["SSL_CERT_DIR"] == "/kaniko/ssl/certs:/kaniko/authorities"
+    assert {
+        "--registry-certificate=registry.example.com=/kaniko/certs.d/registry.example.com",
+        "--registry-certificate=other.example.com:5000=/kaniko/certs.d/other.example.com_5000",
+    } < set(arguments(made))
+
+
+def test_certificates_are_those_of_the_operator_and_of_the_builds_registries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "company.pem").write_bytes(b"the company's")
+    for host in ("r.example.com", "other.example.com:5000", "unasked.example.com"):
+        (tmp_path / "certs.d" / host).mkdir(parents=True)
+        (tmp_path / "certs.d" / host / "ca.crt").write_bytes(host.encode())
+    monkeypatch.setattr(authorities, "_CERTS_D", (tmp_path / "certs.d",))
+    monkeypatch.delenv("IMAGEMILL_AUTHORITIES", raising=False)
+    assert certificates(["r.example.com"]) == {"r.example.com": b"r.example.com"}
+    monkeypatch.setenv("IMAGEMILL_AUTHORITIES", str(tmp_path / "company.pem"))
+    found = certificates(["other.example.com:5000", "docker.io"])
+    assert secret_data(found) == {
+        "authorities.pem": b"the company's",
+        "other.example.com_5000": b"other.example.com:5000",
+    }
 
 
 def test_cloud_storage_is_named_by_its_uri() -> None:

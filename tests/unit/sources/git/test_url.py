@@ -25,6 +25,12 @@ ACCEPTED = {
         Remote("ssh", "github.com", "/team/app", None, "git")
     ),
     "ssh://git@host:2222/~/app": GitUrl(Remote("ssh", "host", "/~/app", 2222, "git")),
+    "https://dev.azure.com/org/project/_git/repo": GitUrl(
+        Remote("https", "dev.azure.com", "/org/project/_git/repo")
+    ),
+    "https://org@dev.azure.com/org/project/_git/repo@v1#subdirectory=a": GitUrl(
+        Remote("https", "dev.azure.com", "/org/project/_git/repo"), "v1", "a"
+    ),
     "git+ssh://host:22/app": GitUrl(Remote("ssh", "host", "/app")),
     "git@github.com:team/app.git": GitUrl(Remote("ssh", "github.com", "team/app.git", None, "git")),
     "git@host:/srv/app.git@main": GitUrl(
