@@ -28,7 +28,7 @@ and again while a worker is killed with all its processes every 3 s; servers are
 says so. Redis writes each change to its disk (`appendfsync always`), and messages of dead workers
 are delivered again after 6 s.
 
-`make test` runs a part that is chosen by seed (`tests/integration/test_chaos.py`): two batches of
+`make test` runs a part that is chosen by seed (`tests/integration/test_chaos.py`): six
 cells and a storm of 8 s, of docker on Redis and of Kaniko on RabbitMQ.
 """
 

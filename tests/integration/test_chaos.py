@@ -12,7 +12,7 @@ from chaos.site import site
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("builder", "broker", "share", "seed"),
-    [("docker", "redis", 0.022, 7), ("kaniko", "rabbitmq", 0.018, 3)],
+    [("docker", "redis", 0.011, 7), ("kaniko", "rabbitmq", 0.009, 3)],
 )
 def test_a_share_of_the_matrix_and_a_storm_break_no_promise(
     tmp_path: Path, builder: str, broker: str, share: float, seed: int
