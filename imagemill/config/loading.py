@@ -203,7 +203,7 @@ def _placed(
 def _secrets(config: LaunchConfig) -> Iterator[tuple[KeyPath, str]]:
     if isinstance(config.builder, KanikoBuilder):
         for path, name in literal_secrets(config.builder.kaniko_config):
-            text = f"{name} seems to hold a secret, and the config travels through the broker"
+            text = f"{name} seems to hold a secret, which all can read who can read the config or its Jobs"
             yield path, f"{text}; take it from a Kubernetes Secret (valueFrom.secretKeyRef)"
 
 
