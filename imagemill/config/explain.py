@@ -101,7 +101,7 @@ def _nearest(path: KeyPath) -> str:
             return f"did you mean {dotted((other, key))}?"
     longer = [other for other in KNOWN[section] if key in other]
     alike = get_close_matches(key, KNOWN[section], n=1, cutoff=_ALIKE)
-    if near := longer if len(longer) == 1 else alike if not longer else []:
-        return f"did you mean {dotted((*path[:-1], near[0]))}?"
+    if near := longer or alike:
+        return f"did you mean {' or '.join(dotted((*path[:-1], key)) for key in near)}?"
     known = ", ".join(key.replace("_", "-") for key in KNOWN[section])
     return f"known keys{f' of {section}' if section else ''}: {known}"

@@ -558,7 +558,7 @@ def test_context_store_of_another_form_is_refused(refuse: Refuse, uri: str, foun
         ("builder:\n  destinaton: a\n", "2: builder.destinaton", "did you mean builder.destination?"),
         ("builder:\n  build-context: a\n", "2: builder.build-context", "did you mean builder.build-context-store?"),
         ("builder:\n  kaniko_img: a\n", "2: builder.kaniko_img", "did you mean builder.kaniko-image?"),
-        ("builder:\n  secret: a\n", "2: builder.secret", "did you mean builder.secret-key?"),
+        ("builder:\n  secret: a\n", "2: builder.secret", "did you mean builder.secret-key or builder.secret-name?"),
         ("builder:\n  region: a\n", "2: builder.region", "did you mean environment.region?"),
         ("environment:\n  platform: a\n", "2: environment.platform", "did you mean builder.platform?"),
         ("environment:\n  type: aws\n  region: eu\n  regions: eu\n", "4: environment.regions",
