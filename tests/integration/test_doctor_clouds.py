@@ -199,6 +199,26 @@ def test_a_repository_that_is_there_is_found(ecr: str, repositories: Any, tmp_pa
     assert f"{ACCOUNT}.dkr.ecr" in found["credentials"].message
 
 
+@pytest.mark.parametrize("granted", [True, False])
+def test_the_role_for_pushes_is_tried(
+    ecr: str, ecr_keys: pytest.MonkeyPatch, moto_server: str, tmp_path: Path, granted: bool
+) -> None:
+    role = f"arn:aws:iam::{ACCOUNT}:role/push"
+    builder = {"type": "kaniko", "push-role": role, "destination": ecr}
+    store = {"build-context-store": "file:///contexts", "context-volume-claim": "contexts"}
+    with FaultyProxy(moto_server) as proxy:
+        ecr_keys.setenv("AWS_ENDPOINT_URL_STS", proxy.url)
+        use_keys(ecr_keys, "testing", "testing")
+        if not granted:
+            denied = "<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>"
+            proxy.fail_next(403, body=denied.encode())
+        found = diagnosis(tmp_path, builder | store, type="local")["push role"]
+    assert found.verdict is (Verdict.OK if granted else Verdict.FAILED)
+    assert role in found.message
+    needed = {"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": role}
+    assert [json.loads(each) for each in found.grants] == ([] if granted else [needed])
+
+
 @dataclass(frozen=True)
 class Guarded:
     """AWS where IAM decides, and a user whose policy is to be set."""
