@@ -86,6 +86,7 @@ def test_a_token_pushes_to_its_repository_reads_the_base_images_and_does_nothing
     assert (found.username, found.password, found.identity_token) == ("", "", "")
     assert found.expires == pytest.approx(time.time() + 3600, abs=60)
     assert found.registry_token not in repr(found)
+    assert found.is_narrow  # so that it is renewed while half of it is left
 
 
 def test_a_token_that_a_push_would_outlive_is_not_taken(
