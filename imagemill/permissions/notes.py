@@ -24,7 +24,7 @@ def notes(config: LaunchConfig, needs: Sequence[Need], granted: Collection[Need]
         yield (
             "The push role's trust policy has to let the worker's identity do sts:AssumeRole. Grant it"
             " ecr:BatchGetImage and ecr:GetDownloadUrlForLayer, too, on base images in the same registry"
-            " and on builder.layer-cache, and there what it is granted for pushing"
+            " and on builder.layer-cache, to which it pushes, too"
         )
     elif isinstance(config.builder, KanikoBuilder) and pushing_party(config) is Party.WORKER:
         yield (
