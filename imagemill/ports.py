@@ -142,6 +142,18 @@ class Credentials:
     """When they end, in seconds since 1970; None: not known, or never."""
     registry_token: str = field(default="", repr=False)
     """A token that the registry itself takes, as it is."""
+    is_narrow: bool = False
+    """Whether it is good for the repositories of one build alone (`Registry.push_token`)."""
+
+
+@dataclass(frozen=True)
+class PushRole:
+    """A role of a cloud that the worker may assume for the push of a build."""
+
+    name: str
+    """As the cloud names it: an ARN."""
+    session: str
+    """What the cloud's own records name the session after."""
 
 
 class Registry(Protocol):
@@ -167,11 +179,13 @@ class Registry(Protocol):
         repository: ImageReference,
         pushed: Iterable[ImageReference] = (),
         pulled: Iterable[ImageReference] = (),
+        role: PushRole | None = None,
     ) -> Credentials | None:
         """Return a token that may push to the repository, and to those of `pushed`, pull from those
         of `pulled`, and do nothing else; None where the registry gives none that lasts for a build.
 
-        All of them are of one registry.
+        All of them are of one registry. `role` is for registries whose tokens have the rights of
+        whoever asks for them.
         """
 
     def prepare(self, repository: ImageReference) -> None:

@@ -19,7 +19,7 @@ from imagemill.config.model import KanikoBuilder as Section
 from imagemill.context.handover import Packed
 from imagemill.context.tarball import Writer
 from imagemill.errors import ImagemillError
-from imagemill.ports import BuildInputs, Credentials, Registry
+from imagemill.ports import BuildInputs, Credentials, PushRole, Registry
 from imagemill.reference import ImageReference
 from imagemill.registries.authorization import Login
 from imagemill.registries.docker_config import DockerConfig
@@ -58,6 +58,7 @@ class Passwords(OciRegistry):
         repository: ImageReference,
         pushed: Iterable[ImageReference] = (),
         pulled: Iterable[ImageReference] = (),
+        role: PushRole | None = None,
     ) -> None:
         """See `Registry.push_token`."""
 

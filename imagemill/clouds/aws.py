@@ -6,11 +6,13 @@ nothing of it is read here. A call is sent once, and tried again by the step tha
 parts of an upload are tried again here.
 """
 
+import json
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Literal, cast
@@ -135,6 +137,22 @@ _LEAST_LEFT = 600.0
 _SENT = "sent"
 """Where an exception says how often its request was sent (`_note_tries`)."""
 
+_NO_SESSION = frozenset(
+    {
+        "MalformedPolicyDocument",
+        "PackedPolicyTooLarge",
+        "RegionDisabledException",
+        "ValidationError",
+    }
+)
+
+SESSION = 60 * 60
+"""Seconds that a session of a role lasts: as long as every role allows, also to whoever is in a
+session of a role already.
+
+https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_manage-assume.html
+"""
+
 _lock = threading.Lock()
 
 
@@ -226,9 +244,9 @@ def _client(
     return _made(process, service, region, config)
 
 
-def _made(process: int, service: str, region: str | None, config: Config) -> Any:
+def _made(process: int, service: str, region: str | None, config: Config, **keys: Any) -> Any:
     try:
-        return _session(process).create_client(service, region_name=region, config=config)
+        return _session(process).create_client(service, region_name=region, config=config, **keys)
     except ValueError as error:
         if not str(error).startswith("Invalid endpoint"):
             raise
@@ -281,6 +299,50 @@ def identity(region: str | None = None) -> Identity:
         where = region or session.get_config_variable("region") or _DEFAULT_REGION
         arn: str = client("sts", where).get_caller_identity()["Arn"]
     return Identity(arn, _SOURCES.get(credentials.method, credentials.method))
+
+
+@dataclass(frozen=True)
+class RoleSession:
+    """A session of a role, for one thing that is done with its rights. Never printed."""
+
+    keys: Mapping[str, str] = field(repr=False)
+    """As the SDK's clients take them."""
+    expires: float
+    """When it ends, in seconds since 1970."""
+
+    def client(self, service: str, region: str, *, fips: bool | None = None) -> Any:
+        """Return a client that has the session's rights; see `client`."""
+        config = Config(use_fips_endpoint=fips)
+        with _lock:
+            return _made(os.getpid(), service, region, config, **self.keys)
+
+
+def assume(
+    role: str, name: str, statements: Sequence[Mapping[str, object]], region: str
+) -> RoleSession:
+    """Return a session of the role, of what both its own policies and these statements allow.
+
+    `PermissionDenied` if we may not assume it, `OperatorError` if it cannot be had.
+    """
+    policy = json.dumps({"Version": "2012-10-17", "Statement": statements}, separators=(",", ":"))
+    with translated("sts:AssumeRole", role):
+        try:
+            found = client("sts", region).assume_role(
+                RoleArn=role, RoleSessionName=name, Policy=policy, DurationSeconds=SESSION
+            )["Credentials"]
+        except sdk.ClientError as error:
+            if _code(error) not in _NO_SESSION:
+                raise
+            raise OperatorError(
+                f"AWS gives no session of {role}: {_said(error)}",
+                "see builder.push-role; a build may name some 15 images of one registry",
+            ) from error
+    keys = {
+        "aws_access_key_id": found["AccessKeyId"],
+        "aws_secret_access_key": found["SecretAccessKey"],
+        "aws_session_token": found["SessionToken"],
+    }
+    return RoleSession(keys, found["Expiration"].timestamp())
 
 
 def _no_credentials() -> OperatorError:

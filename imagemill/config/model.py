@@ -153,6 +153,13 @@ ClaimName = Annotated[
         r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "the name of a Kubernetes PersistentVolumeClaim"
     ),
 ]
+RoleArn = Annotated[
+    str,
+    _text(
+        r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]{1,576}",
+        "the ARN of an IAM role, arn:aws:iam::ACCOUNT:role/NAME",
+    ),
+]
 Memory = Annotated[
     str, _text(r"[1-9][0-9]{0,11}(Ki|Mi|Gi|Ti|k|M|G|T)?", "an amount of memory, such as 16Gi")
 ]
@@ -290,6 +297,11 @@ class KanikoBuilder(_Builder):
         None,
         description="how the Job reads its context: by a signed URL that is good for it alone, or"
         " with what the pod has, an identity or a key; absent: signed in s3:// and gs://",
+    )
+    push_role: RoleArn | None = Field(
+        None,
+        description="an IAM role that workers assume for the push of each build to ECR, narrowed to"
+        " its repository",
     )
     context_volume_claim: ClaimName | None = Field(
         None,

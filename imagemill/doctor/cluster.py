@@ -4,12 +4,25 @@ does.
 
 from collections.abc import Iterator
 from itertools import groupby
+from typing import TYPE_CHECKING
 
+from imagemill.builders.kaniko.overlay import pod_spec
+from imagemill.config import KanikoBuilder
 from imagemill.doctor.examination import Case
-from imagemill.doctor.findings import Finding, Verdict, failure
+from imagemill.doctor.findings import Finding, Verdict, checked, failure
 from imagemill.errors import ImagemillError
 from imagemill.permissions.kubernetes import rule
 from imagemill.place import machine
+from imagemill.ports import BuildInputs
+from imagemill.reference import ImageReference
+
+if TYPE_CHECKING:
+    from imagemill.builders.kaniko.api import Cluster
+
+_NODES = (
+    "kubectl get nodes -o jsonpath='{range .items[*]}{.metadata.name} "
+    '{.status.runtimeHandlers[*].features.userNamespaces}{"\\n"}{end}\''
+)
 
 
 def examine(case: Case) -> Iterator[Finding]:
@@ -42,3 +55,39 @@ def examine(case: Case) -> Iterator[Finding]:
         )
     if not missing:
         yield Finding("cluster permissions", Verdict.OK, "all that a build needs is granted")
+    builder = case.config.builder
+    if (
+        isinstance(builder, KanikoBuilder)
+        and pod_spec(builder.kaniko_config).get("hostUsers") is False
+    ):
+        yield checked("user namespaces", lambda: _host_users(case, builder, cluster), lacking)
+
+
+def _host_users(case: Case, builder: KanikoBuilder, cluster: "Cluster") -> Finding:
+    """Whether the API server keeps `hostUsers`: one without the feature drops it in silence."""
+    from imagemill.builders.kaniko.api import JOBS
+    from imagemill.builders.kaniko.job import circumstances_of
+    from imagemill.builders.kaniko.validation import valid_job
+
+    image = ImageReference.parse_destination(builder.destination).with_tag("probe")
+    inputs = BuildInputs(image, source_hash="0" * 64, build_id="doctor")
+    facts = circumstances_of(
+        builder, case.config.environment, inputs, has_login=False, remaining=3600
+    )
+    job = valid_job(builder, inputs, f"{builder.build_context_store}/probe.tar.gz", facts)
+    created = cluster.create(JOBS, job, dry_run=True)
+    assert created is not None  # no source has the hash that names it
+    if pod_spec(created).get("hostUsers") is not False:
+        return Finding(
+            "user namespaces",
+            Verdict.WARNING,
+            f"{cluster.host} drops hostUsers: false of kaniko-config without a word: root in a build"
+            " pod is root on its node",
+            "it takes Kubernetes 1.33, or the feature gate UserNamespacesSupport",
+        )
+    return Finding(
+        "user namespaces",
+        Verdict.OK,
+        f"{cluster.host} keeps hostUsers: false of kaniko-config; whether the nodes' runtimes do,"
+        f" which the worker may not see, is shown by\n{_NODES}",
+    )

@@ -5,11 +5,12 @@ from datetime import UTC, datetime
 
 from imagemill.adapters import load
 from imagemill.clouds.hosts import ECR
+from imagemill.config import KanikoBuilder
 from imagemill.doctor.examination import Case
 from imagemill.doctor.findings import Finding, Verdict
 from imagemill.doctor.push_probe import may_push
-from imagemill.permissions import Party, Use, pushing_party
-from imagemill.ports import Registry
+from imagemill.permissions import Party, Use, pushing_party, takes_push_role
+from imagemill.ports import PushRole, Registry
 from imagemill.reference import ImageReference
 from imagemill.registries import ADAPTERS, registry_for
 
@@ -42,6 +43,8 @@ def examine(case: Case) -> Iterator[Finding]:
         yield _NOT_OURS
     else:
         yield case.checked("credentials", lambda: _credentials(case, repository), Use.PUSH_IMAGES)
+    if takes_push_role(case.config):
+        yield case.checked("push role", lambda: _push_role(case, repository), Use.ASSUME_ROLE)
 
 
 def _adapter(case: Case, repository: ImageReference) -> Registry:
@@ -100,6 +103,15 @@ def _credentials(case: Case, repository: ImageReference) -> Finding:
         message = f"{known}; as long as there is no repository, no push can be tried"
         return Finding("credentials", Verdict.WARNING, message)
     return Finding("credentials", Verdict.OK, f"{known}, and they {_may_push(repository)}")
+
+
+def _push_role(case: Case, repository: ImageReference) -> Finding:
+    builder = case.config.builder
+    assert isinstance(builder, KanikoBuilder)
+    role = PushRole(builder.push_role or "", "imagemill-doctor")
+    _adapter(case, repository).push_token(repository, role=role)
+    message = f"{role.name} gives logins for {repository.path} alone"
+    return Finding("push role", Verdict.OK, message)
 
 
 def _may_push(repository: ImageReference) -> str:

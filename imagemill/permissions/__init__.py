@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 from imagemill.config import LaunchConfig
 from imagemill.permissions import aws, azure, gcp, kubernetes
-from imagemill.permissions.needs import Need, Party, Use, needs, pushing_party
+from imagemill.permissions.needs import Need, Party, Use, needs, pushing_party, takes_push_role
 from imagemill.permissions.notes import notes
 from imagemill.permissions.policy import Block, Cloud, Grant, PolicyDocument
 
@@ -30,6 +30,7 @@ __all__ = [
     "Use",
     "permissions",
     "pushing_party",
+    "takes_push_role",
 ]
 
 CLOUDS: Mapping[str, Cloud] = MappingProxyType(

@@ -9,29 +9,22 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from imagemill.clouds.hosts import ECR, ECR_PUBLIC, partition_of
+from imagemill.clouds.ecr import LOGIN, PULL, PUSH, repository_arn
+from imagemill.clouds.hosts import ECR_PUBLIC, partition_of
 from imagemill.config import LaunchConfig
 from imagemill.permissions.needs import Need, Party, Use
 from imagemill.permissions.policy import Block, Grant, PolicyDocument, identifier, least, optional
-from imagemill.reference import ImageReference
 
-_PUSH = (
-    "ecr:BatchCheckLayerAvailability",
-    "ecr:InitiateLayerUpload",
-    "ecr:UploadLayerPart",
-    "ecr:CompleteLayerUpload",
-    "ecr:PutImage",
-)
 _REPOSITORY = {
     # Not a manifest HEAD, which would need ecr:BatchGetImage.
     Use.FIND_IMAGES: ("ecr:DescribeImages",),
     Use.MAKE_REPOSITORY: ("ecr:DescribeRepositories", "ecr:CreateRepository"),
-    Use.PUSH_IMAGES: _PUSH,
+    Use.PUSH_IMAGES: PUSH,
     # The manifest that gets another tag has to be read for that.
     Use.ADD_TAGS: ("ecr:BatchGetImage", "ecr:PutImage"),
-    Use.CACHE_LAYERS: ("ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", *_PUSH),
+    Use.CACHE_LAYERS: (*PULL, *PUSH),
 }
-_PUBLIC_PUSH = tuple(action.replace("ecr:", "ecr-public:") for action in _PUSH)
+_PUBLIC_PUSH = tuple(action.replace("ecr:", "ecr-public:") for action in PUSH)
 _PUBLIC_REPOSITORY = {
     Use.MAKE_REPOSITORY: ("ecr-public:CreateRepository",),
     Use.PUSH_IMAGES: _PUBLIC_PUSH,
@@ -50,7 +43,6 @@ _OBJECTS = {
     Use.KEEP_CONTEXTS: ("s3:GetObject", "s3:PutObject", "s3:DeleteObject"),
     Use.READ_CONTEXTS: ("s3:GetObject",),
 }
-_LOGIN = "ecr:GetAuthorizationToken"
 
 
 def grants(needs: Sequence[Need], config: LaunchConfig) -> tuple[Grant, ...]:
@@ -67,9 +59,11 @@ def _grants(need: Need, region: str) -> Iterator[Grant]:
         if need.use in _BUCKET:
             yield Grant(need, _BUCKET[need.use], bucket)
         yield Grant(need, _OBJECTS[need.use], f"{bucket}{parts.path}/*")
-    elif need.repository and (repository := _arn(need.repository)):
+    elif need.use is Use.ASSUME_ROLE:
+        yield Grant(need, ("sts:AssumeRole",), need.where)
+    elif need.repository and (repository := repository_arn(need.repository)):
         if need.use in (Use.PUSH_IMAGES, Use.CACHE_LAYERS):
-            yield Grant(need, (_LOGIN,), "*")
+            yield Grant(need, (LOGIN,), "*")
         yield Grant(need, _REPOSITORY[need.use], repository)
     elif need.repository and ECR_PUBLIC.fullmatch(need.repository.registry):
         if need.use is Use.PUSH_IMAGES:
@@ -78,15 +72,6 @@ def _grants(need: Need, region: str) -> Iterator[Grant]:
         name = need.repository.path.partition("/")[2]
         if actions := _PUBLIC_REPOSITORY.get(need.use):
             yield Grant(need, actions, f"arn:aws:ecr-public::*:repository/{name}")
-
-
-def _arn(reference: ImageReference) -> str | None:
-    """Return the ARN of an ECR repository; None for what is none."""
-    host = ECR.fullmatch(reference.registry)
-    if host is None:
-        return None
-    region = host["region"]
-    return f"arn:{partition_of(region).name}:ecr:{region}:{host['account']}:repository/{reference.path}"
 
 
 def policy(party: Party, grants: Sequence[Grant]) -> PolicyDocument:
@@ -116,7 +101,7 @@ def _with_sids(grants: Sequence[Grant]) -> Iterator[tuple[str, Grant]]:
     for grant in grants:
         kind = (
             "Login"
-            if grant.actions == (_LOGIN,)
+            if grant.actions == (LOGIN,)
             else "Bucket"
             if "s3:ListBucket" in grant.actions
             else ""

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from imagemill.builders.kaniko.overlay import executor
 from imagemill.builders.kaniko.pod_credentials import needs_docker_secret
+from imagemill.clouds.ecr import repository_arn
 from imagemill.config import KanikoBuilder, LaunchConfig, NoopBuilder
 from imagemill.errors import UserError
 from imagemill.reference import ImageReference
@@ -20,6 +21,8 @@ class Party(StrEnum):
 
     WORKER = "worker"
     BUILD_POD = "build-pod"
+    PUSH_ROLE = "push-role"
+    """The role that the worker assumes for a build pod's push."""
 
 
 class Use(StrEnum):
@@ -32,11 +35,18 @@ class Use(StrEnum):
     PUSH_IMAGES = "push images"
     ADD_TAGS = "add tags"
     CACHE_LAYERS = "cache layers"
+    ASSUME_ROLE = "assume role"
     RUN_JOBS = "run jobs"
     READ_EVENTS = "read events"
 
 
-_NOT_OF_IMAGES = (Use.KEEP_CONTEXTS, Use.READ_CONTEXTS, Use.RUN_JOBS, Use.READ_EVENTS)
+_NOT_OF_IMAGES = (
+    Use.KEEP_CONTEXTS,
+    Use.READ_CONTEXTS,
+    Use.ASSUME_ROLE,
+    Use.RUN_JOBS,
+    Use.READ_EVENTS,
+)
 
 OPTIONAL = {
     Use.ADD_TAGS: "for builds that ask for further tags (--tag)",
@@ -55,7 +65,7 @@ class Need:
     party: Party
     use: Use
     where: str = ""
-    """The store's URI, or the repository with its registry; empty for the cluster."""
+    """The store's URI, the repository with its registry, or the role; empty for the cluster."""
 
     @property
     def repository(self) -> ImageReference | None:
@@ -83,6 +93,9 @@ def _needs(config: LaunchConfig) -> Iterator[Need]:
             yield Need(pushes, Use.PUSH_IMAGES, builder.destination)
             if kaniko and (cache := cache_repository(kaniko)):
                 yield Need(pushes, Use.CACHE_LAYERS, cache)
+            if kaniko and kaniko.push_role and takes_push_role(config):
+                yield Need(Party.WORKER, Use.ASSUME_ROLE, kaniko.push_role)
+                yield Need(Party.PUSH_ROLE, Use.PUSH_IMAGES, builder.destination)
         yield Need(Party.WORKER, Use.ADD_TAGS, builder.destination)
     if kaniko:
         yield Need(Party.WORKER, Use.RUN_JOBS)
@@ -99,6 +112,17 @@ def pushing_party(config: LaunchConfig) -> Party:
     image = ImageReference.parse_destination(builder.destination)
     return (
         Party.WORKER if needs_docker_secret(builder, config.environment, image) else Party.BUILD_POD
+    )
+
+
+def takes_push_role(config: LaunchConfig) -> bool:
+    """Return whether build pods push to ECR with a session of a role that the worker assumes."""
+    builder = config.builder
+    return (
+        isinstance(builder, KanikoBuilder)
+        and builder.push_role is not None
+        and pushing_party(config) is Party.WORKER
+        and repository_arn(ImageReference.parse_destination(builder.destination)) is not None
     )
 
 

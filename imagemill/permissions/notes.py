@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from imagemill.clouds.hosts import ECR
 from imagemill.config import KanikoBuilder, LaunchConfig
-from imagemill.permissions.needs import Need, Party, Use, pushing_party
+from imagemill.permissions.needs import Need, Party, Use, pushing_party, takes_push_role
 from imagemill.permissions.policy import words
 
 _OF_IMAGES = (Use.FIND_IMAGES, Use.PUSH_IMAGES, Use.CACHE_LAYERS)
@@ -20,7 +20,13 @@ def notes(config: LaunchConfig, needs: Sequence[Need], granted: Collection[Need]
         yield "The config names no destination, so nothing is said of a registry: set builder.destination"
     if isinstance(config.builder, KanikoBuilder) and config.builder.is_signed:
         yield from _to_sign(store)
-    if isinstance(config.builder, KanikoBuilder) and pushing_party(config) is Party.WORKER:
+    if takes_push_role(config):
+        yield (
+            "The push role's trust policy has to let the worker's identity do sts:AssumeRole. Grant it"
+            " ecr:BatchGetImage and ecr:GetDownloadUrlForLayer, too, on base images in the same registry"
+            " and on builder.layer-cache, to which it pushes, too"
+        )
+    elif isinstance(config.builder, KanikoBuilder) and pushing_party(config) is Party.WORKER:
         yield (
             "Build pods push with short-lived credentials of the worker, since the config gives them none of their own"
             " (serviceAccountName in kaniko-config, or secret-name)"

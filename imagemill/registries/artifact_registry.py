@@ -13,7 +13,7 @@ from imagemill.clouds.gcp import AccessTokens, permission_named
 from imagemill.errors import PermissionDenied, UserError
 from imagemill.http import Answer
 from imagemill.place import machine
-from imagemill.ports import Credentials
+from imagemill.ports import Credentials, PushRole
 from imagemill.reference import ImageReference
 from imagemill.registries.authorization import Login
 from imagemill.registries.docker_config import DockerConfig
@@ -50,6 +50,7 @@ class ArtifactRegistry(OciRegistry):
         repository: ImageReference,
         pushed: Iterable[ImageReference] = (),
         pulled: Iterable[ImageReference] = (),
+        role: PushRole | None = None,
     ) -> None:
         """See `Registry.push_token`: Google narrows tokens for Cloud Storage alone,
         https://cloud.google.com/iam/docs/downscoping-short-lived-credentials.

@@ -8,14 +8,16 @@ image reference. https://docs.aws.amazon.com/AmazonECR/latest/APIReference/Welco
 
 import base64
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import botocore.exceptions as sdk
 
 from imagemill.clouds import aws
-from imagemill.clouds.hosts import ECR, partition_of
+from imagemill.clouds.ecr import LOGIN, PULL, PUSH, repository_arn
+from imagemill.clouds.hosts import ECR
 from imagemill.errors import (
     OperatorError,
     PermissionDenied,
@@ -23,7 +25,7 @@ from imagemill.errors import (
     TransientError,
     UserError,
 )
-from imagemill.ports import Credentials
+from imagemill.ports import Credentials, PushRole
 from imagemill.reference import ImageReference, is_digest
 from imagemill.registries.oci import MANIFEST_TYPES
 
@@ -94,8 +96,22 @@ class EcrRegistry:
         repository: ImageReference,
         pushed: Iterable[ImageReference] = (),
         pulled: Iterable[ImageReference] = (),
-    ) -> None:
-        """See `Registry.push_token`: ECR's tokens have all rights of whoever asks for them."""
+        role: PushRole | None = None,
+    ) -> Credentials | None:
+        """See `Registry.push_token`: ECR's tokens have all rights of whoever asks for them. So it
+        is a session of the role that does, whose policy has these repositories alone.
+        """
+        if role is None:
+            return None
+        rights = [(repository, PUSH), *((each, (*PULL, *PUSH)) for each in pushed)]
+        rights += [(each, PULL) for each in pulled]
+        statements = [_statement((LOGIN,), "*")]
+        statements += [_statement(actions, _arn(each)) for each, actions in rights]
+        region, fips = _part(repository, "region"), bool(_part(repository, "fips"))
+        session = aws.assume(role.name, role.session, statements, region)
+        login = _login(repository, session.client("ecr", region, fips=fips or None))
+        expires = min(session.expires, login.expires or session.expires)
+        return replace(login, expires=expires, is_narrow=True)
 
     def prepare(self, repository: ImageReference) -> None:
         """See `Registry.prepare`: the repository is made if it is not there, with the account's own
@@ -184,9 +200,10 @@ def _manifest(reference: ImageReference) -> dict[str, str]:
     raise TransientError(f"{reference} is not in the registry any more", "build it again")
 
 
-def _login(repository: ImageReference) -> Credentials:
+def _login(repository: ImageReference, client: Any = None) -> Credentials:
     with _asked("GetAuthorizationToken", repository, "*"):
-        [data] = _client(repository).get_authorization_token()["authorizationData"]
+        found = (client or _client(repository)).get_authorization_token()
+    [data] = found["authorizationData"]
     username, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
     return Credentials(username, password, expires=data["expiresAt"].timestamp())
 
@@ -226,8 +243,14 @@ def _part(reference: ImageReference, name: str) -> str:
 
 
 def _arn(reference: ImageReference) -> str:
-    region, account = _part(reference, "region"), _part(reference, "account")
-    return f"arn:{partition_of(region).name}:ecr:{region}:{account}:repository/{reference.path}"
+    arn = repository_arn(reference)
+    if arn is None:
+        raise ValueError(f"{reference.registry} is not a host of ECR")
+    return arn
+
+
+def _statement(actions: Sequence[str], resource: str) -> dict[str, object]:
+    return {"Effect": "Allow", "Action": list(actions), "Resource": resource}
 
 
 def _names(reference: ImageReference) -> dict[str, str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from imagemill.errors import ImagemillError, OperatorError, PermissionDenied, TransientError
 from imagemill.http import Answer, is_loopback, origin, request, speaks_http
-from imagemill.ports import Credentials
+from imagemill.ports import Credentials, PushRole
 from imagemill.reference import DOCKER_HUB, ImageReference, is_digest
 from imagemill.registries.authorization import Authorizations, CredentialSource
 from imagemill.registries.failures import failure, says_absent
@@ -91,6 +91,7 @@ class OciRegistry:
         repository: ImageReference,
         pushed: Iterable[ImageReference] = (),
         pulled: Iterable[ImageReference] = (),
+        role: PushRole | None = None,
     ) -> Credentials | None:
         """See `Registry.push_token`: where the registry has a server of tokens, whose tokens last."""
         login = self._source.login(repository)
@@ -106,7 +107,7 @@ class OciRegistry:
         if found is None or self._lifetime(*found) < LASTING:
             return None
         expires = time.time() + self._lifetime(*found)
-        return Credentials("", "", expires=expires, registry_token=found[0])
+        return Credentials("", "", expires=expires, registry_token=found[0], is_narrow=True)
 
     def _lifetime(self, token: str, told: float | None) -> float:
         """Return for how many seconds a token is good."""

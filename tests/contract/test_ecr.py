@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 
 from aws_fixtures import REGION, own_client
+from ecr_sessions import ecr_sessions
 from http_faults import FaultyProxy
 from imagemill.clouds import aws
+from imagemill.clouds.ecr import PULL, PUSH
 from imagemill.errors import (
     OperatorError,
     PermissionDenied,
@@ -25,12 +27,13 @@ from imagemill.errors import (
     UserError,
 )
 from imagemill.objects import store_for
-from imagemill.ports import Registry
+from imagemill.ports import PushRole, Registry
 from imagemill.reference import ImageReference
 from imagemill.registries import registry_for
 from imagemill.registries.docker_config import DockerConfig
 from imagemill.registries.ecr import RENEW_BEFORE, EcrRegistry
 from images import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
+from web import Response, Web, serve
 
 ACCOUNT = "123456789012"
 HOST = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
@@ -292,6 +295,78 @@ class TestCredentials:
             for region in ("eu-central-1", "us-west-2", "eu-central-1")
         ]
         assert [each.password for each in found if each] == ["first", "second", "first"]
+
+
+class TestPushToken:
+    ROLE = "arn:aws:iam::123456789012:role/imagemill/push"
+
+    @pytest.fixture
+    def sts(self, ecr_keys: pytest.MonkeyPatch, moto_server: str) -> Iterator[Web]:
+        with ecr_sessions(ecr_keys, moto_server) as web:
+            yield web
+
+    @pytest.mark.parametrize(
+        ("host", "partition", "region"),
+        [
+            (HOST, "aws", REGION),
+            (f"{ACCOUNT}.dkr.ecr.cn-north-1.amazonaws.com.cn", "aws-cn", "cn-north-1"),
+        ],
+    )
+    def test_it_is_a_sessions_whose_policy_has_the_builds_repositories_alone(
+        self, sts: Web, host: str, partition: str, region: str
+    ) -> None:
+        image = ImageReference.parse(f"{host}/team-a/app:v1")
+        base, cache = (ImageReference.parse(f"{host}/{each}") for each in ("base", "cache"))
+        role = PushRole(self.ROLE.replace("aws", partition), "imagemill-build-1")
+        found = EcrRegistry().push_token(image, [cache], [base], role)
+        asked, login = sts.requests
+        form = {key: value for key, [value] in asked.form.items()}
+        assert (form["RoleArn"], form["RoleSessionName"]) == (role.name, role.session)
+        assert form["DurationSeconds"] == "3600"
+        assert f"/{region}/sts/" in asked.headers["authorization"]
+        place = f"arn:{partition}:ecr:{region}:{ACCOUNT}:repository"
+        push, pull = set(PUSH), set(PULL)
+        statements = json.loads(form["Policy"])["Statement"]
+        assert [(set(each["Action"]), each["Resource"]) for each in statements] == [
+            ({"ecr:GetAuthorizationToken"}, "*"),
+            (push, f"{place}/team-a/app"),
+            (pull | push, f"{place}/cache"),
+            (pull, f"{place}/base"),
+        ]
+        assert {each["Effect"] for each in statements} == {"Allow"}
+        assert found is not None
+        assert found.username == "AWS"
+        assert found.password != "testing"
+        assert "x-amz-security-token" in login.headers
+        assert found.is_narrow
+        assert found.expires == pytest.approx(time.time() + 3600, abs=60)
+
+    def test_without_a_role_there_is_none(self, sts: Web, registry: Registry) -> None:
+        assert registry.push_token(new_name()) is None
+        assert sts.requests == []
+
+    @pytest.mark.parametrize(
+        ("code", "status", "kind"),
+        [
+            ("AccessDenied", 403, PermissionDenied),
+            ("PackedPolicyTooLarge", 400, OperatorError),
+            ("ValidationError", 400, OperatorError),
+        ],
+    )
+    def test_a_session_that_is_refused_is_told(
+        self,
+        ecr_keys: pytest.MonkeyPatch,
+        registry: Registry,
+        code: str,
+        status: int,
+        kind: type[OperatorError],
+    ) -> None:
+        body = f"<ErrorResponse><Error><Code>{code}</Code><Message>no</Message></Error></ErrorResponse>"
+        with serve(lambda _: Response(status, body=body.encode())) as web:
+            ecr_keys.setenv("AWS_ENDPOINT_URL_STS", f"http://{web.address}")
+            aws.forget()
+            with pytest.raises(kind, match=self.ROLE):
+                registry.push_token(new_name(), role=PushRole(self.ROLE, "imagemill-build-1"))
 
 
 class TestFaults:

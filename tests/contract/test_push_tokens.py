@@ -16,16 +16,19 @@ from urllib3 import request
 import servers
 from builds import until
 from credentials import Always
+from ecr_sessions import ecr_sessions
 from imagemill.builders.kaniko.api import SECRETS
 from imagemill.errors import PermissionDenied
 from imagemill.ports import Credentials, Registry
 from imagemill.reference import ImageReference
 from imagemill.registries.artifact_registry import ArtifactRegistry
+from imagemill.registries.ecr import EcrRegistry
 from imagemill.registries.oci import LASTING, OciRegistry
 from images import Pusher
 from kaniko_builds import DIGEST, DOCKERFILE, PlayedCluster, container, played_cluster
 from token_server import TokenServer, token_server
 
+ROLE = "arn:aws:iam::123456789012:role/imagemill/push"
 WRITER = Credentials("writer", "write:me")
 
 
@@ -83,6 +86,7 @@ def test_a_token_pushes_to_its_repository_reads_the_base_images_and_does_nothing
     assert (found.username, found.password, found.identity_token) == ("", "", "")
     assert found.expires == pytest.approx(time.time() + 3600, abs=60)
     assert found.registry_token not in repr(found)
+    assert found.is_narrow  # so that it is renewed while half of it is left
 
 
 def test_a_token_that_a_push_would_outlive_is_not_taken(
@@ -136,6 +140,27 @@ def test_a_pod_has_the_token_and_no_password(cluster: PlayedCluster, guarded: st
     assert found[guarded]["registrytoken"] not in json.dumps(job)
     cluster.succeed()
     assert build.result() == DIGEST
+
+
+@pytest.mark.parametrize("role", [ROLE, None])
+def test_a_pod_at_ecr_has_the_login_of_a_roles_session_where_the_config_names_one(
+    cluster: PlayedCluster, ecr_keys: pytest.MonkeyPatch, moto_server: str, role: str | None
+) -> None:
+    host = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
+    with ecr_sessions(ecr_keys, moto_server) as amazon:
+        build = cluster.build(
+            destination=f"{host}/team-a/app", registry=EcrRegistry(), push_role=role
+        )
+        cluster.job()
+        user, _, key = base64.b64decode(logins(cluster)[host]["auth"]).decode().partition(":")
+        cluster.succeed()
+        assert build.result() == DIGEST
+    assert user == "AWS"
+    assert (key == "testing") is (role is None)  # the worker's own
+    sessions = [each.form for each in amazon.requests if b"Action=AssumeRole" in each.body]
+    assert {each["RoleSessionName"][0] for each in sessions} == (
+        {"imagemill-build-1"} if role else set()
+    )
 
 
 @pytest.mark.parametrize("argument", ["--cache=true", "--registry-mirror=m.example.com"])

@@ -48,7 +48,9 @@ def diagnosis(folder: Path, builder: Mapping[str, str], **environment: str) -> d
     )
 
 
-def examined(folder: Path, config: LaunchConfig, *insecure: str) -> dict[str, Finding]:
+def examined(
+    folder: Path, config: LaunchConfig, *insecure: str, **environment: str
+) -> dict[str, Finding]:
     """The findings on a machine without docker and a service, by check; `insecure` registries speak
     plain HTTP.
     """
@@ -60,7 +62,7 @@ def examined(folder: Path, config: LaunchConfig, *insecure: str) -> dict[str, Fi
         docker_config=DockerConfig(folder),
         insecure_registries=frozenset(insecure),
         client=None,
-        environment={"PATH": str(folder)},
+        environment={"PATH": str(folder), **environment},
     )
     return {finding.check: finding for finding in examine(place)}
 
@@ -139,6 +141,24 @@ def test_who_may_only_read_is_told_the_statement_that_grants_writing(
     }
 
 
+@pytest.mark.parametrize(
+    ("access", "endpoint", "verdict", "said"),
+    [
+        (None, "", Verdict.OK, "by URLs that the worker signs"),
+        ("identity", "", Verdict.OK, "with an identity or a key of their own"),
+        (None, "http://store:9000", Verdict.OK, "with an identity or a key of their own"),
+        ("signed", "http://store:9000", Verdict.FAILED, "Kaniko reads no URL without TLS"),
+    ],
+)
+def test_how_build_pods_read_contexts_is_told(
+    sts: str, tmp_path: Path, access: str | None, endpoint: str, verdict: Verdict, said: str
+) -> None:
+    section = {"type": "kaniko", "destination": "localhost:1/r", "build-context-store": sts}
+    config = LaunchConfig.model_validate({"builder": section | {"context-access": access}})
+    found = examined(tmp_path, config, AWS_ENDPOINT_URL_S3=endpoint)["context access"]
+    assert (found.verdict, said in found.message) == (verdict, True)
+
+
 def test_a_bucket_that_is_not_there_is_named(sts: str, tmp_path: Path) -> None:
     found = aws(tmp_path, "s3://no-such-bucket-here")["context store"]
     assert found.verdict is Verdict.FAILED
@@ -197,6 +217,26 @@ def test_a_repository_that_is_there_is_found(ecr: str, repositories: Any, tmp_pa
     # There is no registry behind that API: what a push begins with is tried at the registry itself.
     assert found["credentials"].verdict is Verdict.FAILED
     assert f"{ACCOUNT}.dkr.ecr" in found["credentials"].message
+
+
+@pytest.mark.parametrize("granted", [True, False])
+def test_the_role_for_pushes_is_tried(
+    ecr: str, ecr_keys: pytest.MonkeyPatch, moto_server: str, tmp_path: Path, granted: bool
+) -> None:
+    role = f"arn:aws:iam::{ACCOUNT}:role/push"
+    builder = {"type": "kaniko", "push-role": role, "destination": ecr}
+    store = {"build-context-store": "file:///contexts", "context-volume-claim": "contexts"}
+    with FaultyProxy(moto_server) as proxy:
+        ecr_keys.setenv("AWS_ENDPOINT_URL_STS", proxy.url)
+        use_keys(ecr_keys, "testing", "testing")
+        if not granted:
+            denied = "<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>"
+            proxy.fail_next(403, body=denied.encode())
+        found = diagnosis(tmp_path, builder | store, type="local")["push role"]
+    assert found.verdict is (Verdict.OK if granted else Verdict.FAILED)
+    assert role in found.message
+    needed = {"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": role}
+    assert [json.loads(each) for each in found.grants] == ([] if granted else [needed])
 
 
 @dataclass(frozen=True)
@@ -325,6 +365,27 @@ def test_who_is_known_to_google_is_told_with_the_file_that_says_so(
     assert google_token_server.EMAIL in found["identity"].message
     assert str(tmp_path) in found["identity"].message
     assert found["context store"].verdict is Verdict.OK
+
+
+@pytest.mark.parametrize(
+    ("access", "verdict"), [({}, Verdict.WARNING), ({"context-access": "signed"}, Verdict.FAILED)]
+)
+def test_who_may_not_sign_urls_is_told_what_that_means(
+    gcs_emulator: None,
+    gcs_bucket: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    access: dict[str, str],
+    verdict: Verdict,
+) -> None:
+    person = {"type": "authorized_user", "client_id": "i", "client_secret": "s"}
+    (tmp_path / "person.json").write_text(json.dumps(person | {"refresh_token": "t"}))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "person.json"))
+    builder = {"type": "kaniko", "build-context-store": f"gs://{gcs_bucket}/contexts"}
+    found = diagnosis(tmp_path, builder | access)["context access"]
+    assert found.verdict is verdict
+    assert found.hint
+    assert ("with an identity or a key of their own" in found.message) is (not access)
 
 
 def test_a_bucket_of_google_that_is_not_there_is_named(gcs_emulator: None, tmp_path: Path) -> None:

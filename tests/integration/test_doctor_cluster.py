@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import JsonValue
 
 from imagemill.config import KanikoBuilder, LaunchConfig, Loaded
 from imagemill.doctor import Finding, Machine, Verdict, examine
@@ -17,9 +18,10 @@ def cluster(tmp_path: Path) -> Iterator[KubernetesServer]:
         yield server
 
 
-def findings(folder: Path, kubeconfig: Path) -> dict[str, list[Finding]]:
-    """What is found of the cluster."""
+def findings(folder: Path, kubeconfig: Path, **pod: JsonValue) -> dict[str, list[Finding]]:
+    """What is found of the cluster, with this in the pod of `kaniko-config`."""
     builder = KanikoBuilder(
+        kaniko_config={"spec": {"template": {"spec": pod}}} if pod else {},
         destination="localhost:1/x",
         build_context_store=(folder / "contexts").as_uri(),
         context_volume_claim="contexts",
@@ -62,6 +64,29 @@ def test_what_is_not_granted_is_named_with_the_rule_that_grants_it(
     assert events.verdict is Verdict.WARNING
     assert "builds work" in events.message
     assert events.grants == ('- {apiGroups: [""], resources: [events], verbs: [watch]}',)
+
+
+def test_a_cluster_that_keeps_host_users_is_told_apart_from_one_that_drops_it(
+    cluster: KubernetesServer, tmp_path: Path
+) -> None:
+    (kept,) = findings(tmp_path, cluster.kubeconfig, hostUsers=False)["user namespaces"]
+    cluster.drop_field("hostUsers")
+    (dropped,) = findings(tmp_path, cluster.kubeconfig, hostUsers=False)["user namespaces"]
+
+    assert kept.verdict is Verdict.OK
+    assert "kubectl get nodes -o jsonpath=" in kept.message
+    assert dropped.verdict is Verdict.WARNING
+    assert "drops hostUsers: false" in dropped.message
+    assert cluster.jobs() == []
+    assert "user namespaces" not in findings(tmp_path, cluster.kubeconfig, hostUsers=True)
+
+
+def test_a_cluster_that_refuses_the_job_is_told(cluster: KubernetesServer, tmp_path: Path) -> None:
+    cluster.deny_admission("policy.example.com", "pods have users of the host")
+    (finding,) = findings(tmp_path, cluster.kubeconfig, hostUsers=False)["user namespaces"]
+
+    assert finding.verdict is Verdict.FAILED
+    assert "pods have users of the host" in finding.message
 
 
 def test_a_cluster_that_does_not_answer_is_told(cluster: KubernetesServer, tmp_path: Path) -> None:

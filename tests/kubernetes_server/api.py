@@ -55,6 +55,8 @@ class Api:
         self.store, self.access = store, access
         self.garbage = GarbageCollector(store)
         self.watches: set[Watch] = set()
+        self.dropped: set[str] = set()
+        """Fields of pods of features that the server does not have."""
         self.gone_as_status = False
         """Whether a watch from a version that is too old is refused by its HTTP status, not by an
         ERROR event.
@@ -77,6 +79,8 @@ class Api:
         if resource == PODS:
             check_service_account(self.store, prepared)
         self._validate(resource, prepared, validation.of_new(resource, prepared))
+        for name in self.dropped:
+            _pod_spec(resource, prepared).pop(name, None)
         call.warnings += validation.warnings(resource, prepared)
         self.access.admit(resource, prepared, self.store)
         return 201, self.insert(resource, prepared, dry_run=call.dry_run)
@@ -396,6 +400,14 @@ class Api:
     def _validate(self, resource: Resource, checked: Object, causes: list[Cause]) -> None:
         if causes:
             raise status.invalid(resource, checked["metadata"].get("name", ""), causes)
+
+
+def _pod_spec(resource: Resource, created: Object) -> Object:
+    """What is said of a pod, or of a Job's pods."""
+    spec: Object = created.get("spec") or {}
+    if resource == JOBS:
+        spec = spec["template"]["spec"]
+    return spec if resource in (JOBS, PODS) else {}
 
 
 def _fit_to_path(target: Target, sent: Object) -> None:

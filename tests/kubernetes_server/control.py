@@ -71,6 +71,12 @@ class Control(Running):
         spec = {"hard": {key: str(count) for key, count in hard.items()}}
         self._call(lambda: self._insert(QUOTAS, {"metadata": metadata, "spec": spec}))
 
+    def drop_field(self, name: str) -> None:
+        """Drop this field of new pods and Jobs' pods in silence, as an API server does without the
+        feature that it belongs to.
+        """
+        self._call(lambda: self.api.dropped.add(name))
+
     def fail_next(
         self,
         status: int,

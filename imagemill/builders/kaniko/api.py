@@ -188,14 +188,13 @@ class Cluster:
         """Host and port of the API server."""
         return urlsplit(self._configuration.host).netloc.rpartition("@")[2]
 
-    def create(self, resource: Resource, body: Object) -> Object | None:
+    def create(self, resource: Resource, body: Object, *, dry_run: bool = False) -> Object | None:
         """Return the object as it was created; None if there is one of that name. Unknown fields
-        are an error.
+        are an error. `dry_run`: as it would be, and nothing is.
         """
         question = self._question("create", resource, body["metadata"]["name"])
-        answer = self._ask(
-            "POST", self._path(resource), question, {"fieldValidation": "Strict"}, body
-        )
+        query = {"fieldValidation": "Strict", "dryRun": "All" if dry_run else ""}
+        answer = self._ask("POST", self._path(resource), question, query, body)
         if answer.status == 409 and reason(answer.body) == "AlreadyExists":
             return None
         return self._object(answer, question)

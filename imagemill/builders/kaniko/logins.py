@@ -12,12 +12,15 @@ from imagemill.builders.kaniko.pod_credentials import needs_docker_secret, takes
 from imagemill.config.model import Environment, KanikoBuilder
 from imagemill.dockerfile.images import images
 from imagemill.errors import UserError
-from imagemill.ports import BuildInputs, Credentials, Registry, StoredContext
+from imagemill.ports import BuildInputs, Credentials, PushRole, Registry, StoredContext
 from imagemill.reference import DOCKER_HUB, ImageReference
 from imagemill.registries.docker_config import DockerConfig
 
 _GOES_FURTHER = frozenset({"cache", "cache-repo", "destination", "registry-map", "registry-mirror"})
 """Arguments of the executor by which it asks registries for more than the Dockerfile says."""
+
+_SESSION_NAME = 64
+"""The most characters of a session's name at AWS."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,11 @@ class BuildLogins:
         image, cache = self.inputs.image, self.inputs.layer_cache
         caches = [cache] if cache and cache.registry == image.registry else []
         pulled = [base for base in self.bases if base.registry == image.registry]
-        return self.registry.push_token(image, caches, pulled)
+        role = None
+        if self.section.push_role:
+            session = f"imagemill-{self.inputs.build_id}"[:_SESSION_NAME]
+            role = PushRole(self.section.push_role, session)
+        return self.registry.push_token(image, caches, pulled, role)
 
     @property
     def _login_of_destination(self) -> Credentials | None:

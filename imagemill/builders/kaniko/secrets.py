@@ -99,10 +99,10 @@ def renewal(expires: float | None) -> float:
 
 
 def _login_renewal(login: Credentials) -> float:
-    """When a login is to be renewed: a token while half of it is left, since nobody asks for
+    """When a login is to be renewed: a build's own while half of it is left, since nobody asks for
     another while a push goes on.
     """
-    if login.registry_token and login.expires is not None:
+    if login.is_narrow and login.expires is not None:
         return (time.time() + login.expires) / 2
     return renewal(login.expires)
 

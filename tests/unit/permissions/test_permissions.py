@@ -23,6 +23,15 @@ ECR = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/team/model"
 ARN = "arn:aws:ecr:eu-central-1:123456789012:repository/team/model"
 
 
+PUSH_ACTIONS = (
+    "BatchCheckLayerAvailability",
+    "InitiateLayerUpload",
+    "UploadLayerPart",
+    "CompleteLayerUpload",
+    "PutImage",
+)
+
+
 def config(
     destination: str | None = ECR, *, args: tuple[str, ...] = (), **builder: Any
 ) -> LaunchConfig:
@@ -351,6 +360,27 @@ def test_a_pod_without_credentials_pushes_with_the_workers() -> None:
     assert ("ecr:PutImage", ARN) in granted(found)
     assert granted(found, Party.BUILD_POD) == set()
     assert "push with short-lived credentials of the worker" in found.notes[-1]
+
+
+def test_a_push_role_is_assumed_by_the_worker_and_pushes() -> None:
+    role = "arn:aws:iam::123456789012:role/imagemill/push"
+    found = permissions(kaniko(push_role=role))
+    assert granted(found, Party.PUSH_ROLE) == {
+        ("ecr:GetAuthorizationToken", "*"),
+        *((f"ecr:{action}", ARN) for action in PUSH_ACTIONS),
+    }
+    assert statements(found)["AssumeRole"] == {
+        "Sid": "AssumeRole",
+        "Effect": "Allow",
+        "Action": "sts:AssumeRole",
+        "Resource": role,
+    }
+    assert granted(permissions(kaniko())) == granted(found) - {("sts:AssumeRole", role)}
+    (note,) = found.notes
+    assert "trust policy" in note
+    elsewhere = permissions(kaniko("registry.example.com/team/model", push_role=role))
+    assert "sts:AssumeRole" not in {action for action, _ in granted(elsewhere)}
+    assert granted(elsewhere, Party.PUSH_ROLE) == set()
 
 
 def test_a_pod_reads_contexts_where_the_config_says_so() -> None:

@@ -806,6 +806,8 @@ def test_refusal_does_not_repeat_what_may_be_a_secret() -> None:
         {"failed-job-retention": "-1"},
         {"memory-ceiling": "16 GB"},
         {"context-volume-claim": "A"},
+        {"push-role": "imagemill-push"},
+        {"push-role": "arn:aws:iam::123456789012:user/imagemill"},
     ],
 )
 def test_value_of_another_form_is_refused(fields: dict[str, str]) -> None:
