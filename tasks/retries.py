@@ -9,6 +9,11 @@ _DOUBLINGS = 30  # more would be longer than any longest pause
 QUICKLY = 5.0
 """Seconds within which a step has seen that a server is away."""
 
+FOR_A_TRY = 1.0
+"""Seconds of the build's time that are left for a try at least, and for its message on the way: so
+a build whose time is up says which server was away, not that it was slow.
+"""
+
 ATTENDED_TRIES = 1
 """How often what does not exist at its address is tried again while a person waits for it."""
 
@@ -24,13 +29,12 @@ def pause(
     """
     if error.exhausted or tried >= _tries(error, limits, took):
         return None
+    left = remaining - max(FOR_A_TRY, took)
     if error.retry_after is not None:
-        return error.retry_after if error.retry_after < remaining else None
+        return error.retry_after if error.retry_after < left else None
     longest = min(limits.retry_backoff_max, limits.retry_backoff * 2 ** min(tried, _DOUBLINGS))
     wait = random.uniform(longest / 2, longest)  # so that those who failed together do not again
-    if wait < remaining:
-        return wait
-    return remaining / 2 if remaining > limits.retry_backoff else None
+    return min(wait, left) if left > 0 else None
 
 
 def _tries(error: TransientError, limits: Setup, took: float) -> float:

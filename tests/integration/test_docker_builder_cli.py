@@ -69,20 +69,26 @@ NEW_WITH_BUILDX = 'echo "Docker version 28.2.2, build e6534b4"'
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "chosen", "buildkit"),
+    ("first", "second", "chosen", "buildkit", "buildx"),
     [
-        (OLD, NEW_WITH_BUILDX, 0, True),
-        (NEW, OLD, 1, True),
-        (NEW, NEW_WITH_BUILDX, 1, True),
-        (NEW, NEW, 0, False),
+        (OLD, NEW_WITH_BUILDX, 0, True, False),
+        (NEW, OLD, 1, True, False),
+        (NEW, NEW_WITH_BUILDX, 1, True, True),
+        (NEW, NEW, 0, False, False),
     ],
 )
 def test_the_first_docker_with_buildkit_is_chosen_else_the_first(
-    script: Script, tmp_path: Path, first: str, second: str, chosen: int, buildkit: bool
+    script: Script,
+    tmp_path: Path,
+    first: str,
+    second: str,
+    chosen: int,
+    buildkit: bool,
+    buildx: bool,
 ) -> None:
     programs = [script("one", first), script("two", second)]
     path = os.pathsep.join(str(program.parent) for program in programs)
-    assert find_cli(path, tmp_path) == Cli(str(programs[chosen]), buildkit)
+    assert find_cli(path, tmp_path) == Cli(str(programs[chosen]), buildkit, buildx)
 
 
 def test_without_docker_there_is_none_to_choose(tmp_path: Path) -> None:

@@ -74,9 +74,8 @@ class Project:
 @pytest.fixture
 def project(running: Service, registry: str, busybox: Path) -> Project:
     project = Project(running, registry)
-    make(
-        project.folder, {"Dockerfile": DOCKERFILE, "serve.py": "1", "lock.txt": "0", "a/a.py": "2"}
-    )
+    own = {"lock.txt": project.name}  # so that no other test's image is one to start from
+    make(project.folder, {"Dockerfile": DOCKERFILE, "serve.py": "1", "a/a.py": "2", **own})
     make(project.folder, {"busybox*": busybox.read_bytes()})
     return project
 

@@ -3,6 +3,7 @@ vanish.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -501,9 +502,11 @@ def test_a_step_waits_for_a_redis_that_is_away(
         servers.redis(folder / "results") as results,
         service(rabbitmq_url, results.url, key_prefix, folder) as running,
     ):
+        worker = running.start()
+        os.killpg(worker, signal.SIGSTOP)  # the message comes when Redis is away already
         build = running.client.submit(source="docker-image://localhost:1/x@sha256:" + 64 * "0")
         results.kill()
-        running.start()
+        os.killpg(worker, signal.SIGCONT)
         until(
             lambda: "Redis went away" in running.log,
             "a worker that misses Redis",

@@ -356,7 +356,8 @@ def test_a_build_begins_anew_where_its_config_is_another(waiting: Waiting, regis
     for worker in own.workers[1:]:
         own.kill(worker.pid)
     destination = f"{registry}/config-{uuid.uuid4().hex}"
-    build = own.client.submit(source=str(own.folder / "source"), destination=destination)
+    source = str(own.folder / "source")  # with graft it would wait for the build of `waiting`
+    build = own.client.submit(source=source, destination=destination, graft=False)
     waits = replace(waiting, build=build)
     until(lambda: waits.redis.hget(waits.key("record"), "step") == b"build", "the build step", str)
     sealed = cast("bytes", waits.redis.hget(waits.key("record"), "message"))

@@ -3,7 +3,7 @@
 import pytest
 
 from imagemill.errors import ServiceUnreachable, TransientError
-from tasks.retries import QUICKLY, pause
+from tasks.retries import FOR_A_TRY, QUICKLY, pause
 from tasks.settings import Setup
 
 SERVICE = Setup(backend="redis://")
@@ -34,6 +34,16 @@ def test_server_that_is_away_is_waited_for_until_the_deadline(error: TransientEr
         waited, tried = waited + found, tried + 1
     assert 1790 < waited < 1800
     assert tried < 200
+
+
+@pytest.mark.parametrize("took", [0, 3])
+def test_a_try_is_left_as_long_as_the_last_one_took(took: float) -> None:
+    needed = max(FOR_A_TRY, took)
+    assert wait(AWAY, 5, left=needed + 2, took=took) == 2
+    assert wait(AWAY, 5, left=needed, took=took) is None
+    told = ServiceUnreachable("busy", "", 2)
+    assert wait(told, 0, left=needed + 2.5, took=took) == 2
+    assert wait(told, 0, left=needed + 1.5, took=took) is None
 
 
 def test_what_takes_long_each_time_is_tried_a_few_times_only() -> None:
