@@ -80,6 +80,7 @@ chaos: setup
 	    run="env PYTHONPATH=scripts python -m chaos --write --builder $$builder --broker $$broker"; \
 	    $$run matrix --share $(or $(SHARE),1) || exit 1; \
 	    $$run storm --seconds 600 || exit 1; \
+	    $$run roll || exit 1; \
 	    $$run storm --seconds 600 --servers-every 20 || exit 1; \
 	done; done
 	PYTHONPATH=scripts python -m chaos.outage registry 300

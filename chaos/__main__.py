@@ -1,12 +1,13 @@
-"""`python -m chaos`: runs matrix and storms, prints what came of them, and writes docs/chaos.md."""
+"""`python -m chaos`: runs matrix, storms and rolls, prints what came of them, and writes docs/chaos.md."""
 
 import argparse
 import signal
+import statistics
 import sys
 import tempfile
 from pathlib import Path
 
-from chaos import ROOT, matrix, storm
+from chaos import ROOT, matrix, roll, storm
 from chaos.builders import BUILDERS
 from chaos.history import save, violations
 from chaos.page import Run, written
@@ -24,7 +25,7 @@ def main() -> int:
         tempfile.TemporaryDirectory(prefix="chaos-") as name,
         site(Path(name), builder=asked.builder, broker=asked.broker) as running,
     ):
-        run = _matrix(asked, running) if asked.what == "matrix" else _storm(asked, running)
+        run = {"matrix": _matrix, "storm": _storm, "roll": _roll}[asked.what](asked, running)
         if asked.history:
             save(running.history, asked.history)
     wrong = violations(run.history, late=None if run.outcomes else storm.LATE)
@@ -36,7 +37,7 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
-    parser.add_argument("what", choices=("matrix", "storm"))
+    parser.add_argument("what", choices=("matrix", "storm", "roll"))
     parser.add_argument("--builder", choices=BUILDERS, default="docker")
     parser.add_argument("--broker", choices=("redis", "rabbitmq"), default="redis")
     parser.add_argument("--share", type=float, default=1.0, help="of the matrix's cells (0 to 1)")
@@ -46,6 +47,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--servers-every", type=float, default=0.0, help="seconds between two kills of a server"
     )
+    parser.add_argument("--builds", type=int, default=roll.Roll.builds, help="of a roll")
     parser.add_argument("--history", type=Path, help="where to keep what was seen, as JSON lines")
     parser.add_argument("--write", action="store_true", help=f"write it to {PAGE.name}")
     return parser.parse_args()
@@ -71,6 +73,16 @@ def _storm(asked: argparse.Namespace, running: Site) -> Run:
     what = f"storm of {asked.seconds:.0f} s"
     if asked.servers_every:
         what += f", a server killed every {asked.servers_every:.0f} s"
+    return Run(what, asked.builder, asked.broker, running.history)
+
+
+def _roll(asked: argparse.Namespace, running: Site) -> Run:
+    running.start(light=2, concurrency=2)
+    wanted = roll.Roll(asked.builds)
+    exits = roll.run(running, wanted)
+    median, most = statistics.median(exits), max(exits)
+    print(f"{len(exits)} workers ended within {median:.1f} s (median) and {most:.1f} s (at most)")
+    what = f"roll of {wanted.builds} builds, a worker told to end every {wanted.every:.0f} s"
     return Run(what, asked.builder, asked.broker, running.history)
 
 

@@ -26,7 +26,8 @@ In the matrix builds stand still at a point of a step (before it, in it, after i
 message has been sent) while something is done to the service. In a storm builds are asked for again
 and again while a worker is killed with all its processes every 3 s; servers are killed where it
 says so. Redis writes each change to its disk (`appendfsync always`), and messages of dead workers
-are delivered again after 6 s.
+are delivered again after 6 s. In a roll workers are told to end, one after the other, as an
+upgrade does.
 
 `make test` runs a part that is chosen by seed (`tests/integration/test_chaos.py`): six
 cells and a storm of 8 s, of docker on Redis and of Kaniko on RabbitMQ.
@@ -64,7 +65,9 @@ def written(page: str, run: Run) -> str:
     """Return the page with what came of the run in place of what it says of the last such run."""
     _, *sections = page.split("\n## ")
     lines = sections[0].splitlines() if sections else []
-    rows = {_name(line): line for line in lines if line.startswith(("| matrix", "| storm"))}
+    rows = {
+        _name(line): line for line in lines if line.startswith(("| matrix", "| storm", "| roll"))
+    }
     row = _row(run)
     rows[_name(row)] = row
     matrices = dict(section.rstrip("\n").split("\n", 1) for section in sections[1:])

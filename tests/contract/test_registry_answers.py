@@ -621,7 +621,7 @@ class TestTls:
                 OperatorError, match=f"The certificate of {web.address} is not trusted"
             ) as raised:
                 client().digest(image(web))
-            assert "trusted certificates" in raised.value.hint
+            assert "IMAGEMILL_AUTHORITIES" in raised.value.hint
             assert not web.requests
 
     def test_registry_without_tls_is_named_in_the_hint(self) -> None:

@@ -195,7 +195,7 @@ class TestPermissions:
         resource = f"arn:aws:s3:::{s3_bucket}/some/path/{NAME}"
         assert (raised.value.action, raised.value.resource) == (action, resource)
         assert raised.value.message.startswith(f"AWS refuses {action} on {resource}: AccessDenied")
-        assert raised.value.hint == f"allow {action} on {resource} to the identity of the workers"
+        assert raised.value.hint == f"allow {action} on {resource} to the identity of the worker"
 
     def test_reader_sees_what_is_there(
         self, s3_keys: pytest.MonkeyPatch, s3_store: ContextStore

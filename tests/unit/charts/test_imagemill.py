@@ -221,7 +221,8 @@ def test_the_configs_are_launch_configs(chart: Chart, path: Path, tmp_path: Path
 
 def test_values_of_the_builder_are_put_into_the_config(chart: Chart, tmp_path: Path) -> None:
     def builder(values: Object) -> KanikoBuilder:
-        (made,) = of_kind(rendered(chart, values), "ConfigMap")
+        maps = of_kind(rendered(chart, values), "ConfigMap")
+        (made,) = (made for made in maps if "launch-config.yaml" in made["data"])
         (tmp_path / "c.yaml").write_text(made["data"]["launch-config.yaml"])
         found = load(tmp_path / "c.yaml").config.builder
         assert isinstance(found, KanikoBuilder)
