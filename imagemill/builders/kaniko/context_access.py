@@ -150,14 +150,15 @@ def context_equipment(
     scheme = urlsplit(uri).scheme
     if scheme == "file":
         return _from_volume(uri, section)
+    region = store_region(LaunchConfig(environment=environment, builder=section))
     if secret is not None:
-        return Equipment(arguments=(f"--context=$({CONTEXT_URL})", *_LAYOUT)) + secret_variable(
-            CONTEXT_URL, secret, URL_KEY
-        )
+        access = Equipment(arguments=(f"--context=$({CONTEXT_URL})", *_LAYOUT))
+        access += secret_variable(CONTEXT_URL, secret, URL_KEY)
+        # For what else of Amazon the pod may ask.
+        return access + _s3(region, None) if scheme == "s3" else access
     access = Equipment(arguments=(f"--context={literal(uri)}", *_LAYOUT))
     if scheme == "s3":
-        config = LaunchConfig(environment=environment, builder=section)
-        return access + _s3(store_region(config), endpoint)
+        return access + _s3(region, endpoint)
     if scheme == "gs" and endpoint:
         return access + variable("STORAGE_EMULATOR_HOST", endpoint)
     return access
@@ -182,8 +183,8 @@ def _s3(region: str | None, endpoint: str | None) -> Equipment:
 
 
 def _from_volume(uri: str, section: KanikoBuilder) -> Equipment:
-    """Return the claim's top folder is the store's folder on the workers; in the pod it has a place
-    of its own.
+    """Return the mount of a context on a claim, whose top folder is the store's folder on the
+    workers; in the pod it has a place of its own.
     """
     assert section.context_volume_claim is not None  # the config is refused without
     store, path = _path(section.build_context_store), _path(uri)

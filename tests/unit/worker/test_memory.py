@@ -1,18 +1,29 @@
 """How much memory a worker's children may take: their share of what the pod may."""
 
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
-from celery import Celery
 
+from worker import memory
+
+GIB = 1 << 30
+
+# In a process of its own: a worker alters Celery for all that its process does afterwards.
+WORKERS = """
+import sys
+from pathlib import Path
 from worker import memory
 from worker.app import create
 from worker.settings import Settings
 
-GIB = 1 << 30
-
-pytestmark = pytest.mark.filterwarnings("ignore:You're running the worker with superuser")
+memory.CGROUPS, memory.OWN_CGROUPS = map(Path, sys.argv[1:])
+app = create(Settings(broker="redis://localhost"))
+for options in ({"concurrency": 3}, {"max_memory_per_child": 7}):
+    print(app.Worker(**options).max_memory_per_child)
+"""
 
 
 @pytest.fixture
@@ -24,30 +35,27 @@ def cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "fs"
 
 
-@pytest.fixture(scope="module")
-def app() -> Celery:
-    return create(Settings(broker="redis://localhost"))
-
-
 def is_in(cgroups: Path, line: str) -> None:
     (cgroups.parent / "own").write_text(f"{line}\n")
 
 
 @pytest.mark.parametrize(("limit", "processes", "share"), [(2, 3, 512), (2, 15, 256), (1, 1, 512)])
 def test_children_share_the_pods_limit(
-    cgroups: Path, app: Celery, limit: int, processes: int, share: int
+    cgroups: Path, limit: int, processes: int, share: int
 ) -> None:
     is_in(cgroups, "0::/")
     (cgroups / "memory.max").write_text(f"{limit * GIB}\n")
-    worker: Any = app.Worker(concurrency=processes)
-    assert worker.max_memory_per_child == share * 1024
+    conf = SimpleNamespace(worker_concurrency=processes)
+    memory.bound(None, conf, {})
+    assert conf.worker_max_memory_per_child == share * 1024
 
 
-def test_who_asks_for_another_limit_has_it(cgroups: Path, app: Celery) -> None:
+def test_a_worker_keeps_to_the_share_and_who_asks_for_another_limit_has_it(cgroups: Path) -> None:
     is_in(cgroups, "0::/")
-    (cgroups / "memory.max").write_text(f"{GIB}\n")
-    worker: Any = app.Worker(max_memory_per_child=7)
-    assert worker.max_memory_per_child == 7
+    (cgroups / "memory.max").write_text(f"{2 * GIB}\n")
+    command = [sys.executable, "-c", WORKERS, str(cgroups), str(memory.OWN_CGROUPS)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == [str(512 * 1024), "7"]
 
 
 def test_the_narrowest_limit_above_counts(cgroups: Path) -> None:
