@@ -9,7 +9,7 @@ from chaos.history import violations
 from chaos.site import site
 
 
-# py-amqp raises what goes wrong in its greeting, and leaves its socket to the garbage collector.
+# Of servers that break in the midst of a greeting libraries leave a socket to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
