@@ -89,5 +89,5 @@ def _host_users(case: Case, builder: KanikoBuilder, cluster: "Cluster") -> Findi
         "user namespaces",
         Verdict.OK,
         f"{cluster.host} keeps hostUsers: false of kaniko-config; whether the nodes' runtimes do,"
-        f" which the worker may not see, is shown by\n{_NODES}",
+        f" which we may not see, is shown by\n{_NODES}",
     )

@@ -12,7 +12,7 @@ import pytest
 import aws_fixtures
 import aws_servers
 from imagemill.objects import store_for
-from service import Service, service
+from service import Service, service, until
 
 CONFIG = """\
 environment: {environment}
@@ -97,7 +97,9 @@ def test_a_context_goes_through_the_store_and_is_gone_afterwards(
     assert report.digest == again.digest
     assert not again.built
     region = aws_fixtures.REGION if store[1].startswith("s3") else None
-    assert not store_for(store[1], region=region).exists(f"{report.source_hash}-{report.id}.tar.gz")
+    contexts, name = store_for(store[1], region=region), f"{report.source_hash}-{report.id}.tar.gz"
+    # It is removed once the report is written.
+    until(lambda: not contexts.exists(name), "the end of the context", lambda: running.log)
 
 
 def test_each_of_two_images_of_one_source_has_a_context_of_its_own(
