@@ -461,7 +461,7 @@ def _digested(path: Path | None, changed: int) -> tuple[Loaded, str]:
 
 @lru_cache(maxsize=64)
 def _loaded(path: Path, changed: int) -> Loaded:
-    """Return a config file is read again only when it has changed."""
+    """Return what a config file says; it is read again only when it has changed."""
     return launch.load(path)
 
 

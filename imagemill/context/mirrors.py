@@ -276,7 +276,7 @@ def _digest(text: str) -> str:
 
 
 def _boot() -> str:
-    """Return a mirror from before the machine started anew is never used: what was written last may
-    not have come to the disk.
+    """Return a text that names this start of the machine: a mirror from before it is never used,
+    since what was written last may not have come to the disk.
     """
     return _BOOT.read_text() if _BOOT.exists() else ""

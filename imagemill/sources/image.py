@@ -22,7 +22,7 @@ class ImageSource:
         """See `Source.pinned`: its digest is looked for as that of every image."""
 
     def fetch(self, scratch: Path, progress: Progress) -> Path:
-        """Return a `UserError`: who needs files has to look at `image` first."""
+        """Raise `UserError`: who needs files has to look at `image` first."""
         raise UserError(
             f"The source {self.image} is an image, with no files to read",
             "name a folder or an archive",

@@ -191,7 +191,7 @@ def _limit_range(text: str) -> ImagemillError | None:
 
 
 def _lacking(text: str) -> ImagemillError | None:
-    """Return what the pod names and the cluster does not have."""
+    """Return the error for what the pod names and the cluster does not have."""
     if found := _NO_ACCOUNT.search(text):
         return OperatorError(
             f"The build's service account {found['account'].rpartition('/')[2]} does not exist in the namespace",

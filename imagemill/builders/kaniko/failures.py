@@ -284,8 +284,8 @@ def _deadline(evidence: PodEvidence) -> bool:
 
 
 def _out_of_time(evidence: PodEvidence) -> ImagemillError:
-    """Return the Job's time is that of the build that began it, which another one may have adopted
-    when it was almost over.
+    """Return the error for a Job whose time is up: the time of the build that began it, which
+    another one may have adopted when it was almost over.
     """
     began = (evidence.job["metadata"].get("annotations") or {}).get(BUILD_ID, evidence.build_id)
     if began != evidence.build_id:
@@ -465,8 +465,8 @@ def _pull(image: str, reason: str, said: str) -> Trouble:
 
 
 def _missing(evidence: PodEvidence, pod: Object) -> Trouble | None:
-    """Return a Secret, ConfigMap or key that the pod refers to; its volumes' faults are in events
-    only.
+    """Return the trouble where the cluster lacks a Secret, ConfigMap or key that the pod refers
+    to; its volumes' faults are in events only.
     """
     told = [
         message for _, reason, message in _waiting(pod) if reason == "CreateContainerConfigError"

@@ -241,7 +241,7 @@ class Git:
         (self._home / "config").write_text(config)
 
     def _without_secrets(self, text: str) -> str:
-        """Return a server may send back in its answer what it was sent."""
+        """Return the text without our secrets: a server may send back what it was sent."""
         for secret in self._secrets:
             text = text.replace(secret, "…")
         return text
