@@ -11,7 +11,7 @@ from imagemill.errors import OperatorError
 from imagemill.masking import masking
 from imagemill.messages import Build, State
 from tasks.cleanup import discard
-from tasks.pipeline import Next
+from tasks.pipeline import Next, wait_for_image
 from tasks.run import Run
 from tasks.step import step
 from tasks.workspace import Workspace
@@ -26,8 +26,7 @@ def build(run: Run, work: Workspace) -> Build | Next:
         return work.build
     lock = work.lock
     if not lock.acquire():
-        waiting = work.build.knowing(waited=True)
-        return Next("check_registry", waiting, run.setup.wait_interval, str(work.image))
+        return wait_for_image(work.build, run.setup.wait_interval)
     with run.holding(lock):
         return _build(run, work)
 

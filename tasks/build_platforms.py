@@ -3,7 +3,7 @@ this one joins their images under one digest.
 """
 
 from imagemill.errors import BuildCancelled, ImagemillError, OperatorError, TransientError
-from imagemill.messages import Build, BuildReport, State
+from imagemill.messages import Build, BuildReport, Failure, State
 from imagemill.names import STEPS
 from imagemill.registries.image_index import push
 from tasks import pipeline, platforms
@@ -19,12 +19,12 @@ def build_platforms(run: Run, work: Workspace) -> Build | Next:
     """Learn `digest`, of the index over the images of all platforms; or wait for their builds."""
     build, lock = work.build, work.lock
     if not lock.acquire():
-        return Next("check_registry", build, run.setup.wait_interval, str(work.image))
+        return pipeline.wait_for_image(build, run.setup.wait_interval)
     with run.holding(lock):
         reports = {platform: _report(run, work, platform) for platform in build.platforms}
         for platform, report in reports.items():
             if report is not None and report.error is not None:
-                raise _failed(platform, report)
+                raise _failed(platform, report.error)
         if None in reports.values():
             return Next("build_platforms", build, run.setup.wait_interval, build.id)
         run.enter(State.PUSHING)
@@ -40,7 +40,7 @@ def build_platforms(run: Run, work: Workspace) -> Build | Next:
 
 def _report(run: Run, work: Workspace, platform: str) -> BuildReport | None:
     """Return how the build for the platform ended; None if it has not, in which case it runs."""
-    part = platforms.parts(work.build)[platform]
+    part = platforms.part_id(work.build, platform)
     report = journal().report(part)
     if report is None and not records().open(part):
         image = work.image.with_tag(work.build.platforms[platform])
@@ -51,10 +51,9 @@ def _report(run: Run, work: Workspace, platform: str) -> BuildReport | None:
     return report
 
 
-def _failed(platform: str, report: BuildReport) -> ImagemillError:
+def _failed(platform: str, failure: Failure) -> ImagemillError:
     """Return the error of a part as that of the whole: tried again it would be the same."""
-    assert report.error is not None
-    error = report.error.exception()
+    error = failure.exception()
     if isinstance(error, BuildCancelled):
         error = OperatorError("its build was cancelled", "build it again")
     error.message = f"For {platform}: {error.message}"

@@ -36,7 +36,7 @@ def _wait(run: Run, work: Workspace, holder: str) -> Next:
         run.log(f"Waiting for build {holder}, which is making the same image")
     waited = time.time() - run.entered.steps[-1].started
     delay = pause(waited, run.setup.wait_interval, run.setup.lock_lease)
-    return Next("check_registry", work.build.knowing(waited=True), delay, str(work.image))
+    return pipeline.wait_for_image(work.build, delay)
 
 
 def pause(waited: float, interval: float, lease: float) -> float:

@@ -20,7 +20,7 @@ from imagemill.ports import Quiet
 from imagemill.state.grafts import Earlier
 from tasks.cleanup import taken_over
 from tasks.input_records import accept
-from tasks.pipeline import LAYERS, Next
+from tasks.pipeline import LAYERS, Next, wait_for_image
 from tasks.run import Run
 from tasks.settings import later, seal, setup
 from tasks.signals import cache_asked
@@ -48,8 +48,7 @@ def graft(run: Run, work: Workspace) -> Build | Next:
         return work.build
     lock = work.lock
     if not lock.acquire():
-        waiting = work.build.knowing(waited=True)
-        return Next("check_registry", waiting, run.setup.wait_interval, str(work.image))
+        return wait_for_image(work.build, run.setup.wait_interval)
     with run.holding(lock):
         done = _graft(run, work)
     if isinstance(done, Build):

@@ -33,19 +33,19 @@ def _hashed(run: Run, work: Workspace) -> list[Workspace]:
     """Return what knows the hash, and for several platforms what knows the hash of each: from
     memory if the source cannot have changed since it was hashed, on whichever worker.
     """
-    wanted = work.build.request.platforms
-    works = [work, *(work.for_platform(platform) for platform in wanted if len(wanted) > 1)]
+    platforms = work.build.request.platforms
+    works = [work, *(map(work.for_platform, platforms) if len(platforms) > 1 else ())]
     pinned = work.build.source
     if not pinned or work.permit.limits_images:
         # What a Dockerfile builds from can be checked only where it is read.
         return _read(run, works)
-    found = [work.known_hashes.find(each.hash_key(pinned)) for each in works]
-    if all(found):
-        _, *images = str(found[0]).split()
-        bases = work.base_digests(images, run)
+    texts = [work.known_hashes.find(each.hash_key(pinned)) for each in works]
+    found = [text.split() for text in texts if text]
+    if len(found) == len(works):
+        bases = work.base_digests(found[0][1:], run)
         known = [
-            _with_bases(each, str(text).split()[0], bases)
-            for each, text in zip(works, found, strict=True)
+            _with_bases(each, own_hash, bases)
+            for each, (own_hash, *_) in zip(works, found, strict=True)
         ]
         if all(use_inputs(each, each.source_hash) for each in known):
             cache_asked.send(sender=None, cache="hash", hit=True)

@@ -64,6 +64,11 @@ class Next:
     awaited: str = ""
 
 
+def wait_for_image(build: Build, seconds: float) -> Next:
+    """Return the wait for another build that makes the same image."""
+    return Next("check_registry", build.knowing(waited=True), seconds, build.image or "")
+
+
 def make(build: Build, builder: Builder) -> Next:
     """Return what makes the image; no context is packed for a builder that never builds."""
     if builder.type == "noop":

@@ -6,19 +6,16 @@ import time
 from imagemill.messages import Build
 
 
-def parts(build: Build) -> dict[str, str]:
-    """Return the ids of the parts by their platforms: the same ones each time."""
-    return {
-        platform: hashlib.sha256(f"{build.id} {platform}".encode()).hexdigest()[:32]
-        for platform in build.platforms
-    }
+def part_id(build: Build, platform: str) -> str:
+    """Return the id of the part for a platform: the same one each time."""
+    return hashlib.sha256(f"{build.id} {platform}".encode()).hexdigest()[:32]
 
 
 def part(build: Build, platform: str, image: str) -> Build:
     """Return the build of the image for one platform, which is hashed already."""
     alone = {"platform": platform, "tags": ()}
     return Build(
-        id=parts(build)[platform],
+        id=part_id(build, platform),
         part_of=build.id,
         request=build.request.model_copy(update=alone),
         started=time.time(),

@@ -40,8 +40,8 @@ def report(run: Run, work: Workspace) -> BuildReport:
     if failure is not None and failure.state in (State.BUILDING, State.PUSHING):
         discard(work)
     if failure is not None:
-        for part in platforms.parts(work.build).values():
-            journal().ask_to_cancel(part)
+        for platform in work.build.platforms:
+            journal().ask_to_cancel(platforms.part_id(work.build, platform))
     clean_up(work)
     if work.build.in_line or work.build.tenant:
         work.quotas.leave(work.build.tenant or "", work.build.id)

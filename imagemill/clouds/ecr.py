@@ -4,7 +4,12 @@ of repositories.
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerregistry.html
 """
 
+import base64
+from collections.abc import Mapping
+from typing import Any
+
 from imagemill.clouds.hosts import ECR, partition_of
+from imagemill.ports import Credentials
 from imagemill.reference import ImageReference
 
 LOGIN = "ecr:GetAuthorizationToken"
@@ -18,6 +23,12 @@ PUSH = (
     "ecr:PutImage",
 )
 PULL = ("ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")
+
+
+def decoded_login(data: Mapping[str, Any]) -> Credentials:
+    """Return the login in an `authorizationData` of the API."""
+    username, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
+    return Credentials(username, password, expires=data["expiresAt"].timestamp())
 
 
 def repository_arn(reference: ImageReference) -> str | None:

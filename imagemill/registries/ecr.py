@@ -6,7 +6,6 @@ without which a registry answers no request for a manifest: so a tag is looked u
 image reference. https://docs.aws.amazon.com/AmazonECR/latest/APIReference/Welcome.html
 """
 
-import base64
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from typing import Any
 import botocore.exceptions as sdk
 
 from imagemill.clouds import aws
-from imagemill.clouds.ecr import LOGIN, PULL, PUSH, repository_arn
+from imagemill.clouds.ecr import LOGIN, PULL, PUSH, decoded_login, repository_arn
 from imagemill.clouds.hosts import ECR
 from imagemill.errors import (
     OperatorError,
@@ -204,8 +203,7 @@ def _login(repository: ImageReference, client: Any = None) -> Credentials:
     with _asked("GetAuthorizationToken", repository, "*"):
         found = (client or _client(repository)).get_authorization_token()
     [data] = found["authorizationData"]
-    username, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
-    return Credentials(username, password, expires=data["expiresAt"].timestamp())
+    return decoded_login(data)
 
 
 @contextmanager

@@ -4,10 +4,10 @@ pushed to with a login of its own API, which is in one region alone.
 https://docs.aws.amazon.com/AmazonECR/latest/public/public-registries.html#public-registry-auth
 """
 
-import base64
 import time
 from typing import Any
 
+from imagemill.clouds.ecr import decoded_login
 from imagemill.errors import OperatorError, PermissionDenied
 from imagemill.ports import Credentials
 from imagemill.reference import ImageReference
@@ -90,9 +90,7 @@ def _asked() -> Credentials:
     from imagemill.clouds import aws
 
     with aws.translated("ecr-public:GetAuthorizationToken", "*"):
-        data = _client().get_authorization_token()["authorizationData"]
-    username, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
-    return Credentials(username, password, expires=data["expiresAt"].timestamp())
+        return decoded_login(_client().get_authorization_token()["authorizationData"])
 
 
 def _client() -> Any:
