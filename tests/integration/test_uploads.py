@@ -111,7 +111,7 @@ def sent(proxy: FaultyProxy) -> int:
 
 
 def uploads(s3_admin: Any, bucket: str) -> list[str]:
-    listed = s3_admin.list_objects_v2(Bucket=bucket).get("Contents", [])
+    listed = s3_admin.list_objects_v2(Bucket=bucket, Prefix="contexts/uploads/").get("Contents", [])
     return [item["Key"] for item in listed]
 
 
