@@ -59,6 +59,7 @@ DOCKERFILES = {
     "blanks behind a backslash": f"FROM scratch\nRUN \\{BLANKS}x\n",
     "flags": filled("FROM ", "--a ") + "x y z\n",
     "names": filled("FROM scratch\nRUN ", "git -C a "),
+    "one name within another": filled("FROM scratch\nRUN ", "git -C "),
     "quotes": filled("FROM scratch\nARG ", 'a="'),
     "nested variables": filled("ARG a\nFROM ", "${a:-$"),
 }
