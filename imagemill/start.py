@@ -21,8 +21,9 @@ def quickly() -> None:
     gc.set_threshold(200_000)
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     if not variable("IMAGEMILL_OTLP_ENDPOINT"):
-        # Where OpenTelemetry's SDK is installed, redis-py imports it, to offer metrics.
-        sys.modules.setdefault("opentelemetry.sdk.metrics", None)  # type: ignore[arg-type]
+        # Where OpenTelemetry is installed, redis-py imports it, to offer metrics.
+        for name in ("opentelemetry.metrics", "opentelemetry.sdk.metrics"):
+            sys.modules.setdefault(name, None)  # type: ignore[arg-type]
 
 
 def with_celery() -> None:

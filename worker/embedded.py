@@ -100,7 +100,6 @@ def main() -> None:
         premises.leave(clear=True)
     os.environ.update(json.loads(variables))
     start.quickly()
-    start.with_celery()
     builds = Builds()
     _in_background(_leave_with_valkey, _start_valkey(valkey, premises.run), premises)
     _in_background(_leave_with_command_line, lifeline, builds, premises)
@@ -144,6 +143,7 @@ def _leave_with_command_line(lifeline: BinaryIO, builds: Builds, premises: Premi
 
 def _work(builds: Builds, premises: Premises) -> None:
     """Run the Celery worker; returns if somebody else has ended it with a signal."""
+    start.with_celery()
     from celery.signals import task_postrun, task_prerun
 
     from imagemill.names import POOLS

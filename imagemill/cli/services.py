@@ -90,7 +90,6 @@ def service_for(
     """
     if connection.broker:
         return RemoteService(connection)
-    with_celery()
     from imagemill.cli.local_service import LocalService
 
     return LocalService(cache, environment, secrets)

@@ -11,7 +11,7 @@ from imagemill.client import Client
 client = Client("redis://localhost:1/0")
 client.app.backend, client.app.amqp
 import sys
-print(sorted({"yaml", "opentelemetry.sdk", "asyncio"} & sys.modules.keys()))
+print(sorted({"yaml", "opentelemetry.sdk", "opentelemetry.trace", "asyncio"} & sys.modules.keys()))
 import yaml
 from importlib import metadata
 print(yaml.safe_load("a"), bool(metadata.entry_points(group="console_scripts")))
