@@ -8,6 +8,7 @@ that somebody wants it. Here nobody does, so they are told that it is not there.
 import gc
 import os
 import sys
+from typing import Any
 
 from imagemill.environment import variable
 
@@ -35,7 +36,7 @@ def with_celery() -> None:
 
     everything = metadata.entry_points
 
-    def entry_points(**wanted: str) -> metadata.EntryPoints:
+    def entry_points(**wanted: Any) -> Any:
         if wanted.get("group") in _UNUSED:
             return metadata.EntryPoints()
         return everything(**wanted)

@@ -552,7 +552,7 @@ def test_plain_lines_begin_with_the_builds_id_where_it_can_be_used() -> None:
 
 
 def test_a_plain_view_knows_whether_the_log_was_shown() -> None:
-    view = PlainView([].append)
+    view = PlainView(print)
     view.show(EVENTS[1])
     assert not view.log_shown
     view.show(EVENTS[2])
