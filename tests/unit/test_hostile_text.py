@@ -26,7 +26,7 @@ from imagemill.sources.git.url import parse
 from imagemill.text import one_line, printable
 from processor import at_most
 
-SIZE = 200_000
+SIZE = 100_000
 SECONDS = 10.0
 
 
