@@ -243,7 +243,8 @@ _SETUPTOOLS = frozenset((
 def _setuptools(package: _Package) -> None:
     settings = package.only(_SETUPTOOLS, *_of("setuptools"))
     places = package.table(*_of("setuptools.package-dir"))
-    packages, where = settings.get("packages", []), ()
+    packages = settings.get("packages", [])
+    where: tuple[str, ...] = ()
     if isinstance(packages, dict):
         said = package.table(*_of("setuptools.packages.find")).get("where", [])
         where = strings(said, f"{package.path}: where")
