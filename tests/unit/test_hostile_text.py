@@ -131,6 +131,15 @@ FILES = {
 }
 
 
+def test_code_that_may_be_run_is_looked_through_within_bounds(tmp_path: Path) -> None:
+    names = [f"a{number}.py" for number in range(20)]
+    for name in names:
+        (tmp_path / name).write_text(filled("__main__;", "a;"))
+    (tmp_path / "setup.py").write_text(f"from setuptools import setup\nsetup(py_modules={names})\n")
+    with pytest.raises(UserError, match="not clear what the image is to run"):
+        generate(tmp_path, Wishes())
+
+
 @pytest.mark.parametrize(("name", "text"), FILES.values(), ids=FILES)
 def test_projects(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / "main.py").touch()

@@ -30,6 +30,8 @@ _TELLING = (
 _NEVER = re.compile(r"(?:setup|conftest|noxfile|fabfile|_?version|test_.*|.*_test|__init__)\.py")
 _TESTS = frozenset({"test", "tests", "docs", "examples", "benchmarks"})
 _MAX_SHOWN = 10
+_MOST_PARSED = 256 << 10
+"""Characters of code that are looked through for what is run."""
 _FOR_A_SHELL = re.compile(r"[$`|&;<>*?~(){}\\]|^\w+=|\s#")
 _SEVERAL = re.compile(r"[|&;(){}]|^\w+=")
 
@@ -128,10 +130,30 @@ def _scripts(project: Project) -> list[EntryPoint]:
         if path.endswith(".py") and "/" not in path and not _NEVER.fullmatch(path)
     ]
     found = [path for path in _TELLING if path in top]
-    found = found or (
-        top if len(top) == 1 else [path for path in top if _is_run(project, path)] or top
-    )
+    found = found or (top if len(top) == 1 else _run(project, top) or top)
     return [EntryPoint(("python", path), path) for path in found]
+
+
+def _run(project: Project, paths: list[str]) -> list[str]:
+    """Return the scripts that are run, as far as that can be seen in a second or so."""
+    found, left = [], _MOST_PARSED
+    for path in paths:
+        code = _code(project, path)
+        if "__main__" not in code:
+            continue
+        left -= len(code)
+        if left < 0:
+            break
+        if _is_run(project, path):
+            found.append(path)
+    return found
+
+
+def _code(project: Project, path: str) -> str:
+    try:
+        return project.python(path)
+    except UserError:
+        return ""
 
 
 def _is_run(project: Project, path: str) -> bool:

@@ -59,9 +59,10 @@ _IGNORE_FILES = ("Dockerfile.dockerignore", ".dockerignore")
 _MAX_SIZE = 256 << 10
 _MAX_SIZES = (
     (re2.compile(r"(?i)\block\b|\.ipynb$"), 16 << 20),  # what tools write
+    (re2.compile(r"^setup\.py$"), 128 << 10),
     (re2.compile(r"\.py$"), 1 << 20),
 )
-"""What the name of a file has in it that may be larger, since it is read faster → bytes."""
+"""What the name of a file has in it that is read in another time → bytes."""
 
 _DEEP = re2.compile(r"""(?:(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){60}""")
 """A key of TOML that no project has: reading one takes the square of its length."""

@@ -30,7 +30,8 @@ _CALLED = frozenset((
 _KEYWORDS = frozenset(["cffi_modules", "cmdclass", "distclass", "ext_modules", "rust_extensions"])
 """Arguments of `setup` with which more than an installation in place happens."""
 
-_MOST_FILES = 20
+_MOST_FILES, _MOST_CODE = 20, 256 << 10
+"""What is looked through of it: files, and characters in all."""
 
 
 class NeedsCode(Exception):  # noqa: N818 - it is an answer
@@ -71,9 +72,11 @@ def setup_py(project: Project, folder: str) -> SetupFile | None:
     top = places[0].get("") if places and isinstance(places[0], dict) else None
     top = top if isinstance(top, str) else None
     found = _named(project, folder, texts, top)
-    for each in found.files:
-        if each.endswith(".py"):
-            _check_program(project, folder, posixpath.join(folder, each), None)
+    others = [posixpath.join(folder, each) for each in found.files if each.endswith(".py")]
+    if sum(len(project.python(each)) for each in others) > _MOST_CODE:
+        raise NeedsCode(f"{path} may run more than {_MOST_CODE >> 10} KiB of code")
+    for each in others:
+        _check_program(project, folder, each, None)
     return SetupFile(("setup.py", *found.files), found.packages, top)
 
 
