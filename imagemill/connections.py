@@ -6,6 +6,7 @@ three; the rest is refused in words, which never repeat the URL, since it may ho
 
 import re
 from difflib import get_close_matches
+from inspect import signature
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
@@ -57,6 +58,8 @@ def _read(what: str, url: str, schemes: tuple[str, ...], forms: str) -> str:
     try:
         parts = urlsplit(url)
         _check(parts)
+        if parts.scheme in REDIS and parts.query:
+            _check_query(parts)
     except ValueError as error:
         # urlsplit's own errors quote parts of the URL.
         reason = str(error) if isinstance(error, _UnreadableError) else "it is no URL"
@@ -114,11 +117,31 @@ def _check(parts: SplitResult) -> None:
         return
     if parts.port is None and parts.netloc.rpartition("@")[2].endswith(":"):
         raise _UnreadableError("there is no port after the :")
-    if parts.netloc and not parts.hostname:
+    if not parts.hostname and (parts.netloc or parts.scheme == "rediss"):
         raise _UnreadableError("there is no host in it")
     database = parts.path.strip("/")
     if parts.scheme in REDIS and database and not database.isdecimal():
         raise _UnreadableError("behind the host belongs the number of a database")
+
+
+def _check_query(parts: SplitResult) -> None:
+    """Raise `_UnreadableError` for what redis-py takes no option for, or not with that value."""
+    from redis import connection as redis  # few URLs have options
+
+    kinds = {"redis": redis.Connection, "rediss": redis.SSLConnection}
+    kind: type = kinds.get(parts.scheme, redis.UnixDomainSocketConnection)
+    known = {"max_connections", "virtual_host"}.union(
+        *(signature(each.__init__).parameters for each in kind.__mro__ if each is not object)
+    )
+    for name, value in parse_qsl(parts.query):
+        if name not in known:
+            near = get_close_matches(name.lower(), known, n=1)
+            guess = f": did you mean {near[0]}?" if near else ""
+            raise _UnreadableError(f"there is no such option in a {parts.scheme}:// URL{guess}")
+        try:
+            redis.URL_QUERY_ARGUMENT_PARSERS.get(name, str)(value)
+        except ValueError:
+            raise _UnreadableError(f"its option {name} has a value that it cannot have") from None
 
 
 def _verified(parts: SplitResult) -> str:

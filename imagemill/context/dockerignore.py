@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import re2  # type: ignore[import-untyped]
 
-from imagemill.encoding import decoded
+from imagemill.encoding import decoded, is_marked
 from imagemill.errors import UserError
 
 Matches = tuple[bool, ...]
@@ -31,6 +31,8 @@ _SPACE = (
 """What Go's `strings.TrimSpace` trims: Unicode's White_Space (Python's `str.strip` trims four
 characters more).
 """
+
+_COMMENT = re.compile(rb"^#[^\n]*", re.MULTILINE)
 
 _SPECIAL = "*[]?^\\"
 """Characters that make a pattern, or a part of one, more than a plain name."""
@@ -85,6 +87,8 @@ class DockerIgnore:
         """Read the file; `name` is its name in errors. A pattern that BuildKit refuses is a
         `UserError`, as is a file that is no text: it never ignores nothing.
         """
+        if not is_marked(content):  # a comment may be in any encoding
+            content = _COMMENT.sub(b"#", content)
         lines = _lines(decoded(content, name))
         return cls(tuple(_pattern(line, f"{name}:{number}") for number, line in lines))
 

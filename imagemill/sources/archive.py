@@ -205,7 +205,10 @@ class _Decompressing(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         while True:
             if self._now.eof:
-                rest = self._now.unused_data or self._file.read(_CHUNK)
+                # Zeros may be behind a stream (https://tukaani.org/xz/xz-file-format.txt, 2.2).
+                rest = self._now.unused_data.lstrip(b"\0")
+                while not rest and (read := self._file.read(_CHUNK)):
+                    rest = read.lstrip(b"\0")
                 if not rest:
                     return 0
                 self._now = self._make()

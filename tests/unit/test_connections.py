@@ -112,3 +112,26 @@ def test_results_need_redis(backend: str | None) -> None:
     with pytest.raises(UserError, match="Results are kept in Redis") as raised:
         backend_url(backend, "amqp://guest:hunter2@localhost//")
     assert "IMAGEMILL_BACKEND" in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis://h/0?foo=1", "no such option in a redis:// URL"),
+        ("redis://h/0?ssl_cert_reqs=none", "no such option in a redis:// URL"),
+        ("rediss://h/0?ssl_ca_cert=/a", "did you mean ssl_ca_certs?"),
+        ("rediss://h/0?SSL_CERT_REQS=none", "did you mean ssl_cert_reqs?"),
+        ("redis+socket:///a?ssl_ca_certs=/a", "no such option in a redis+socket:// URL"),
+        ("redis://h/0?socket_timeout=x", "its option socket_timeout has a value"),
+        ("rediss://", "there is no host in it"),
+    ],
+)
+def test_an_option_that_redis_has_not_is_one_sentence(url: str, said: str) -> None:
+    with pytest.raises(UserError) as raised:
+        broker_url(url)
+    assert said in raised.value.message
+
+
+def test_an_option_that_redis_has_is_kept() -> None:
+    url = "redis://h/0?socket_timeout=5&health_check_interval=3"
+    assert broker_url(url) == url

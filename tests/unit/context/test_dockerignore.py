@@ -234,3 +234,8 @@ def test_ignore_file_that_is_no_text_never_ignores_nothing(
         seen(source)
     assert raised.value.message.startswith(message)
     assert raised.value.hint == "save the file as UTF-8"
+
+
+def test_comment_may_be_in_any_encoding() -> None:
+    content = "# données\n.env\n".encode("latin-1")
+    assert DockerIgnore.parse(content, ".dockerignore").texts == (".env",)

@@ -561,7 +561,8 @@ def test_tar_with_other_compressions_is_read(place: Place, kind: str) -> None:
     compress = bz2.compress if kind == "bz2" else lzma.compress
     content = tar([member("a", b"1" * 100_000), folder("b"), member("b/c", b"2")])
     middle = len(content) // 2
-    for packed in (compress(content), compress(content[:middle]) + compress(content[middle:])):
+    parts = compress(content[:middle]), compress(content[middle:])
+    for packed in (compress(content), b"".join(parts), (b"\0" * 8).join((*parts, b""))):
         out = place.unpack(packed)
         assert (out / "a").stat().st_size == 100_000
         assert (out / "b/c").read_bytes() == b"2"
