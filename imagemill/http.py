@@ -510,20 +510,16 @@ def _connected(connection: HTTPConnection, reach: Reach) -> socket.socket:
         raise NameResolutionError(connection.host, connection, failed) from error
     for number, address in enumerate(addresses, start=1):
         try:
-            return _to(address, port)
+            timeout = _exchange.get().left(CONNECT_SECONDS)
+            made = socket.create_connection((str(address), port), timeout)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return made
         except OSError as error:
             if number == min(len(addresses), _ADDRESSES):
                 if isinstance(error, SocketTimeout):
                     raise ConnectTimeoutError(connection, "timed out") from error
                 raise NewConnectionError(connection, str(error)) from error
     raise AssertionError("a name without addresses is an error")
-
-
-def _to(address: Address, port: int) -> socket.socket:
-    timeout = _exchange.get().left(CONNECT_SECONDS)
-    made = socket.create_connection((str(address), port), timeout)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return made
 
 
 @lru_cache(maxsize=16)

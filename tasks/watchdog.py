@@ -55,7 +55,11 @@ class Watchdog:
             raise
         finally:
             if not came and not self._watches.pop(watch, False):
-                _await()
+                # What the watchdog is about to raise is taken: nobody is to have it who comes
+                # after. It may have come, and been made into another error.
+                with suppress(OutOfTime):
+                    for _ in range(100):
+                        time.sleep(0.01)
 
     def _watch(self) -> None:
         while True:
@@ -63,21 +67,8 @@ class Watchdog:
             now = time.monotonic()
             for watch in list(self._watches):
                 if watch.ends <= now and self._watches.pop(watch, False):
-                    _raise_in(watch.thread)
-
-
-def _await() -> None:
-    """Take what the watchdog is about to raise: nobody is to have it who comes after. It may have
-    come, and been made into another error.
-    """
-    with suppress(OutOfTime):
-        for _ in range(100):
-            time.sleep(0.01)
-
-
-def _raise_in(thread: int) -> None:
-    error = ctypes.py_object(OutOfTime)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), error)
+                    error = ctypes.py_object(OutOfTime)
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(watch.thread), error)
 
 
 @lru_cache(maxsize=4)

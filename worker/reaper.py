@@ -20,7 +20,7 @@ from imagemill.client import open_journal
 from imagemill.names import DEAD, LIGHT, STEPS
 from imagemill.state.journal import LOST
 from imagemill.state.later import Later
-from imagemill.state.records import Due, Records
+from imagemill.state.records import Records
 from tasks import pipeline
 from tasks.message import Message
 from tasks.settings import Setup, seal_of
@@ -135,15 +135,12 @@ class Reaper:
             if not due.lost and due.queue not in waiting:
                 waiting[due.queue] = self._waiting(due.queue) > 0
             if due.lost or not waiting[due.queue]:
-                self._send(due)
+                log.warning("Step %s of build %s is overdue: sent again", due.step, due.build)
+                pipeline.send(due)
 
     @cached_property
     def _records(self) -> Records:
         return Records(self._journal, self._grace, seal_of(self._setup))
-
-    def _send(self, due: Due) -> None:
-        log.warning("Step %s of build %s is overdue: sent again", due.step, due.build)
-        pipeline.send(due)
 
     def _may_judge(self) -> bool:
         """Whether living workers have had the time to renew their leases since Redis, or this

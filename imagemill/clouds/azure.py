@@ -155,7 +155,11 @@ class CredentialChain:
             for name, error in self.attempts
         )
         words = f"No Azure credentials were found. These were tried, in this order:\n{tried}"
-        return OperatorError(words, _sources_hint())
+        return OperatorError(
+            words,
+            f"give {machine()} a managed identity or a workload identity, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and"
+            " AZURE_CLIENT_SECRET; AZURE_AUTHORITY_HOST as well outside of Azure's public cloud",
+        )
 
 
 def credentials() -> CredentialChain:
@@ -360,10 +364,3 @@ def _told(text: str) -> str:
     """Return the first line of what an SDK says, as far as it is for people."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return shortened(line)
-
-
-def _sources_hint() -> str:
-    return (
-        f"give {machine()} a managed identity or a workload identity, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and"
-        " AZURE_CLIENT_SECRET; AZURE_AUTHORITY_HOST as well outside of Azure's public cloud"
-    )

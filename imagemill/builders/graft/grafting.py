@@ -203,7 +203,7 @@ class Graft:
             for number, descriptor in enumerate(image.manifest["layers"]):
                 if number not in layers:
                     self._bring(descriptor, reference, blobs)
-        large = self._large_files(blobs)
+        large = LargeFiles(self.inputs.image, blobs, self.place.known, self.place.scratch)
         room = MOST_LAYERS - len(image.diff_ids)
         sent: dict[int, list[Blob]] = {}
         for number, changes in layers.items():
@@ -231,9 +231,6 @@ class Graft:
                     self.progress.check()
                     file.write(chunk)
             blobs.push(target, digest, file, descriptor["size"])
-
-    def _large_files(self, blobs: Blobs) -> LargeFiles:
-        return LargeFiles(self.inputs.image, blobs, self.place.known, self.place.scratch)
 
     def _push_layer(self, changes: Mapping[str, Placed], source: Read, blobs: Blobs) -> Blob:
         target = self.inputs.image

@@ -143,6 +143,7 @@ def read(dockerfile: str, target: str | None) -> CodeRecipe:
         each for number, stage in enumerate(every) if number != final for each in stage.instructions
     ]
     chain = _chain(every, final)
+    base = every[chain[0]].base
     return CodeRecipe(
         operations=_operations(suffix, before, dockerfile.split("\n")),
         read_before=tuple(dict.fromkeys(reads([*others, *before]))),
@@ -152,7 +153,7 @@ def read(dockerfile: str, target: str | None) -> CodeRecipe:
             for each in (before if number == final else every[number].instructions)
             if each.keyword == "WORKDIR"
         ),
-        base=_image(every[chain[0]].base),
+        base=None if base == "scratch" else base,
         images=_images(every),
     )
 
@@ -222,10 +223,6 @@ def _chain(stages: Sequence[GraftStage], final: int) -> list[int]:
         if not below:
             return chain
         chain.insert(0, below[-1])
-
-
-def _image(base: str) -> str | None:
-    return None if base == "scratch" else base
 
 
 def _images(stages: Sequence[GraftStage]) -> tuple[str, ...]:

@@ -174,7 +174,9 @@ def job_for(
     the result. `ConfigError` if the config asks for what cannot be, `UserError` if the inputs do.
     """
     facts = circumstances or Circumstances()
-    _refuse_reserved(section.kaniko_config)
+    for fault in reserved_faults(section.kaniko_config):
+        where = dotted((*FREE, *fault.path))
+        raise ConfigError(f"{where}: {fault.message}", fault.hint)
     equipment = _equipment(section, inputs, context_uri, facts)
     job = lay(_defaults(section, inputs, equipment, facts), section.kaniko_config)
     return _in_order(lay(job, _ours(section, inputs, equipment, facts)))
@@ -264,12 +266,6 @@ def reserved_faults(config: Document) -> Iterator[Fault]:
         if why := arguments.RESERVED_VARIABLES.get(given["name"]):
             message = f"{given['name']} is not to be given here: {why}"
             yield Fault((*EXECUTOR, "env", index), message, "leave the variable out")
-
-
-def _refuse_reserved(config: Document) -> None:
-    for fault in reserved_faults(config):
-        where = dotted((*FREE, *fault.path))
-        raise ConfigError(f"{where}: {fault.message}", fault.hint)
 
 
 def _equipment(

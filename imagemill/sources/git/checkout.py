@@ -187,7 +187,12 @@ class Checkout:
             listing.check(self.submodules)
             if way is _Way.FILES:
                 _fetch_missing(git, listing.files)
-            _check_out(git, commit, subdirectory, tree)
+            # A sparse checkout, since attributes above a folder hold for it.
+            if subdirectory:
+                patterns = git.repository / "info" / "sparse-checkout"
+                patterns.parent.mkdir(exist_ok=True)
+                patterns.write_text(f"/{_GLOB.sub(_ESCAPED, subdirectory)}/\n")
+            git.check_out(commit, tree, sparse=bool(subdirectory))
             if self.lfs:
                 lfs.bring(git, remote, self._options_for(remote), tree, self.progress)
             return list(self._submodules(git, commit, listing)) if self.submodules else []
@@ -279,14 +284,3 @@ def _fetch_missing(git: Git, names: set[str]) -> None:
     ]
     if missing:
         git.fetch("--no-write-fetch-head", wanted=missing)
-
-
-def _check_out(git: Git, commit: str, subdirectory: str, tree: Path) -> None:
-    """Write the files, or those of one folder: as a sparse checkout, since attributes above a
-    folder hold for it.
-    """
-    if subdirectory:
-        patterns = git.repository / "info" / "sparse-checkout"
-        patterns.parent.mkdir(exist_ok=True)
-        patterns.write_text(f"/{_GLOB.sub(_ESCAPED, subdirectory)}/\n")
-    git.check_out(commit, tree, sparse=bool(subdirectory))
