@@ -11,7 +11,7 @@ from celery import shared_task
 
 from imagemill import context
 from imagemill.builders.graft import Refusal, grafting
-from imagemill.builders.graft.grafting import Graft, GraftPlace
+from imagemill.builders.graft.grafting import Graft, GraftPlace, Question
 from imagemill.builders.graft.source import SourceFiles
 from imagemill.context.hashing import Inputs
 from imagemill.errors import ImagemillError, OperatorError
@@ -67,17 +67,7 @@ def _graft(run: Run, work: Workspace) -> Build | Next:
         manifest = context.manifest(folder, work.dockerfile, run, work.memory(folder))
         accept(work, manifest)
         try:
-            build = work.build
-            given = Inputs.of(build.request, work.config.builder)
-            asked = grafting.question(
-                manifest,
-                work.open_inputs,
-                given,
-                work.builder_type,
-                place,
-                build.tenant,
-                build.bases,
-            )
+            asked = _question(work, place, manifest)
             work = work.knowing(graft_key=asked.key, commands=asked.recipe.commands)
             earlier = _earlier(run, work, place)
             if isinstance(earlier, Next):
@@ -85,22 +75,29 @@ def _graft(run: Run, work: Workspace) -> Build | Next:
             if earlier is None:
                 raise Refusal("no image is known that differs from this one in its code alone")
             with SourceFiles(folder, manifest, run) as files:
-                made = Graft(place, work.open_inputs, asked, run)
-                digest = made.make(
+                digest = Graft(place, work.open_inputs, asked, run).make(
                     earlier,
                     manifest,
                     files.chunks,
                     work.build.started,
                     lambda: run.enter(State.PUSHING),
                 )
-                run.log(
-                    f"Made of {earlier.image}, from which the code alone differs, without a builder"
-                )
-                return work.build.knowing(digest=digest, grafted=True, graft_key=None, commands=())
+            run.log(
+                f"Made of {earlier.image}, from which the code alone differs, without a builder"
+            )
+            return work.build.knowing(digest=digest, grafted=True, graft_key=None, commands=())
         except Refusal as refusal:
             return work.build.knowing(not_grafted=refusal.reason)
         except OperatorError as error:  # what the builder may do, or say better
             return work.build.knowing(not_grafted=error.message)
+
+
+def _question(work: Workspace, place: GraftPlace, manifest: context.Manifest) -> Question:
+    build = work.build
+    given = Inputs.of(build.request, work.config.builder)
+    return grafting.question(
+        manifest, work.open_inputs, given, work.builder_type, place, build.tenant, build.bases
+    )
 
 
 def _earlier(run: Run, work: Workspace, place: GraftPlace) -> Earlier | Next | None:

@@ -390,11 +390,8 @@ def _answered(
     error: sdk.ClientError, action: str, resource: str, exhausted: bool
 ) -> ImagemillError | None:
     """Return the error for an answer that says no."""
-    code, said, status = (
-        _code(error),
-        _said(error),
-        error.response["ResponseMetadata"].get("HTTPStatusCode", 0),
-    )
+    code, said, wait = _code(error), _said(error), _retry_after(error)
+    status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
     if code in _EXPIRED:
         forget()
         return TransientError(
@@ -422,13 +419,11 @@ def _answered(
         return TransientError(
             f"AWS has had too many requests for {action}: {said}",
             "build less at once, or ask AWS for a higher limit",
-            _retry_after(error),
+            wait,
             exhausted=exhausted,
         )
     if code in _DOWN or status >= 500 or status == 408:
-        return _unreachable(
-            f"{resource}: the server answers {said}", _retry_after(error), exhausted
-        )
+        return _unreachable(f"{resource}: the server answers {said}", wait, exhausted)
     return _denied(error, action, resource) if code in _DENIED or status == 403 else None
 
 

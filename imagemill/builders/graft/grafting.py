@@ -130,15 +130,14 @@ class Graft:
             Context(new.entries),
             lambda entry: is_archive(next(source(entry.path), b"")),
         )
+        changed = [each for each in zip(places, made, strict=True) if each[1] is not None]
+        if missing := [number for number, _ in changed if number is None]:
+            raise Refusal(f"{len(missing)} instructions have made no layer before")
         layers = {
             number: changes
-            for number, changes in zip(places, made, strict=True)
-            if changes is not None and number is not None
+            for number, changes in changed
+            if number is not None and changes is not None
         }
-        if missing := [
-            n for n, changes in zip(places, made, strict=True) if changes is not None and n is None
-        ]:
-            raise Refusal(f"{len(missing)} instructions have made no layer before")
         self._check_labels(earlier)
         pushing()
         sent = self._push_layers(image, reference, layers, source, blobs)
