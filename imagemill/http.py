@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
 from ipaddress import ip_address
 from socket import timeout as SocketTimeout  # noqa: N812
 from types import MappingProxyType
@@ -58,6 +57,7 @@ from imagemill.errors import (
     TransientError,
     UserError,
 )
+from imagemill.per_process import per_process
 from imagemill.proxies import proxy_for
 from imagemill.retry_after import retry_after_seconds
 from imagemill.text import one_line
@@ -416,7 +416,7 @@ class _Exchange:
             self.reach.check_written(host, port)
             reach = _ANYWHERE
         found = authorities.certificates(parts.netloc if parts.scheme == "https" else "")
-        return _kept(os.getpid(), reach, self.proxy, found)
+        return _kept(reach, self.proxy, found)
 
 
 _exchange: ContextVar[_Exchange] = ContextVar("exchange")
@@ -522,13 +522,8 @@ def _connected(connection: HTTPConnection, reach: Reach) -> socket.socket:
     raise AssertionError("a name without addresses is an error")
 
 
-@lru_cache(maxsize=16)
-def _kept(
-    pid: int, reach: Reach, proxy: str | None, found: authorities.Certificates
-) -> PoolManager:
-    """Return the connections of the process `pid`: a forked child must not write to those of its
-    parent.
-    """
+@per_process(16)
+def _kept(reach: Reach, proxy: str | None, found: authorities.Certificates) -> PoolManager:
     plain = type("Plain", (_Plain,), {"reach": reach})
     tls = type("Tls", (_Tls,), {"reach": reach})
     options: dict[str, Any] = {

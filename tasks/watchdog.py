@@ -8,13 +8,13 @@ back even so is killed by Celery (`worker/celeryconfig.py`).
 """
 
 import ctypes
-import os
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+
+from imagemill.per_process import per_process
 
 GRACE_SECONDS = 2.0
 """How long a step may be past its time: most end by themselves, where they look at the clock."""
@@ -71,11 +71,7 @@ class Watchdog:
                     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(watch.thread), error)
 
 
-@lru_cache(maxsize=4)
-def _watchdog(process: int) -> Watchdog:
-    return Watchdog()
-
-
+@per_process(1)
 def watchdog() -> Watchdog:
     """Return what watches the steps of this process."""
-    return _watchdog(os.getpid())
+    return Watchdog()

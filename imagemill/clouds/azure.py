@@ -4,12 +4,10 @@ ours.
 A call is sent once; whoever called it tries again (docs/adr/0011-one-layer-retries.md).
 """
 
-import os
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jwt
@@ -34,6 +32,7 @@ from imagemill.errors import (
     TransientError,
     UserError,
 )
+from imagemill.per_process import per_process
 from imagemill.place import machine
 from imagemill.retry_after import retry_after_seconds
 from imagemill.text import shortened
@@ -162,13 +161,9 @@ class CredentialChain:
         )
 
 
+@per_process(1)
 def credentials() -> CredentialChain:
-    """Return the default credential chain of this process; a forked child has one of its own."""
-    return _credentials(os.getpid())
-
-
-@lru_cache(maxsize=1)
-def _credentials(pid: int) -> CredentialChain:
+    """Return the default credential chain of this process."""
     return CredentialChain()
 
 
