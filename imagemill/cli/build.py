@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from imagemill.cli.docker_habits import INSTEAD, named
+from imagemill.cli.docker_habits import INSTEAD, named, plain_switches
 from imagemill.cli.options import (
     INLINE,
     Command,
@@ -27,9 +27,15 @@ OUTPUT = click.Path(path_type=Path, dir_okay=False)
 
 
 class BuildCommand(Command):
-    """Answers for docker's options that are not here."""
+    """Answers for docker's options that are not here, and takes its switches with a value."""
 
     instead = INSTEAD
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See `click.Command.parse_args`."""
+        switches = [option for option in self.params if getattr(option, "is_flag", False)]
+        names = {name for option in switches for name in option.opts}
+        return super().parse_args(ctx, plain_switches(args, names))
 
 
 @click.command(cls=BuildCommand, short_help="Build an image.")

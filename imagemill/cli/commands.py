@@ -1,10 +1,13 @@
 """The command `imagemill`: its commands, how it ends, and what it says when it fails."""
 
+import errno
 import gc
+import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
 from io import TextIOWrapper
+from pathlib import Path
 from types import MappingProxyType
 from typing import NoReturn
 
@@ -12,7 +15,14 @@ import click
 
 from imagemill import __version__
 from imagemill.cli import interrupts
-from imagemill.cli.options import INTERRUPTED, UNREACHABLE, USAGE, connection_options
+from imagemill.cli.options import (
+    FAILED,
+    INTERRUPTED,
+    UNREACHABLE,
+    USAGE,
+    Misuse,
+    connection_options,
+)
 from imagemill.environment import variable
 from imagemill.errors import ImagemillError, UserError
 from imagemill.extras import explained
@@ -53,6 +63,22 @@ class Commands(click.Group):
         command: click.Command = getattr(import_module(f"imagemill.cli.{module}"), name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """See `click.Group.resolve_command`; of one that is not here, say what may be meant."""
+        name = args[0]
+        if name in COMMANDS or name.startswith("-"):
+            return super().resolve_command(ctx, args)
+        from difflib import get_close_matches
+
+        from imagemill.cli import docker_habits
+
+        near = get_close_matches(name, COMMANDS, n=1)
+        guess = f"did you mean {near[0]}? " if near else ""
+        hint = docker_habits.COMMANDS.get(name) or f"{guess}see `imagemill --help`"
+        raise Misuse(f"No such command {name!r}", hint)
+
 
 @click.group(
     cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -90,6 +116,8 @@ def _run() -> int:
 
                 authorities.install()
             code: int | None = cli.main(prog_name="imagemill", standalone_mode=False)
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return USAGE
@@ -101,7 +129,27 @@ def _run() -> int:
     except ImagemillError as error:
         _say(error.message, error.hint, getattr(error, "log", ()), error.field)
         return USAGE if isinstance(error, UserError) else UNREACHABLE
+    except OSError as error:
+        return _refused(error)
     return code or 0
+
+
+def _refused(error: OSError) -> int:
+    """Say what this machine did not let us do where it can be anywhere: print, or know the folder
+    that we are in. What comes from elsewhere is nobody's fault but ours.
+    """
+    if error.errno in (errno.EPIPE, errno.ENOSPC, errno.EIO) and error.filename is None:
+        # Python would try once more on its way out, and say so in words of its own.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno != errno.EPIPE:
+            _say(f"Standard output cannot be written: {error.strerror}", "make room there")
+        return FAILED
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        _say("The working folder is not there any more", "change into one that is")
+        return USAGE
+    raise error
 
 
 def _say(message: str, hint: str, log: tuple[str, ...] = (), field: str = "") -> None:

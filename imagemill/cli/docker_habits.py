@@ -1,7 +1,7 @@
 """What docker's users type: what it means here, and what to do instead where it cannot be."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -52,6 +52,42 @@ INSTEAD: Mapping[str, str] = MappingProxyType(
 )
 """Option of `docker build` that is not here → what to do instead."""
 
+COMMANDS: Mapping[str, str] = MappingProxyType(
+    {
+        "buildx": "`imagemill build` builds",
+        "help": "`imagemill --help` lists the commands, and `imagemill COMMAND --help` tells of one",
+        "images": "`imagemill list` lists the builds of the last day, with their images",
+        "login": "log in with `docker login REGISTRY`: its credentials are used",
+        "logout": "`docker logout REGISTRY` forgets the credentials",
+        "ps": "`imagemill list` lists the builds of the last day",
+        "pull": _PUSHED,
+        "push": "`imagemill build` pushes what it builds",
+        "run": f"{_PUSHED}, and `docker run IMAGE` runs it",
+        "tag": "`imagemill build --tag TAG` adds a tag, and builds nothing twice",
+        "version": "`imagemill --version` tells it",
+    }
+)
+"""Command of docker's that is not here → what to do instead."""
+
+_YES, _NO = frozenset({"1", "t", "true"}), frozenset({"0", "f", "false"})
+
+
+def plain_switches(arguments: Sequence[str], switches: Collection[str]) -> list[str]:
+    """Return the arguments with switches as they are here where docker's may have a value:
+    `--pull` for `--pull=true`, and nothing for `--pull=false`.
+    """
+    given = list(arguments)
+    end = given.index("--") if "--" in given else len(given)
+    plain: list[str] = []
+    for argument in given[:end]:
+        name, equals, value = argument.partition("=")
+        known = equals and name in switches and value.lower() in _YES | _NO
+        if not known:
+            plain.append(argument)
+        elif value.lower() in _YES:
+            plain.append(name)
+    return plain + given[end:]
+
 
 def named(tags: Sequence[str], destination: str | None) -> tuple[tuple[str, ...], str | None]:
     """Return tags and destination where tags are written as docker has them, `REPOSITORY:TAG`.
@@ -85,10 +121,12 @@ def _split(text: str) -> tuple[str, str]:
     repository, colon, tag = text.rpartition(":")
     if not colon or "/" in tag:
         repository, tag = text, "latest"
-    if "/" not in repository or not is_tag(tag):
+    if not is_tag(tag):
+        raise Misuse(f"{text!r} has no tag behind its last ':'", f"give -t {repository}:TAG")
+    if "/" not in repository:
         raise Misuse(
             f"{text!r} names no registry to push to",
-            f"give -t REGISTRY/{text}, or -d REGISTRY/REPOSITORY -t {tag or 'TAG'}",
+            f"give -t REGISTRY/{text}, or -d REGISTRY/REPOSITORY -t {tag}",
         )
     return repository, tag
 
@@ -110,7 +148,7 @@ def dockerfile(path: str | None, source: str) -> tuple[str | None, str | None]:
     is relative to the source.
     """
     if path == "-":
-        return None, sys.stdin.read()
+        return None, _standard_input()
     if path is None or not Path(source).is_dir():
         return path, None
     there, top = Path(path).absolute(), Path(source).resolve()
@@ -129,3 +167,13 @@ def dockerfile(path: str | None, source: str) -> tuple[str | None, str | None]:
         return None, there.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
         raise Misuse(f"{there} cannot be read: {error}", "save the file as UTF-8") from None
+
+
+def _standard_input() -> str:
+    """Return the text that comes there: UTF-8, whatever the locale is, as files are."""
+    if sys.stdin is None:
+        raise Misuse("There is no standard input to read the Dockerfile from", "give --file PATH")
+    try:
+        return sys.stdin.buffer.read().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misuse(f"Standard input cannot be read: {error}", "send it in UTF-8") from None

@@ -564,6 +564,18 @@ def test_a_job_that_vanished_while_no_watch_was_open_is_found_gone(cluster: Play
     assert f"{job['metadata']['name']} was deleted" in error.message
 
 
+@pytest.mark.parametrize("line", [b"<html>504 Gateway Time-out</html>", b"{}"])
+@own_server("nothing stands between")
+def test_a_build_survives_what_a_proxy_writes_into_its_watches(
+    cluster: PlayedCluster, line: bytes
+) -> None:
+    build = cluster.build()
+    cluster.run()
+    cluster.server.garble_watches(line)
+    cluster.server.finish(cluster.job(), 0, DIGEST)
+    assert build.result() == DIGEST
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("method", ["_list", "_take"])
 @own_server("its watches cannot be broken")

@@ -407,6 +407,17 @@ def test_a_request_that_was_put_off_is_made_again_when_the_server_says(
     assert build.result()
 
 
+@own_server("its API server cannot be made to fail")
+def test_a_request_that_is_put_off_for_an_hour_is_left_to_the_steps_next_try(
+    cluster: PlayedCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "_LONGEST_WAIT", 0.01)
+    cluster.server.fail_next(429, 9, verb="create", resource="jobs", retry_after=3600)
+    error = cluster.build().error()
+    assert type(error) is TransientError
+    assert error.retry_after == 3600
+
+
 @own_server("the test changes how the server is reached")
 def test_an_api_server_that_is_not_there_is_a_service_unreachable(cluster: PlayedCluster) -> None:
     config = cluster.server.kubeconfig

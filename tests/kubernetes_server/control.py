@@ -120,6 +120,15 @@ class Control(Running):
 
         self._call(cut)
 
+    def garble_watches(self, line: bytes) -> None:
+        """Send a line to all watches that no API server sends, as a proxy between may."""
+
+        def garble() -> None:
+            for watch in self.api.watches:
+                watch.lines.put_nowait(line + b"\n")
+
+        self._call(garble)
+
     def restart(self, refusing: float = 0.5) -> None:
         """Start again, as at an upgrade of the control plane: all streams break, and for so many
         seconds every question is answered by 403, until the Roles are read.

@@ -65,6 +65,9 @@ _RETRIES = 3
 ours may be.
 """
 
+_LONGEST_WAIT = 5.0
+"""Seconds for which such a 429 is waited for here, where nobody can stop the build meanwhile."""
+
 _INTERVALS = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 _KEEP_ALIVE = [
     *HTTPConnection.default_socket_options,
@@ -123,6 +126,15 @@ class Expired(Exception):  # noqa: N818 (the API's own name for it)
 
 class Absent(Exception):  # noqa: N818 (an answer)
     """There is no log: the container has not begun, or is gone with its pod."""
+
+
+class _Retries(Retry):
+    """Waits as a server says, for `_LONGEST_WAIT` at most."""
+
+    def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
+        """See `Retry.get_retry_after`."""
+        said = retry_after_seconds(response.headers.get("Retry-After"))
+        return None if said is None else min(said, _LONGEST_WAIT)
 
 
 class ApiResponse(NamedTuple):
@@ -330,7 +342,7 @@ class Cluster:
         query: Mapping[str, str] | None = None,
         body: Object | None = None,
     ) -> ApiResponse:
-        retries = Retry(
+        retries = _Retries(
             _RETRIES, backoff_factor=0.1, allowed_methods=None, redirect=0, raise_on_status=False
         )
         with _reached(self.host):

@@ -52,9 +52,12 @@ DELETED = 5.0
 says so soon.
 """
 
+STARTING = 60.0
+"""Seconds for which a container may wait for a reason that nobody here knows."""
+
 MOUNTING = 120.0
 """Seconds for which a volume may fail to be mounted, as they do while they are attached to a
-node.
+node, or the pod's network to be made.
 """
 
 _PULL_REASONS = frozenset(
@@ -64,6 +67,8 @@ _PULL_REASONS = frozenset(
         "InvalidImageName",
         "ErrImageNeverPull",
         "ImageInspectError",
+        "RegistryUnavailable",
+        "SignatureValidationFailed",
     }
 )
 _START_REASONS = frozenset(
@@ -75,6 +80,11 @@ _START_REASONS = frozenset(
         "CrashLoopBackOff",
     }
 )
+_ON_ITS_WAY = frozenset({"ContainerCreating", "PodInitializing", "CreateContainerConfigError"})
+"""Reasons for which the containers of any pod wait; for the last one see `_missing`."""
+
+_UNPREPARED = ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox")
+"""Reasons of events that say why the node cannot make the pod, before all of its containers."""
 _NO_SUCH_IMAGE = re.compile(
     r"not found|manifest unknown|does not exist|name unknown", re.IGNORECASE
 )
@@ -165,13 +175,17 @@ class PodEvidence:
         """The latest pod."""
         return self.pods[-1] if self.pods else None
 
-    def said(self, *reasons: str) -> list[str]:
-        """Return the messages of the events with one of these reasons, the latest first."""
+    def warnings(self, *reasons: str) -> list[tuple[str, str]]:
+        """Return reason and message of the events with one of these reasons, the latest first."""
         return [
-            str(event.get("message") or "")
+            (str(event.get("reason")), str(event.get("message") or ""))
             for event in reversed(self.events)
             if event.get("reason") in reasons
         ]
+
+    def said(self, *reasons: str) -> list[str]:
+        """Return the messages of the events with one of these reasons, the latest first."""
+        return [message for _, message in self.warnings(*reasons)]
 
 
 def executor_state(pod: Object) -> Object:
@@ -244,7 +258,7 @@ def trouble(evidence: PodEvidence) -> Trouble | None:
             if _is_deleted(pod)
             else Trouble("disruption", error)
         )
-    for rule in (_missing, _image, _start, _mount, _scheduling):
+    for rule in (_missing, _image, _start, _unprepared, _scheduling):
         if found := rule(evidence, pod):
             return found
     return None
@@ -335,12 +349,13 @@ def _no_pod(evidence: PodEvidence) -> Trouble | None:
     return Trouble("no pod", error, NO_POD)
 
 
-def _see_events(evidence: PodEvidence) -> str:
-    """Return the command that shows the events of a Job, which stay for an hour when the Job itself
-    is deleted.
+def _see_events(evidence: PodEvidence, item: Object | None = None) -> str:
+    """Return the command that shows the events of a Job, or of its pod, which stay for an hour when
+    the Job itself is deleted.
     """
     namespace = evidence.job["metadata"].get("namespace", "default")
-    return f"kubectl get events -n {namespace} --field-selector involvedObject.name={_name(evidence.job)}"
+    name = _name(item or evidence.job)
+    return f"kubectl get events -n {namespace} --field-selector involvedObject.name={name}"
 
 
 def _disruption(pod: Object) -> ImagemillError | None:
@@ -467,7 +482,7 @@ def _missing(evidence: PodEvidence, pod: Object) -> Trouble | None:
     told = [
         message for _, reason, message in _waiting(pod) if reason == "CreateContainerConfigError"
     ]
-    if not has_started(pod):
+    if not is_made(pod):
         told += evidence.said("FailedMount")
     for said in told:
         found = _MISSING.search(said)
@@ -514,6 +529,9 @@ def _start(evidence: PodEvidence, pod: Object) -> Trouble | None:
     for container, reason, message in _waiting(pod):
         if reason in _START_REASONS:
             return Trouble("start", _cannot_start(str(container.get("name")), message or reason))
+        if reason not in _ON_ITS_WAY:
+            error = _cannot_start(str(container.get("name")), f"{reason}: {message}")
+            return Trouble("waiting", error, STARTING)
     return None
 
 
@@ -524,20 +542,29 @@ def _cannot_start(container: str, said: str) -> ImagemillError:
     )
 
 
-def _mount(evidence: PodEvidence, pod: Object) -> Trouble | None:
-    if has_started(pod):
+def _unprepared(evidence: PodEvidence, pod: Object) -> Trouble | None:
+    """Return why the node has not made the pod: a volume or the network is missing. Of what it has
+    made the warnings are old.
+    """
+    if is_made(pod):
         return None
-    for said in evidence.said("FailedMount", "FailedAttachVolume"):
+    for reason, said in evidence.warnings(*_UNPREPARED):
         found = _MISSING.search(said)
         if found and found["name"] in evidence.ours:
             continue
-        hint = "see the volumes in builder.kaniko-config, and builder.context-volume-claim"
-        return Trouble(
-            "mount",
-            OperatorError(f"A volume of the build cannot be mounted: {shortened(said)}", hint),
-            MOUNTING,
-        )
+        if reason == "FailedCreatePodSandBox":
+            told = f"The node cannot make the build's pod {_name(pod)}: {shortened(said)}"
+            hint = f"see the node's network and runtime: {_see_events(evidence, pod)}"
+        else:
+            told = f"A volume of the build cannot be mounted: {shortened(said)}"
+            hint = "see the volumes in builder.kaniko-config, and builder.context-volume-claim"
+        return Trouble("mount", OperatorError(told, hint), MOUNTING)
     return None
+
+
+def is_made(pod: Object) -> bool:
+    """Whether the pod has its volumes and its network, so that only its containers are to begin."""
+    return has_started(pod) or bool(holding(pod, "PodReadyToStartContainers"))
 
 
 def has_started(pod: Object) -> bool:
@@ -555,6 +582,11 @@ def _taken_away(_: PodEvidence, pod: Object) -> ImagemillError | None:
 
 
 def _init_container(_: PodEvidence, pod: Object) -> ImagemillError | None:
+    """Return which init container failed. Where the executor has begun none did: one that runs
+    beside it ends after it, as it may.
+    """
+    if has_started(pod):
+        return None
     for status in pod.get("status", {}).get("initContainerStatuses") or ():
         terminated = (status.get("state") or {}).get("terminated") or {}
         if terminated.get("exitCode"):

@@ -383,7 +383,7 @@ class _Watch(threading.Thread):
             for line in lines(stream):
                 if self._stopped.is_set():
                     return  # what was cut off by the end need not be a whole line
-                self._take(json.loads(line))
+                self._take(_event(line))
         except ReadTimeoutError:
             log.debug("The watch on %s was silent", self._resource.plural)
 
@@ -414,6 +414,20 @@ class _Watch(threading.Thread):
         self.live.set()
         for feed in self._feeds():
             feed.wake()
+
+
+def _event(line: bytes) -> dict[str, Any]:
+    """Return the event that a line of a watch is; what stands between may send anything."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        event = None
+    if isinstance(event, dict) and isinstance(event.get("object"), dict) and "type" in event:
+        return event
+    raise ServiceUnreachable(
+        "A watch got what no Kubernetes API server sends",
+        "see what stands between, such as a proxy",
+    )
 
 
 def lines(

@@ -112,6 +112,28 @@ def imported(program: str, names: set[str]) -> str:
     ).stdout
 
 
+@pytest.mark.parametrize(
+    ("shell", "code", "told"),
+    [
+        (("--version", ">/dev/full"), 1, "error: Standard output cannot be written: No space"),
+        (("dead", "--help", "| true; exit ${PIPESTATUS[0]}"), 1, ""),
+        (("hash", ". ; exit $?"), 2, "error: The working folder is not there any more"),
+    ],
+)
+def test_what_the_machine_refuses_is_said_in_a_sentence(
+    tmp_path: Path, shell: tuple[str, ...], code: int, told: str
+) -> None:
+    (tmp_path / "gone").mkdir()
+    leave = "cd gone; rmdir ../gone; " if "hash" in shell else ""
+    command = f"{leave}{sys.executable} -m imagemill {' '.join(shell)}"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code
+    assert done.stderr.startswith(told)
+    assert bool(done.stderr) == bool(told)
+
+
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help_lists_the_commands(imagemill: Caller, flag: str) -> None:
     outcome = imagemill(flag)
@@ -127,7 +149,8 @@ def test_the_version_is_printed(imagemill: Caller) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
-        (("bild",), "No such command 'bild'", "see `imagemill --help`"),
+        (("bild",), "No such command 'bild'", "did you mean build? see `imagemill --help`"),
+        (("ps",), "No such command 'ps'", "`imagemill list` lists the builds"),
         (("why",), "Missing argument 'A'", "see `imagemill why --help`"),
         (("build", ".", "--detach"), "--detach needs a broker", "IMAGEMILL_BROKER"),
         (

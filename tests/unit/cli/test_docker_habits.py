@@ -1,5 +1,7 @@
 """What docker's users type is understood, or answered with what to do instead."""
 
+import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,8 @@ def test_tags_with_their_repository(
         (["a.example/x:1", "b.example/x:1"], None, ["a.example/x", "b.example/x"]),
         (["a.example/x@sha256:0"], None, ["has a digest", "REPOSITORY:TAG"]),
         (["model:v1"], None, ["names no registry", "-t REGISTRY/model:v1"]),
+        (["a.example/x:"], None, ["has no tag behind its last ':'", "-t a.example/x:TAG"]),
+        (["a.example/x:1+2"], None, ["has no tag behind its last ':'", "-t a.example/x:TAG"]),
     ],
 )
 def test_what_cannot_be_is_answered(
@@ -83,6 +87,34 @@ def test_dockerfile_of_standard_input_is_taken_by_its_text(tmp_path: Path) -> No
         for text in ("FROM scratch\n", "FROM scratch\n#\n")
     ]
     assert len({done.stdout for done in by_text}) == 2
+
+
+def test_dockerfile_of_standard_input_is_utf8_whatever_the_locale_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent = "LABEL a=\u00e9\n".encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(sent), encoding="latin-1"))
+    assert dockerfile("-", ".") == (None, "LABEL a=\u00e9\n")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"# \xe9"), encoding="latin-1"))
+    with pytest.raises(Misuse, match="Standard input cannot be read"):
+        dockerfile("-", ".")
+    monkeypatch.setattr(sys, "stdin", None)  # as where it is closed
+    with pytest.raises(Misuse, match="There is no standard input"):
+        dockerfile("-", ".")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        (["--pull=true", "--no-cache=TRUE"], {"pull": True, "no_cache": True}),
+        (["--pull", "--no-cache=false"], {"pull": True, "no_cache": False}),
+        (["-q=1", "--build-arg=pull=true"], {"quiet": True, "build_args": {"pull": "true"}}),
+        (["--", "--pull=true"], {"pull": False, "source": "--pull=true"}),
+    ],
+)
+def test_switches_may_have_a_value(arguments: list[str], given: dict[str, object]) -> None:
+    found = build.make_context("build", arguments).params
+    assert {name: found[name] for name in given} == given
 
 
 @pytest.mark.parametrize(

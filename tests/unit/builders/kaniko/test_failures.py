@@ -8,6 +8,8 @@ import pytest
 
 from imagemill.builders.kaniko.executor_log import explain, tag_is_kept
 from imagemill.builders.kaniko.failures import (
+    MOUNTING,
+    STARTING,
     PodEvidence,
     failure,
     has_failed,
@@ -246,6 +248,35 @@ def test_a_warning_about_a_volume_that_was_mounted_later_is_no_trouble() -> None
     )
 
 
+@pytest.mark.parametrize("reason", ["FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"])
+def test_a_pod_that_its_node_cannot_make_is_given_time_until_it_is_made(reason: str) -> None:
+    event = {"reason": reason, "message": "plugin type=calico failed (add): unauthorized"}
+    waiting = pod({"waiting": {"reason": "ContainerCreating"}})
+    found = trouble(PodEvidence(JOB, [waiting], [event]))
+    assert found is not None
+    assert found.patience == MOUNTING
+    assert "unauthorized" in found.error.message
+    waiting["status"]["conditions"] = [{"type": "PodReadyToStartContainers", "status": "True"}]
+    assert trouble(PodEvidence(JOB, [waiting], [event])) is None
+
+
+def test_a_container_that_waits_for_a_reason_that_nobody_knows_is_given_a_while() -> None:
+    state = {"waiting": {"reason": "PreStartHookError", "message": "the hook failed"}}
+    found = trouble(PodEvidence(JOB, [pod(state)]))
+    assert found is not None
+    assert found.patience == STARTING
+    assert "PreStartHookError: the hook failed" in found.error.message
+    for usual in ("ContainerCreating", "PodInitializing"):
+        assert trouble(PodEvidence(JOB, [pod({"waiting": {"reason": usual}})])) is None
+
+
+def test_an_image_whose_signature_is_not_valid_is_told_as_one_that_cannot_be_pulled() -> None:
+    state = {"waiting": {"reason": "SignatureValidationFailed", "message": "no signature"}}
+    found = trouble(PodEvidence(JOB, [pod(state)]))
+    assert found is not None
+    assert "cannot be pulled: no signature" in found.error.message
+
+
 def test_the_builds_own_secret_may_come_after_the_pod() -> None:
     event = {
         "reason": "FailedMount",
@@ -385,6 +416,14 @@ def test_an_init_container_that_failed_is_named() -> None:
         "init container warm of the build failed with exit code 5"
         in failure(PodEvidence(JOB, [failed])).message
     )
+
+
+def test_a_sidecar_that_ends_after_the_executor_is_not_why_the_build_failed() -> None:
+    ended = pod({"terminated": {"exitCode": 1, "message": "error building image: no"}})
+    ended["status"]["initContainerStatuses"] = [
+        {"name": "proxy", "state": {"terminated": {"exitCode": 143, "reason": "Error"}}}
+    ]
+    assert "The Dockerfile failed: no" in failure(PodEvidence(JOB, [ended])).message
 
 
 def test_an_image_of_an_init_container_that_cannot_be_pulled_is_named() -> None:
