@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from ipaddress import ip_address
 from socket import timeout as SocketTimeout  # noqa: N812
 from types import MappingProxyType
