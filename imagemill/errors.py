@@ -16,6 +16,13 @@ ever holds a secret.
 
 from typing import Self
 
+_LONGEST = 8192
+"""Characters of a message: what somebody wrote may be repeated in it, however long that is."""
+
+
+def _told(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
 
 class ImagemillError(Exception):
     """Base of all expected failures.
@@ -30,6 +37,7 @@ class ImagemillError(Exception):
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
+        message, hint = _told(message), _told(hint)
         super().__init__(message, hint)
         self.message = message
         self.hint = hint

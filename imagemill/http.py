@@ -496,6 +496,18 @@ class _Tls(_Plain, HTTPSConnection):
     """The same over TLS."""
 
 
+class _TlsPool(HTTPSConnectionPool):
+    """Reads whom to trust when it is first needed, which takes a tenth of a second."""
+
+    found: authorities.Certificates
+
+    def __init__(self, host: str, port: int | None = None, **options: Any) -> None:
+        super().__init__(host, port, ssl_context=_trusted(self.found), **options)
+
+
+_trusted = lru_cache(maxsize=16)(authorities.context)
+
+
 def _connected(connection: HTTPConnection, reach: Reach) -> socket.socket:
     """Return a connection to one of the host's addresses, all of which may be connected to."""
     host, port = connection._dns_host, connection.port
@@ -535,11 +547,7 @@ def _kept(
     """
     plain = type("Plain", (_Plain,), {"reach": reach})
     tls = type("Tls", (_Tls,), {"reach": reach})
-    options: dict[str, Any] = {
-        "num_pools": 16,
-        "maxsize": 64,
-        "ssl_context": authorities.context(found),
-    }
+    options: dict[str, Any] = {"num_pools": 16, "maxsize": 64}
     if proxy:
         login = unquote(urlsplit(proxy).netloc.rpartition("@")[0])
         headers = make_headers(proxy_basic_auth=login) if login else None
@@ -548,7 +556,7 @@ def _kept(
         manager = PoolManager(**options)
     manager.pool_classes_by_scheme = {
         "http": type("PlainPool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
-        "https": type("TlsPool", (HTTPSConnectionPool,), {"ConnectionCls": tls}),
+        "https": type("TlsPool", (_TlsPool,), {"ConnectionCls": tls, "found": found}),
     }
     return manager
 

@@ -8,7 +8,7 @@ from celery.signals import celeryd_init, worker_shutting_down
 
 from imagemill.errors import ImagemillError
 from tasks import shutdown
-from worker import health, memory, remote_control, tracing, transport
+from worker import memory, remote_control, tracing, transport
 from worker.celeryconfig import configuration
 from worker.logging import install
 from worker.presence import Announce
@@ -30,6 +30,8 @@ def create(settings: Settings) -> Celery:
     if settings.otlp_endpoint is not None:
         tracing.install(settings.otlp_endpoint)
     if settings.metrics_port is not None:
+        from worker import health  # brings a web server
+
         health.install(app, settings)
     return app
 

@@ -6,7 +6,6 @@ lives. When the pipe ends, builds that still run are cancelled, and the worker, 
 folders go away. Celery is imported late, so that Valkey starts meanwhile.
 """
 
-import gc
 import json
 import os
 import subprocess
@@ -17,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
+from imagemill import start
 from imagemill.embedded import (
     END_SECONDS,
     SOCKET,
@@ -91,7 +91,6 @@ class Builds:
 
 def main() -> None:
     """Serve until the command line ends."""
-    gc.set_threshold(50_000)  # somebody waits for all that is imported, in which no garbage is
     valkey, run, state = map(Path, sys.argv[1:])
     premises = Premises(run, state)
     adopt_orphans()
@@ -100,6 +99,7 @@ def main() -> None:
     if not variables:
         premises.leave(clear=True)
     os.environ.update(json.loads(variables))
+    start.quickly()
     builds = Builds()
     _in_background(_leave_with_valkey, _start_valkey(valkey, premises.run), premises)
     _in_background(_leave_with_command_line, lifeline, builds, premises)
@@ -143,6 +143,7 @@ def _leave_with_command_line(lifeline: BinaryIO, builds: Builds, premises: Premi
 
 def _work(builds: Builds, premises: Premises) -> None:
     """Run the Celery worker; returns if somebody else has ended it with a signal."""
+    start.with_celery()
     from celery.signals import task_postrun, task_prerun
 
     from imagemill.names import POOLS

@@ -61,7 +61,7 @@ def _repository(source: Path) -> _Repository | None:
         git = top / ".git"
         if git.is_file():  # of a worktree or a submodule
             git = top / git.read_text().removeprefix("gitdir:").strip()
-        if (git / "HEAD").exists():
+        if (git / "HEAD").is_file():
             link = git / "commondir"
             common = git / link.read_text().strip() if link.is_file() else git
             return _Repository(top, git, common)

@@ -1,9 +1,13 @@
 """The embedded service of a command without a broker."""
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from imagemill.embedded import EmbeddedFailed, EmbeddedService, adopt_orphans
 from imagemill.errors import ServiceUnreachable
+from imagemill.start import with_celery
+
+if TYPE_CHECKING:
+    from imagemill.client import Client
 
 
 class LocalService(EmbeddedService):
@@ -14,6 +18,11 @@ class LocalService(EmbeddedService):
     def __enter__(self) -> Self:
         adopt_orphans()
         return super().__enter__()
+
+    def connect(self) -> "Client":
+        """Return a client, as soon as the service takes builds."""
+        with_celery()
+        return super().connect()
 
     def explain(self, error: ServiceUnreachable, build: str) -> EmbeddedFailed:
         """Return what it means for a build that the service does not answer any more: it is lost."""

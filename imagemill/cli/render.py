@@ -8,9 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.text import Text
-
-from imagemill.cli.terminal import console, error, warn
+from imagemill.cli.terminal import error, warn, write
 from imagemill.errors import UserError
 from imagemill.messages import BuildReport, BuildStatus, BuildSummary, State
 from imagemill.text import one_line, printable
@@ -171,17 +169,15 @@ def launch_config(described: dict[str, Any], *, as_json: bool) -> None:
         return
     import yaml
 
-    out = console()
-    out.print(Text(f"# {printable(described['file'] or 'no file was found: all defaults')}", "dim"))
-    out.print(Text(printable(yaml.safe_dump(described["config"], sort_keys=False).rstrip())))
+    write((f"# {printable(described['file'] or 'no file was found: all defaults')}", "dim"))
+    write(printable(yaml.safe_dump(described["config"], sort_keys=False).rstrip()))
     for warning in described["warnings"]:
         warn(warning)
 
 
 def _table(rows: Iterable[tuple[str, str]], *, stderr: bool = False) -> None:
-    out = console(stderr=stderr)
     for name, value in rows:
-        out.print(Text.assemble((f"{name:<7}", "bold"), printable(value)))
+        write((f"{name:<7}", "bold"), printable(value), stderr=stderr)
 
 
 def _facts(done: BuildReport) -> Iterable[tuple[str, str]]:

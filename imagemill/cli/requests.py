@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagemill.cli.docker_habits import dockerfile
-from imagemill.cli.git_info import GitInfo, checkout
 from imagemill.cli.options import Misuse
 from imagemill.errors import UserError
 from imagemill.messages import BuildRequest
@@ -42,6 +41,8 @@ def request(source: str, *, remote: bool, **fields: Any) -> BuildRequest:
     """
     place = located(source, remote=remote)
     fields["dockerfile"], fields["dockerfile_text"] = dockerfile(fields["dockerfile"], place)
+    from imagemill.cli.git_info import GitInfo, checkout
+
     known = checkout(Path(place)) if Path(place).is_dir() else GitInfo()
     fields["revision"] = fields["revision"] or known.revision
     fields["source_url"] = fields["source_url"] or known.url

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 
 from imagemill.cli.options import Connection, Misuse
 from imagemill.errors import ServiceUnreachable
+from imagemill.start import with_celery
 
 if TYPE_CHECKING:
     from imagemill.cli.local_service import LocalService
@@ -72,6 +73,7 @@ def require_broker(connection: Connection) -> str:
 def client_of(connection: Connection) -> "Client":
     """Return a client of the service behind the broker; without one, a usage error."""
     broker = require_broker(connection)
+    with_celery()
     from imagemill.client import Client
 
     return Client(broker, connection.backend, key_prefix=connection.key_prefix)

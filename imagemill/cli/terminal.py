@@ -5,9 +5,11 @@ that would change the terminal: it passes `printable` before it is shown, and is
 rich's markup.
 """
 
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from imagemill.environment import everything
 from imagemill.text import printable
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ def console(*, stderr: bool = False) -> "Console":
 
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
+
+_COLOURS = {"FORCE_COLOR", "TTY_COMPATIBLE"}
+"""Variables by which rich takes what is no terminal for one."""
 
 _OPTIONS = {
     "destination": "--destination",
@@ -35,7 +40,7 @@ _OPTIONS = {
 def show_log(lines: Iterable[str]) -> None:
     """Quote log lines on standard error."""
     for line in lines:
-        _tell((f"  | {printable(line)}", "dim"))
+        write((f"  | {printable(line)}", "dim"), stderr=True)
 
 
 def error(message: str, hint: str = "", log: Iterable[str] = (), field: str = "") -> None:
@@ -43,26 +48,31 @@ def error(message: str, hint: str = "", log: Iterable[str] = (), field: str = ""
     about it; `field` is the field of the request that the hint is about.
     """
     show_log(log)
-    _tell(("error: ", "bold red"), printable(message))
+    write(("error: ", "bold red"), printable(message), stderr=True)
     if hint and field in _OPTIONS:
         hint = f"{hint} ({_OPTIONS[field]})"
     if hint:
-        _tell(("hint: ", "bold cyan"), printable(hint))
+        write(("hint: ", "bold cyan"), printable(hint), stderr=True)
 
 
 def say(message: str) -> None:
     """Say on standard error what is being done."""
-    _tell((printable(message), "dim"))
+    write((printable(message), "dim"), stderr=True)
 
 
 def warn(message: str) -> None:
     """Say on standard error what is not as it should be."""
-    _tell(("warning: ", "bold yellow"), printable(message))
+    write(("warning: ", "bold yellow"), printable(message), stderr=True)
 
 
-def _tell(*parts: str | tuple[str, str]) -> None:
+def write(*parts: str | tuple[str, str], stderr: bool = False) -> None:
     """Print a line of texts, each plain or with its style."""
-    # What shows text takes a while to import, and most commands have nothing to say.
+    stream = sys.stderr if stderr else sys.stdout
+    if not stream.isatty() and not _COLOURS & everything().keys():
+        # What shows text on a terminal takes a while to import.
+        text = "".join(part if isinstance(part, str) else part[0] for part in parts)
+        print(text, file=stream, flush=True)
+        return
     from rich.text import Text
 
-    console(stderr=True).print(Text.assemble(*parts))
+    console(stderr=stderr).print(Text.assemble(*parts))

@@ -132,24 +132,39 @@ def executor_of(job: dict[str, Any]) -> dict[str, Any]:
     return containers[0] or {}
 
 
-_OVERRULED = {
-    ("spec", "backoffLimit"): 0,
-    ("spec", "completions"): 1,
-    ("spec", "parallelism"): 1,
-    (*_POD, "restartPolicy"): "Never",
+LEAST_RETENTION = 60
+"""Seconds for which a Job that has ended stays, so that a worker sees how."""
+
+_AGAIN = "since Imagemill tries a build again by itself"
+_NAMED = "a Job's name says what it builds: its beginning is builder.build-job-name"
+_ENDED = "since Imagemill learns from it how the build ended"
+_OVERRULED: dict[KeyPath, tuple[Any, str]] = {
+    ("spec", "backoffLimit"): (0, _AGAIN),
+    ("spec", "completions"): (1, _AGAIN),
+    ("spec", "parallelism"): (1, _AGAIN),
+    (*_POD, "restartPolicy"): ("Never", _AGAIN),
+    ("metadata", "name"): (None, _NAMED),
+    ("metadata", "generateName"): (None, _NAMED),
+    (*_POD, "containers", 0, "terminationMessagePath"): ("/dev/termination-log", _ENDED),
+    (*_POD, "containers", 0, "terminationMessagePolicy"): ("FallbackToLogsOnError", _ENDED),
 }
-"""What a Job of ours has, whatever the document says: we know what can be tried again, and try
-it.
-"""
+"""What a Job of ours has, whatever the document says, and why."""
 
 
 def overruled(job: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     """Yield what the document says and a Job of ours has otherwise: paths from the top of the
     config, and what it has.
     """
-    for path, ours in _OVERRULED.items():
+    for path, (ours, why) in _OVERRULED.items():
         value: Any = job
         for key in path:
-            value = value.get(key) if isinstance(value, dict) else None
+            if isinstance(value, list):
+                value = value[0] if value else None
+            else:
+                value = value.get(key) if isinstance(value, dict) else None
         if value not in (None, ours):
-            yield (*FREE, *path), f"{path[-1]} is {ours}"
+            yield (*FREE, *path), why if ours is None else f"{path[-1]} is {ours}, {why}"
+    kept = (job.get("spec") or {}).get("ttlSecondsAfterFinished")
+    if isinstance(kept, int) and kept < LEAST_RETENTION:
+        why = f"a Job is kept for {LEAST_RETENTION} s at least, {_ENDED}"
+        yield (*FREE, "spec", "ttlSecondsAfterFinished"), why

@@ -66,8 +66,8 @@ class Rewritten:
             variants[chosen].model_fields
         )
         for key in sorted(others & content.keys()):
-            del content[key]
-            self.warnings.append(((section, key), f"not used with {section}.type {chosen}"))
+            if content.pop(key) not in (None, ""):
+                self.warnings.append(((section, key), f"not used with {section}.type {chosen}"))
 
     def take_registry(self) -> Registry | None:
         """Return the `registry` section, out of the document."""

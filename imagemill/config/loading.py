@@ -210,8 +210,8 @@ def _secrets(config: LaunchConfig) -> Iterator[tuple[KeyPath, str]]:
 def _overruled(config: LaunchConfig) -> Iterator[tuple[KeyPath, str]]:
     """Yield what a Job of ours does otherwise than `kaniko-config` says."""
     if isinstance(config.builder, KanikoBuilder):
-        for path, ours in overruled(config.builder.kaniko_config):
-            yield path, f"not used: {ours}, since Imagemill tries a build again by itself"
+        for path, why in overruled(config.builder.kaniko_config):
+            yield path, f"not used: {why}"
 
 
 def _by_default(config: LaunchConfig) -> Iterator[tuple[KeyPath, str]]:

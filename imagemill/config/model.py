@@ -37,7 +37,7 @@ _STORES = re.compile(
 )
 _STORE_FORMS = "s3://BUCKET/PATH, gs://BUCKET/PATH, https://ACCOUNT.blob.core.windows.net/CONTAINER or file:///PATH"
 _OF_DOMAIN = re.compile(
-    r"((?:[a-z0-9-]+-docker\.pkg\.dev|(?:[a-z]+\.)?gcr\.io)/[a-z0-9.-]+\.[a-z]+):([a-z][^:@]*/.*)"
+    r"(?:https?://)?((?:[a-z0-9-]+-docker\.pkg\.dev|(?:[a-z]+\.)?gcr\.io)/[a-z0-9.-]+\.[a-z]+):([a-z][^:@]*/.*)"
 )
 """https://cloud.google.com/artifact-registry/docs/docker/names#domain."""
 _REPOSITORY = "an image repository without a tag, REGISTRY/REPOSITORY"
@@ -361,7 +361,7 @@ def type_or(default: str) -> BeforeValidator:
     """Return the validator that gives a section without a `type` the default one."""
 
     def check(value: object) -> object:
-        if isinstance(value, Mapping) and value.get("type") is None:
+        if isinstance(value, Mapping) and value.get("type") in (None, ""):
             return {**value, "type": default}
         return value
 

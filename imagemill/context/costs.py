@@ -1,6 +1,5 @@
 """What a source holds that is seldom meant: it is part of the hash, and costs time in each build."""
 
-import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -39,9 +38,6 @@ _LINES: Mapping[bytes, str] = MappingProxyType(
 """Name → the line of `.dockerignore` that leaves it out."""
 
 _TOP = frozenset(name.encode() for name in (*_AT_THE_TOP, *_DATA))
-_ANY = re.compile(rb"(?m)(?:^|/)(?:" + b"|".join(map(re.escape, _LINES)) + rb")(?:/|$)")
-"""Whether any of the names is in a list of paths; most sources have none, and are many files."""
-
 _LARGE_ONLY = frozenset(name.encode() for name in _DATA)
 
 
@@ -50,7 +46,9 @@ def costs(manifest: Manifest) -> tuple[str, ...]:
     and what counts in the hash and is seldom meant, how much of it there is, and what to write into
     `.dockerignore`.
     """
-    if not _ANY.search(b"\n".join(manifest.paths)):
+    # Most sources have none, and are many files.
+    paths = b"/%b/" % b"/\n/".join(manifest.paths)
+    if not any(b"/%b/" % name in paths for name in _LINES):
         return ()
     files: dict[bytes, int] = {}
     sizes: dict[bytes, int] = {}

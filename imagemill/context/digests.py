@@ -9,11 +9,13 @@ reading and hashing overlap. Of a large file each chunk is a batch.
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 _BATCH_SIZE = 4 << 20
 """Bytes that are handed over at once."""
@@ -32,12 +34,17 @@ class Digests:
     """Takes contents, one by one, and gives their digests, in the same order."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(max_workers=1)
         self._batch: list[bytes] = []
         self._size = 0
         self._waiting: deque[Future[list[str]]] = deque()
         """Of what is handed over; the thread does one after the other."""
         self._done: list[str] = []
+
+    @cached_property
+    def _thread(self) -> "ThreadPoolExecutor":
+        from concurrent.futures import ThreadPoolExecutor  # most projects need none
+
+        return ThreadPoolExecutor(max_workers=1)
 
     def __enter__(self) -> Self:
         return self
@@ -48,7 +55,8 @@ class Digests:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._thread.shutdown(cancel_futures=True)
+        if "_thread" in self.__dict__:
+            self._thread.shutdown(cancel_futures=True)
 
     def add(self, content: bytes) -> None:
         """Take one more content."""

@@ -11,17 +11,18 @@ from fnmatch import fnmatchcase
 
 from imagemill.dockerfile.syntax import Instruction, instructions
 from imagemill.encoding import json_value
+from imagemill.patterns import Linear
 
 _FLAGS = re.compile(r"(?:\s*--\S+)*")
 _BIND = re.compile(r"--mount=(\S+)")
 _SOURCE = re.compile(r"(?:^|,)(?:source|src)=([^,]*)")
 _PATH = re.compile(r"(?<![\w.-])\.git(?![\w.-])")
 _REMOVED = re.compile(r"\brm\s[^&|;\n]*")
-_ASKED = re.compile(
+_ASKED = Linear(
     r"\bgit\s+(?:-[Cc]\s*\S+\s+)*(?:archive|branch|describe|diff|for-each-ref|lfs|log|ls-files"
     r"|name-rev|rev-list|rev-parse|show|shortlog|status|submodule|symbolic-ref|tag)\b"
 )
-_CLONED = re.compile(r"\bgit\s+(?:-[Cc]\s*\S+\s+)*(?:clone|init)\b")
+_CLONED = Linear(r"\bgit\s+(?:-[Cc]\s*\S+\s+)*(?:clone|init)\b")
 _VERSIONED = re.compile(
     r"setuptools[_-]scm|hatch-vcs|versioningit|dynamic-versioning|versioneer|vcs-versioning"
 )

@@ -17,7 +17,6 @@ from imagemill.files.tree import OpenFolder, open_below, open_folder, open_folde
 from imagemill.place import machine
 from imagemill.ports import Progress
 from imagemill.reference import ImageReference
-from imagemill.sources import archive
 from imagemill.sources.options import SourceOptions
 from imagemill.sources.top import meant
 
@@ -35,7 +34,7 @@ class LocalSource:
     def __init__(self, text: str, options: SourceOptions) -> None:
         self._path, self._sha256, self._folder = _path(text)
         self._roots, self._check_place = options.roots, options.check_place
-        self._limits = archive.Limits(size=options.max_bytes, members=options.max_files)
+        self._max_bytes, self._max_files = options.max_bytes, options.max_files
 
     @property
     def place(self) -> str:
@@ -104,12 +103,15 @@ class LocalSource:
         )
 
     def _unpack(self, opened: Path, scratch: Path, progress: Progress) -> None:
+        from imagemill.sources import archive  # brings what reads all kinds of them
+
         if not opened.is_file():
             raise self._unfit(FileNotFoundError())
         scratch.mkdir(exist_ok=True)
         if self._sha256:
             self._check(opened)
-        archive.unpack(opened, scratch, progress, self._limits, str(self._path))
+        limits = archive.Limits(size=self._max_bytes, members=self._max_files)
+        archive.unpack(opened, scratch, progress, limits, str(self._path))
 
     def _check(self, opened: Path) -> None:
         with opened.open("rb") as file:

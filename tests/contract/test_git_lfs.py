@@ -104,6 +104,14 @@ class TestHostileServer:
         answers(href=href)
         assert isinstance(refused(fetch, {"a.bin": pointer()}), PermissionDenied)
 
+    def test_nothing_is_read_without_tls_where_that_is_not_allowed(
+        self, fetch: Callable[..., Path], answers: Callable[..., None]
+    ) -> None:
+        answers(href="http://127.1:1/")
+        error = refused(fetch, {"a.bin": pointer()}, networks=("127.0.0.0/8",))
+        assert isinstance(error, PermissionDenied)
+        assert "without TLS" in error.message
+
     @pytest.mark.parametrize("href", ["file:///etc/passwd", "ftp://host/", "https://u:p@host/", ""])
     def test_what_is_no_address_is_refused(
         self, fetch: Callable[..., Path], answers: Callable[..., None], href: str

@@ -16,7 +16,7 @@ from imagemill.builders.kaniko.logs import FOLLOWERS, Followers, PodLog
 from imagemill.errors import BuildCancelled
 from kaniko_builds import Object, PlayedCluster, RunningBuild, played_cluster
 
-BUILDS = 200
+BUILDS = 120
 WATCHES = 3
 LINES = 20
 

@@ -20,6 +20,9 @@ from imagemill.reference import ImageReference
 from trees import make
 
 DOCKERFILE = "FROM scratch\nCOPY a /a\nCOPY b /b\n"
+# Not forked from here: a lock that a thread of ours holds would stay held in it.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["graft_trial"])
 
 
 @pytest.fixture
@@ -37,8 +40,7 @@ def graft(trials: Trials, redis_url: str, folder: Path, name: str, before: Befor
 
 def killed_at(number: int, counts: Counts, arguments: tuple[object, ...]) -> bool:
     """Whether a process that makes an image was killed right before its request of this number."""
-    # Not forked: a lock that a thread of ours holds would stay held in it.
-    worker = multiprocessing.get_context("spawn").Process(target=graft, args=arguments)
+    worker = PROCESSES.Process(target=graft, args=arguments)
     counts.clear()
 
     def kill() -> None:

@@ -15,6 +15,7 @@ from imagemill.builders import engine_failures
 from imagemill.builders.docker import failures as docker_failures
 from imagemill.builders.kaniko import executor_log
 from imagemill.dockerfile import base_images, images, reads, syntax
+from imagemill.dockerfile.generate import Wishes, generate
 from imagemill.dockerfile.generate.project import Project
 from imagemill.dockerfile.generate.requirements import Requirements
 from imagemill.dockerfile.generate.static_metadata import script
@@ -25,7 +26,7 @@ from imagemill.sources.git.url import parse
 from imagemill.text import one_line, printable
 from processor import at_most
 
-SIZE = 200_000
+SIZE = 100_000
 SECONDS = 10.0
 
 
@@ -59,6 +60,7 @@ DOCKERFILES = {
     "blanks behind a backslash": f"FROM scratch\nRUN \\{BLANKS}x\n",
     "flags": filled("FROM ", "--a ") + "x y z\n",
     "names": filled("FROM scratch\nRUN ", "git -C a "),
+    "one name within another": filled("FROM scratch\nRUN ", "git -C "),
     "quotes": filled("FROM scratch\nARG ", 'a="'),
     "nested variables": filled("ARG a\nFROM ", "${a:-$"),
 }
@@ -113,8 +115,34 @@ def test_toml(tmp_path: Path, text: str) -> None:
 
 def test_large_file_is_not_parsed(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_bytes(b"#" * (2 << 20))
-    with pytest.raises(UserError, match="larger than 1 MiB"):
+    with pytest.raises(UserError, match="larger than 256 KiB"):
         Project(tmp_path).toml("pyproject.toml")
+
+
+FILES = {
+    "INI": ("setup.cfg", filled("[options]\ninstall_requires =\n", "\\\na\n")),
+    "YAML": ("environment.yml", filled("dependencies:\n", "- a=1\n")),
+    "a command": ("Procfile", filled("web: ", "-")),
+    "MLflow's command": (
+        "MLproject",
+        f"entry_points: {{main: {{command: {'-' * SIZE}}}}}\npython_env: setup.cfg\n",
+    ),
+    "a long word": (".python-version", "9" * SIZE),
+}
+
+
+@pytest.mark.parametrize(("name", "text"), FILES.values(), ids=FILES)
+def test_projects(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / "main.py").touch()
+    (tmp_path / "setup.py").touch()
+    (tmp_path / "setup.cfg").touch()
+    (tmp_path / name).write_text(text)
+    said = ""
+    try:
+        generate(tmp_path, Wishes())
+    except UserError as error:
+        said = error.message
+    assert len(said) < 10_000
 
 
 @pytest.mark.parametrize("text", [filled("", "# /// script\n"), filled("# /// script\n", "#\n")])

@@ -27,6 +27,7 @@ from imagemill.builders.kaniko.pod_additions import (
 from imagemill.builders.kaniko.pod_credentials import credentials_equipment
 from imagemill.builders.kaniko.trust import certificates_equipment
 from imagemill.config.faults import FREE, Fault, dotted
+from imagemill.config.kaniko_job import LEAST_RETENTION
 from imagemill.config.model import Environment, KanikoBuilder, LocalEnvironment
 from imagemill.errors import ConfigError, UserError
 from imagemill.ports import BuildInputs
@@ -77,11 +78,6 @@ build waits as long.
 SLACK = 60.0
 """Seconds by which a Job outlives its build's deadline, so that the worker ends it, if there is
 one, and says why.
-"""
-
-LEAST_RETENTION = 60
-"""Seconds for which a Job that has ended stays at least, so that the worker can read its log and
-its result.
 """
 
 UNDISTURBED = {

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from imagemill.dockerfile.generate import static_metadata
 from imagemill.dockerfile.generate.install import PROJECT_FILES, Install
 from imagemill.dockerfile.generate.project import Project
+from imagemill.dockerfile.generate.requirements import LONGEST
 from imagemill.errors import UserError
 
 _TELLING = (
@@ -29,7 +30,7 @@ _TELLING = (
 _NEVER = re.compile(r"(?:setup|conftest|noxfile|fabfile|_?version|test_.*|.*_test|__init__)\.py")
 _TESTS = frozenset({"test", "tests", "docs", "examples", "benchmarks"})
 _MAX_SHOWN = 10
-_FOR_A_SHELL = re.compile(r"[$`|&;<>*?~(){}\\]|^\w+=")
+_FOR_A_SHELL = re.compile(r"[$`|&;<>*?~(){}\\]|^\w+=|\s#")
 _SEVERAL = re.compile(r"[|&;(){}]|^\w+=")
 
 
@@ -89,6 +90,10 @@ def _procfile(project: Project) -> list[EntryPoint]:
 
 def _shell(command: str) -> tuple[str, ...]:
     """Return the words of a command; where it takes a shell to know them, the shell with it."""
+    if len(command) > LONGEST:
+        raise UserError(
+            f"The Procfile has a command of more than {LONGEST} characters", "put it into a script"
+        )
     if not _FOR_A_SHELL.search(command):
         try:
             return tuple(shlex.split(command))

@@ -9,7 +9,7 @@ https://repo2docker.readthedocs.io/en/latest/configuration/).
 import json
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,12 @@ from imagemill.dockerfile.generate import named_files, skeleton, static_metadata
 from imagemill.dockerfile.generate.indexes import PackageOrigin
 from imagemill.dockerfile.generate.project import Project, line_of, strings, table
 from imagemill.dockerfile.generate.python import Constraint, constraint, poetry_constraint
-from imagemill.dockerfile.generate.requirements import Requirements, check
+from imagemill.dockerfile.generate.requirements import (
+    LONGEST,
+    Requirements,
+    arguments,
+    check,
+)
 from imagemill.dockerfile.generate.setup_files import NeedsCode
 from imagemill.dockerfile.generate.skeleton import Skeleton
 from imagemill.dockerfile.generate.static_metadata import Declared
@@ -41,7 +46,8 @@ PROJECT_FILES = (
 _POETRY = (((3, 10), "2.5.1"), ((3, 9), "2.2.1"), ((3, 8), "1.8.5"))
 """The oldest Python that a version of Poetry runs on, and the version."""
 
-_PYLOCK, _PIPFILE_LOCK = "pylock.toml", "Pipfile.lock"
+_PIPFILE_LOCK = "Pipfile.lock"
+_PYTHON_ENVS = ("python_env.yaml", "python_env.yml")
 _EMPTY = Skeleton((), (), ())
 _PYPI = "https://pypi.org/simple"
 _SYSTEM_PACKAGE = re.compile(
@@ -108,15 +114,20 @@ def find(project: Project) -> Install:
     """How this project is to be installed; `UserError` if what it says about it cannot be read or
     used.
     """
-    found = next((each for kind in _KINDS if (each := kind(project)) is not None), Install(()))
+    found = _first(project, _KINDS)
     system, last = _apt(project), _in_binder(project, "postBuild") or ""
     unused = named_files.not_used(project, found.found, found.copied)
+    if not found.found:
+        unused += named_files.below(project)
+        found = replace(found, warnings=named_files.for_work(project))
     if unused and not found.found:
         raise UserError(
             f"The project declares dependencies that nothing here reads: {'; '.join(unused)}",
             "do what is said there, or add a requirements.txt or a Dockerfile",
         )
-    return _before_the_code(project, replace(found, system=system[0], last=last, warnings=unused))
+    return _before_the_code(
+        project, replace(found, system=system[0], last=last, warnings=(*found.warnings, *unused))
+    )
 
 
 def _before_the_code(project: Project, found: Install) -> Install:
@@ -233,13 +244,23 @@ def _mlproject(project: Project) -> Install | None:
     document = project.yaml("MLproject")
     settings = document if isinstance(document, dict) else {}
     entry = _mlflow_entry(settings)
+    if settings.get("docker_env"):
+        raise UserError(
+            f"MLproject:{line_of(project.text('MLproject'), 'docker_env')}: docker_env is not used:"
+            " the dependencies are in its image",
+            "write a Dockerfile that begins with FROM and that image",
+        )
     if isinstance(path := settings.get("conda_env"), str):
         found = _from_environment(project, project.within(path, "MLproject: conda_env"))
     elif isinstance(path := settings.get("python_env"), str):
         found = _from_python_env(project, project.within(path, "MLproject: python_env"))
     else:
-        return None
-    return replace(found, found=(*found.found, "MLproject"), entry=entry)
+        found = _first(project, _KINDS[1:])
+    return replace(found, found=found.found and (*found.found, "MLproject"), entry=entry)
+
+
+def _first(project: Project, kinds: Iterable["Kind"]) -> Install:
+    return next((each for kind in kinds if (each := kind(project)) is not None), Install(()))
 
 
 def _mlflow_entry(settings: dict[str, Any]) -> tuple[str, ...]:
@@ -249,9 +270,10 @@ def _mlflow_entry(settings: dict[str, Any]) -> tuple[str, ...]:
     points = settings.get("entry_points")
     main = points.get("main") if isinstance(points, dict) else None
     command = main.get("command") if isinstance(main, dict) else None
-    if not isinstance(main, dict) or not isinstance(command, str):
+    if not isinstance(main, dict) or not isinstance(command, str) or len(command) > LONGEST:
         return ()
-    for name, said in (main.get("parameters") or {}).items():
+    parameters = main.get("parameters")
+    for name, said in parameters.items() if isinstance(parameters, dict) else ():
         default = said.get("default") if isinstance(said, dict) else None
         if default is not None:
             command = command.replace(f"{{{name}}}", str(default))
@@ -261,26 +283,33 @@ def _mlflow_entry(settings: dict[str, Any]) -> tuple[str, ...]:
         return ()
 
 
+def _python_env(project: Project) -> Install | None:
+    path = next((name for name in _PYTHON_ENVS if project.has(name)), None)
+    return _from_python_env(project, path) if path else None
+
+
 def _from_python_env(project: Project, path: str) -> Install:
     """MLflow's `python_env.yaml`: lines of a requirements file, and a version of Python."""
     document = project.yaml(path)
     settings = document if isinstance(document, dict) else {}
-    lines = strings(settings.get("dependencies", []), f"{path}: dependencies")
-    included = [line.split()[-1] for line in lines if line.startswith("-r ")]
+    lines = strings(settings.get("dependencies") or [], f"{path}: dependencies")
     found = Requirements()
     for line in lines:
         found.line(project, line, f"{path}:{line_of(project.text(path), line)}")
-    words = [word for line in lines if not line.startswith("-r ") for word in (line,)]
-    files = [word for file in included for word in ("--requirement", file)]
+    words = [word for line in lines for word in arguments(line, path)]
+    command = ("uv", "pip", "install", *words, *found.flags) if lines else ()
     python = settings.get("python")
     return Install(
         (path, *found.files),
-        (*found.files, *found.paths),
-        (("uv", "pip", "install", *words, *files, *found.flags),) if lines else (),
+        (*found.files, *found.paths) if not found.whole else (),
+        (command,) if command and not found.whole else (),
+        command if found.whole else (),
         python=constraint(f"=={python}", path) if python else None,
         places=tuple(found.places),
         git=any(place.is_git for place in found.places),
         own_index=found.own_index,
+        warnings=tuple(found.warnings),
+        needs_code=f"{found.whole} installs it",
     )
 
 
@@ -288,15 +317,16 @@ def _pylock(project: Project) -> Install | None:
     """Return a lock of any installer: https://packaging.python.org/en/latest/specifications/pylock-
     toml/.
     """
-    if not project.has(_PYLOCK):
+    lock = named_files.pylock(project)
+    if lock is None:
         return None
-    document = project.toml(_PYLOCK)
+    document = project.toml(lock)
     packages = [each for each in document.get("packages", []) if isinstance(each, dict)]
     local, places, copied = [], [], False
     for package in packages:
         for kind in ("directory", "archive", "vcs"):
             said = package.get(kind)
-            where = f"{_PYLOCK}:{line_of(project.text(_PYLOCK), str(package.get('name')))}"
+            where = f"{lock}:{line_of(project.text(lock), str(package.get('name')))}"
             if not isinstance(said, dict):
                 continue
             if isinstance(path := said.get("path"), str):
@@ -307,20 +337,20 @@ def _pylock(project: Project) -> Install | None:
     whole = _whole_project(project)
     python = document.get("requires-python")
     early = "./" not in local
-    command = ("uv", "pip", "install", "--requirement", _PYLOCK)
+    command = ("uv", "pip", "install", "--requirement", lock)
     return Install(
-        (_PYLOCK, *(whole.found if whole.project else ())),
-        (_PYLOCK, *local) if early else (),
+        (lock, *(whole.found if whole.project else ())),
+        (lock, *local) if early else (),
         (command,) if early else (),
         whole.project if early else command,
-        python=constraint(python, _PYLOCK) if isinstance(python, str) else whole.python,
+        python=constraint(python, lock) if isinstance(python, str) else whole.python,
         places=(*places, *whole.places),
         git=whole.git or any(place.is_git for place in places),
         scripts=whole.scripts,
         name=whole.name,
         own_index=True,
         local=tuple(path for path in local if path != "./"),
-        needs_code=f"{_PYLOCK} installs a copy of it" if copied else "",
+        needs_code=f"{lock} installs a copy of it" if copied else "",
     )
 
 
@@ -332,6 +362,9 @@ def _pipenv(project: Project) -> Install | None:
         document = json.loads(project.text(_PIPFILE_LOCK))
         packages = document["default"]
         listed = tuple(_locked(name, said) for name, said in sorted(packages.items()))
+        meta = document.get("_meta", {})
+        urls = [str(each["url"]) for each in meta.get("sources", [])]
+        version = meta.get("requires", {}).get("python_version")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise UserError(
             f"{_PIPFILE_LOCK}: this is no lock of Pipenv", "run `pipenv lock`"
@@ -342,10 +375,7 @@ def _pipenv(project: Project) -> Install | None:
             " elsewhere than an index",
             "run `pipenv requirements > requirements.txt` and add that",
         )
-    meta = document.get("_meta", {})
-    urls = [each["url"] for each in meta.get("sources", []) if isinstance(each, dict)]
     places = [PackageOrigin(url, _PIPFILE_LOCK).check() for url in urls if url != _PYPI]
-    version = meta.get("requires", {}).get("python_version")
     indexes = [word for place in places for word in ("--index", place.url)]
     return Install(
         (_PIPFILE_LOCK,),
@@ -485,7 +515,8 @@ def _setup(project: Project) -> Install | None:
     )
 
 
-_KINDS: tuple[Callable[[Project], Install | None], ...] = (
+Kind = Callable[[Project], Install | None]
+_KINDS: tuple[Kind, ...] = (
     _mlproject,
     _uv,
     _poetry,
@@ -497,6 +528,7 @@ _KINDS: tuple[Callable[[Project], Install | None], ...] = (
     _pipenv,
     _named_requirements,
     _named_environment,
+    _python_env,
 )
 _SETUP_FILES: tuple[tuple[str, Callable[[Project], Declared]], ...] = (
     ("setup.cfg", static_metadata.setup_cfg),
@@ -570,6 +602,7 @@ def _from_requirements(project: Project, files: tuple[str, ...]) -> Install:
         own_index=found.own_index,
         local=(*found.files, *found.paths) if found.whole else (),
         needs_code=f"{found.whole} installs a copy of it" if found.whole_copied else "",
+        warnings=tuple(found.warnings),
     )
 
 
@@ -683,7 +716,8 @@ def _uv_sources(
         if isinstance(indexes, list)
         else []
     )
-    urls += [settings.get("index-url"), *(settings.get("extra-index-url") or [])]
+    more = settings.get("extra-index-url")
+    urls += [settings.get("index-url"), *(more if isinstance(more, list) else [])]
     local: list[str] = []
     for name, source in table(document, PYPROJECT, "tool", "uv", "sources").items():
         for each in source if isinstance(source, list) else [source]:

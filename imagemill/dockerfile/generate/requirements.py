@@ -28,11 +28,14 @@ _OPTION_BEHIND = re.compile(r"\s(--?[A-Za-z][a-z-]*)")
 _FOR_UV = {"--pre": ("--prerelease", "allow"), "--require-hashes": ("--require-hashes",)}
 """Options of a requirements file that uv wants on its command line, and passes over in the file."""
 
-_HARMLESS = ("--prefer-binary", "--use-feature", "--no-index", "--no-binary", "--only-binary")
+_HARMLESS = ("--use-feature", "--no-index", "--no-binary", "--only-binary")
+_UNKNOWN_TO_UV = ("--prefer-binary", "--use-feature")
+"""Options of pip that uv has no word for, and builds without."""
 _SETS_INDEX = ("-i", "--index-url", "--pypi-url", "--no-index")
 _URL = re.compile(r"(?:[a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _DIRECT = re2.compile(r"\s*[A-Za-z0-9._-]+\s*(?:\[[^\]]*\])?\s*@\s*(\S+)")
-_LONGEST = 4096  # characters of one requirement, without its options
+_ROOT = "${PROJECT_ROOT}"
+LONGEST = 4096  # characters of one requirement without its options, of an option, of a command
 _EXTRAS_BEHIND = re.compile(r"\[[A-Za-z0-9,._ -]*\]$")
 
 
@@ -57,6 +60,8 @@ class Requirements:
     several_indexes: bool = False
     own_index: bool = False
     """Whether they say which index is asked in place of PyPI."""
+    warnings: list[str] = field(default_factory=list)
+    """What is done otherwise than pip does it."""
     flags: tuple[str, ...] = ()
     """What uv is told of their options, as it reads them in no file."""
     pip: bool = False
@@ -90,6 +95,11 @@ class Requirements:
             flags: tuple[str, ...] = ("--allow-insecure-host", value)
         elif option in _FOR_UV:
             flags = _FOR_UV[option]
+        elif option == "--prefer-binary":
+            self.warnings.append(
+                f"{where}: {option} is not used: uv takes the newest version, built or not"
+            )
+            return
         elif option in (*_HARMLESS, *_INCLUDES):
             self.own_index |= option in _SETS_INDEX
             return
@@ -115,9 +125,9 @@ class Requirements:
                 " that installs with pip",
             )
         bare = _OPTIONS_BEHIND.sub("", text).strip()
-        if len(bare) > _LONGEST:
+        if len(bare) > LONGEST:
             raise UserError(
-                f"{where}: {one_line(bare, 60)} is longer than {_LONGEST} characters",
+                f"{where}: {one_line(bare, 60)} is longer than {LONGEST} characters",
                 "write one requirement on a line",
             )
         direct = _DIRECT.match(bare)
@@ -126,10 +136,9 @@ class Requirements:
             self.places.append(PackageOrigin(target, where).check())
         elif target.startswith(("git@", "git+git@")):
             PackageOrigin(target, where).check()
-        elif direct or _is_path(project, target):
+        elif direct or in_place or _is_path(project, target):
             # uv and pip take paths from the folder that they run in, which is the project's top.
-            path = target.removeprefix("file://").removeprefix("file:")
-            self._path(project, path, where, in_place)
+            self._path(project, _path_of(target), where, in_place)
         else:
             check(bare, where)
 
@@ -147,6 +156,7 @@ class Requirements:
         if _URL.match(value) and not value.startswith("file:"):
             self.places.append(PackageOrigin(value, where).check())
         elif option in _LINKS:
+            value = _path_of(value)
             base = (
                 folder
                 if project.has_folder(posixpath.normpath(posixpath.join(folder, value)))
@@ -186,6 +196,8 @@ def _option(line: str, where: str) -> tuple[str, str]:
     """Return the option that a line begins with, and its value; no option if it is a requirement."""
     if not line.startswith("-"):
         return "", ""
+    if len(line) > LONGEST:
+        raise UserError(f"{where}: the line is longer than {LONGEST} characters", "shorten it")
     match = re.match(r"(--[a-z-]+|-[a-z])(?:\s*=\s*|\s*)(.*)", line)
     if match is None:
         raise UserError(
@@ -196,6 +208,23 @@ def _option(line: str, where: str) -> tuple[str, str]:
     except ValueError:
         words = []
     return match[1], words[0] if len(words) == 1 else match[2]
+
+
+def arguments(line: str, where: str) -> list[str]:
+    """Return a line as words of uv's command, without what it is told by flags or has no word for."""
+    option, value = _option(line, where)
+    if not option:
+        return [line]
+    if option in (*_FOR_UV, *_UNKNOWN_TO_UV, "--trusted-host"):
+        return []
+    option = {"-r": "--requirement", "-c": "--constraint"}.get(option, option)
+    return [option, value] if value else [option]
+
+
+def _path_of(text: str) -> str:
+    """Return the path that a `file:` URL names, by uv's variable perhaps, or the text itself."""
+    path = text.removeprefix("file://").removeprefix("file:")
+    return f".{path.partition(_ROOT)[2]}" if path.lstrip("/").startswith(_ROOT) else path
 
 
 def _is_path(project: Project, text: str) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from imagemill.dockerfile.generate.project import Project
-from imagemill.dockerfile.generate.static_metadata import parsed
+from imagemill.dockerfile.generate.static_metadata import ini, parsed
 
 _IMPORTED = frozenset((
     "__future__", "ast", "codecs", "datetime", "distutils", "io", "json", "logging", "os",
@@ -69,6 +69,7 @@ def setup_py(project: Project, folder: str) -> SetupFile | None:
         if word.arg == "package_dir" and _is_literal(word.value)
     ]
     top = places[0].get("") if places and isinstance(places[0], dict) else None
+    top = top if isinstance(top, str) else None
     found = _named(project, folder, texts, top)
     for each in found.files:
         if each.endswith(".py"):
@@ -81,9 +82,8 @@ def setup_cfg(project: Project, folder: str) -> SetupFile | None:
     path = posixpath.join(folder, "setup.cfg")
     if not project.has(path):
         return None
-    parser = configparser.ConfigParser(interpolation=None)
     try:
-        parser.read_string(project.text(path))
+        parser = ini(project.text(path))
     except configparser.Error:
         raise NeedsCode(f"{path} cannot be read") from None
     if parser.has_option("options", "cmdclass"):

@@ -208,7 +208,8 @@ def _pdm(package: _Package) -> None:
 def _poetry(package: _Package) -> None:
     if "build" in package.table("tool", "poetry"):
         raise NeedsCode(f"{package.path} has tool.poetry.build")
-    for each in package.table("tool", "poetry").get("packages", []):
+    packages = package.table("tool", "poetry").get("packages")
+    for each in packages if isinstance(packages, list) else []:
         if isinstance(each, dict):
             package.add_package(posixpath.join(each.get("from", ""), str(each.get("include"))))
 
@@ -241,9 +242,12 @@ _SETUPTOOLS = frozenset((
 
 def _setuptools(package: _Package) -> None:
     settings = package.only(_SETUPTOOLS, *_of("setuptools"))
-    places = settings.get("package-dir", {})
+    places = package.table(*_of("setuptools.package-dir"))
     packages = settings.get("packages", [])
-    where = packages.get("find", {}).get("where", []) if isinstance(packages, dict) else []
+    where: tuple[str, ...] = ()
+    if isinstance(packages, dict):
+        said = package.table(*_of("setuptools.packages.find")).get("where", [])
+        where = strings(said, f"{package.path}: where")
     package.top = str(places.get("", where[0] if where else package.top))
     for name in [] if isinstance(packages, dict) else strings(packages, package.path):
         package.add_package(posixpath.join(package.top, name.replace(".", "/")))

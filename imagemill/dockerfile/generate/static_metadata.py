@@ -67,9 +67,8 @@ def setup_cfg(project: Project) -> Declared:
     """Return the options of `setup.cfg`
     (https://setuptools.pypa.io/en/latest/userguide/declarative_config.html).
     """
-    parser = configparser.ConfigParser(interpolation=None)
     try:
-        parser.read_string(project.text("setup.cfg"))
+        parser = ini(project.text("setup.cfg"))
     except configparser.Error as error:
         raise UserError(
             f"setup.cfg:{_line(error)}: this is not an INI file", "correct the file"
@@ -86,6 +85,23 @@ def setup_cfg(project: Project) -> Declared:
         tuple(_names(parser.get("options.entry_points", "console_scripts", fallback=""))),
         parser.get("metadata", "name", fallback=""),
     )
+
+
+def ini(text: str) -> configparser.ConfigParser:
+    """Read an INI file; `configparser.Error` for the first line that is wrong.
+
+    The parser itself would go on, and tell of all of them at once, in time that grows with the
+    square of their number.
+    """
+    parser = configparser.ConfigParser(interpolation=None, allow_no_value=True)
+    parser.read_string(text)
+    for section in parser.values():
+        if valueless := next((name for name, value in section.items() if value is None), None):
+            lines = [line.strip().lower() for line in text.split("\n")]
+            error = configparser.ParsingError("setup.cfg")
+            error.append(lines.index(valueless) + 1 if valueless in lines else 1, valueless)
+            raise error
+    return parser
 
 
 def script(project: Project, path: str) -> Declared:
@@ -154,7 +170,8 @@ def _literal(value: ast.expr, known: dict[str, ast.expr]) -> Any:
 
 def _entry_points(value: object) -> tuple[str, ...]:
     scripts = value.get("console_scripts", ()) if isinstance(value, dict) else ()
-    return tuple(_names("\n".join(scripts) if isinstance(scripts, list | tuple) else str(scripts)))
+    lines = map(str, scripts) if isinstance(scripts, list | tuple) else [str(scripts)]
+    return tuple(_names("\n".join(lines)))
 
 
 def _names(lines: str) -> list[str]:

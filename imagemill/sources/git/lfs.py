@@ -216,9 +216,10 @@ class _Lfs(_Source):
         for pointer in wanted:
             action = actions[pointer.oid]
             self._progress.check()
+            reach = http.leads("GET", self._server.href, action.href, self._reach, self._reach)
             with (
                 time_limit(self._progress.remaining()),
-                http.opened("GET", action.href, self._headers(action), reach=self._reach) as reply,
+                http.opened("GET", action.href, self._headers(action), reach=reach) as reply,
             ):
                 if reply.status != 200:
                     raise self._failure(reply.status, reply.url, reply.retry_after)

@@ -40,6 +40,14 @@ _URL = re.compile(
 )
 _REPOSITORY = re.compile(r"[^#?]*(?:\.git/?(?:[@#]|$)|/_git/[^/#?]+/?(?:[@#]|$))")
 """Paths by which a URL is a repository's without more: `….git`, and Azure DevOps' own."""
+_OF_HOSTS = re.compile(
+    r"(?:git-codecommit\.[a-z0-9-]+\.amazonaws\.com(?:\.cn)?/v1/repos/[^/@#?]+"
+    r"|(?:huggingface\.co|hf\.co)/(?:(?:datasets|spaces)/)?[^/@#?]+/[^/@#?]+"
+    r"|source\.developers\.google\.com/p/[^/@#?]+/r/[^@#?]+"
+    r"|git\.sr\.ht/~[^/@#?]+/[^/@#?]+)/?(?:[@#]|$)",
+    re.I,
+)
+"""What hosts whose URLs end otherwise offer to be cloned."""
 _SCP = re.compile(r"(?:(?P<user>[^/@:#]*)@)?(?P<host>[^/@:#]+):(?!//|:)(?P<rest>.*)")
 _HELPER = re.compile(r"(?:git\+)?(?P<name>[A-Za-z0-9+.-]+)::")
 _HOST = re.compile(r"\[[0-9a-f:.]{2,45}\]|[a-z0-9](?:[a-z0-9._-]{0,252}[a-z0-9])?")
@@ -150,7 +158,8 @@ def is_git(text: str) -> bool:
     """Whether a text is meant as a git source; whether it is a right one is seen by `parse`."""
     if url := _URL.match(text):
         scheme = url["scheme"].lower()
-        ends_right = _REPOSITORY.match(url["rest"]) is not None
+        there = url["authority"].rpartition("@")[2] + url["rest"]
+        ends_right = bool(_REPOSITORY.match(url["rest"]) or _OF_HOSTS.match(there))
         return (
             bool(url["prefix"])
             or scheme in ("ssh", "git")
@@ -265,13 +274,16 @@ def _from_url(url: "re.Match[str]") -> tuple[Remote, str]:
 
 
 def _from_scp(scp: "re.Match[str]") -> tuple[Remote, str]:
-    """`user@host:path`: the path begins at the user's home, and nothing in it is encoded."""
+    """`user@host:path`: the path begins at the user's home, and goes to the host as it is, encoded
+    or not: Azure DevOps' has `%20` for blanks.
+    """
     path, _, ref = scp["rest"].partition("@")
-    if "%" in path or "?" in path:
+    if "?" in path:
         raise UserError(
             "The path of the git source has characters that it cannot have",
             "write git+ssh://HOST/PATH",
         )
+    _path(_decoded(path))
     host, _ = _host("ssh", scp["host"])
     top = "/" if path.startswith("/") else ""
     return Remote(
@@ -282,7 +294,7 @@ def _from_scp(scp: "re.Match[str]") -> tuple[Remote, str]:
 def _user(scheme: str, userinfo: str) -> str:
     if not userinfo:
         return ""
-    if scheme in ("https", "http") and _is_name(userinfo):
+    if scheme in ("https", "http") and (userinfo == ":" or _is_name(userinfo)):
         return ""  # hosts put it into what they offer to clone; the worker knows who it is
     if scheme != "ssh" or ":" in userinfo:
         raise UserError(

@@ -40,8 +40,9 @@ OTHERS = {"PodMonitor", "PrometheusRule", "ScaledObject", "TriggerAuthentication
 def _schemas_are_read_once() -> Iterator[None]:
     """Else a megabyte of JSON is parsed for each object."""
     with pytest.MonkeyPatch.context() as patch:
-        read = lru_cache(kubernetes_validate.utils.schema_contents)
-        patch.setattr(kubernetes_validate.utils, "schema_contents", read)
+        for name in ("schema_contents", "all_versions"):
+            read = lru_cache(getattr(kubernetes_validate.utils, name))
+            patch.setattr(kubernetes_validate.utils, name, read)
         yield
 
 
@@ -63,7 +64,7 @@ def rendered(
     given = given | {"image": IMAGE | given.get("image", {})}
     files = chart.render(given, name=release, namespace=namespace)
     texts = (text for path, text in files.items() if path.endswith(".yaml"))
-    return [made for text in texts for made in yaml.safe_load_all(text) if made]
+    return [made for text in texts for made in yaml.load_all(text, yaml.CSafeLoader) if made]
 
 
 def of_kind(objects: list[Object], *kinds: str) -> list[Object]:

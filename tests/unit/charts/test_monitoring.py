@@ -69,7 +69,7 @@ def rendered() -> Iterator[dict[str, Any]]:
         files = chart.render(values, name="mill", namespace="ns")
     for path, text in files.items():
         if path.endswith(".yaml"):
-            yield from (made for made in yaml.safe_load_all(text) if made)
+            yield from (made for made in yaml.load_all(text, yaml.CSafeLoader) if made)
 
 
 def dashboard() -> dict[str, Any]:

@@ -19,7 +19,8 @@ from imagemill.cli.build import build
 from imagemill.cli.commands import main
 from imagemill.cli.follow import exit_code
 from imagemill.cli.git_info import GitInfo, checkout, published
-from imagemill.cli.progress import LiveView, PlainView
+from imagemill.cli.live import LiveView
+from imagemill.cli.progress import PlainView
 from imagemill.cli.render import seconds
 from imagemill.cli.requests import NAMES, located
 from imagemill.errors import UserError
@@ -554,26 +555,27 @@ EVENTS = [
 
 
 def test_plain_lines_have_each_state_once_and_the_log_as_it_is() -> None:
-    console, out = screen()
-    with PlainView(console) as view:
+    lines: list[str] = []
+    with PlainView(lines.append) as view:
         for event in EVENTS:
             view.show(event)
-    assert (
-        out.getvalue()
-        == "[QUEUED] waiting for a worker\n[BUILDING] building the image\n[1/2] COPY [red]x[/red]\n"
-    )
+    assert lines == [
+        "[QUEUED] waiting for a worker",
+        "[BUILDING] building the image",
+        "[1/2] COPY [red]x[/red]",
+    ]
 
 
 def test_plain_lines_begin_with_the_builds_id_where_it_can_be_used() -> None:
-    console, out = screen()
-    view = PlainView(console)
+    lines: list[str] = []
+    view = PlainView(lines.append)
     view.identify("3f2a")
     view.show(EVENTS[0])
-    assert out.getvalue() == "build 3f2a\n[QUEUED] waiting for a worker\n"
+    assert lines == ["build 3f2a", "[QUEUED] waiting for a worker"]
 
 
 def test_a_plain_view_knows_whether_the_log_was_shown() -> None:
-    view = PlainView(screen()[0])
+    view = PlainView(print)
     view.show(EVENTS[1])
     assert not view.log_shown
     view.show(EVENTS[2])
@@ -614,6 +616,17 @@ def test_a_failure_tells_the_log_that_was_not_shown_and_where_there_is_more(
 ) -> None:
     showing.report(FAILED, as_json=False, log_shown=log_shown, kept=kept)
     assert capsys.readouterr().err == shown
+
+
+def test_what_is_no_terminal_gets_plain_text_unless_colours_are_forced(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    terminal.write(("error: ", "bold red"), "[red]no[/red]")
+    assert capsys.readouterr().out == "error: [red]no[/red]\n"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    terminal.write(("error: ", "bold red"), "[red]no[/red]")
+    assert "\x1b[1;31merror: \x1b[0m[red]no" in capsys.readouterr().out
 
 
 def render(view: LiveView) -> str:

@@ -1,5 +1,6 @@
 """What git knows of a folder is found without running anything that the folder names."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -92,3 +93,9 @@ def test_nothing_of_its_config_is_run(
     (folder / "a").write_text("2")
     checkout(folder)
     assert not ran.exists()
+
+
+def test_pipe_in_place_of_a_file_is_not_waited_for(folder: Path) -> None:
+    (folder / ".git/HEAD").unlink()
+    os.mkfifo(folder / ".git/HEAD")
+    assert checkout(folder) == GitInfo()

@@ -49,6 +49,26 @@ USED = {
         },
         '"python", "main.py", "--lr", "0.1"]',
     ),
+    "MLflow, an index and the project itself": (
+        {
+            "MLproject": "python_env: python_env.yaml\n",
+            "python_env.yaml": "dependencies: [--extra-index-url https://a.example/s, -e ., --pre]\n",
+            "setup.py": "",
+        },
+        "https://a.example/s -e . --prerelease allow\n",
+    ),
+    "MLflow, options as words": (
+        {"python_env.yaml": "dependencies: [--extra-index-url https://a.example/s, --pre, six]\n"},
+        "uv pip install --extra-index-url https://a.example/s six --prerelease allow",
+    ),
+    "MLflow's other default": (
+        {
+            "MLproject": "entry_points: {main: {command: python a.py, parameters: [a]}}\n",
+            "conda.yaml": CONDA,
+        },
+        '"python", "a.py"]',
+    ),
+    "a lock with a name": ({"pylock.prod.toml": PYLOCK}, "--requirement pylock.prod.toml"),
     "a lock of any installer": ({"pylock.toml": PYLOCK}, "--requirement pylock.toml"),
     "Pipenv's lock": (
         {"Pipfile": "", "Pipfile.lock": json.dumps(LOCK)},
@@ -59,6 +79,22 @@ USED = {
     "the only requirements": (
         {"requirements/base.txt": "six\n"},
         "--requirement requirements/base.txt",
+    ),
+    "other names for requirements": ({"reqs.txt": "six\n"}, "--requirement reqs.txt"),
+    "Rye's lock": ({"requirements.lock": "six\n"}, "--requirement requirements.lock"),
+    "capitals": ({"Requirements.txt": "six\n"}, "--requirement Requirements.txt"),
+    "short names for environments": ({"env.yml": CONDA}, "--file env.yml"),
+    "a folder as its name alone": (
+        {"requirements.txt": "-e sub\n", "sub/setup.py": ""},
+        "COPY sub/ ./sub/",
+    ),
+    "a folder by uv's variable": (
+        {"requirements.txt": "-e file:///${PROJECT_ROOT}/sub\n", "sub/setup.py": ""},
+        "COPY sub/ ./sub/",
+    ),
+    "links of a file": (
+        {"requirements.txt": "--find-links=file:./wheels\nsix\n", "wheels/a.whl": ""},
+        "COPY wheels/ ./wheels/",
     ),
     "those of production": (
         {"requirements/base.txt": "six\n", "requirements/prod.txt": "-r base.txt\n"},
@@ -90,6 +126,10 @@ USED = {
         {"Procfile": "release: x\nweb: gunicorn main:app\n"},
         '["gunicorn", "main:app"]',
     ),
+    "a Procfile with a comment": (
+        {"Procfile": "web: gunicorn main:app # the site\n"},
+        '["/bin/sh", "-c", "exec gunicorn main:app # the site"]',
+    ),
     "a Procfile for a shell": (
         {"Procfile": "web: gunicorn -b :$PORT main:app\n"},
         '["/bin/sh", "-c", "exec gunicorn -b :$PORT main:app"]',
@@ -118,6 +158,38 @@ REFUSED = {
     "a package from elsewhere": (
         {"Pipfile.lock": json.dumps({"default": {"a": {"git": "https://host/a"}}})},
         "a is from elsewhere than an index",
+    ),
+    "requirements below": (
+        {"app/requirements.txt": "six\n"},
+        "app/requirements.txt is not used: only what lies at the top is",
+    ),
+    "pixi in pyproject.toml": (
+        {"pyproject.toml": "[tool.pixi.dependencies]\nnumpy = '*'\n"},
+        "[tool.pixi.dependencies] in pyproject.toml is not used",
+    ),
+    "Flit's old table": (
+        {"pyproject.toml": "[tool.flit.metadata]\nrequires = ['six']\n"},
+        "[tool.flit.metadata.requires] in pyproject.toml is not used",
+    ),
+    "a group": (
+        {"pyproject.toml": "[dependency-groups]\nmain = ['six']\n"},
+        "[dependency-groups] in pyproject.toml is not used",
+    ),
+    "MLflow's image": (
+        {"MLproject": "name: a\ndocker_env: {image: b}\n"},
+        "MLproject:2: docker_env is not used",
+    ),
+    "Cog": ({"cog.yaml": ""}, "cog.yaml is not used: list in requirements.txt"),
+    "a lock without its sources": (
+        {"Pipfile.lock": json.dumps({"default": {}, "_meta": {"sources": [{}]}})},
+        "Pipfile.lock: this is no lock of Pipenv",
+    ),
+    "no list of where": (
+        {
+            "pyproject.toml": "[project]\nname = 'a'\nversion = '1'\n[build-system]\nrequires = []\n"
+            "[tool.setuptools.packages.find]\nwhere = 5\n"
+        },
+        "pyproject.toml: where is not a list of texts",
     ),
     "no lock": ({"Pipfile.lock": "[]"}, "Pipfile.lock: this is no lock of Pipenv"),
     "no system package": ({"apt.txt": "a;b\n"}, "apt.txt:1: 'a;b' is not the name of"),
@@ -149,6 +221,10 @@ def test_it_is_refused_by_name(name: str, tmp_path: Path) -> None:
          "requirements/serve.txt is not used: requirements.txt is what is installed"),
         ({"requirements.txt": "six\n", "pixi.toml": ""}, "pixi.toml is not used"),
         ({"requirements.txt": "six\n", "package.json": "{}"}, "package.json is not used"),
+        ({"requirements.txt": "--prefer-binary\nsix\n"},
+         "requirements.txt:1: --prefer-binary is not used: uv takes the newest version"),
+        ({"requirements-dev.txt": "pytest\n"},
+         "requirements-dev.txt is not used: by its name it is for those who work on the project"),
     ],
 )  # fmt: skip
 def test_what_is_not_used_is_told(files: dict[str, str], told: str, tmp_path: Path) -> None:
@@ -168,6 +244,8 @@ def test_what_is_not_used_is_told(files: dict[str, str], told: str, tmp_path: Pa
         {"requirements.txt": "-r requirements/base.txt\n", "requirements/base.txt": "six\n"},
         {"Pipfile": "", "Pipfile.lock": json.dumps(LOCK)},
         {"environment.yml": CONDA, "conda-lock.yml": ""},
+        {"env.yaml": "PORT: 8080\n", "requirements.yml": "roles: []\n"},
+        {"tests/requirements.txt": "pytest\n", "examples/a/requirements.txt": "six\n"},
     ],
 )
 def test_what_is_used_by_another_name_is_not_told(files: dict[str, str], tmp_path: Path) -> None:
@@ -185,6 +263,7 @@ def test_notebooks_alone_are_named_with_what_to_do(tmp_path: Path) -> None:
     "files",
     [
         {"a.py": "print 'Python 2'\n", "b.py": "if __name__ == '__main__':\n    pass\n"},
+        {"a.py": "# coding: undefined\n", "b.py": "if __name__ == '__main__':\n    pass\n"},
         {"a.py": "", "b.py": "# coding: latin-1\n# \xe9\nif __name__ == '__main__':\n    pass\n"},
     ],
 )

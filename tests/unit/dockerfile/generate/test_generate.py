@@ -531,7 +531,10 @@ ENTRY = {"main.py": ""}
         ),
         ({"environment.yml": "a: [\nb: }\n"}, "environment.yml:2: this is not YAML"),
         ({"environment.yml": "a: 2024-13-45\n"}, "environment.yml: this is not YAML"),
-        ({"environment.yml": "[" * 20_000}, "environment.yml is nested too deeply"),
+        (
+            {"environment.yml": "[" * 20_000},
+            "environment.yml:1: this is not YAML: exceeded maximum",
+        ),
         ({"pyproject.toml": f"a = {'1' * 5000}\n"}, "pyproject.toml: this is not TOML"),
         ({"environment.yml": "name: a\n"}, "environment.yml: it has no list of dependencies"),
         (

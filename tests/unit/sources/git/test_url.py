@@ -193,7 +193,7 @@ REFUSED = {
     "a flag that is neither": ("git+https://host/app#lfs=maybe", "the option lfs"),
     "a file of another host": ("git+file://host/app", "on another host"),
     "a long text": (f"git+https://host/{'a' * 5000}", "longer than 4096"),
-    "encoding in an scp path": ("git@host:a%2e%2e/b", "characters that it cannot have"),
+    "encoding in an scp path": ("git@host:a/%2e%2e/b", "'..'"),
     "an encoded host": ("git+https://ho%73t/app", "host of the git source"),
 }
 
@@ -227,6 +227,13 @@ def test_hints_say_how_it_is_written() -> None:
         ("git+https://org@host/org/project/_git/repo", "git+https://host/org/project/_git/repo"),
         ("git+https://team@host/team/repo.git", "git+https://host/team/repo.git"),
         ("https://me%40example.com@host/team/repo.git", "git+https://host/team/repo.git"),
+        ("https://:@host:8443/team/repo.git", "git+https://host:8443/team/repo.git"),
+        ("git@ssh.dev.azure.com:v3/org/a%20b/repo", "git@ssh.dev.azure.com:v3/org/a%20b/repo"),
+        ("https://huggingface.co/spaces/org/a", "git+https://huggingface.co/spaces/org/a"),
+        (
+            "https://git-codecommit.eu-west-1.amazonaws.com/v1/repos/a",
+            "git+https://git-codecommit.eu-west-1.amazonaws.com/v1/repos/a",
+        ),
         ("git+https://host/a.git@v1#egg=a&lfs=true", "git+https://host/a.git@v1#lfs=true"),
         ("https://host/a.git#main:serve", "git+https://host/a.git@main#subdirectory=serve"),
         ("https://host/a.git#:serve", "git+https://host/a.git#subdirectory=serve"),

@@ -1,0 +1,18 @@
+"""The benchmarks run: small sizes, no bounds, and what they start ends with them."""
+
+import subprocess
+
+import pytest
+
+from benchmarks.run import HERE, has_measure
+
+MODULES = sorted(
+    path.stem for path in HERE.glob("*.py") if path.stem != "run" and has_measure(path)
+)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_smoke_run_ends_well(module: str) -> None:
+    command = ["make", "--no-print-directory", "bench", "SMOKE=1", f"ONLY={module}"]
+    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
