@@ -87,8 +87,8 @@ def test_a_worker_takes_messages_by_the_oldest_packages(
         take_and_die(redis, key_prefix, build)
         for number, text in enumerate(KILLED_WITH):
             note(redis, key_prefix, f"taken-{number}", text.encode())
-        for number, text in enumerate(NO_MESSAGES):
-            keep(redis, key_prefix, f"kept-{number}".encode() + b"\xff", text)
+        for number, kept in enumerate(NO_MESSAGES):
+            keep(redis, key_prefix, b"%d \xff" % number, kept)
         running.start("second")
         assert client.wait(build, 60).status == "succeeded"
         until(lambda: redis.hlen(f"{key_prefix}unacked") == 0, "an end of all messages")
