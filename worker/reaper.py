@@ -114,8 +114,8 @@ class Reaper:
     def _send_kept(self, message: str, text: str) -> None:
         try:
             kept = Message.load(text)
-        except (ValueError, TypeError):
-            log.error("The message %s cannot be read: it is dropped", message)
+        except (ValueError, TypeError, RecursionError):
+            log.error("The message %a cannot be read: it is dropped", message)
             return
         kept.send()
 
