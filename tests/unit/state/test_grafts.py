@@ -8,9 +8,10 @@ from pathlib import Path
 import fakeredis
 import pytest
 
+from imagemill.context import Entry
 from imagemill.names import HASH_KEEP_SECONDS
 from imagemill.state.grafts import Earlier, FolderShelf, Grafts, RedisShelf, Shelf
-from imagemill.why.record import DockerfileInput, Entry, InputRecord
+from imagemill.why.record import DockerfileInput, InputRecord
 
 SHELVES: list[Callable[[Path], Shelf]] = [
     lambda _: RedisShelf(fakeredis.FakeRedis(), "p:"),
