@@ -102,7 +102,11 @@ class Client:
         broker = connections.broker_url(broker)
         backend = connections.backend_url(backend, broker)
         self.app = celery.Celery(
-            "imagemill-client", broker=broker, backend=backend, set_as_current=False
+            "imagemill-client",
+            broker=broker,
+            backend=backend,
+            set_as_current=False,
+            fixups=[],  # Django's is for workers, and imports them
         )
         self.app.conf.update(_client_configuration(broker, key_prefix))
         self._key_prefix = key_prefix

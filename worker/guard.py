@@ -109,7 +109,20 @@ _STEPS: TypeAdapter[tuple[_Step]] = TypeAdapter(tuple[_Step])
 
 def envelope(text: str) -> dict[str, Any]:
     """Read a message as it lies in Redis; `Refused` if it is none."""
-    payload = _read(text)
+    return _envelope(_read(text))
+
+
+def noted(text: str) -> tuple[dict[str, Any], str, str]:
+    """Read what is noted in Redis of a message that a worker has: itself, exchange and routing key;
+    `Refused` if it is none.
+    """
+    match _read(text):
+        case [payload, str(exchange), str(key)]:
+            return _envelope(payload), exchange, key
+    raise Refused("it is not in the form of a message")
+
+
+def _envelope(payload: Any) -> dict[str, Any]:
     _check_depth(payload)
     properties = payload.get("properties") if isinstance(payload, dict) else None
     if not isinstance(properties, dict) or not isinstance(payload.get("headers"), dict):

@@ -16,6 +16,7 @@ from typing import Any
 
 from kombu.transport import TRANSPORT_ALIASES, redis, virtual
 from kombu.utils.encoding import bytes_to_str
+from redis.connection import DefaultParser
 from redis.exceptions import MasterDownError, OutOfMemoryError, ReadOnlyError
 
 from imagemill.messages import MOST_BYTES
@@ -52,6 +53,11 @@ _OTHERS_SECONDS = 0.05
 _CANNOT_WRITE = (ReadOnlyError, OutOfMemoryError, MasterDownError)
 """What a Redis says that is full, or in the middle of a failover: it passes, as its absence does."""
 
+_CANNOT_WRITE_EITHER = ("MISCONF", "NOREPLICAS", "UNBLOCKED")
+"""How one begins to say so whose disk is full or broken, which has lost its replicas, or became one
+while somebody waited: redis-py has no classes for these.
+"""
+
 
 class QoS(redis.QoS):
     """What this worker has taken and not yet acknowledged."""
@@ -78,6 +84,29 @@ class QoS(redis.QoS):
             virtual.QoS.ack(self, delivery_tag)
         else:
             super().reject(delivery_tag, requeue)
+
+    def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
+        """Put a message back that was not acknowledged, as it is. What a worker died with before it
+        saw that it is none goes to the dead letters: kombu's own would end whoever comes upon it.
+        """
+        qos: Any = self
+
+        def put_back(pipe: Any) -> None:
+            noted = pipe.hget(qos.unacked_key, tag)
+            pipe.multi()
+            qos._remove_from_indices(tag, pipe)
+            if noted:
+                message = guard.noted(bytes_to_str(noted))
+                qos.channel._do_restore_message(*message, pipe, leftmost)
+
+        with qos.channel.conn_or_acquire(client) as redis:
+            try:
+                redis.transaction(put_back, qos.unacked_key)
+            except guard.Refused as refused:
+                noted = bytes_to_str(redis.hget(qos.unacked_key, tag) or b"")
+                text, _, queue = noted[1:].rpartition(', "", "')
+                put_aside(queue.removesuffix('"]'), str(refused), {"text": text[:MOST_BYTES]})
+                qos._remove_from_indices(tag).execute()
 
     def restore_unacked(self, client: Any = None) -> None:
         """Put back what was not acknowledged; with a connection that is lost, the redelivery does
@@ -115,6 +144,10 @@ class Channel(redis.Channel):
         """Consume from the queue; what need not be acknowledged is not noted when it is taken."""
         (self._unnoted.add if no_ack else self._unnoted.discard)(queue)
         return super().basic_consume(queue, no_ack, *args, **kwargs)
+
+    def _restore(self, message: Any, leftmost: bool = False) -> None:
+        qos: Any = self.qos
+        qos.restore_by_tag(message.delivery_tag, leftmost=leftmost)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         queues = sorted(self.active_queues, key=self._rank)
@@ -201,6 +234,8 @@ class Transport(redis.Transport):
 
 
 def install() -> None:
-    """Have this process reach every Redis by this transport."""
+    """Have this process reach every Redis by this transport, and know one that cannot write."""
+    # One mapping, which all parsers of redis-py share.
+    DefaultParser.EXCEPTION_CLASSES.update(dict.fromkeys(_CANNOT_WRITE_EITHER, ReadOnlyError))
     for alias in ("redis", "rediss"):
         TRANSPORT_ALIASES[alias] = f"{__name__}:Transport"

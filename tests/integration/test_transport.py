@@ -11,6 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from redis import Redis
 
+import servers
 from chaos.messages import NOTHING_TO_BUILD
 from imagemill.state.dead_letters import DeadLetters
 from service import ROOT, service, until
@@ -40,6 +41,32 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+_WRITES_WITHOUT_REPLICAS = """
+import sys
+from imagemill.state.journal import LOST, connect
+from worker import transport
+transport.install()
+redis = connect(sys.argv[1], patience=0)
+redis.config_set("min-replicas-to-write", 1)
+try:
+    redis.set("a", "b")
+except LOST as error:
+    print(error)
+"""
+
+
+def test_a_redis_that_has_lost_its_replicas_is_one_that_is_away(tmp_path: Path) -> None:
+    with servers.redis(tmp_path) as server:
+        done = subprocess.run(
+            [sys.executable, "-c", _WRITES_WITHOUT_REPLICAS, server.url],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert done.stdout == "Not enough good replicas to write.\n"
+
+
 def test_a_worker_takes_messages_by_the_oldest_packages(
     tmp_path: Path, redis_url: str, key_prefix: str, packages: Path
 ) -> None:
@@ -58,9 +85,31 @@ def test_a_worker_takes_messages_by_the_oldest_packages(
         running.kill(first)
         build = client.submit(**NOTHING_TO_BUILD)
         take_and_die(redis, key_prefix, build)
+        for number, text in enumerate(KILLED_WITH):
+            note(redis, key_prefix, f"taken-{number}", text.encode())
+        for number, kept in enumerate(NO_MESSAGES):
+            keep(redis, key_prefix, b"%d \xff" % number, kept)
         running.start("second")
         assert client.wait(build, 60).status == "succeeded"
         until(lambda: redis.hlen(f"{key_prefix}unacked") == 0, "an end of all messages")
+        letters = {each.message.get("text") for each in DeadLetters(redis, key_prefix).all()}
+        assert {"nonsense", *KILLED_WITH} <= letters
+        assert running.workers[-1].poll() is None
+        until(lambda: redis.hlen(f"{key_prefix}imagemill:later:messages") == 0, "an end of those")
+
+
+KILLED_WITH = ("still nonsense", "[]", '{"headers": {}}', f"{'[' * 200}{']' * 200}")
+"""What workers were killed with after they had taken it, and before they saw that it is no message."""
+
+
+NO_MESSAGES = (b"nonsense", b"\xff", b'{"task": 1, "args": 2, "options": 3}', b"[" * 100_000)
+"""What cannot be sent later."""
+
+
+def keep(redis: Redis, prefix: str, message: bytes, text: bytes) -> None:
+    """Keep a message whose time has come."""
+    redis.zadd(f"{prefix}imagemill:later", {message: 0})
+    redis.hset(f"{prefix}imagemill:later:messages", message, text)
 
 
 def take_and_die(redis: Redis, prefix: str, build: str) -> None:
@@ -68,6 +117,10 @@ def take_and_die(redis: Redis, prefix: str, build: str) -> None:
     text = redis.rpop(f"{prefix}imagemill")
     assert isinstance(text, bytes)
     assert build.encode() in text
-    noted = b'[%s, "", "imagemill"]' % text
-    redis.hset(f"{prefix}unacked", "taken-dead", noted)
-    redis.zadd(f"{prefix}unacked_index", {"taken-dead": 1})
+    note(redis, prefix, "taken-dead", text)
+
+
+def note(redis: Redis, prefix: str, tag: str, text: bytes) -> None:
+    """Note a message as taken, long ago."""
+    redis.hset(f"{prefix}unacked", tag, b'[%s, "", "imagemill"]' % text)
+    redis.zadd(f"{prefix}unacked_index", {tag: 1})

@@ -57,6 +57,14 @@ def test_a_request_and_parameters_beside_it_are_refused() -> None:
 # --- Where the service is ---
 
 
+def test_in_a_program_with_django_celery_changes_nothing_on_behalf_of_the_client(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "site.settings")
+    Client(BROKER).close()
+    assert not recwarn.list
+
+
 def test_the_service_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMAGEMILL_BROKER", "amqp://guest@localhost//")
     monkeypatch.setenv("IMAGEMILL_BACKEND", BROKER)
