@@ -131,17 +131,22 @@ def _check_query(parts: SplitResult) -> None:
     kinds = {"redis": redis.Connection, "rediss": redis.SSLConnection}
     kind: type = kinds.get(parts.scheme, redis.UnixDomainSocketConnection)
     known = {"max_connections", "virtual_host"}.union(
-        *(signature(each.__init__).parameters for each in kind.__mro__ if each is not object)
+        *(
+            signature(vars(each)["__init__"]).parameters
+            for each in kind.__mro__
+            if "__init__" in vars(each) and each is not object
+        )
     )
-    for name, value in parse_qsl(parts.query):
+    for name, _ in parse_qsl(parts.query):
         if name not in known:
             near = get_close_matches(name.lower(), known, n=1)
             guess = f": did you mean {near[0]}?" if near else ""
             raise _UnreadableError(f"there is no such option in a {parts.scheme}:// URL{guess}")
+    if parts.scheme in kinds:
         try:
-            redis.URL_QUERY_ARGUMENT_PARSERS.get(name, str)(value)
+            redis.parse_url(parts.geturl())  # type: ignore[no-untyped-call]
         except ValueError:
-            raise _UnreadableError(f"its option {name} has a value that it cannot have") from None
+            raise _UnreadableError("an option has a value that it cannot have") from None
 
 
 def _verified(parts: SplitResult) -> str:

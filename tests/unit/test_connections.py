@@ -122,7 +122,7 @@ def test_results_need_redis(backend: str | None) -> None:
         ("rediss://h/0?ssl_ca_cert=/a", "did you mean ssl_ca_certs?"),
         ("rediss://h/0?SSL_CERT_REQS=none", "did you mean ssl_cert_reqs?"),
         ("redis+socket:///a?ssl_ca_certs=/a", "no such option in a redis+socket:// URL"),
-        ("redis://h/0?socket_timeout=x", "its option socket_timeout has a value"),
+        ("redis://h/0?socket_timeout=x", "an option has a value that it cannot have"),
         ("rediss://", "there is no host in it"),
     ],
 )
