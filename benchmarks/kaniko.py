@@ -23,6 +23,7 @@ import psutil
 import servers
 from benchmarks.figures import sized
 from benchmarks.service import ROOT, subfolder, worker
+from chaos.builders import KANIKO
 from imagemill.client import Client
 from imagemill.reference import ImageReference
 
@@ -39,13 +40,6 @@ TIMEOUT = 300.0
 SAMPLE = 0.1
 """Seconds between two looks at the worker."""
 
-CONFIG = """\
-builder:
-  type: kaniko
-  destination: {registry}/bench
-  build-context-store: {store}
-  context-volume-claim: contexts
-"""
 IMAGE = "dev.imagemill/image"
 
 
@@ -157,7 +151,7 @@ def _running(builds: int) -> Iterator[Running]:
         ):
             config = folder / "launch-config.yaml"
             config.write_text(
-                CONFIG.format(registry=registry, store=(folder / "contexts").as_uri())
+                KANIKO.format(registry=registry, store=(folder / "contexts").as_uri())
             )
             settings = {"IMAGEMILL_CONFIG": str(config), "KUBECONFIG": str(cluster.kubeconfig)}
             with (

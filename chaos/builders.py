@@ -25,18 +25,19 @@ class Builder:
 _BEFORE = ("build_image", "load_config", "hash_source", "check_registry")
 _MADE = (*_BEFORE, "graft", "upload_context", "build", "verify", "report")
 
-_KANIKO = """\
+KANIKO = """\
 builder:
   type: kaniko
-  destination: {registry}/kaniko
+  destination: {registry}/image
   build-context-store: {store}
   context-volume-claim: contexts
 """
+"""The launch config of a service that builds in a cluster, whose contexts lie on a shared volume."""
 
 BUILDERS: Mapping[str, Builder] = MappingProxyType(
     {
         "docker": Builder(_MADE, pool="docker"),
-        "kaniko": Builder(_MADE, _KANIKO, pool="kaniko"),
+        "kaniko": Builder(_MADE, KANIKO, pool="kaniko"),
         # The first image of a project is docker's, all others are made of that.
         "graft": Builder((*_BEFORE, "graft", "verify", "report"), pool="docker", code_last=True),
         "noop": Builder(

@@ -32,12 +32,15 @@ def load(table: Mapping[str, Adapter], name: str, what: str) -> type[Any]:
     is not installed.
     """
     if name not in table:
-        raise _unknown(table, name, what)
+        nearest = get_close_matches(name, table, n=1)
+        guess = f"did you mean {nearest[0]!r}? " if nearest else ""
+        raise UserError(f"There is no {what} {name!r}", f"{guess}known: {', '.join(sorted(table))}")
     adapter = table[name]
     try:
         module = import_module(adapter.module)
     except ImportError as error:
-        if not adapter.extra or _is_ours(error):
+        # No `pip install` brings a module of our own.
+        if not adapter.extra or (error.name or "").split(".")[0] == __name__.split(".")[0]:
             raise
         raise OperatorError(
             f"The {what} {name!r} needs the Python package {error.name!r}, which cannot be imported: {error.msg}",
@@ -45,14 +48,3 @@ def load(table: Mapping[str, Adapter], name: str, what: str) -> type[Any]:
         ) from error
     cls: type[Any] = getattr(module, adapter.cls)
     return cls
-
-
-def _unknown(table: Mapping[str, Adapter], name: str, what: str) -> UserError:
-    nearest = get_close_matches(name, table, n=1)
-    guess = f"did you mean {nearest[0]!r}? " if nearest else ""
-    return UserError(f"There is no {what} {name!r}", f"{guess}known: {', '.join(sorted(table))}")
-
-
-def _is_ours(error: ImportError) -> bool:
-    """Whether it is our own module that cannot be imported, which no `pip install` mends."""
-    return (error.name or "").split(".")[0] == __name__.split(".")[0]

@@ -58,6 +58,7 @@ from imagemill.errors import (
     TransientError,
     UserError,
 )
+from imagemill.per_process import per_process
 from imagemill.proxies import proxy_for
 from imagemill.retry_after import retry_after_seconds
 from imagemill.text import one_line
@@ -416,7 +417,7 @@ class _Exchange:
             self.reach.check_written(host, port)
             reach = _ANYWHERE
         found = authorities.certificates(parts.netloc if parts.scheme == "https" else "")
-        return _kept(os.getpid(), reach, self.proxy, found)
+        return _kept(reach, self.proxy, found)
 
 
 _exchange: ContextVar[_Exchange] = ContextVar("exchange")
@@ -522,7 +523,10 @@ def _connected(connection: HTTPConnection, reach: Reach) -> socket.socket:
         raise NameResolutionError(connection.host, connection, failed) from error
     for number, address in enumerate(addresses, start=1):
         try:
-            return _to(address, port)
+            timeout = _exchange.get().left(CONNECT_SECONDS)
+            made = socket.create_connection((str(address), port), timeout)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return made
         except OSError as error:
             if number == min(len(addresses), _ADDRESSES):
                 if isinstance(error, SocketTimeout):
@@ -531,20 +535,8 @@ def _connected(connection: HTTPConnection, reach: Reach) -> socket.socket:
     raise AssertionError("a name without addresses is an error")
 
 
-def _to(address: Address, port: int) -> socket.socket:
-    timeout = _exchange.get().left(CONNECT_SECONDS)
-    made = socket.create_connection((str(address), port), timeout)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return made
-
-
-@lru_cache(maxsize=16)
-def _kept(
-    pid: int, reach: Reach, proxy: str | None, found: authorities.Certificates
-) -> PoolManager:
-    """Return the connections of the process `pid`: a forked child must not write to those of its
-    parent.
-    """
+@per_process(16)
+def _kept(reach: Reach, proxy: str | None, found: authorities.Certificates) -> PoolManager:
     plain = type("Plain", (_Plain,), {"reach": reach})
     tls = type("Tls", (_Tls,), {"reach": reach})
     options: dict[str, Any] = {"num_pools": 16, "maxsize": 64}

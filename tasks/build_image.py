@@ -65,9 +65,8 @@ def build_image(
     except (UserError, PermissionDenied) as error:
         log.info("The build is refused: %s", error)
         with waiting_for_redis():
-            journal().end(
-                build_id, BuildReport(id=build_id, status="failed", error=Failure.of(error))
-            )
+            report = BuildReport(id=build_id, status="failed", error=Failure.of(error))
+            journal().end(build_id, report)
         raise
     parent = accepted((self.request.headers or {}).get(HEADER))
     with tracing.span("build_image", build_id, parent) as own, waiting_for_redis():

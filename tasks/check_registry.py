@@ -26,17 +26,13 @@ def check_registry(run: Run, work: Workspace) -> Build | Next:
             return Next("verify", build) if build.source_hash and build.request.tags else build
     lock = work.lock
     if not (lock.acquire() or taken_over(lock)):
-        return _wait(run, work, lock.holder())
+        if not run.entered.again:
+            run.log(f"Waiting for build {lock.holder()}, which is making the same image")
+        waited = time.time() - run.entered.steps[-1].started
+        delay = pause(waited, run.setup.wait_interval, run.setup.lock_lease)
+        return pipeline.wait_for_image(work.build, delay)
     with run.holding(lock):
         return pipeline.make(build.knowing(locked=True), work.config.builder)
-
-
-def _wait(run: Run, work: Workspace, holder: str) -> Next:
-    if not run.entered.again:
-        run.log(f"Waiting for build {holder}, which is making the same image")
-    waited = time.time() - run.entered.steps[-1].started
-    delay = pause(waited, run.setup.wait_interval, run.setup.lock_lease)
-    return pipeline.wait_for_image(work.build, delay)
 
 
 def pause(waited: float, interval: float, lease: float) -> float:

@@ -87,7 +87,12 @@ class StepRequest(Request):
     def _free(self) -> Due | None:
         """Free the step of the process that died; return what is to be sent, if it had the step."""
         message, holder = self.args[0], f"{self.hostname}:{self.worker_pid}"
-        due = Due(message["id"], message["turn"], step_name(self.name), self._queue())
+        due = Due(
+            message["id"],
+            message["turn"],
+            step_name(self.name),
+            str(self.delivery_info["routing_key"]),
+        )
         try:
             freed = records().release(due.build, due.turn, holder, died=True)
         except LOST as error:
@@ -96,9 +101,6 @@ class StepRequest(Request):
             )
             return None
         return due if freed else None
-
-    def _queue(self) -> str:
-        return str(self.delivery_info["routing_key"])
 
     def info(self, safe: bool = False) -> Any:
         """Return Celery's description for `inspect`, without the message of the build."""

@@ -67,7 +67,7 @@ def _graft(run: Run, work: Workspace) -> Build | Next:
         manifest = context.manifest(folder, work.dockerfile, run, work.memory(folder))
         accept(work, manifest)
         try:
-            asked = _asked(work, place, manifest)
+            asked = _question(work, place, manifest)
             work = work.knowing(graft_key=asked.key, commands=asked.recipe.commands)
             earlier = _earlier(run, work, place)
             if isinstance(earlier, Next):
@@ -75,15 +75,24 @@ def _graft(run: Run, work: Workspace) -> Build | Next:
             if earlier is None:
                 raise Refusal("no image is known that differs from this one in its code alone")
             with SourceFiles(folder, manifest, run) as files:
-                made = Graft(place, work.open_inputs, asked, run)
-                return _made(run, work, made, earlier, manifest, files)
+                digest = Graft(place, work.open_inputs, asked, run).make(
+                    earlier,
+                    manifest,
+                    files.chunks,
+                    work.build.started,
+                    lambda: run.enter(State.PUSHING),
+                )
+            run.log(
+                f"Made of {earlier.image}, from which the code alone differs, without a builder"
+            )
+            return work.build.knowing(digest=digest, grafted=True, graft_key=None, commands=())
         except Refusal as refusal:
             return work.build.knowing(not_grafted=refusal.reason)
         except OperatorError as error:  # what the builder may do, or say better
             return work.build.knowing(not_grafted=error.message)
 
 
-def _asked(work: Workspace, place: GraftPlace, manifest: context.Manifest) -> Question:
+def _question(work: Workspace, place: GraftPlace, manifest: context.Manifest) -> Question:
     build = work.build
     given = Inputs.of(build.request, work.config.builder)
     return grafting.question(
@@ -116,25 +125,6 @@ def _earlier(run: Run, work: Workspace, place: GraftPlace) -> Earlier | Next | N
         run.log(f"Waiting for build {holder}, which installs the same dependencies")
     known = build.knowing(waited_for=others)
     return Next("graft", known, run.setup.wait_interval, lock.name)
-
-
-def _made(
-    run: Run,
-    work: Workspace,
-    graft: Graft,
-    earlier: Earlier,
-    manifest: context.Manifest,
-    files: SourceFiles,
-) -> Build:
-    digest = graft.make(
-        earlier,
-        manifest,
-        files.chunks,
-        work.build.started,
-        lambda: run.enter(State.PUSHING),
-    )
-    run.log(f"Made of {earlier.image}, from which the code alone differs, without a builder")
-    return work.build.knowing(digest=digest, grafted=True, graft_key=None, commands=())
 
 
 @shared_task(name="imagemill.read_layers", throws=(ImagemillError,), ignore_result=True)

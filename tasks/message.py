@@ -22,8 +22,12 @@ class Message:
 
     @classmethod
     def load(cls, text: str) -> Self:
-        """Read one that was kept."""
-        return cls(**json.loads(text))
+        """Read one that was kept; `ValueError` or `TypeError` if it is none."""
+        found = cls(**json.loads(text))
+        kinds = (type(found.task), type(found.args), type(found.options))
+        if kinds != (str, list, dict):
+            raise TypeError("it is not in the form of a message")
+        return found
 
     def send(self) -> None:
         """Send it now; kombu's `OperationalError` if the broker is away for long."""

@@ -110,10 +110,6 @@ def sent(message: Any, step: str) -> Due:
     raise BrokenSealError
 
 
-def _seal(due: Due) -> str:
-    return seal().close(MESSAGE, due.build, _said(due)).partition("\n")[0]
-
-
 def _said(due: Due) -> str:
     return f"{due.turn} {due.step}"
 
@@ -140,5 +136,9 @@ def _message(due: Due) -> Message:
     if due.step == LAST:
         # With the entry's id it also has the entry's name.
         options |= {"task_id": due.build, "shadow": BUILD_IMAGE, **records().canvas(due.build)}
-    hint = {"id": due.build, "turn": due.turn, "seal": _seal(due)}
+    hint = {
+        "id": due.build,
+        "turn": due.turn,
+        "seal": seal().close(MESSAGE, due.build, _said(due)).partition("\n")[0],
+    }
     return Message(task_name(due.step), [hint], options)

@@ -157,7 +157,9 @@ class Run:
     def check(self) -> None:
         if self.claim.lost:
             raise Superseded("Another worker has taken this step over")
-        self._check_shutdown()
+        ending = shutdown.seconds()
+        if ending is not None and ending >= self._grace:
+            raise GivenBack("The worker ends")
         if time.time() > self._deadline:
             raise self.out_of_time()
         if time.monotonic() - self._checked > _CANCEL_CHECK_SECONDS:
@@ -269,11 +271,6 @@ class Run:
         retry = {"error": error.message, "attempt": attempt, "seconds": wait}
         with suppress(*LOST):
             self._journal.show(self.build_id, self.state, time.time(), **self._shown, retry=retry)
-
-    def _check_shutdown(self) -> None:
-        ending = shutdown.seconds()
-        if ending is not None and ending >= self._grace:
-            raise GivenBack("The worker ends")
 
     @property
     def _grace(self) -> float:

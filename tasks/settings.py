@@ -2,7 +2,6 @@
 by `worker.app`.
 """
 
-import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from imagemill.client import open_journal
 from imagemill.config.policy import TenantRules
 from imagemill.errors import OperatorError
 from imagemill.names import BUILD_TIMEOUT
+from imagemill.per_process import per_process
 from imagemill.settings import Hosts, NodeSettings, listed
 from imagemill.signing import Keys, own_keys
 from imagemill.state.dead_letters import DeadLetters
@@ -179,8 +179,8 @@ def seal() -> Seal:
     return _seal(place.signing_keys, place.state_dir)
 
 
-@lru_cache(maxsize=4)
-def _leases(records: Records, grace: float, process: int) -> Leases:
+@per_process(4)
+def _leases(records: Records, grace: float) -> Leases:
     return Leases(records, grace)
 
 
@@ -192,7 +192,7 @@ def records() -> Records:
 
 def leases() -> Leases:
     """Return what renews the leases of the steps in this process."""
-    return _leases(records(), setup().redelivery_seconds, os.getpid())
+    return _leases(records(), setup().redelivery_seconds)
 
 
 def later() -> Later:

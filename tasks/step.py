@@ -86,6 +86,14 @@ class Step(Task[Any, Any]):
             records().finish(build)
 
 
+_OPTIONS = {
+    "ignore_result": True,
+    "Request": "tasks.events:StepRequest",
+    # What a step returns is nobody's: Celery would print it into logs and events.
+    "resultrepr_maxsize": 1,
+}
+
+
 def step(
     state: State, *, timeout: str = "quick_timeout", announced: bool = False, **options: Any
 ) -> Callable[[StepFunction], Task[Any, Any]]:
@@ -95,13 +103,6 @@ def step(
     """
 
     def decorate(function: StepFunction) -> Task[Any, Any]:
-        defaults = {
-            "ignore_result": True,
-            "Request": "tasks.events:StepRequest",
-            # What a step returns is nobody's: Celery would print it into logs and events.
-            "resultrepr_maxsize": 1,
-        }
-
         @shared_task(
             bind=True,
             base=Step,
@@ -110,7 +111,7 @@ def step(
             state=state,
             announced=announced,
             timeout=timeout,
-            **{**defaults, **options},
+            **{**_OPTIONS, **options},
         )
         def task(self: Step, message: dict[str, Any]) -> dict[str, Any] | None:
             run = self.begin(message)

@@ -8,13 +8,13 @@ back even so is killed by Celery (`worker/celeryconfig.py`).
 """
 
 import ctypes
-import os
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+
+from imagemill.per_process import per_process
 
 GRACE_SECONDS = 2.0
 """How long a step may be past its time: most end by themselves, where they look at the clock."""
@@ -55,7 +55,11 @@ class Watchdog:
             raise
         finally:
             if not came and not self._watches.pop(watch, False):
-                _await()
+                # What the watchdog is about to raise is taken: nobody is to have it who comes
+                # after. It may have come, and been made into another error.
+                with suppress(OutOfTime):
+                    for _ in range(100):
+                        time.sleep(0.01)
 
     def _watch(self) -> None:
         while True:
@@ -63,28 +67,11 @@ class Watchdog:
             now = time.monotonic()
             for watch in list(self._watches):
                 if watch.ends <= now and self._watches.pop(watch, False):
-                    _raise_in(watch.thread)
+                    error = ctypes.py_object(OutOfTime)
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(watch.thread), error)
 
 
-def _await() -> None:
-    """Take what the watchdog is about to raise: nobody is to have it who comes after. It may have
-    come, and been made into another error.
-    """
-    with suppress(OutOfTime):
-        for _ in range(100):
-            time.sleep(0.01)
-
-
-def _raise_in(thread: int) -> None:
-    error = ctypes.py_object(OutOfTime)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), error)
-
-
-@lru_cache(maxsize=4)
-def _watchdog(process: int) -> Watchdog:
-    return Watchdog()
-
-
+@per_process(1)
 def watchdog() -> Watchdog:
     """Return what watches the steps of this process."""
-    return _watchdog(os.getpid())
+    return Watchdog()

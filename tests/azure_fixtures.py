@@ -124,9 +124,9 @@ def azure_names(
         monkeypatch.setenv(
             "AZURE_POD_IDENTITY_AUTHORITY_HOST", f"http://127.0.0.1:{nobody.getsockname()[1]}"
         )
-        azure._credentials.cache_clear()
+        azure.credentials.cache_clear()
         yield names
-        azure._credentials.cache_clear()
+        azure.credentials.cache_clear()
 
 
 @pytest.fixture

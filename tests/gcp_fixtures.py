@@ -42,7 +42,7 @@ def fresh_google() -> Iterator[None]:
 
 def forget() -> None:
     """What the process keeps is found anew."""
-    gcp._client.cache_clear()
+    gcp.client.cache_clear()
     gcp._credentials.cache_clear()
 
 

@@ -33,9 +33,19 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "result_backend": settings.backend,
         **connections.tls_options(settings.broker),
         "imports": ("tasks.all",),
-        **_messages(),
+        # JSON only: a pickled message is code that runs on the worker.
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "accept_content": ["json"],
+        "result_accept_content": ["json"],
+        "task_default_queue": LIGHT,
+        "enable_utc": True,
         **_delivery(settings),
-        **_results(settings),
+        "result_expires": BUILD_KEEP_SECONDS,
+        "result_backend_transport_options": {"global_keyprefix": settings.key_prefix},
+        "redis_backend_health_check_interval": 30,
+        "redis_socket_keepalive": _is_tcp(settings.backend),
+        "redis_retry_on_timeout": True,
         **_processes(settings),
     }
 
@@ -50,18 +60,6 @@ def _is_tcp(url: str) -> bool:
     socket.
     """
     return url.startswith(("redis://", "rediss://"))
-
-
-def _messages() -> dict[str, Any]:
-    return {
-        # JSON only: a pickled message is code that runs on the worker.
-        "task_serializer": "json",
-        "result_serializer": "json",
-        "accept_content": ["json"],
-        "result_accept_content": ["json"],
-        "task_default_queue": LIGHT,
-        "enable_utc": True,
-    }
 
 
 def _delivery(settings: Settings) -> dict[str, Any]:
@@ -117,16 +115,6 @@ def _redis_transport(settings: Settings) -> dict[str, Any]:
         "global_keyprefix": settings.key_prefix,
         "health_check_interval": 30,
         "socket_keepalive": _is_tcp(settings.broker),
-    }
-
-
-def _results(settings: Settings) -> dict[str, Any]:
-    return {
-        "result_expires": BUILD_KEEP_SECONDS,
-        "result_backend_transport_options": {"global_keyprefix": settings.key_prefix},
-        "redis_backend_health_check_interval": 30,
-        "redis_socket_keepalive": _is_tcp(settings.backend),
-        "redis_retry_on_timeout": True,
     }
 
 

@@ -39,15 +39,11 @@ class Metrics:
 
     def __init__(self, folder: Path) -> None:
         """Count in the folder, which is made empty."""
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(mode=0o700, parents=True)
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-        with explained():
-            from prometheus_client import Counter, Histogram, values
+        _share_values(folder)
+        from prometheus_client import Counter, Histogram
 
-        # Chosen by the variable when it was imported: by Flower, a plugin of Celery's command,
-        # before we are asked.
-        values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
+        def seconds(name: str, what: str, label: str) -> Histogram:
+            return Histogram(f"imagemill_{name}", what, (label,), buckets=_SECONDS)
 
         self._began = Counter("imagemill_builds_begun", "Builds whose request was taken.")
         self._ended = Counter(
@@ -57,20 +53,12 @@ class Metrics:
             " waited for.",
             ("status", "why", "builder"),
         )
-        self._build_seconds = Histogram(
-            "imagemill_build_seconds",
-            "Time from a request's being taken to its report.",
-            ("status",),
-            buckets=_SECONDS,
+        self._build_seconds = seconds(
+            "build_seconds", "Time from a request's being taken to its report.", "status"
         )
-        self._step_seconds = Histogram(
-            "imagemill_step_seconds", "Time that a step took.", ("step",), buckets=_SECONDS
-        )
-        self._wait_seconds = Histogram(
-            "imagemill_queue_wait_seconds",
-            "Time that a message lay in its queue.",
-            ("queue",),
-            buckets=_SECONDS,
+        self._step_seconds = seconds("step_seconds", "Time that a step took.", "step")
+        self._wait_seconds = seconds(
+            "queue_wait_seconds", "Time that a message lay in its queue.", "queue"
         )
         self._retries = Counter(
             "imagemill_step_retries", "Steps that are tried again after an error.", ("step",)
@@ -90,43 +78,29 @@ class Metrics:
         self._listen()
 
     def _listen(self) -> None:
-        build_began.connect(self._count_begun, weak=False)
+        build_began.connect(lambda **_: self._began.inc(), weak=False)
         build_ended.connect(self._count_ended, weak=False)
-        step_ended.connect(self._measure_step, weak=False)
-        step_retried.connect(self._count_retry, weak=False)
-        step_redelivered.connect(self._count_redelivery, weak=False)
-        message_refused.connect(self._count_dead_letter, weak=False)
-        cache_asked.connect(self._count_cache, weak=False)
-        context_stored.connect(self._count_context, weak=False)
+        step_ended.connect(
+            lambda step, seconds, **_: self._step_seconds.labels(step).observe(seconds), weak=False
+        )
+        step_retried.connect(lambda step, **_: self._retries.labels(step).inc(), weak=False)
+        step_redelivered.connect(
+            lambda step, **_: self._redeliveries.labels(step).inc(), weak=False
+        )
+        message_refused.connect(lambda **_: self._dead_letters.inc(), weak=False)
+        cache_asked.connect(
+            lambda cache, hit, **_: self._caches.labels(cache, "hit" if hit else "miss").inc(),
+            weak=False,
+        )
+        context_stored.connect(lambda size, **_: self._context_bytes.inc(size), weak=False)
         before_task_publish.connect(_note_sent, weak=False)
         task_prerun.connect(self._measure_wait, weak=False)
         worker_process_shutdown.connect(_forget_process, weak=False)
-
-    def _count_begun(self, build: Build, **_: Any) -> None:
-        self._began.inc()
 
     def _count_ended(self, build: Build, report: BuildReport, **_: Any) -> None:
         self._ended.labels(report.status, why(build, report), report.builder or "none").inc()
         if report.seconds is not None:
             self._build_seconds.labels(report.status).observe(report.seconds)
-
-    def _measure_step(self, step: str, seconds: float, **_: Any) -> None:
-        self._step_seconds.labels(step).observe(seconds)
-
-    def _count_retry(self, step: str, **_: Any) -> None:
-        self._retries.labels(step).inc()
-
-    def _count_redelivery(self, step: str, **_: Any) -> None:
-        self._redeliveries.labels(step).inc()
-
-    def _count_dead_letter(self, **_: Any) -> None:
-        self._dead_letters.inc()
-
-    def _count_cache(self, cache: str, hit: bool, **_: Any) -> None:
-        self._caches.labels(cache, "hit" if hit else "miss").inc()
-
-    def _count_context(self, size: int, **_: Any) -> None:
-        self._context_bytes.inc(size)
 
     def _measure_wait(self, task: Any, **_: Any) -> None:
         sent = (task.request.headers or {}).get(SENT)
@@ -165,6 +139,18 @@ def exposition(queue_lengths: Mapping[str, int]) -> bytes:
     for state, number in tally.by_state():
         jobs.labels(state).set(number)
     return generate_latest(counted) + generate_latest(asked)
+
+
+def _share_values(folder: Path) -> None:
+    """Have Prometheus' client count in the folder, which is made empty, for all processes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700, parents=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    with explained():
+        from prometheus_client import values
+    # Chosen by the variable when it was imported: by Flower, a plugin of Celery's command, before
+    # we are asked.
+    values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
 
 
 def _note_sent(headers: dict[str, Any], **_: Any) -> None:

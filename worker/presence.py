@@ -3,36 +3,29 @@ default. It also looks whether the others sign with its key.
 """
 
 import threading
+from collections.abc import Callable
+from functools import partial
 from logging import getLogger
 from typing import Any
-
-from celery import bootsteps
 
 from imagemill.client import open_journal
 from imagemill.state.journal import LOST
 from imagemill.state.presence import ANNOUNCED_SECONDS, Presence, Worker
 from imagemill.state.seal import Seal
 from tasks.settings import Setup, seal_of
+from worker.background import Background
 
 log = getLogger(__name__)
 
 
-class Announce(bootsteps.StartStopStep):
+class Announce(Background):
     """Part of a worker's consumer: a thread that says that it is there while it takes tasks."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
-    def __init__(self, c: Any, **_: Any) -> None:
-        self._ended = threading.Event()
-
-    def start(self, c: Any) -> None:
-        self._ended = threading.Event()
-        queues = tuple(sorted(c.app.amqp.queues.consume_from))
-        args = (c.app, str(c.hostname), queues, self._ended)
-        threading.Thread(target=_announce, args=args, name="presence", daemon=True).start()
-
-    def stop(self, c: Any) -> None:
-        self._ended.set()
+    def work(self, parent: Any) -> Callable[[threading.Event], None]:
+        queues = tuple(sorted(parent.app.amqp.queues.consume_from))
+        return partial(_announce, parent.app, str(parent.hostname), queues)
 
 
 def _announce(app: Any, name: str, queues: tuple[str, ...], ended: threading.Event) -> None:

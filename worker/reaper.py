@@ -9,6 +9,7 @@ See docs/adr/0018-the-record-is-the-truth.md.
 
 import threading
 import time
+from collections.abc import Callable
 from functools import cached_property
 from logging import getLogger
 from typing import Any
@@ -20,11 +21,12 @@ from imagemill.client import open_journal
 from imagemill.names import DEAD, LIGHT, STEPS
 from imagemill.state.journal import LOST
 from imagemill.state.later import Later
-from imagemill.state.records import Due, Records
+from imagemill.state.records import Records
 from tasks import pipeline
 from tasks.message import Message
 from tasks.settings import Setup, seal_of
 from worker import tenants
+from worker.background import Background
 from worker.queues import declaration
 from worker.tenants import tenants_of
 
@@ -64,28 +66,17 @@ class ServeSteps(bootsteps.Step):
                 queues.select_add(queues[name])
 
 
-class Reap(bootsteps.StartStopStep):
-    """Part of a worker that serves the entry: a thread that looks for overdue steps.
-
-    It begins when the pool's processes are there: one that is forked while another thread holds a
-    lock, of an import say, waits for that lock for ever.
-    """
+class Reap(Background):
+    """Part of a worker that serves the entry: a thread that looks for overdue steps."""
 
     requires = (ServeSteps, "celery.worker.components:Pool")
 
-    def __init__(self, worker: Any, **_: Any) -> None:
-        self.enabled = LIGHT in worker.app.amqp.queues.consume_from
-        self._ended = threading.Event()
+    def __init__(self, parent: Any, **_: Any) -> None:
+        super().__init__(parent)
+        self.enabled = LIGHT in parent.app.amqp.queues.consume_from
 
-    def start(self, worker: Any) -> None:
-        reaper = Reaper(worker.app)
-        threading.Thread(target=reaper.run, args=(self._ended,), name="reaper", daemon=True).start()
-
-    def stop(self, worker: Any) -> None:
-        self._ended.set()
-
-    def terminate(self, worker: Any) -> None:
-        self._ended.set()
+    def work(self, parent: Any) -> Callable[[threading.Event], None]:
+        return Reaper(parent.app).run
 
 
 class Reaper:
@@ -123,8 +114,8 @@ class Reaper:
     def _send_kept(self, message: str, text: str) -> None:
         try:
             kept = Message.load(text)
-        except (ValueError, TypeError):
-            log.error("The message %s cannot be read: it is dropped", message)
+        except (ValueError, TypeError, RecursionError):
+            log.error("The message %a cannot be read: it is dropped", message)
             return
         kept.send()
 
@@ -135,15 +126,12 @@ class Reaper:
             if not due.lost and due.queue not in waiting:
                 waiting[due.queue] = self._waiting(due.queue) > 0
             if due.lost or not waiting[due.queue]:
-                self._send(due)
+                log.warning("Step %s of build %s is overdue: sent again", due.step, due.build)
+                pipeline.send(due)
 
     @cached_property
     def _records(self) -> Records:
         return Records(self._journal, self._grace, seal_of(self._setup))
-
-    def _send(self, due: Due) -> None:
-        log.warning("Step %s of build %s is overdue: sent again", due.step, due.build)
-        pipeline.send(due)
 
     def _may_judge(self) -> bool:
         """Whether living workers have had the time to renew their leases since Redis, or this

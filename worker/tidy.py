@@ -7,11 +7,10 @@ there is asked for in the records, time and again.
 """
 
 import threading
+from collections.abc import Callable
 from functools import cached_property
 from logging import getLogger
 from typing import Any, NamedTuple
-
-from celery import bootsteps
 
 from imagemill.client import open_journal
 from imagemill.errors import ImagemillError, OperatorError
@@ -23,29 +22,16 @@ from imagemill.state.lock import ImageLock
 from imagemill.state.records import Records
 from tasks import workspace
 from tasks.settings import Setup, seal_of
+from worker.background import Background
 
 log = getLogger(__name__)
 
 
-class Tidy(bootsteps.StartStopStep):
-    """Part of a worker: a thread that clears away, once in the redelivery time. As the reaper, it
-    begins when the pool's processes are there.
-    """
+class Tidy(Background):
+    """Part of a worker: a thread that clears away, once in the redelivery time."""
 
-    requires = ("celery.worker.components:Pool",)
-
-    def __init__(self, worker: Any, **_: Any) -> None:
-        self._ended = threading.Event()
-
-    def start(self, worker: Any) -> None:
-        tidier = Tidier(worker.app)
-        threading.Thread(target=tidier.run, args=(self._ended,), name="tidy", daemon=True).start()
-
-    def stop(self, worker: Any) -> None:
-        self._ended.set()
-
-    def terminate(self, worker: Any) -> None:
-        self._ended.set()
+    def work(self, parent: Any) -> Callable[[threading.Event], None]:
+        return Tidier(parent.app).run
 
 
 class _Section(NamedTuple):

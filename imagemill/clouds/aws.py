@@ -7,13 +7,11 @@ parts of an upload are tried again here.
 """
 
 import json
-import os
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
@@ -34,6 +32,7 @@ from imagemill.errors import (
     TransientError,
     UserError,
 )
+from imagemill.per_process import per_process
 from imagemill.place import machine
 from imagemill.retry_after import retry_after_seconds
 from imagemill.text import shortened
@@ -166,14 +165,14 @@ def client(service: str, region: str | None, *, fips: bool | None = None) -> Any
     `region` None: what the SDK's own configuration says. Call it within `translated`.
     """
     with _lock:  # a session makes one client at a time
-        return _client(os.getpid(), service, region, None, fips)
+        return _client(service, region, None, fips)
 
 
 def s3_client(region: str | None) -> Any:
     """Return the client of S3, or of what speaks its protocol; see `client`."""
     addressing = _addressing(region)
     with _lock:
-        return _client(os.getpid(), "s3", region, addressing, None)
+        return _client("s3", region, addressing, None)
 
 
 def signing_client(region: str | None) -> Any:
@@ -182,7 +181,7 @@ def signing_client(region: str | None) -> Any:
     """
     addressing = _addressing(region)
     with _lock:
-        return _client(os.getpid(), "s3", region, addressing, None, "s3v4")
+        return _client("s3", region, addressing, None, "s3v4")
 
 
 def credentials_last(seconds: float) -> float:
@@ -190,7 +189,7 @@ def credentials_last(seconds: float) -> float:
 
     Temporary ones are renewed by the SDK when `_LEAST_LEFT` seconds are left of them.
     """
-    credentials = _session(os.getpid()).get_credentials()
+    credentials = _session().get_credentials()
     if isinstance(credentials, RefreshableCredentials) and credentials.refresh_needed(int(seconds)):
         return min(seconds, _LEAST_LEFT)
     return seconds
@@ -205,7 +204,7 @@ def upload_client(region: str | None, tries: int) -> Any:
     """
     config = Config(retries=_retries(tries), s3=_placed(_addressing(region)))
     with _lock:
-        made = _made(os.getpid(), "s3", region, config)
+        made = _made("s3", region, config)
     made.meta.events.register("needs-retry.s3", _note_tries)
     return made
 
@@ -218,8 +217,8 @@ def forget() -> None:
     _client.cache_clear()
 
 
-@lru_cache(maxsize=4)
-def _session(process: int) -> Session:
+@per_process(4)
+def _session() -> Session:
     """Return what makes clients; its own ones, with which it gets credentials (STS, SSO), send a
     request once as well.
     """
@@ -230,23 +229,21 @@ def _session(process: int) -> Session:
     return session
 
 
-@lru_cache(maxsize=32)
+@per_process(32)
 def _client(
-    process: int,
     service: str,
     region: str | None,
     addressing: Addressing | None,
     fips: bool | None,
     signature: str | None = None,
 ) -> Any:
-    """Return a client; the process is part of the key, since connections do not survive a fork."""
     config = Config(s3=_placed(addressing), use_fips_endpoint=fips, signature_version=signature)
-    return _made(process, service, region, config)
+    return _made(service, region, config)
 
 
-def _made(process: int, service: str, region: str | None, config: Config, **keys: Any) -> Any:
+def _made(service: str, region: str | None, config: Config, **keys: Any) -> Any:
     try:
-        return _session(process).create_client(service, region_name=region, config=config, **keys)
+        return _session().create_client(service, region_name=region, config=config, **keys)
     except ValueError as error:
         if not str(error).startswith("Invalid endpoint"):
             raise
@@ -292,7 +289,7 @@ def identity(region: str | None = None) -> Identity:
     tried.
     """
     with translated("sts:GetCallerIdentity", "*"):
-        session = _session(os.getpid())
+        session = _session()
         credentials = session.get_credentials()
         if credentials is None:
             raise _no_credentials()
@@ -314,7 +311,7 @@ class RoleSession:
         """Return a client that has the session's rights; see `client`."""
         config = Config(use_fips_endpoint=fips)
         with _lock:
-            return _made(os.getpid(), service, region, config, **self.keys)
+            return _made(service, region, config, **self.keys)
 
 
 def assume(
@@ -346,7 +343,7 @@ def assume(
 
 
 def _no_credentials() -> OperatorError:
-    providers = _session(os.getpid()).get_component("credential_provider").providers
+    providers = _session().get_component("credential_provider").providers
     tried = [_SOURCES.get(provider.METHOD, provider.METHOD) for provider in providers]
     return OperatorError(
         "There are no AWS credentials. These were tried, in this order: " + "; ".join(tried),
@@ -390,11 +387,8 @@ def _answered(
     error: sdk.ClientError, action: str, resource: str, exhausted: bool
 ) -> ImagemillError | None:
     """Return the error for an answer that says no."""
-    code, said, status = (
-        _code(error),
-        _said(error),
-        error.response["ResponseMetadata"].get("HTTPStatusCode", 0),
-    )
+    code, said, wait = _code(error), _said(error), _retry_after(error)
+    status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
     if code in _EXPIRED:
         forget()
         return TransientError(
@@ -422,13 +416,11 @@ def _answered(
         return TransientError(
             f"AWS has had too many requests for {action}: {said}",
             "build less at once, or ask AWS for a higher limit",
-            _retry_after(error),
+            wait,
             exhausted=exhausted,
         )
     if code in _DOWN or status >= 500 or status == 408:
-        return _unreachable(
-            f"{resource}: the server answers {said}", _retry_after(error), exhausted
-        )
+        return _unreachable(f"{resource}: the server answers {said}", wait, exhausted)
     return _denied(error, action, resource) if code in _DENIED or status == 403 else None
 
 
@@ -461,7 +453,7 @@ def _no_such_region(error: sdk.BotoCoreError) -> UserError | None:
     may not know the newest.
     """
     session, named = (
-        _session(os.getpid()),
+        _session(),
         _REGION.search(str(error.kwargs.get("endpoint_url", ""))),
     )
     if not named or not isinstance(error, sdk.EndpointConnectionError):

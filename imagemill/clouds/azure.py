@@ -4,12 +4,10 @@ ours.
 A call is sent once; whoever called it tries again (docs/adr/0011-one-layer-retries.md).
 """
 
-import os
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jwt
@@ -34,6 +32,7 @@ from imagemill.errors import (
     TransientError,
     UserError,
 )
+from imagemill.per_process import per_process
 from imagemill.place import machine
 from imagemill.retry_after import retry_after_seconds
 from imagemill.text import shortened
@@ -155,16 +154,16 @@ class CredentialChain:
             for name, error in self.attempts
         )
         words = f"No Azure credentials were found. These were tried, in this order:\n{tried}"
-        return OperatorError(words, _sources_hint())
+        return OperatorError(
+            words,
+            f"give {machine()} a managed identity or a workload identity, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and"
+            " AZURE_CLIENT_SECRET; AZURE_AUTHORITY_HOST as well outside of Azure's public cloud",
+        )
 
 
+@per_process(1)
 def credentials() -> CredentialChain:
-    """Return the default credential chain of this process; a forked child has one of its own."""
-    return _credentials(os.getpid())
-
-
-@lru_cache(maxsize=1)
-def _credentials(pid: int) -> CredentialChain:
+    """Return the default credential chain of this process."""
     return CredentialChain()
 
 
@@ -360,10 +359,3 @@ def _told(text: str) -> str:
     """Return the first line of what an SDK says, as far as it is for people."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return shortened(line)
-
-
-def _sources_hint() -> str:
-    return (
-        f"give {machine()} a managed identity or a workload identity, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and"
-        " AZURE_CLIENT_SECRET; AZURE_AUTHORITY_HOST as well outside of Azure's public cloud"
-    )

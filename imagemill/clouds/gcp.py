@@ -9,7 +9,6 @@ one, since tokens may be revoked.
 # Most of Google's packages have no types.
 # mypy: disable-error-code="import-untyped,no-untyped-call"
 
-import os
 import re
 import threading
 import time
@@ -17,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import google.auth
@@ -47,6 +46,7 @@ from imagemill.errors import (
     TransientError,
     UserError,
 )
+from imagemill.per_process import per_process
 from imagemill.place import machine
 from imagemill.retry_after import retry_after_seconds
 from imagemill.text import shortened
@@ -133,13 +133,13 @@ def identity(region: str | None = None) -> Identity:
     asking for a token.
     """
     _new_token()
-    info = _credentials(os.getpid()).get_cred_info() or {}
+    info = _credentials().get_cred_info() or {}
     kind = info.get("credential_type", "credentials of a kind that has no name")
     return Identity(info.get("principal") or kind, info.get("credential_source") or kind)
 
 
 def _new_token() -> Token:
-    credentials = _credentials(os.getpid())
+    credentials = _credentials()
     with translated("a token", "Google Cloud"):
         credentials.refresh(_TokenRequest())
     # google-auth's times are UTC and do not say so.
@@ -147,11 +147,9 @@ def _new_token() -> Token:
     return Token(credentials.token or "", expires)
 
 
-@lru_cache(maxsize=1)
-def _credentials(pid: int) -> Credentials:
-    """Return the default credentials: one object in each process, since finding them may take a
-    while.
-    """
+@per_process(1)
+def _credentials() -> Credentials:
+    """Return the default credentials. Finding them may take a while."""
     with translated("credentials", "Google Cloud"):
         credentials: Credentials = google.auth.default(scopes=[SCOPE])[0]
     return credentials
@@ -213,13 +211,9 @@ class _Client(storage.Client):  # type: ignore[misc]
         return self._http
 
 
+@per_process(1)
 def client() -> _Client:
-    """Return the client of this process: a forked child must not write to its parent's connections."""
-    return _client(os.getpid())
-
-
-@lru_cache(maxsize=1)
-def _client(pid: int) -> _Client:
+    """Return the client of this process."""
     with translated("credentials", "Google Cloud"):
         return _Client()
 
@@ -236,7 +230,7 @@ def signer() -> dict[str, Any]:
 
     `PermissionDenied` if we are none.
     """
-    credentials = _credentials(os.getpid())
+    credentials = _credentials()
     if isinstance(credentials, Signing):
         return {"credentials": credentials}
     if getattr(credentials, "service_account_email", None) is None:

@@ -1,11 +1,16 @@
 """The launch config: its model, and how it is found and read. The only place that knows its keys.
 
 model             the config as a frozen, typed model, with all defaults
+policy            its section of what may be built
+section           what all its sections share
 loading           which file, what it says, what is wrong with it and where
-document          YAML with line numbers
+yaml_document     YAML with line numbers
 registry_section  the agent's older `registry` section
-older             older and foreign keys brought into the model's form
+legacy            older and foreign keys brought into the model's form
 kaniko_job        what `kaniko-config` must look like
+kaniko_inputs     what `kaniko-config` says of the image itself
+store_key         the key of a Blob store
+regions           where a cloud's registry lies
 faults, explain   what is wrong, in words
 
 Model and loading are imported when they are first used: a client needs neither.

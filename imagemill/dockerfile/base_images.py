@@ -10,10 +10,9 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
-from imagemill.dockerfile.syntax import instructions
+from imagemill.dockerfile.syntax import Instruction, instructions
 
 _FROM = re.compile(r"FROM\s+(?:--\S+\s+)*(?P<base>\S+)(?:\s+AS\s+(?P<name>\S+))?", re.IGNORECASE)
-_DEFAULT = re.compile(r"""\b([A-Za-z_]\w*)=("[^"]*"|'[^']*'|\S*)""")
 _VARIABLE = re.compile(
     r"\$(?:(?P<bare>\w+)|\{(?P<name>\w+)(?:(?P<operator>:?[-+])(?P<word>(?:[^{}]|\$\{[^{}]*\})*))?\})"
 )
@@ -52,9 +51,8 @@ def stages(dockerfile: str, given: Collection[str] = ()) -> tuple[FromLine, ...]
     `given` are the names of the arguments for which the build has values: those may be secrets, and
     are not shown.
     """
-    if dockerfile.count("<<") * dockerfile.count("\n") > _MOST_COMPARISONS:
-        return ()
-    return tuple(_stages(dockerfile, _THE_BUILDERS_OWN.union(given)))
+    found = _used_stages(dockerfile, {}, _THE_BUILDERS_OWN.union(given))
+    return tuple(FromLine(stage.name, stage.base) for stage in found)
 
 
 def bases(
@@ -90,18 +88,22 @@ class _UsedStage(NamedTuple):
     """What it copies from or mounts: stages or images."""
 
 
-def _used_stages(dockerfile: str, build_args: Mapping[str, str]) -> list[_UsedStage]:
+def _used_stages(
+    dockerfile: str, build_args: Mapping[str, str], hidden: Collection[str] = ()
+) -> list[_UsedStage]:
+    """Return the stages with values in the place of variables, but for those that are hidden."""
     if dockerfile.count("<<") * dockerfile.count("\n") > _MOST_COMPARISONS:
         return []
     values: dict[str, str] = {}
     found: list[_UsedStage] = []
     for instruction in instructions(dockerfile):
         if instruction.keyword == "ARG" and not found:
-            for name, default in _ARGUMENT.findall(instruction.text.partition(" ")[2]):
-                if value := build_args.get(name, default.strip("\"'")):
-                    values[name] = resolved(value, values)
+            for name, default in arguments(instruction):
+                value = build_args.get(name, default)
+                if value is not None:
+                    values[name] = resolved(value, values, hidden)
         elif instruction.keyword == "FROM" and (match := _FROM.match(instruction.text)):
-            base = resolved(match["base"].strip("\"'"), values)
+            base = resolved(match["base"].strip("\"'"), values, hidden)
             found.append(_UsedStage(match["name"] or "", base, []))
         elif found and instruction.keyword in ("COPY", "ADD", "RUN"):
             found[-1].uses.extend(_OTHER.findall(instruction.text))
@@ -114,18 +116,11 @@ def _is_open(base: str, before: list[_UsedStage]) -> bool:
     return base.lower() not in {"scratch", "", *names} and not {"$", "@"} & set(base)
 
 
-def _stages(dockerfile: str, hidden: Collection[str]) -> Iterator[FromLine]:
-    defaults: dict[str, str] = {}
-    begun = False
-    for instruction in instructions(dockerfile):
-        if instruction.keyword == "ARG" and not begun:
-            for name, value in _DEFAULT.findall(instruction.text):
-                defaults[name] = resolved(value.strip("\"'"), defaults, hidden)
-        elif instruction.keyword == "FROM" and (match := _FROM.match(instruction.text)):
-            begun = True
-            yield FromLine(
-                match["name"] or "", resolved(match["base"].strip("\"'"), defaults, hidden)
-            )
+def arguments(instruction: Instruction) -> Iterator[tuple[str, str | None]]:
+    """Yield the name of each argument that an `ARG` declares, and its default."""
+    for argument in _ARGUMENT.finditer(instruction.rest):
+        default = argument[2]
+        yield argument[1], default if default is None else default.strip("\"'")
 
 
 def resolved(text: str, defaults: Mapping[str, str], hidden: Collection[str] = ()) -> str:

@@ -8,7 +8,7 @@ stands in a `RUN`.
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from imagemill.dockerfile.base_images import resolved
+from imagemill.dockerfile.base_images import arguments, resolved
 from imagemill.dockerfile.syntax import instructions
 
 _DIRECTIVES = re.compile(r"\s*(?:#|//|[{}\"']|$)")
@@ -19,7 +19,6 @@ _FLAGS = re.compile(
     re.IGNORECASE,
 )
 _OTHER = re.compile(r"from=([^\s,]+)", re.IGNORECASE)
-_ARGUMENT = re.compile(r"([A-Za-z_]\w*)(?:=(\"[^\"]*\"|'[^']*'|\S*))?")
 _FRONTEND = "BUILDKIT_SYNTAX"
 
 
@@ -58,10 +57,10 @@ def _named(
     begun = False
     for number, instruction in enumerate(instructions(dockerfile, heredocs=False)):
         if instruction.keyword == "ARG" and not begun:
-            for argument in _ARGUMENT.finditer(instruction.text.partition(" ")[2]):
-                value = build_args.get(argument[1], argument[2])
+            for argument, default in arguments(instruction):
+                value = build_args.get(argument, default)
                 if value is not None:
-                    values[argument[1]] = resolved(value.strip("\"'"), values)
+                    values[argument] = resolved(value, values)
         elif match := _FROM.match(instruction.text):
             begun = True
             words, name = _words(match["rest"])

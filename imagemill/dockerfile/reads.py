@@ -49,7 +49,7 @@ def sources(instruction: Instruction) -> Iterator[str]:
     """Yield the paths and patterns that an instruction reads of the context, as they are written;
     `.` is all of it.
     """
-    text = instruction.text.partition(" ")[2].strip()
+    text = instruction.rest
     if instruction.keyword == "RUN":
         for mount in _BIND.findall(text):
             if "type=cache" not in mount and "type=secret" not in mount and "from=" not in mount:

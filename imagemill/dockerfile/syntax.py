@@ -32,6 +32,11 @@ class Instruction:
     keyword: str
     text: str
 
+    @property
+    def rest(self) -> str:
+        """What stands after the keyword."""
+        return "".join(self.text.split(maxsplit=1)[1:])
+
     def shown_as(self, text: str) -> bool:
         """Whether `text` is how BuildKit may show this instruction: in one line, with variables
         replaced.
@@ -95,7 +100,7 @@ def stages(text: str) -> list[Stage]:
     found: list[Stage] = []
     for instruction in instructions(text):
         if instruction.keyword == "FROM":
-            match = _FROM.match(instruction.text.partition(" ")[2].strip())
+            match = _FROM.match(instruction.rest)
             name = match["name"] if match else None
             found.append(Stage(name.lower() if name else f"stage-{len(found)}", name is not None))
         elif found:

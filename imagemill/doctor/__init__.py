@@ -1,14 +1,14 @@
 """Looks at everything that a build needs, before there is one: what is there, what is not, and what
 to do about it.
 
-findings   what is found
-case       what is looked at
-builder    the docker command and its engine, or what else builds
-cluster    the cluster that Kaniko builds in
-clouds     who we are there, and the context store
-registry   the destination: whether it can be asked, and pushed to
-pushing    how a push is tried
-service    broker, workers and their queues
+findings     what is found
+examination  what is looked at
+builder      the docker command and its engine, or what else builds
+cluster      the cluster that Kaniko builds in
+clouds       who we are there, and the context store
+registry     the destination: whether it can be asked, and pushed to
+push_probe   how a push is tried
+service      broker, workers and their queues
 """
 
 from collections.abc import Iterator

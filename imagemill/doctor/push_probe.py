@@ -9,7 +9,7 @@ https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#pushing-
 
 from urllib.parse import urljoin
 
-from imagemill.http import Answer, is_loopback, origin, request, speaks_http
+from imagemill.http import is_loopback, origin, request, speaks_http
 from imagemill.ports import Registry
 from imagemill.reference import ImageReference
 from imagemill.registries.authorization import Authorizations, Login
@@ -38,14 +38,10 @@ def may_push(repository: ImageReference, registry: Registry, insecure: frozenset
         return False
     if answer.status != 202:
         raise failure(answer, repository, _ACTIONS)
-    _cancel(url, answer, login)
-    return True
-
-
-def _cancel(url: str, opened: Answer, login: dict[str, str]) -> None:
-    location = urljoin(url, opened.headers.get("Location", ""))
+    location = urljoin(url, answer.headers.get("Location", ""))
     if origin(location) == origin(url) and location != url:
         request("DELETE", location, login)
+    return True
 
 
 class _Source:

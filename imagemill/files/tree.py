@@ -181,7 +181,11 @@ class Tree:
     ) -> None:
         try:
             if error is None:
-                self._date_folders()
+                # Last of all, since each entry that is created or removed dates its folder anew.
+                for path in self._folders if self._times else ():
+                    folder = self._open(path.split(b"/"))
+                    os.utime(folder, self._times)
+                    os.close(folder)
         finally:
             os.close(self._parent_fd)
             os.close(self._top)
@@ -273,14 +277,11 @@ class Tree:
         try:
             return create(name)
         except FileExistsError:
-            self._unlink(name, path)
+            try:
+                os.unlink(name, dir_fd=self._parent_fd)
+            except IsADirectoryError:
+                raise UnsafePathError(f"{shown(path)} is a folder already") from None
             return create(name)
-
-    def _unlink(self, name: bytes, path: bytes) -> None:
-        try:
-            os.unlink(name, dir_fd=self._parent_fd)
-        except IsADirectoryError:
-            raise UnsafePathError(f"{shown(path)} is a folder already") from None
 
     def _open(self, parts: list[bytes]) -> int:
         """Open a folder below the top, creating what is missing on the way."""
@@ -307,13 +308,6 @@ class Tree:
         folder = open_folder(name, within)
         os.fchmod(folder, 0o755)
         return folder
-
-    def _date_folders(self) -> None:
-        """Last of all, since each entry that is created or removed dates its folder anew."""
-        for path in self._folders if self._times else ():
-            folder = self._open(path.split(b"/"))
-            os.utime(folder, self._times)
-            os.close(folder)
 
 
 def _parts(path: bytes) -> list[bytes]:

@@ -10,7 +10,6 @@ https://learn.microsoft.com/rest/api/storageservices/put-block.
 import base64
 import hashlib
 import io
-import os
 import re
 import uuid
 from collections import deque
@@ -18,7 +17,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import quote, unquote, urlsplit
 
@@ -47,6 +45,7 @@ from imagemill.clouds.hosts import AZURE_BLOB
 from imagemill.errors import TransientError, UserError
 from imagemill.objects.bucket import ChangedError, MissingError, StoredObject
 from imagemill.objects.names import SIGNED_AT_MOST, UPLOAD_TRIES, checked
+from imagemill.per_process import per_process
 from imagemill.ports import SignedUrl
 from imagemill.retry_after import retry_after_seconds
 
@@ -116,7 +115,7 @@ class AzureContainer:
                 yield StoredObject(blob.name, blob.size, (blob.etag or "").strip('"'), is_folder)
 
     def _client(self) -> ContainerClient:
-        return _client(os.getpid(), self._account, self._container, credentials())
+        return _client(self._account, self._container, credentials())
 
     @contextmanager
     def _asked(self, key: str) -> Iterator[None]:
@@ -251,9 +250,7 @@ class AzureBlobStore:
     def _blob(self, name: str) -> BlobClient:
         path = self._path(name)
         credential = self._credential or credentials()
-        return _client(os.getpid(), self._account, self._container, credential).get_blob_client(
-            path
-        )
+        return _client(self._account, self._container, credential).get_blob_client(path)
 
     def _commit(self, name: str, blob: BlobClient, blocks: "_Blocks") -> None:
         """Make a blob of the blocks.
@@ -284,13 +281,10 @@ _TRIES: dict[str, Any] = dict.fromkeys(
 )
 
 
-@lru_cache(maxsize=8)
+@per_process(8)
 def _client(
-    pid: int, account: str, container: str, credential: AzureNamedKeyCredential | CredentialChain
+    account: str, container: str, credential: AzureNamedKeyCredential | CredentialChain
 ) -> ContainerClient:
-    """Return the client of the process `pid`: a forked child must not write to the connections of
-    its parent.
-    """
     return ContainerClient(
         account,
         container,

@@ -234,18 +234,15 @@ class GcsStore:
                 return ask()
             except NotFound as error:
                 if "No such object" not in str(error):
-                    self._check_bucket()
+                    bucket = client().bucket(self._bucket)
+                    with translated("storage.buckets.get", self._resource):
+                        bucket.reload(**_ASKED)
             except Forbidden as error:
                 # Whoever may read objects but not list them is told of a missing one that he may
                 # not list them.
                 if "storage.objects.list" not in str(error):
                     raise
         return None
-
-    def _check_bucket(self) -> None:
-        bucket = client().bucket(self._bucket)
-        with translated("storage.buckets.get", self._resource):
-            bucket.reload(**_ASKED)
 
 
 class _Upload(BlobWriter):  # type: ignore[misc]

@@ -83,7 +83,7 @@ class Permissions:
             (name, grant)
             for name, grants in self.grants.items()
             for grant in grants
-            if _is_for(grant, uses)
+            if grant.party is Party.WORKER and grant.use in uses
         ]
         named = [
             (name, grant, actions)
@@ -105,10 +105,6 @@ def permissions(config: LaunchConfig) -> Permissions:
 
 def _named(actions: Sequence[str], text: str) -> tuple[str, ...]:
     return tuple(action for action in actions if re.search(rf"{re.escape(action)}(?!\w)", text))
-
-
-def _is_for(grant: Grant, uses: Sequence[Use]) -> bool:
-    return grant.party is Party.WORKER and grant.use in uses
 
 
 def _without_repetition(grants: Sequence[Grant]) -> list[Grant]:

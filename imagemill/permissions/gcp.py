@@ -9,7 +9,7 @@ https://cloud.google.com/artifact-registry/docs/access-control.
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -150,7 +150,7 @@ def policy(party: Party, grants: Sequence[Grant]) -> PolicyDocument:
     commands = list(dict.fromkeys([*map(_creation, needed), *map(_binding, needed)]))
     more = {only: [*_additions(own, commands)] for only, own in optional(grants).items()}
     blocks = [
-        Block(f"custom role, {role.id}.yaml", _yaml(definition))
+        Block(f"custom role, {role.id}.yaml", yaml.safe_dump(definition, sort_keys=False).rstrip())
         for role, definition in roles.items()
     ]
     if commands:
@@ -194,10 +194,6 @@ def _script(title: str, party: Party, commands: Sequence[str]) -> Block:
     return Block(
         title, "\n".join([*account, *(folded(command, "--member") for command in commands)])
     )
-
-
-def _yaml(definition: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(definition, sort_keys=False).rstrip()
 
 
 def line(grant: Grant, actions: Sequence[str], who: str) -> str:

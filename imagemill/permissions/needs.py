@@ -132,7 +132,8 @@ def cache_repository(builder: KanikoBuilder) -> str | None:
 
     https://github.com/osscontainertools/kaniko#flag---cache-repo
     """
-    flags = _flags(builder)
+    arguments = executor(builder.kaniko_config).get("args") or ()
+    flags = {flag: value for flag, _, value in (text.partition("=") for text in arguments)}
     # What Go's strconv.ParseBool takes for true; a flag that is given twice has its last value.
     if flags.get("--cache", "false") not in ("", "1", "t", "T", "true", "TRUE", "True"):
         return None
@@ -144,8 +145,3 @@ def cache_repository(builder: KanikoBuilder) -> str | None:
         )
     except UserError:  # a folder (oci:PATH), which no policy is about
         return None
-
-
-def _flags(builder: KanikoBuilder) -> dict[str, str]:
-    arguments = executor(builder.kaniko_config).get("args") or ()
-    return {flag: value for flag, _, value in (text.partition("=") for text in arguments)}

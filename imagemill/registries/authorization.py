@@ -163,7 +163,11 @@ class Authorizations:
         answer = _ask_for_token(realm, service, scopes, login.credentials, reach)
         if answer.status != 200:
             raise failure(answer, reference, actions, login.fault)
-        return _granted(answer, reference)
+        token = _read_token(answer, reference)
+        # Counted from now, not from `issued_at`: that takes two clocks. A token that ends early is
+        # asked for again.
+        lifetime = token.expires_in if token.expires_in is not None else _LIFETIME
+        return _Grant(f"Bearer {token.text}", time.monotonic() + _MARGIN * lifetime)
 
     def _realm_reach(self, realm: str, refusal: Answer, reference: ImageReference) -> Reach:
         """Where the token server may be: the registry itself, or what it may lead to.
@@ -246,14 +250,6 @@ def _read_token(answer: Answer, reference: ImageReference) -> _Token:
             "check that the registry's token realm is a token server",
         )
     return token
-
-
-def _granted(answer: Answer, reference: ImageReference) -> _Grant:
-    token = _read_token(answer, reference)
-    # Counted from now, not from `issued_at`: that takes two clocks. A token that ends early is
-    # asked for again.
-    lifetime = token.expires_in if token.expires_in is not None else _LIFETIME
-    return _Grant(f"Bearer {token.text}", time.monotonic() + _MARGIN * lifetime)
 
 
 def _basic(credentials: Credentials) -> str:

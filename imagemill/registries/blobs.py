@@ -82,7 +82,10 @@ class Blobs(OciRegistry):
         query = urlencode({"mount": digest, "from": source.path})
         answer = self._request("POST", reference, f"blobs/uploads/?{query}", _PUSH)
         if answer.status == 202:
-            self._cancel(answer, reference)
+            # An upload that was not asked for has begun: it is let go.
+            if location := answer.headers.get("Location"):
+                url, headers, reach = self._upload("DELETE", answer, location, reference)
+                request("DELETE", url, headers, None, reach)
             return False
         if answer.status != 201:
             raise self._failure(answer, reference, _PUSH)
@@ -107,12 +110,6 @@ class Blobs(OciRegistry):
                 f"{reference.registry} was sent {digest}, and says that it has {stored}",
                 "the registry, or what is between, is damaged",
             )
-
-    def _cancel(self, begun: Answer, reference: ImageReference) -> None:
-        """Let go of an upload that was not asked for."""
-        if location := begun.headers.get("Location"):
-            url, headers, reach = self._upload("DELETE", begun, location, reference)
-            request("DELETE", url, headers, None, reach)
 
     def _upload(
         self, method: str, begun: Answer, location: str, reference: ImageReference

@@ -61,7 +61,8 @@ def failure(
     token server.
     """
     server = host_of(answer.url)
-    said = _said(answer)
+    words = "; ".join(f"{error.code} {error.message or ''}".strip() for error in _errors(answer))
+    said = f"{answer.status} {one_line(words)}".strip()
     if answer.status in (401, 403):
         return denied(reference, actions, f"{server} answers {said}", fault)
     if answer.status == 429:
@@ -89,9 +90,3 @@ def _errors(answer: Answer) -> list[_Error]:
         return _Errors.model_validate_json(answer.body).errors
     except ValidationError:
         return []
-
-
-def _said(answer: Answer) -> str:
-    """Return the status, and the server's own words if it has any."""
-    words = "; ".join(f"{error.code} {error.message or ''}".strip() for error in _errors(answer))
-    return f"{answer.status} {one_line(words)}".strip()

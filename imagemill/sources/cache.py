@@ -151,7 +151,9 @@ class SourceCache:
     def _make(self, making: Path, lock: "_Lock", bring: Bring, progress: Progress) -> None:
         """Make an entry; it keeps its lock when it gets its name."""
         try:
-            _fill(making, bring, progress)
+            tree = making / _TREE
+            path = bring(tree).relative_to(tree)
+            _Record(folders.size(tree, progress), str(path)).write(making)
             with self._alone(progress):
                 making.rename(making.with_suffix(""))
             self._fit(self.max_bytes, progress)
@@ -301,12 +303,6 @@ def _name(key: str) -> str:
     """
     boot = _BOOT.read_text() if _BOOT.exists() else ""
     return hashlib.sha256(f"{boot}{key}".encode(errors="surrogateescape")).hexdigest()
-
-
-def _fill(making: Path, bring: Bring, progress: Progress) -> None:
-    tree = making / _TREE
-    path = bring(tree).relative_to(tree)
-    _Record(folders.size(tree, progress), str(path)).write(making)
 
 
 def _is_full(error: OSError | OperatorError) -> bool:

@@ -109,18 +109,15 @@ class LocalSource:
             raise self._unfit(FileNotFoundError())
         scratch.mkdir(exist_ok=True)
         if self._sha256:
-            self._check(opened)
+            with opened.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != self._sha256:
+                raise UserError(
+                    f"The archive {self._path} has the SHA-256 {found}, where {self._sha256} is given",
+                    "see which of the two is right, and give the archive or the digest that is meant",
+                )
         limits = archive.Limits(size=self._max_bytes, members=self._max_files)
         archive.unpack(opened, scratch, progress, limits, str(self._path))
-
-    def _check(self, opened: Path) -> None:
-        with opened.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != self._sha256:
-            raise UserError(
-                f"The archive {self._path} has the SHA-256 {found}, where {self._sha256} is given",
-                "see which of the two is right, and give the archive or the digest that is meant",
-            )
 
     def _allowed(self) -> tuple[Path, Path]:
         """Return the path with its links followed, and the root that it is below."""

@@ -38,7 +38,10 @@ class DeadLetters:
     def all(self) -> list[DeadLetter]:
         """Return all that are kept."""
         entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", self._redis.xrange(self._key))
-        return [_letter(position, fields) for position, fields in entries]
+        return [
+            DeadLetter(id=position.decode(), **json.loads(fields[b"letter"]))
+            for position, fields in entries
+        ]
 
     def find(self, letter: str) -> DeadLetter | None:
         """Return the letter with this id; None if there is none (any more)."""
@@ -47,7 +50,3 @@ class DeadLetters:
     def drop(self, letter: str) -> bool:
         """Forget a letter; False if there was none."""
         return bool(self._redis.xdel(self._key, letter))
-
-
-def _letter(position: bytes, fields: dict[bytes, bytes]) -> DeadLetter:
-    return DeadLetter(id=position.decode(), **json.loads(fields[b"letter"]))

@@ -87,13 +87,17 @@ class Later:
         """
         keys = [*self._keys, self._cancelled]
         found = self._take(keys, [most, SENDING_SECONDS, self._waiters("")])
-        return [(message.decode(), text.decode()) for message, text in cast("list[Any]", found)]
+        # What is no text is whoever's who may write here: it is handed out, so that it is dropped.
+        return [
+            (message.decode(errors="surrogateescape"), text.decode(errors="replace"))
+            for message, text in cast("list[Any]", found)
+        ]
 
     def sent(self, message: str) -> None:
         """Forget a message."""
-        pipeline = self._redis.pipeline()
-        pipeline.zrem(self._keys[0], message)
-        pipeline.hdel(self._keys[1], message)
+        pipeline, field = self._redis.pipeline(), message.encode(errors="surrogateescape")
+        pipeline.zrem(self._keys[0], field)
+        pipeline.hdel(self._keys[1], field)
         pipeline.execute()
 
     def wake(self, awaited: str) -> None:

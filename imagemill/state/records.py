@@ -362,10 +362,9 @@ class Leases:
             with self._changed:
                 claims = list(self._claims)
             for claim in claims:
-                self._renew_one(claim)
-
-    def _renew_one(self, claim: Claim) -> None:
-        try:
-            claim.lost = claim.lost or not self._records.renew(claim)
-        except LOST as error:
-            log.warning("The lease of build %s could not be renewed: %s", claim.build.id, error)
+                try:
+                    claim.lost = claim.lost or not self._records.renew(claim)
+                except LOST as error:
+                    log.warning(
+                        "The lease of build %s could not be renewed: %s", claim.build.id, error
+                    )

@@ -87,7 +87,7 @@ def unpacked(source: Path, folder: Path, dockerfile: str | None = None) -> Path:
 
 
 def test_docker_sees_what_the_recorded_cases_say(docker: Docker, tmp_path: Path) -> None:
-    """And so what `context.pack` packs, by `tests/unit/test_dockerignore.py`."""
+    """And so what `context.pack` packs, by `tests/unit/context/test_dockerignore.py`."""
     version = docker("version", "--format", "{{.Client.Version}}").stdout.decode()
     old = int(version.split(".")[0]) < 23
     everything = {path.rstrip("/") for path in RECORDED["tree"]}

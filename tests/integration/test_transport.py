@@ -87,16 +87,29 @@ def test_a_worker_takes_messages_by_the_oldest_packages(
         take_and_die(redis, key_prefix, build)
         for number, text in enumerate(KILLED_WITH):
             note(redis, key_prefix, f"taken-{number}", text.encode())
+        for number, kept in enumerate(NO_MESSAGES):
+            keep(redis, key_prefix, b"%d \xff" % number, kept)
         running.start("second")
         assert client.wait(build, 60).status == "succeeded"
         until(lambda: redis.hlen(f"{key_prefix}unacked") == 0, "an end of all messages")
         letters = {each.message.get("text") for each in DeadLetters(redis, key_prefix).all()}
         assert {"nonsense", *KILLED_WITH} <= letters
         assert running.workers[-1].poll() is None
+        until(lambda: redis.hlen(f"{key_prefix}imagemill:later:messages") == 0, "an end of those")
 
 
 KILLED_WITH = ("still nonsense", "[]", '{"headers": {}}', f"{'[' * 200}{']' * 200}")
 """What workers were killed with after they had taken it, and before they saw that it is no message."""
+
+
+NO_MESSAGES = (b"nonsense", b"\xff", b'{"task": 1, "args": 2, "options": 3}', b"[" * 100_000)
+"""What cannot be sent later."""
+
+
+def keep(redis: Redis, prefix: str, message: bytes, text: bytes) -> None:
+    """Keep a message whose time has come."""
+    redis.zadd(f"{prefix}imagemill:later", {message: 0})
+    redis.hset(f"{prefix}imagemill:later:messages", message, text)
 
 
 def take_and_die(redis: Redis, prefix: str, build: str) -> None:

@@ -53,11 +53,9 @@ def other_arguments(inputs: BuildInputs) -> list[str]:
     arguments += [f"--platform={inputs.platform}"] if inputs.platform else []
     arguments += ["--no-cache"] * inputs.no_cache + ["--pull"] * inputs.pull
     arguments += [_secret(name, path) for name, path in inputs.secrets.items()]
-    return arguments + [_ssh(name, path) for name, path in inputs.ssh.items()]
-
-
-def _ssh(name: str, path: Path | None) -> str:
-    return f"--ssh={name}={path}" if path else f"--ssh={name}"
+    return arguments + [
+        f"--ssh={name}={path}" if path else f"--ssh={name}" for name, path in inputs.ssh.items()
+    ]
 
 
 def _label(name: str, value: str) -> str:

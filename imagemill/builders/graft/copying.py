@@ -115,7 +115,12 @@ class Context:
                 yield from (below for _, below in self.below(each))
 
     def _matches(self, top: str, wild: str) -> Iterator[str]:
-        expression, skipped = _expression(wild), ""
+        # Go's `filepath.Match`, of patterns without backslashes and brackets.
+        if _ODD.search(wild):
+            raise Refusal(f"the pattern {wild} is one that we do not read")
+        translated = {"*": "[^/]*", "?": "[^/]"}
+        pattern = "".join(translated.get(each, re.escape(each)) for each in wild)
+        expression, skipped = re.compile(pattern, re.DOTALL), ""
         for relative, entry in self.below(top):
             if skipped and relative.startswith(skipped):
                 continue
@@ -263,11 +268,3 @@ def _split(path: str) -> tuple[str, str]:
         if _WILD.search(part):
             return "/".join(parts[:number]), "/".join(parts[number:])
     return path, ""
-
-
-def _expression(wild: str) -> re.Pattern[str]:
-    """Go's `filepath.Match`, of patterns without backslashes and brackets."""
-    if _ODD.search(wild):
-        raise Refusal(f"the pattern {wild} is one that we do not read")
-    translated = {"*": "[^/]*", "?": "[^/]"}
-    return re.compile("".join(translated.get(each, re.escape(each)) for each in wild), re.DOTALL)

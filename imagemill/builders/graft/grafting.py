@@ -130,15 +130,14 @@ class Graft:
             Context(new.entries),
             lambda entry: is_archive(next(source(entry.path), b"")),
         )
+        changed = [each for each in zip(places, made, strict=True) if each[1] is not None]
+        if missing := [number for number, _ in changed if number is None]:
+            raise Refusal(f"{len(missing)} instructions have made no layer before")
         layers = {
             number: changes
-            for number, changes in zip(places, made, strict=True)
-            if changes is not None and number is not None
+            for number, changes in changed
+            if number is not None and changes is not None
         }
-        if missing := [
-            n for n, changes in zip(places, made, strict=True) if changes is not None and n is None
-        ]:
-            raise Refusal(f"{len(missing)} instructions have made no layer before")
         self._check_labels(earlier)
         pushing()
         sent = self._push_layers(image, reference, layers, source, blobs)
@@ -203,7 +202,7 @@ class Graft:
             for number, descriptor in enumerate(image.manifest["layers"]):
                 if number not in layers:
                     self._bring(descriptor, reference, blobs)
-        large = self._large_files(blobs)
+        large = LargeFiles(self.inputs.image, blobs, self.place.known, self.place.scratch)
         room = MOST_LAYERS - len(image.diff_ids)
         sent: dict[int, list[Blob]] = {}
         for number, changes in layers.items():
@@ -231,9 +230,6 @@ class Graft:
                     self.progress.check()
                     file.write(chunk)
             blobs.push(target, digest, file, descriptor["size"])
-
-    def _large_files(self, blobs: Blobs) -> LargeFiles:
-        return LargeFiles(self.inputs.image, blobs, self.place.known, self.place.scratch)
 
     def _push_layer(self, changes: Mapping[str, Placed], source: Read, blobs: Blobs) -> Blob:
         target = self.inputs.image

@@ -101,7 +101,11 @@ def move(text: str, target: str | None) -> str | None:
     else:
         return None
     whole = recipe.stages(text)[-1].instructions
-    copies = [number for number, each in enumerate(whole) if _copies(each)]
+    copies = [
+        number
+        for number, each in enumerate(whole)
+        if each.keyword in ("COPY", "ADD") and recipe.reads([each])
+    ]
     if not copies:
         return None
     code = whole[copies[-1]]
@@ -113,10 +117,6 @@ def move(text: str, target: str | None) -> str | None:
         f"move {lines} before line {code.line} ({code.text[:60]}), and copy by name before it the"
         " files that it needs"
     )
-
-
-def _copies(instruction: Instruction) -> bool:
-    return instruction.keyword in ("COPY", "ADD") and bool(recipe.reads([instruction]))
 
 
 def _steps(

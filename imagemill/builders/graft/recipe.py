@@ -143,16 +143,17 @@ def read(dockerfile: str, target: str | None) -> CodeRecipe:
         each for number, stage in enumerate(every) if number != final for each in stage.instructions
     ]
     chain = _chain(every, final)
+    base = every[chain[0]].base
     return CodeRecipe(
         operations=_operations(suffix, before, dockerfile.split("\n")),
         read_before=tuple(dict.fromkeys(reads([*others, *before]))),
         working_folders=tuple(
-            _argument(each)
+            each.rest.strip("\"'")
             for number in chain
             for each in (before if number == final else every[number].instructions)
             if each.keyword == "WORKDIR"
         ),
-        base=_image(every[chain[0]].base),
+        base=None if base == "scratch" else base,
         images=_images(every),
     )
 
@@ -224,10 +225,6 @@ def _chain(stages: Sequence[GraftStage], final: int) -> list[int]:
         chain.insert(0, below[-1])
 
 
-def _image(base: str) -> str | None:
-    return None if base == "scratch" else base
-
-
 def _images(stages: Sequence[GraftStage]) -> tuple[str, ...]:
     """Images, not stages, that FROM, `COPY --from` or a mount names."""
     found: dict[str, None] = {}
@@ -295,15 +292,17 @@ def _is_suffix(instruction: Instruction) -> bool:
 def _operations(
     suffix: Iterable[Instruction], before: Iterable[Instruction], lines: Sequence[str]
 ) -> tuple[Operation, ...]:
-    user = next((_argument(each) for each in list(before)[::-1] if each.keyword == "USER"), None)
+    user = next(
+        (each.rest.strip("\"'") for each in list(before)[::-1] if each.keyword == "USER"), None
+    )
     found: list[Operation] = []
     for each in suffix:
         if each.keyword in ("COPY", "ADD"):
             found.append(_copy(each))
         elif each.keyword == "WORKDIR":
-            found.append(WorkingFolder(each.line, _argument(each), user))
+            found.append(WorkingFolder(each.line, each.rest.strip("\"'"), user))
         else:
-            user = _argument(each) if each.keyword == "USER" else user
+            user = each.rest.strip("\"'") if each.keyword == "USER" else user
             alone = lines[each.line - 1].strip() == each.text
             found.append(Setting(each.line, each.keyword, _command(each) if alone else None))
     return tuple(found)
@@ -378,8 +377,7 @@ def _mount(value: str) -> dict[str, str]:
 
 def _flags(instruction: Instruction) -> tuple[list[tuple[str, str]], str]:
     """Return the flags after the keyword, and the rest of the text."""
-    rest = instruction.text.split(maxsplit=1)
-    text = rest[1] if len(rest) > 1 else ""
+    text = instruction.rest
     found: list[tuple[str, str]] = []
     while match := _FLAG.match(text):
         found.append((match[1], match[2] or ""))
@@ -398,11 +396,6 @@ def _words(text: str) -> list[str] | None:
         plain = isinstance(words, list) and all(isinstance(word, str) for word in words)
         return None if not plain or any(_UNREADABLE.search(word) for word in words) else words
     return None if _UNREADABLE.search(text) else text.split()
-
-
-def _argument(instruction: Instruction) -> str:
-    words = instruction.text.split(maxsplit=1)
-    return words[1].strip().strip("\"'") if len(words) > 1 else ""
 
 
 def folder_after(folders: Iterable[str], start: str) -> str:

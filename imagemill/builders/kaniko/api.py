@@ -183,7 +183,7 @@ class Grants:
 class Cluster:
     """One namespace of a cluster, as the worker may use it. Safe to be used by many threads.
 
-    Errors are the API server's, translated (`refusals.refusal`), or `ServiceUnreachable` where
+    Errors are the API server's, translated (`api_errors.refusal`), or `ServiceUnreachable` where
     there is no answer.
     """
 

@@ -18,7 +18,7 @@ from imagemill.builders.kaniko.job import BUILD_ID, job_name, label_value
 from imagemill.builders.kaniko.logins import BuildLogins, named_images
 from imagemill.builders.kaniko.pod_credentials import takes_docker_config
 from imagemill.builders.kaniko.run import attempt
-from imagemill.builders.kaniko.task import Ending, Task
+from imagemill.builders.kaniko.task import Task
 from imagemill.builders.kaniko.trust import certificates
 from imagemill.builders.kaniko.watch import SELECTOR
 from imagemill.config.model import KanikoBuilder as Section
@@ -113,19 +113,17 @@ def _run(task: Task) -> str:
         memory = more_memory(
             ending.memory_limit, task.section.memory_ceiling, ending.memory_request
         )
-        task.progress.warn(_second_try(ending, memory))
+        limit = (
+            f"with its limit of {ending.memory_limit}" if ending.memory_limit else "without a limit"
+        )
+        task.progress.warn(
+            f"The build ran out of memory {limit} (OOMKilled); it is tried once more, with a limit of {memory} and"
+            " Kaniko's low-memory flags. Raise resources.limits.memory in builder.kaniko-config to spare the first try"
+        )
     name = job_name(task.section, task.inputs)
     raise TransientError(
         f"The names of the build's Jobs, {name} and those after it, are taken in {task.cluster.namespace}",
         "see which of them Kubernetes cannot delete: kubectl get jobs,pods",
-    )
-
-
-def _second_try(ending: Ending, memory: str) -> str:
-    limit = f"with its limit of {ending.memory_limit}" if ending.memory_limit else "without a limit"
-    return (
-        f"The build ran out of memory {limit} (OOMKilled); it is tried once more, with a limit of {memory} and"
-        " Kaniko's low-memory flags. Raise resources.limits.memory in builder.kaniko-config to spare the first try"
     )
 
 
@@ -137,18 +135,14 @@ def more_memory(limit: str | None, ceiling: str, request: str | None = None) -> 
     if limit is None:
         return max(ceiling, request or ceiling, key=_amount)
     before = _amount(limit)
-    return _quantity(max(before, min(2 * before, _amount(ceiling))))
+    number = math.ceil(max(before, min(2 * before, _amount(ceiling))))
+    units = ["", "Ki", "Mi", "Gi", "Ti"]  # the largest that needs no fraction
+    while number % 1024 == 0 and len(units) > 1:
+        number //= 1024
+        del units[0]
+    return f"{number}{units[0]}"
 
 
 def _amount(quantity: str) -> Decimal:
     amount: Decimal = parse_quantity(quantity)  # type: ignore[no-untyped-call]
     return amount
-
-
-def _quantity(amount: Decimal) -> str:
-    """In the largest unit that needs no fraction."""
-    number, units = math.ceil(amount), ["", "Ki", "Mi", "Gi", "Ti"]
-    while number % 1024 == 0 and len(units) > 1:
-        number //= 1024
-        del units[0]
-    return f"{number}{units[0]}"

@@ -77,7 +77,10 @@ def explain(log: Sequence[str], code: int, image: str) -> ImagemillError:
         )
     match doing:
         case "error building image" | "error resolving dockerfile path":
-            return _building(why, _instruction(lines))
+            found = (
+                match["text"] for line in reversed(lines) if (match := _INSTRUCTION.match(line))
+            )
+            return _building(why, next(found, ""))
         case "error checking push permissions" | "error pushing image":
             return _pushing(why, image)
         case "error resolving source context":
@@ -141,12 +144,6 @@ def _last_word(lines: Sequence[str]) -> tuple[str, str]:
                 "died"
             ] or line
     return "", ""
-
-
-def _instruction(lines: Sequence[str]) -> str:
-    """Return the instruction of the Dockerfile that was being carried out, if the log tells."""
-    found = (match["text"] for line in reversed(lines) if (match := _INSTRUCTION.match(line)))
-    return next(found, "")
 
 
 def _building(why: str, instruction: str) -> ImagemillError:

@@ -266,7 +266,10 @@ def trouble(evidence: PodEvidence) -> Trouble | None:
 
 def failure(evidence: PodEvidence) -> ImagemillError:
     """Why a Job has failed."""
-    if _deadline(evidence):
+    reasons = {holding(evidence.job, kind).get("reason") for kind in ("Failed", "FailureTarget")}
+    if evidence.pod is not None:
+        reasons.add(evidence.pod.get("status", {}).get("reason"))
+    if "DeadlineExceeded" in reasons:
         return _out_of_time(evidence)
     pod = evidence.pod
     if pod is None:
@@ -288,13 +291,6 @@ def tag_is_kept(evidence: PodEvidence) -> bool:
     return evidence.pod is not None and executor_log.tag_is_kept(
         _last_lines(evidence, evidence.pod)
     )
-
-
-def _deadline(evidence: PodEvidence) -> bool:
-    reasons = {holding(evidence.job, kind).get("reason") for kind in ("Failed", "FailureTarget")}
-    if evidence.pod is not None:
-        reasons.add(evidence.pod.get("status", {}).get("reason"))
-    return "DeadlineExceeded" in reasons
 
 
 def _out_of_time(evidence: PodEvidence) -> ImagemillError:

@@ -170,7 +170,9 @@ def job_for(
     the result. `ConfigError` if the config asks for what cannot be, `UserError` if the inputs do.
     """
     facts = circumstances or Circumstances()
-    _refuse_reserved(section.kaniko_config)
+    for fault in reserved_faults(section.kaniko_config):
+        where = dotted((*FREE, *fault.path))
+        raise ConfigError(f"{where}: {fault.message}", fault.hint)
     equipment = _equipment(section, inputs, context_uri, facts)
     job = lay(_defaults(section, inputs, equipment, facts), section.kaniko_config)
     return _in_order(lay(job, _ours(section, inputs, equipment, facts)))
@@ -260,12 +262,6 @@ def reserved_faults(config: Document) -> Iterator[Fault]:
         if why := arguments.RESERVED_VARIABLES.get(given["name"]):
             message = f"{given['name']} is not to be given here: {why}"
             yield Fault((*EXECUTOR, "env", index), message, "leave the variable out")
-
-
-def _refuse_reserved(config: Document) -> None:
-    for fault in reserved_faults(config):
-        where = dotted((*FREE, *fault.path))
-        raise ConfigError(f"{where}: {fault.message}", fault.hint)
 
 
 def _equipment(
@@ -402,67 +398,62 @@ def _ours(
     section: KanikoBuilder, inputs: BuildInputs, equipment: Equipment, facts: Circumstances
 ) -> Document:
     """Return what is as it is, whatever `kaniko-config` says."""
-    marks = {
-        "labels": job_labels(inputs),
-        "annotations": {
-            BUILD_ID: inputs.build_id,
-            SOURCE_HASH: inputs.source_hash,
-            IMAGE: str(inputs.image),
+    config = section.kaniko_config
+    given = executor(config)
+    annotations = {
+        BUILD_ID: inputs.build_id,
+        SOURCE_HASH: inputs.source_hash,
+        IMAGE: str(inputs.image),
+    }
+    marks = {"labels": job_labels(inputs), "annotations": annotations}
+    default = {DEFAULT_CONTAINER: given.get("name") or _CONTAINER}
+    template = {
+        "metadata": {**marks, "annotations": annotations | default},
+        "spec": {
+            "restartPolicy": "Never",
+            "containers": [_executor(given, inputs, equipment, facts.memory)],
         },
     }
-    given = executor(section.kaniko_config)
-    args = [
-        *arguments.without_keeping(given.get("args") or ()),
-        *equipment.arguments,
-        *_arguments(inputs),
-    ]
-    container: Document = {
-        "args": [*args, *(arguments.LOW_MEMORY if facts.memory else ())],
-        "terminationMessagePath": TERMINATION_LOG,
-        # Where there is no digest, the end of the log is kept with the pod, in case that the log
-        # itself is lost.
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-    }
-    if facts.memory:
-        container["resources"] = _more_memory(given, facts.memory)
-    once = {
-        "backoffLimit": 0,
-        "completions": 1,
-        "parallelism": 1,
-    }  # we know what can be tried again, and try it
-    annotations = {**marks["annotations"], DEFAULT_CONTAINER: given.get("name") or _CONTAINER}
-    template = {
-        "metadata": {**marks, "annotations": annotations},
-        "spec": {"restartPolicy": "Never", "containers": [container]},
-    }
+    name = job_name(section, inputs, facts.attempt)
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {
-            "name": job_name(section, inputs, facts.attempt),
-            "generateName": None,
-            **marks,
-        },
+        "metadata": {"name": name, "generateName": None, **marks},
         "spec": {
-            **once,
-            **_deadline(section.kaniko_config, facts.deadline),
-            "ttlSecondsAfterFinished": _retention(
-                section.kaniko_config, section.failed_job_retention
-            ),
+            # We know what can be tried again, and try it.
+            **{"backoffLimit": 0, "completions": 1, "parallelism": 1},
+            **_deadline(config, facts.deadline),
+            "ttlSecondsAfterFinished": _retention(config, section.failed_job_retention),
             "template": template,
         },
     }
 
 
-def _more_memory(given: Document, limit: str) -> Document:
-    """Return the resources of an attempt after one that ran out of memory.
-
-    Where the config has a limit, the new one is requested as well: this time the memory is there.
-    Where it has none, the new one is but the most that a build may take, and few nodes have as
-    much: so the request stays as it was.
-    """
-    has_limit = ((given.get("resources") or {}).get("limits") or {}).get("memory") is not None
-    return {"limits": {"memory": limit}} | ({"requests": {"memory": None}} if has_limit else {})
+def _executor(
+    given: Document, inputs: BuildInputs, equipment: Equipment, memory: str | None
+) -> Document:
+    """Return what is as it is of the executor's container, which the config gives."""
+    args = [
+        *arguments.without_keeping(given.get("args") or ()),
+        *equipment.arguments,
+        *_arguments(inputs),
+        *(arguments.LOW_MEMORY if memory else ()),
+    ]
+    container: Document = {
+        "args": args,
+        "terminationMessagePath": TERMINATION_LOG,
+        # Where there is no digest, the end of the log is kept with the pod, in case that the log
+        # itself is lost.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+    if memory:
+        # Where the config has a limit, the new one is requested as well: this time the memory is
+        # there. Where it has none, the new one is but the most that a build may take, and few nodes
+        # have as much: so the request stays as it was.
+        has_limit = ((given.get("resources") or {}).get("limits") or {}).get("memory") is not None
+        requests = {"requests": {"memory": None}} if has_limit else {}
+        container["resources"] = {"limits": {"memory": memory}, **requests}
+    return container
 
 
 def _retention(config: Document, default: int) -> int | None:

@@ -46,8 +46,14 @@ class BuildLogins:
             login = self.docker_config.login(base).credentials
             if base.registry != image.registry:
                 place = base.registry
-            elif own and not own.registry_token and login != self._login_of_destination:
-                place = _folder(base)
+            elif (
+                own
+                and not own.registry_token
+                and login != self.docker_config.login(self.inputs.image).credentials
+            ):
+                # Kaniko knows Docker Hub by its first name.
+                host = "index.docker.io" if base.registry == DOCKER_HUB else base.registry
+                place = f"{host}/{base.path}"
             else:
                 continue
             if login is not None:
@@ -77,10 +83,6 @@ class BuildLogins:
         return self.registry.push_token(image, caches, pulled, role)
 
     @property
-    def _login_of_destination(self) -> Credentials | None:
-        return self.docker_config.login(self.inputs.image).credentials
-
-    @property
     def bases(self) -> list[ImageReference]:
         """Return the images that the Dockerfile names and that are some."""
         found = []
@@ -93,9 +95,3 @@ class BuildLogins:
 def named_images(context: StoredContext, build_args: Mapping[str, str]) -> frozenset[str]:
     """Return the images that the Dockerfile of a context names."""
     return frozenset(images(context.dockerfile(), build_args))
-
-
-def _folder(image: ImageReference) -> str:
-    """Return the place of a login for one repository: Kaniko knows Docker Hub by its first name."""
-    host = "index.docker.io" if image.registry == DOCKER_HUB else image.registry
-    return f"{host}/{image.path}"

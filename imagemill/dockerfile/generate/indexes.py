@@ -58,7 +58,8 @@ class PackageOrigin:
                 f"{self.where}: the build has no ssh key to fetch this repository with",
                 "write git+https://…; credentials for it are the build secret 'netrc'",
             )
-        user, colon, password = self._user_info.partition(":")
+        authority = self.url.partition("://")[2].partition("/")[0]
+        user, colon, password = authority.rpartition("@")[0].partition(":")
         if (colon and password and not _VARIABLE.fullmatch(password)) or _TOKEN.match(user):
             raise UserError(
                 f"{self.where}: there is a password in this URL, and it would be in every image",
@@ -66,10 +67,6 @@ class PackageOrigin:
                 "it is in the source already, so replace it where it was issued",
             )
         return self
-
-    @property
-    def _user_info(self) -> str:
-        return self.url.partition("://")[2].partition("/")[0].rpartition("@")[0]
 
 
 def hosts_with_users(places: tuple[PackageOrigin, ...]) -> tuple[str, ...]:

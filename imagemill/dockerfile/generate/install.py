@@ -420,7 +420,11 @@ def _from_environment(project: Project, path: str) -> Install:
     ]
     for line in _pip_lines(listed, path):
         requirements.line(project, line, f"{path}:{line_of(project.text(path), line)}")
-    _refuse_whole(requirements)
+    if requirements.whole:
+        raise UserError(
+            f"{requirements.whole}: conda's environment installs the project itself, which is not there yet",
+            "leave that line out: the code is copied, and runs from its folder",
+        )
     return Install(
         (path,),
         (path, *requirements.files, *requirements.paths),
@@ -790,14 +794,6 @@ def _pip_lines(listed: list[Any], path: str) -> tuple[str, ...]:
     """Return the lines of a requirements file that `environment.yml` has below `pip:`."""
     lines = [each["pip"] for each in listed if isinstance(each, dict) and "pip" in each]
     return tuple(line for block in lines for line in strings(block, f"{path}: pip"))
-
-
-def _refuse_whole(requirements: Requirements) -> None:
-    if requirements.whole:
-        raise UserError(
-            f"{requirements.whole}: conda's environment installs the project itself, which is not there yet",
-            "leave that line out: the code is copied, and runs from its folder",
-        )
 
 
 def quoted(command: tuple[str, ...]) -> str:

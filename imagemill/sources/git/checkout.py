@@ -186,8 +186,21 @@ class Checkout:
             git.run("ls-tree", "-r", "-z", "--full-tree", commit, read=listing.read)
             listing.check(self.submodules)
             if way is _Way.FILES:
-                _fetch_missing(git, listing.files)
-            _check_out(git, commit, subdirectory, tree)
+                # A server without filters has sent all of them already.
+                found = git.output("cat-file", "--batch-check", stdin=sorted(listing.files))
+                missing = [
+                    line.removesuffix(" missing")
+                    for line in found.decode().splitlines()
+                    if line.endswith(" missing")
+                ]
+                if missing:
+                    git.fetch("--no-write-fetch-head", wanted=missing)
+            # A sparse checkout, since attributes above a folder hold for it.
+            if subdirectory:
+                patterns = git.repository / "info" / "sparse-checkout"
+                patterns.parent.mkdir(exist_ok=True)
+                patterns.write_text(f"/{_GLOB.sub(_ESCAPED, subdirectory)}/\n")
+            git.check_out(commit, tree, sparse=bool(subdirectory))
             if self.lfs:
                 lfs.bring(git, remote, self._options_for(remote), tree, self.progress)
             return list(self._submodules(git, commit, listing)) if self.submodules else []
@@ -265,28 +278,3 @@ def _fetch(git: Git, remote: Remote, commit: str, way: _Way) -> None:
             f"{commit} in {remote} is no commit but a {kind}",
             "name the commit itself, or the tag's name",
         )
-
-
-def _fetch_missing(git: Git, names: set[str]) -> None:
-    """Fetch those of the objects that are not there: a server without filters has sent all of them
-    already.
-    """
-    found = git.output("cat-file", "--batch-check", stdin=sorted(names))
-    missing = [
-        line.removesuffix(" missing")
-        for line in found.decode().splitlines()
-        if line.endswith(" missing")
-    ]
-    if missing:
-        git.fetch("--no-write-fetch-head", wanted=missing)
-
-
-def _check_out(git: Git, commit: str, subdirectory: str, tree: Path) -> None:
-    """Write the files, or those of one folder: as a sparse checkout, since attributes above a
-    folder hold for it.
-    """
-    if subdirectory:
-        patterns = git.repository / "info" / "sparse-checkout"
-        patterns.parent.mkdir(exist_ok=True)
-        patterns.write_text(f"/{_GLOB.sub(_ESCAPED, subdirectory)}/\n")
-    git.check_out(commit, tree, sparse=bool(subdirectory))

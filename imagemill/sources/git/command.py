@@ -185,8 +185,24 @@ class Git:
         `read` gets its output as it comes.
 
         Its failure is the error that it means to whoever can mend it
-        (`imagemill.sources.git.source.failures`).
+        (`imagemill.sources.git.failures`).
         """
+        given = stdin if isinstance(stdin, bytes) else "".join(f"{x}\n" for x in stdin).encode()
+        said = self._run_once(arguments, tree, read, given)
+        if said is not None and not self._moved and _MOVED.search(said):
+            self._follow()
+            said = self._run_once(arguments, tree, read, given)
+        if said is not None:
+            raise failure(self._remote, self._without_secrets(said))
+
+    def _run_once(
+        self,
+        arguments: Sequence[str],
+        tree: Path | None,
+        read: Callable[[bytes], None] | None,
+        stdin: bytes,
+    ) -> str | None:
+        """Return what git says if it fails, None if it does not."""
         said = bytearray()
 
         def keep(chunk: bytes) -> None:
@@ -195,8 +211,7 @@ class Git:
 
         work = {"GIT_WORK_TREE": str(tree)} if tree else {}
         given = self._home / "stdin"
-        lines = stdin if isinstance(stdin, bytes) else "".join(f"{x}\n" for x in stdin).encode()
-        given.write_bytes(lines)
+        given.write_bytes(stdin)
         with given.open("rb") as file:
             command, environment = [self._git, *arguments], {**self.environment, **work}
             code = run(
@@ -207,14 +222,7 @@ class Git:
                 f"git was ended by signal {-code} while it worked on {self._remote}",
                 f"see whether {machine()} has memory enough (the kernel's log says so)",
             )
-        if not code:
-            return
-        text = said.decode(errors="replace")
-        if not self._moved and _MOVED.search(text):
-            self._follow()
-            self.run(*arguments, tree=tree, read=read, stdin=stdin)
-            return
-        raise failure(self._remote, self._without_secrets(text))
+        return said.decode(errors="replace") if code else None
 
     def output(self, *arguments: str, stdin: Sequence[str] | bytes = ()) -> bytes:
         """Run git and return all that it prints, for answers that are short."""

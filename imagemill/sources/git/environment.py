@@ -208,7 +208,7 @@ def _certificates(remote: Remote, home: Path) -> dict[str, str]:
 
 
 def _ssh(remote: Remote, options: SourceOptions, home: Path) -> list[str]:
-    """Return the ssh that asks nothing, knows its hosts, and offers one key (sshconfig_for(5))."""
+    """Return the ssh that asks nothing, knows its hosts, and offers one key (ssh_config(5))."""
     settings = [
         "BatchMode=yes",
         "StrictHostKeyChecking=yes",

@@ -37,20 +37,15 @@ def run(
         nonlocal counted
         check()
         if time.monotonic() - counted > _COUNT_SECONDS:
-            _count(process)
+            with suppress(psutil.NoSuchProcess):
+                if len(psutil.Process(process).children(recursive=True)) > MOST_PROCESSES:
+                    raise UserError(
+                        f"The repository's server made git start more than {MOST_PROCESSES} processes",
+                        "use another server; the operator should have a newer git",
+                    )
             counted = time.monotonic()
 
     try:
         return processes.run(command, environment, look, out, err, folder=folder, stdin=stdin)
     except processes.CannotRunError as error:
         raise OperatorError(str(error), "see its installation") from None
-
-
-def _count(process: int) -> None:
-    """Raise if a process has started too many others."""
-    with suppress(psutil.NoSuchProcess):
-        if len(psutil.Process(process).children(recursive=True)) > MOST_PROCESSES:
-            raise UserError(
-                f"The repository's server made git start more than {MOST_PROCESSES} processes",
-                "use another server; the operator should have a newer git",
-            )

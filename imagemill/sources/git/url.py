@@ -294,7 +294,8 @@ def _from_scp(scp: "re.Match[str]") -> tuple[Remote, str]:
 def _user(scheme: str, userinfo: str) -> str:
     if not userinfo:
         return ""
-    if scheme in ("https", "http") and (userinfo == ":" or _is_name(userinfo)):
+    is_name = _NAME.fullmatch(userinfo) and not _TOKEN.search(userinfo)
+    if scheme in ("https", "http") and (userinfo == ":" or is_name):
         return ""  # hosts put it into what they offer to clone; the worker knows who it is
     if scheme != "ssh" or ":" in userinfo:
         raise UserError(
@@ -307,11 +308,6 @@ def _user(scheme: str, userinfo: str) -> str:
             hint = f"write git+ssh://{userinfo.removeprefix('git+')}@HOST/PATH@REF"
         raise UserError("The user in the URL of the git source is not a user's name", hint)
     return userinfo
-
-
-def _is_name(userinfo: str) -> bool:
-    """Whether it is a user's or an organisation's name alone, and not a token."""
-    return _NAME.fullmatch(userinfo) is not None and not _TOKEN.search(userinfo)
 
 
 def _host(scheme: str, address: str) -> tuple[str, int | None]:

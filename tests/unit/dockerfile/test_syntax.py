@@ -4,6 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imagemill.dockerfile.base_images import bases
+from imagemill.dockerfile.images import images
+from imagemill.dockerfile.reads import reads_git
 from imagemill.dockerfile.syntax import Location, find, instructions, stages
 
 
@@ -97,3 +100,12 @@ def test_no_text_is_too_odd(text: str) -> None:
         for position, instruction in enumerate(stage.instructions, 1):
             find(text, Location(stage.name, position, len(stage.instructions)), instruction.text)
     assert [line for line, _ in lines(text)] == sorted({line for line, _ in lines(text)})
+
+
+@pytest.mark.parametrize("blank", [" ", "\t", "  ", " \t"])
+def test_any_blank_ends_the_keyword(blank: str) -> None:
+    text = f"ARG{blank}A=alpine\nFROM{blank}$A AS one\nCOPY{blank}.git /x\n"
+    assert [stage.name for stage in stages(text)] == ["one"]
+    assert reads_git(text)
+    assert bases(text, {}) == ("alpine",)
+    assert images(text, {}) == {"alpine"}

@@ -54,3 +54,14 @@ def test_nothing_is_kept_without_an_end() -> None:
     redis = fakeredis.FakeRedis()
     Later(redis, "p:").add("a", "text", 0, "image")
     assert all(redis.ttl(key) > 0 for key in redis.scan_iter())
+
+
+def test_what_is_no_text_is_handed_out_and_forgotten() -> None:
+    redis = fakeredis.FakeRedis()
+    redis.zadd("p:imagemill:later", {b"\xff": 0})
+    redis.hset("p:imagemill:later:messages", b"\xff", b"\xfe")
+    kept = Later(redis, "p:")
+    [(message, text)] = kept.take()
+    assert text == "\ufffd"
+    kept.sent(message)
+    assert redis.keys() == []
