@@ -21,7 +21,7 @@ from worker.tidy import Tidy
 def create(settings: Settings) -> Celery:
     """Return an application with these settings; connects to nothing yet."""
     # The files of a source are many small objects, and no garbage: to look through them over and
-    # over takes as long as all that is done with them.
+    # over takes a fifth of a graft.
     gc.set_threshold(50_000)
     app = Celery("imagemill")
     app.conf.update(configuration(settings))
