@@ -3,6 +3,7 @@ or kept.
 """
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -27,15 +28,12 @@ from imagemill.cli.options import Command, generation_options, launch_config_opt
 def dockerfile(
     source: str,
     *,
-    python: str | None,
     base_image: str | None,
-    accelerator: str | None,
-    entrypoint: tuple[str, ...] | None,
-    system_packages: tuple[str, ...],
     uv: str | None,
     cache_mounts: bool | None,
     config: str | None,
     default_config: Path | None,
+    **wished: Any,
 ) -> None:
     """Print the Dockerfile that is generated for SRC: save it as Dockerfile to keep and change it.
 
@@ -51,11 +49,8 @@ def dockerfile(
 
     builder = check_config(config, default_config).config.builder
     wishes = generate.Wishes(
-        python,
-        base_image,
-        accelerator,
-        entrypoint,
-        system_packages=system_packages,
+        base=base_image,
+        **wished,
         index=builder.package_index,
         cache_mounts=builder.type != "kaniko" if cache_mounts is None else cache_mounts,
         uv=uv or builder.uv_image or generate.UV,

@@ -1,5 +1,6 @@
 """What the docs name is there."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -38,6 +39,18 @@ def test_the_places_that_code_and_pages_name_are_there() -> None:
         if not (ROOT / path).exists() and not path.startswith("imagemill/service")
     }
     assert gone == set()
+
+
+def test_modules_that_a_package_lists_are_there() -> None:
+    listed = 0
+    for package in sorted((ROOT / "imagemill").rglob("__init__.py")):
+        for line in (ast.get_docstring(ast.parse(package.read_text())) or "").splitlines():
+            if found := re.match(r"(\w+(?:, \w+)*) {2,}\w", line):
+                names = found[1].split(", ")
+                listed += len(names)
+                there = {path.stem for path in package.parent.iterdir()}
+                assert set(names) <= there, f"{package}: {set(names) - there}"
+    assert listed > 25
 
 
 def extending() -> str:

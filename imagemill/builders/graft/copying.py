@@ -189,9 +189,9 @@ class Files:
             self._put_entry(target, entry, how.mode, owner)
             return
         self.make_folders(target, owner)
+        prefix = f"{target}/" if target else ""
         for relative, below in context.below(source):
-            path = posixpath.join(target, relative).lstrip("/")
-            self._put_entry(path, below, how.mode, owner)
+            self._put_entry(f"{prefix}{relative}", below, how.mode, owner)
 
     def _put_entry(self, path: str, entry: Entry, mode: int | None, owner: Owner) -> None:
         there = self.nodes.get(path)

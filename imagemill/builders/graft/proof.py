@@ -118,9 +118,9 @@ def _same(ours: Node, theirs: Node) -> bool:
     if ours.kind != "file":
         return ours == theirs
     return (
-        ours._replace(sha256="") == theirs._replace(sha256="")
-        and len(ours.sha256) > 0
+        len(ours.sha256) > 0
         and theirs.sha256.startswith(ours.sha256)
+        and ours._replace(sha256=theirs.sha256) == theirs
     )
 
 
