@@ -42,7 +42,7 @@ Hosts = Annotated[frozenset[str], BeforeValidator(listed)]
 class NodeSettings(BaseModel):
     """Places, credentials and tools of one machine, be it a worker's or a person's own."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     config: Path | None = Field(
         None,

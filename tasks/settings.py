@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, cast
+from urllib.parse import urlsplit
 
 from celery import current_app
-from pydantic import BeforeValidator, ByteSize, Field
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field
 
+from imagemill.addresses import networks
 from imagemill.client import open_journal
 from imagemill.config.policy import TenantRules
 from imagemill.errors import OperatorError
@@ -23,6 +25,19 @@ from imagemill.state.later import Later
 from imagemill.state.records import Leases, Records
 from imagemill.state.seal import Seal
 from tasks.signals import message_refused
+
+
+def _check_networks(texts: tuple[str, ...]) -> tuple[str, ...]:
+    networks(texts)
+    return texts
+
+
+def _check_addresses(addresses: tuple[str, ...]) -> tuple[str, ...]:
+    for address in addresses:
+        parts = urlsplit(address)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("expected addresses such as https://host.example.com/path")
+    return addresses
 
 
 class ConfigChangedError(OperatorError):
@@ -118,7 +133,9 @@ class Setup(NodeSettings):
         description="a collector of OpenTelemetry, such as `http://collector:4318`, to which workers and"
         " Kaniko send traces over HTTP; default: none are made",
     )
-    webhooks: Annotated[tuple[str, ...], BeforeValidator(listed)] = Field(
+    webhooks: Annotated[
+        tuple[str, ...], BeforeValidator(listed), AfterValidator(_check_addresses)
+    ] = Field(
         (),
         repr=False,
         description="addresses, separated by `,`, that are told by a CloudEvent when a build has ended",
@@ -126,9 +143,9 @@ class Setup(NodeSettings):
     webhook_secret_file: Path | None = Field(
         None, description="file with the secret (`whsec_…`) that these events are signed with"
     )
-    webhook_networks: Annotated[tuple[str, ...], BeforeValidator(listed)] = Field(
-        (), description="networks in which webhooks may be though they are not public"
-    )
+    webhook_networks: Annotated[
+        tuple[str, ...], BeforeValidator(listed), AfterValidator(_check_networks)
+    ] = Field((), description="networks in which webhooks may be though they are not public")
     insecure_webhooks: Hosts = Field(
         frozenset(), description="hosts of webhooks that may be told by plain HTTP"
     )

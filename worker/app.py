@@ -41,11 +41,14 @@ def create(settings: Settings) -> Celery:
 
 
 def _settings() -> Settings:
-    """Read the environment and set up the log; what is wrong ends the process, in a sentence."""
+    """Read the environment and set up the log; what is wrong ends the process, in a sentence, with
+    the exit code of wrong usage.
+    """
     try:
         settings = from_environment()
     except ImagemillError as error:
-        sys.exit(f"error: {error.message}\nhint: {error.hint}")
+        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr, flush=True)
+        sys.exit(2)
     install(settings)
     return settings
 

@@ -4,6 +4,8 @@ what Celery is told besides.
 
 import sys
 
+from click import UsageError
+
 from imagemill.errors import OperatorError
 from imagemill.extras import explained
 from imagemill.names import POOLS
@@ -29,4 +31,12 @@ def main() -> None:
     except OperatorError as error:
         sys.exit(f"error: {error.message}\nhint: {error.hint}")
 
-    app.worker_main(arguments(*sys.argv[1:]))
+    try:
+        app.worker_main(arguments(*sys.argv[1:]))
+    except UsageError as error:
+        print(
+            f"error: Celery's command worker: {error.format_message()}\n"
+            "hint: what follows the options is its own, after --: imagemill worker -- --help",
+            file=sys.stderr,
+        )
+        sys.exit(2)

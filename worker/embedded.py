@@ -103,10 +103,8 @@ def main() -> None:
     builds = Builds()
     _in_background(_leave_with_valkey, _start_valkey(valkey, premises.run), premises)
     _in_background(_leave_with_command_line, lifeline, builds, premises)
-    try:
+    with suppress(SystemExit):  # its settings are wrong, as it has said
         _work(builds, premises)
-    except SystemExit as end:  # its settings are wrong
-        print(end.code, file=sys.stderr, flush=True)
     premises.leave(clear=False)
 
 

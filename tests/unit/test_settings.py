@@ -58,6 +58,8 @@ def test_an_empty_variable_is_one_that_is_not_set() -> None:
         ("IMAGEMILL_LOG_FORMAT", "yaml", "'text' or 'json'"),
         ("IMAGEMILL_HASH_TIMEOUT", "soon", "number"),
         ("IMAGEMILL_HASH_TIMEOUT", "-1", "greater than 0"),
+        ("IMAGEMILL_BUILD_TIMEOUT", "inf", "finite"),
+        ("IMAGEMILL_WEBHOOK_NETWORKS", "home", "IPv4 or IPv6"),
         ("IMAGEMILL_MAX_RETRIES", "1.5", "integer"),
         ("IMAGEMILL_SOURCE_CACHE_BYTES", "10 apples", "byte"),
     ],
@@ -70,6 +72,12 @@ def test_a_wrong_value_is_one_line_that_names_its_variable(
     assert value in message
     assert said in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("value", ["host.example.com/path", "ftp://host.example.com", "https://"])
+def test_a_webhook_is_an_address_of_the_web(value: str) -> None:
+    message = fault(IMAGEMILL_WEBHOOKS=f"https://a.example.com/x,{value}")
+    assert message.startswith("IMAGEMILL_WEBHOOKS: expected addresses such as https://")
 
 
 def test_each_wrong_value_has_a_line() -> None:

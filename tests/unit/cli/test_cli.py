@@ -4,6 +4,7 @@ see.
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -133,6 +134,25 @@ def test_what_the_machine_refuses_is_said_in_a_sentence(
     assert done.returncode == code
     assert done.stderr.startswith(told)
     assert bool(done.stderr) == bool(told)
+
+
+@pytest.mark.parametrize(
+    ("level", "arguments", "told"),
+    [
+        ("verbose", [], 'error: IMAGEMILL_LOG_LEVEL is "verbose"'),
+        ("INFO", ["light"], "error: Celery's command worker: "),
+    ],
+)
+def test_a_worker_that_is_started_wrongly_says_so_and_ends_with_2(
+    level: str, arguments: list[str], told: str
+) -> None:
+    command = [sys.executable, "-m", "imagemill", "worker", "--broker", "redis://127.0.0.1:1/0"]
+    variables = os.environ | {"IMAGEMILL_LOG_LEVEL": level}
+    done = subprocess.run(
+        [*command, *arguments], env=variables, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr.splitlines()[0][: len(told)]) == (2, told)
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
