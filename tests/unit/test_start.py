@@ -25,3 +25,18 @@ def test_a_client_of_a_command_looks_for_nothing_that_it_does_not_need() -> None
     )
     # asyncio is redis-py's own: it shows that the modules are looked for by their right names.
     assert done.stdout == "['asyncio']\na True\nTrue\n"
+
+
+def test_an_interrupt_while_the_command_is_imported_is_its_exit_code() -> None:
+    interrupting = """
+import sys
+from imagemill import __main__
+class Interrupting:
+    def find_spec(self, name, *rest):
+        if name == "imagemill.cli.commands":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+__main__.main()
+"""
+    done = subprocess.run([sys.executable, "-c", interrupting], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "")
