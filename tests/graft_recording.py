@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import tarfile
+import threading
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +54,7 @@ class Recording:
     blobs: dict[str, bytes] = field(default_factory=dict)
     sent: set[str] = field(default_factory=set)
     """The blobs that the registry has, in the repository `recorded`."""
+    sending: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def read(cls) -> Self:
@@ -94,10 +96,11 @@ class Recording:
         reference = ImageReference.parse(image)
         registry = f"http://{reference.registry}/v2"
         for blob in _parts(self.blobs[digest]):
-            if blob not in self.sent:
-                begun = _send("POST", f"{registry}/recorded/blobs/uploads/", b"")
-                _send("PUT", f"{begun}&digest={blob}", self.blobs[blob])
-                self.sent.add(blob)
+            with self.sending:  # a blob that is sent twice at once is not there for a moment
+                if blob not in self.sent:
+                    begun = _send("POST", f"{registry}/recorded/blobs/uploads/", b"")
+                    _send("PUT", f"{begun}&digest={blob}", self.blobs[blob])
+                    self.sent.add(blob)
             mount = f"?mount={blob}&from=recorded"
             _send("POST", f"{registry}/{reference.path}/blobs/uploads/{mount}", b"")
         url = f"{registry}/{reference.path}/manifests/{reference.tag}"

@@ -4,6 +4,7 @@ made of it; then so is what the new one becomes.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile, zip_longest
 
 from imagemill.builders.graft import Refusal
 from imagemill.builders.graft.copying import (
@@ -42,15 +43,25 @@ def remade(
     """Return what each instruction makes of the new context; None where that is what it has made
     before.
 
-    `below` are the layers under the suffix; `is_archive` tells of files of the new context, and the
-    proof of those of the old one. `Refusal` where the proof fails. Of another builder
-    than BuildKit a rule is used only where the earlier image shows that it holds.
+    `below` are the layers under the suffix, onto which those are put that BuildKit would find in its
+    cache: of the first instructions, as long as nothing that they read has changed. `is_archive`
+    tells of files of the new context, and the proof of those of the old one. `Refusal` where the
+    proof fails. Of another builder than BuildKit a rule is used only where the earlier image shows
+    that it holds.
     """
+    instructions = tuple(zip(suffix.operations, suffix.layers, strict=True))
+    folder, begun = suffix.working_folder, 0
+    if suffix.by_buildkit:
+        for operation, layer in takewhile(lambda each: _is_cached(*each, old, new), instructions):
+            begun += 1
+            if layer is not None:
+                below.apply(layer)
+            if isinstance(operation, WorkingFolder):
+                folder = folder_after([operation.path], folder)
     before = Files(below.copy(), is_archive=lambda entry: False)
     after = Files(below.copy(), is_archive=is_archive)
-    folder = suffix.working_folder
-    found: list[Mapping[str, Placed] | None] = []
-    for operation, layer in zip(suffix.operations, suffix.layers, strict=True):
+    found: list[Mapping[str, Placed] | None] = [None] * begun
+    for operation, layer in instructions[begun:]:
         if isinstance(operation, Setting):
             found.append(None)
             continue
@@ -70,6 +81,27 @@ def remade(
             )
         found.append(_difference(after.changes, theirs, operation))
     return tuple(found)
+
+
+def _is_cached(operation: Operation, layer: Layer | None, old: Context, new: Context) -> bool:
+    """Whether an instruction reads nothing that has changed.
+
+    The old context's digests may be cut, so the layer has to have the whole ones of the new files.
+    """
+    if not isinstance(operation, Copy):
+        return True
+    if layer is None:
+        return False
+    contents = {node.sha256 for node in layer.entries.values()}
+    return all(
+        was is not None
+        and now is not None
+        and (was.kind, was.path, was.size, was.target) == (now.kind, now.path, now.size, now.target)
+        and now.sha256.startswith(was.sha256)
+        and (not now.sha256 or now.sha256 in contents)
+        for source in operation.sources
+        for was, now in zip_longest(old.seen(source), new.seen(source))
+    )
 
 
 def _perform(
