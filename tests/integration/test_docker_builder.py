@@ -222,18 +222,6 @@ def test_a_dockerfile_that_fails_is_the_requesters_to_mend(
     assert hint in error.hint
 
 
-def test_a_platform_that_is_none_is_the_requesters_to_mend(
-    place: Workplace, oci: Registry, image: ImageReference
-) -> None:
-    with pytest.raises(UserError, match=r"does not take the request: .*a/b/c/d"):
-        DockerCommandBuilder(place).build(
-            BuildInputs(image, platform="a/b/c/d"),
-            packed("FROM scratch\nCOPY a /\n", {"a": b"1"}),
-            oci,
-            Watched(),
-        )
-
-
 @pytest.mark.parametrize("name", ["", "A=B", "A\0B"])
 def test_a_build_argument_that_cannot_have_its_name_is_the_requesters_to_mend(
     place: Workplace, oci: Registry, image: ImageReference, name: str
