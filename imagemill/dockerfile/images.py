@@ -60,7 +60,7 @@ def _named(
             for argument, default in arguments(instruction):
                 value = build_args.get(argument, default)
                 if value is not None:
-                    values[argument] = resolved(value, values)
+                    values[argument] = resolved(value.strip("\"'"), values)
         elif match := _FROM.match(instruction.text):
             begun = True
             words, name = _words(match["rest"])

@@ -55,6 +55,7 @@ def test_values_of_a_build_count() -> None:
     assert images("ARG X=a\nFROM $X", {"X": "evil/x", "Y": "z"}) == {"evil/x"}
     assert images("ARG X\nFROM $X", {"X": "evil/x"}) == {"evil/x"}
     assert images("FROM a", {"BUILDKIT_SYNTAX": "evil/x"}) == {"a", "evil/x"}
+    assert images("ARG X\nFROM $X", {"X": '"evil/x"'}) == {"evil/x"}
 
 
 def test_a_large_dockerfile_takes_no_time_to_speak_of() -> None:
