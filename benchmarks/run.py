@@ -31,6 +31,9 @@ from benchmarks.figures import SMOKE, Figure
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
+MODULES = sorted(path.stem for path in HERE.glob("*.py") if "\ndef measure(" in path.read_text())
+"""The modules that take part: others hold what several of them share."""
+
 _MARK = "figure: "
 """Before a line that is for `measured`."""
 
@@ -139,20 +142,15 @@ TARGETS: Mapping[str, Target] = {
 def main(arguments: Sequence[str]) -> int:
     """Measure, print and write; exit status 1 if a bound is not kept or a module failed."""
     smoke, names = "--smoke" in arguments, [name for name in arguments if name != "--smoke"]
-    modules = sorted(
-        path.stem
-        for path in HERE.glob("*.py")
-        if path != Path(__file__).resolve() and has_measure(path)
-    )
-    if unknown := set(names) - set(modules):
+    if unknown := set(names) - set(MODULES):
         print(
-            f"No such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(modules)}",
+            f"No such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(MODULES)}",
             file=sys.stderr,
         )
         return 2
     figures = dict(known_figures()) if names and not smoke else {}
     failed = []
-    for name in names or modules:
+    for name in names or MODULES:
         print(f"benchmarks/{name}.py …", file=sys.stderr, flush=True)
         try:
             for key, figure in measured(name, smoke=smoke):
@@ -165,11 +163,6 @@ def main(arguments: Sequence[str]) -> int:
     show(figures, bounds=not smoke)
     kept = smoke or all(TARGETS[key].met(f) for key, f in figures.items() if key in TARGETS)
     return 0 if kept and not failed else 1
-
-
-def has_measure(path: Path) -> bool:
-    """Whether the module takes part: others hold what several of them share."""
-    return "\ndef measure(" in path.read_text()
 
 
 def known_figures() -> Mapping[str, Figure]:

@@ -135,6 +135,14 @@ def executor_of(job: dict[str, Any]) -> dict[str, Any]:
 LEAST_RETENTION = 60
 """Seconds for which a Job that has ended stays, so that a worker sees how."""
 
+TERMINATION_LOG = "/dev/termination-log"
+"""The file whose content becomes the message of the container's end: the image's digest."""
+
+TERMINATION_POLICY = "FallbackToLogsOnError"
+"""Where there is no digest, the end of the log is kept with the pod, in case that the log itself is
+lost.
+"""
+
 _AGAIN = "since Imagemill tries a build again by itself"
 _NAMED = "a Job's name says what it builds: its beginning is builder.build-job-name"
 _ENDED = "since Imagemill learns from it how the build ended"
@@ -145,8 +153,8 @@ _OVERRULED: dict[KeyPath, tuple[Any, str]] = {
     (*_POD, "restartPolicy"): ("Never", _AGAIN),
     ("metadata", "name"): (None, _NAMED),
     ("metadata", "generateName"): (None, _NAMED),
-    (*_POD, "containers", 0, "terminationMessagePath"): ("/dev/termination-log", _ENDED),
-    (*_POD, "containers", 0, "terminationMessagePolicy"): ("FallbackToLogsOnError", _ENDED),
+    (*_POD, "containers", 0, "terminationMessagePath"): (TERMINATION_LOG, _ENDED),
+    (*_POD, "containers", 0, "terminationMessagePolicy"): (TERMINATION_POLICY, _ENDED),
 }
 """What a Job of ours has, whatever the document says, and why."""
 

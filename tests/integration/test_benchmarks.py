@@ -4,11 +4,7 @@ import subprocess
 
 import pytest
 
-from benchmarks.run import HERE, has_measure
-
-MODULES = sorted(
-    path.stem for path in HERE.glob("*.py") if path.stem != "run" and has_measure(path)
-)
+from benchmarks.run import HERE, MODULES
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -148,7 +148,7 @@ def read(dockerfile: str, target: str | None) -> CodeRecipe:
         operations=_operations(suffix, before, dockerfile.split("\n")),
         read_before=tuple(dict.fromkeys(reads([*others, *before]))),
         working_folders=tuple(
-            each.rest.strip("\"'")
+            _unquoted(each)
             for number in chain
             for each in (before if number == final else every[number].instructions)
             if each.keyword == "WORKDIR"
@@ -292,17 +292,15 @@ def _is_suffix(instruction: Instruction) -> bool:
 def _operations(
     suffix: Iterable[Instruction], before: Iterable[Instruction], lines: Sequence[str]
 ) -> tuple[Operation, ...]:
-    user = next(
-        (each.rest.strip("\"'") for each in list(before)[::-1] if each.keyword == "USER"), None
-    )
+    user = next((_unquoted(each) for each in list(before)[::-1] if each.keyword == "USER"), None)
     found: list[Operation] = []
     for each in suffix:
         if each.keyword in ("COPY", "ADD"):
             found.append(_copy(each))
         elif each.keyword == "WORKDIR":
-            found.append(WorkingFolder(each.line, each.rest.strip("\"'"), user))
+            found.append(WorkingFolder(each.line, _unquoted(each), user))
         else:
-            user = each.rest.strip("\"'") if each.keyword == "USER" else user
+            user = _unquoted(each) if each.keyword == "USER" else user
             alone = lines[each.line - 1].strip() == each.text
             found.append(Setting(each.line, each.keyword, _command(each) if alone else None))
     return tuple(found)
@@ -396,6 +394,11 @@ def _words(text: str) -> list[str] | None:
         plain = isinstance(words, list) and all(isinstance(word, str) for word in words)
         return None if not plain or any(_UNREADABLE.search(word) for word in words) else words
     return None if _UNREADABLE.search(text) else text.split()
+
+
+def _unquoted(instruction: Instruction) -> str:
+    """Return the one argument that an instruction has."""
+    return instruction.rest.strip("\"'")
 
 
 def folder_after(folders: Iterable[str], start: str) -> str:

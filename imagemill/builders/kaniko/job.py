@@ -27,13 +27,10 @@ from imagemill.builders.kaniko.pod_additions import (
 from imagemill.builders.kaniko.pod_credentials import credentials_equipment
 from imagemill.builders.kaniko.trust import certificates_equipment
 from imagemill.config.faults import FREE, Fault, dotted
-from imagemill.config.kaniko_job import LEAST_RETENTION
+from imagemill.config.kaniko_job import LEAST_RETENTION, TERMINATION_LOG, TERMINATION_POLICY
 from imagemill.config.model import Environment, KanikoBuilder, LocalEnvironment
 from imagemill.errors import ConfigError, UserError
 from imagemill.ports import BuildInputs
-
-TERMINATION_LOG = "/dev/termination-log"
-"""The file whose content becomes the message of the container's end: the image's digest."""
 
 BUILD_ID = "dev.imagemill/build-id"
 SOURCE_HASH = "dev.imagemill/source-hash"
@@ -442,9 +439,7 @@ def _executor(
     container: Document = {
         "args": args,
         "terminationMessagePath": TERMINATION_LOG,
-        # Where there is no digest, the end of the log is kept with the pod, in case that the log
-        # itself is lost.
-        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "terminationMessagePolicy": TERMINATION_POLICY,
     }
     if memory:
         # Where the config has a limit, the new one is requested as well: this time the memory is

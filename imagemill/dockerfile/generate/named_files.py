@@ -176,8 +176,9 @@ def for_work(project: Project) -> tuple[str, ...]:
 
 def _tables(project: Project, known: set[str]) -> Iterator[str]:
     """Yield a sentence for each table of pyproject.toml that declares something and is not read."""
+    whole = project.toml("pyproject.toml")
     for keys, hint in _TABLES.items():
-        document: Any = project.toml("pyproject.toml")
+        document: Any = whole
         for key in keys:
             document = document.get(key) if isinstance(document, dict) else None
         if keys == ("dependency-groups",):
