@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import servers
 from imagemill.client import Client, open_journal
 from imagemill.signing import own_keys
 from imagemill.state.journal import Journal
@@ -88,28 +88,9 @@ class Service:
         concurrency: int = 2,
     ) -> int:
         """Start a worker and wait until it takes tasks; returns its process id."""
-        command = [
-            sys.executable,
-            "-m",
-            "celery",
-            "-A",
-            "worker.app",
-            "worker",
-            "-n",
-            f"{name}@test",
-            "-Q",
-            queues,
-        ]
-        command += ["--pool", pool, "-c", str(concurrency), "-E"]
-        with (self.folder / f"worker-{name}.log").open("ab") as log:
-            worker = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        command = servers.worker_command(f"{name}@test", queues, pool, concurrency, "-E")
+        log = self.folder / f"worker-{name}.log"
+        worker = servers.start_worker(command, self.environment, log)
         self.workers.append(worker)
         until(
             lambda: worker.poll() is not None or f"{name}@test" in self.client.workers(),

@@ -24,6 +24,7 @@ STEPS = {
     State.UPLOADING: "upload context",
     State.BUILDING: "build",
     State.PUSHING: "push",
+    State.VERIFYING: "verify",
     State.REPORTING: "report",
 }
 """The steps as people know them."""

@@ -70,13 +70,15 @@ def require_broker(connection: Connection) -> str:
     return connection.broker
 
 
-def client_of(connection: Connection) -> "Client":
-    """Return a client of the service behind the broker; without one, a usage error."""
+def client_of(connection: Connection, **patience: float) -> "Client":
+    """Return a client of the service behind the broker, with its own `patience` where none is given;
+    without a broker, a usage error.
+    """
     broker = require_broker(connection)
     with_celery()
     from imagemill.client import Client
 
-    return Client(broker, connection.backend, key_prefix=connection.key_prefix)
+    return Client(broker, connection.backend, key_prefix=connection.key_prefix, **patience)
 
 
 def service_for(
