@@ -377,15 +377,16 @@ class Cluster:
         silence: float,
     ) -> Iterator[BaseHTTPResponse]:
         with _reached(self.host):
-            response = pool.request(
-                "GET",
-                self._url(path, query),
-                headers=self._headers(),
-                timeout=Timeout(connect=10, read=silence),
-                retries=False,
-                redirect=False,
-                preload_content=False,
-            )
+            with http.in_time(self._configuration.host, is_large=True):
+                response = pool.request(
+                    "GET",
+                    self._url(path, query),
+                    headers=self._headers(),
+                    timeout=Timeout(connect=10, read=silence),
+                    retries=False,
+                    redirect=False,
+                    preload_content=False,
+                )
             try:
                 try:
                     _check_stream(response, question)
