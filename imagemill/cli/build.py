@@ -126,10 +126,8 @@ def build(
 
     Where standard output is piped, the image alone goes there, pinned to its digest.
     """
-    if detach and not connection.broker:
-        raise Misuse(*_NOT_DETACHED)
     shown = _shown(given)
-    service, fields = _service(connection, config, given), _fields(given)
+    service, fields = _service(connection, config, given, detach=detach), _fields(given)
     with service:
         # The embedded service starts while we import and ask git.
         from imagemill.cli import terminal
@@ -157,19 +155,20 @@ def _shown(given: dict[str, Any]) -> dict[str, Any]:
     return shown | {"progress": "quiet"} if given.pop("quiet") else shown
 
 
-_NOT_DETACHED = (
-    "--detach needs a broker: without one a build ends with its command",
-    "set IMAGEMILL_BROKER",
-)
-
-
-def _service(connection: Connection, config: str | None, given: dict[str, Any]) -> Service:
-    """Return the service behind the broker, or one of the command's own."""
+def _service(
+    connection: Connection, config: str | None, given: dict[str, Any], *, detach: bool
+) -> Service:
+    """Return the service behind the broker, or one of the command's own, which ends with it."""
     secrets, ssh = given["secrets"], given["ssh"]
     files: dict[str, Path | bytes] = {}
     if connection.broker:
         _check_for_remote(config, secrets, ssh)
         given["config"] = config
+    elif detach:
+        raise Misuse(
+            "--detach needs a broker: without one a build ends with its command",
+            "set IMAGEMILL_BROKER",
+        )
     else:
         files = _files(secrets, ssh)
     cache = given.pop("state_dir") or cache_folder()

@@ -50,7 +50,7 @@ def find(project: Project, install: Install, wish: tuple[str, ...] | None) -> En
     if wish is not None:
         return _wished(project, wish)
     for candidates in (
-        _mlproject(install),
+        ([EntryPoint(install.entry, "main of MLproject")] if install.entry else []),
         _procfile(project),
         _console_scripts(install),
         _packages(project, install),
@@ -70,10 +70,6 @@ def _wished(project: Project, wish: tuple[str, ...]) -> EntryPoint:
         # A script alone need not be executable, nor say what runs it.
         return EntryPoint(("python", *wish), "as requested")
     return EntryPoint(wish, "as requested")
-
-
-def _mlproject(install: Install) -> list[EntryPoint]:
-    return [EntryPoint(install.entry, "main of MLproject")] if install.entry else []
 
 
 def _procfile(project: Project) -> list[EntryPoint]:
