@@ -654,8 +654,8 @@ def _own_engine(folder: Path, stack: contextlib.ExitStack) -> Server:
 
 
 def worker_command(name: str, queues: str, pool: str, concurrency: int, *more: str) -> list[str]:
-    """Return the command of a worker; `more` is what Celery is told besides."""
-    command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-n", name]
+    """Return what `python -m` is told to start a worker; `more` is what Celery is told besides."""
+    command = ["celery", "-A", "worker.app", "worker", "-n", name]
     return [*command, "-Q", queues, "-P", pool, "-c", str(concurrency), *more]
 
 
@@ -665,7 +665,7 @@ def start_worker(
     """Start a worker with the code of `checkout`; it takes tasks some seconds later."""
     with log.open("ab") as output:
         return subprocess.Popen(
-            command,
+            [sys.executable, "-m", *command],
             cwd=checkout,
             env=environment,
             stdout=output,

@@ -59,7 +59,9 @@ def _graft(run: Run, work: Workspace) -> Build | Next:
     if work.build.graft_key is not None and isinstance(wait := _earlier(run, work, place), Next):
         return wait
     with work.fetched(run) as folder:
-        manifest = context.manifest(folder, work.dockerfile, run, work.memory(folder))
+        manifest = context.manifest(
+            folder, work.dockerfile, run, work.memory(folder), work.is_as_hashed
+        )
         accept(work, manifest)
         try:
             asked = _question(work, place, manifest)

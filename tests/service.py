@@ -1,5 +1,6 @@
 """Celery workers of a whole service, as processes, for the tests of the chain."""
 
+import atexit
 import os
 import signal
 import subprocess
@@ -8,12 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
 import servers
+from forked import Forks
 from imagemill.client import Client, open_journal
 from imagemill.signing import own_keys
 from imagemill.state.journal import Journal
@@ -89,8 +91,15 @@ class Service:
     ) -> int:
         """Start a worker and wait until it takes tasks; returns its process id."""
         command = servers.worker_command(f"{name}@test", queues, pool, concurrency, "-E")
-        log = self.folder / f"worker-{name}.log"
-        worker = servers.start_worker(command, self.environment, log)
+        with (self.folder / f"worker-{name}.log").open("ab") as log:
+            worker = forks_of_workers().start(
+                *command,
+                cwd=ROOT,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         self.workers.append(worker)
         until(
             lambda: worker.poll() is not None or f"{name}@test" in self.client.workers(),
@@ -140,6 +149,24 @@ class Service:
             worker.wait()
         self.journal.redis.close()
         self.client.close()
+
+
+@cache
+def forks_of_workers() -> Forks:
+    """What starts workers: it has imported what each of them does by the time that it is ready."""
+    forks = Forks(
+        "celery.bin.celery",
+        "celery.concurrency.prefork",
+        "celery.worker.consumer",
+        "celery.backends.redis",
+        "kombu.matcher",
+        "kombu.transport.redis",
+        "cffi.cparser",
+        "worker.app",
+        "tasks.all",
+    )
+    atexit.register(forks.close)
+    return forks
 
 
 @contextmanager

@@ -99,13 +99,12 @@ def _is_cached(operation: Operation, layer: Layer | None, old: Context, new: Con
         return True
     if layer is None:
         return False
-    contents = {node.sha256 for node in layer.entries.values()}
+    contents = {node.sha256 for node in layer.entries.values()} | {""}
     return all(
         was is not None
         and now is not None
-        and (was.kind, was.path, was.size, was.target) == (now.kind, now.path, now.size, now.target)
-        and now.sha256.startswith(was.sha256)
-        and (not now.sha256 or now.sha256 in contents)
+        and was.cut() == now.cut()
+        and contents.issuperset(now.sha256s())
         for source in operation.sources
         for was, now in zip_longest(old.seen(source), new.seen(source))
     )
