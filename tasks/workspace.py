@@ -167,6 +167,10 @@ class Workspace:
         """
         return hashing.with_bases(self.own_hash_of(manifest), self.build.bases)
 
+    def is_as_hashed(self, manifest: Manifest) -> bool:
+        """Whether the source of the manifest is the one that was hashed."""
+        return self.hash_of(manifest) == self.source_hash
+
     def own_hash_of(self, manifest: Manifest) -> str:
         """Return the same without the base images."""
         return hashing.source_hash(self.build.request, self.config.builder, manifest)

@@ -20,8 +20,9 @@ from imagemill.context.copying import Copier
 from imagemill.context.costs import costs, notes
 from imagemill.context.digests import Digests
 from imagemill.context.dockerfile import Choice, Generated, Generator, Given, Recipe, find
+from imagemill.context.entries import Entries, Entry, Kind
 from imagemill.context.index import DIR, Index, IndexedManifest, Memory, listed, looks, rules_of
-from imagemill.context.manifest import FORMAT, Dockerfile, Entry, Kind, Manifest, source_hash
+from imagemill.context.manifest import FORMAT, Dockerfile, Manifest, source_hash
 from imagemill.context.walk import Found, Walk, changed, listing, reading_failed
 from imagemill.errors import UserError
 from imagemill.files.tree import (
@@ -42,6 +43,7 @@ __all__ = [
     "FORMAT",
     "Accept",
     "Choice",
+    "Entries",
     "Entry",
     "Generated",
     "Generator",
@@ -69,13 +71,18 @@ _Undigested = tuple[Kind, bytes, int]
 
 
 def manifest(
-    root: Path, dockerfile: Choice, progress: Progress, memory: Memory | None = None
+    root: Path,
+    dockerfile: Choice,
+    progress: Progress,
+    memory: Memory | None = None,
+    wanted: Callable[[Manifest], bool] | None = None,
 ) -> Manifest:
     """Read the source in the folder `root`: what a build by its `dockerfile` (default:
     `Dockerfile`) can see.
 
     Where there is no Dockerfile, one is generated if a generator is given. What has not changed
-    since `memory` has it is not read again.
+    since `memory` has it is not read again. Where what it has is `wanted`, no file is looked at:
+    whoever reads one then makes sure that it is what the manifest says.
 
     `UserError` if the source is not fit for a build, and says why; `PermissionDenied` if the worker
     may not read it.
@@ -84,7 +91,7 @@ def manifest(
         return _read(root, dockerfile, _Nowhere(), progress)
     with _opened(root) as top, Digests() as digests:
         recipe = find(root, top, dockerfile)
-        return _remembered(top, recipe, memory, digests, progress)
+        return _remembered(top, recipe, memory, wanted, digests, progress)
 
 
 def pack(root: Path, dockerfile: Choice, out: BinaryIO, progress: Progress) -> Manifest:
@@ -185,17 +192,28 @@ class _Nowhere:
 
 
 def _remembered(
-    top: int, recipe: Recipe, memory: Memory, digests: Digests, progress: Progress
+    top: int,
+    recipe: Recipe,
+    memory: Memory,
+    wanted: Callable[[Manifest], bool] | None,
+    digests: Digests,
+    progress: Progress,
 ) -> Manifest:
     """Return the manifest, by what is remembered of the source and by what has changed."""
     begun, rules = time.time_ns(), rules_of([f"git: {recipe.git}", *recipe.ignore.texts])
-    known = memory.load(rules)
+    known, dockerfile = memory.load(rules), _dockerfile(recipe)
+    if wanted and known and known.manifest and known.dockerfile == dockerfile.sha256:
+        manifest = IndexedManifest(
+            dockerfile, known, without_git=recipe.without_git, sha256=known.manifest
+        )
+        if wanted(manifest):
+            memory.use()
+            return manifest
     changed_ones = None if known is None else _changes(known, top, digests, progress)
     if known is None or changed_ones is None:
         index = _walked(top, recipe, digests, progress, known or Index(rules))
     else:
         index = known
-    dockerfile = _dockerfile(recipe)
     fresh = known is index and not changed_ones and index.dockerfile == dockerfile.sha256
     manifest = IndexedManifest(
         dockerfile,

@@ -12,18 +12,22 @@ An index is of one walk: with other ignore rules, or by another version, nothing
 import hashlib
 import json
 import os
+import re
 import struct
 import time
 import uuid
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 
 from imagemill import __version__
-from imagemill.context.manifest import FORMAT, Dockerfile, Entry, Kind, Manifest
+from imagemill.context.entries import LETTERS, Entries, Entry, Kind
+from imagemill.context.manifest import FORMAT, Dockerfile, Manifest
 from imagemill.ports import Progress
 
 GRAIN_NS = 2_000_000_000
@@ -35,8 +39,10 @@ KEEP_SECONDS = 14 * 24 * 3600
 """How long an index is kept that nobody has used."""
 
 _WIDTH = 6
-_KINDS: dict[Kind, int] = {"file": ord("f"), "exec": ord("x"), "link": ord("l"), "dir": ord("d")}
+_KINDS: dict[Kind, int] = {kind: ord(letter) for kind, letter in LETTERS.items()}
 _KIND_OF = {code: kind for kind, code in _KINDS.items()}
+_OTHERS = re.compile(rb"[^fx]")
+"""Kinds that are no file."""
 DIR = _KINDS["dir"]
 """The kind of a folder, as `Index.kinds` has it."""
 
@@ -52,16 +58,25 @@ Looks = tuple[int, ...]
 """What a file or folder is known by."""
 
 
-def looks(status: os.stat_result) -> Looks:
-    """Return what a file or folder is known by."""
-    return (
-        status.st_dev,
-        status.st_ino,
-        status.st_mode,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-    )
+looks: Callable[[os.stat_result], Looks] = attrgetter(
+    "st_dev", "st_ino", "st_mode", "st_size", "st_mtime_ns", "st_ctime_ns"
+)
+"""Returns what a file or folder is known by."""
+
+
+def _looked_at(paths: list[bytes], top: int) -> "array[int]":
+    """Return the looks of what is at these paths below the open folder `top`, one after another."""
+    lstat = partial(os.lstat, dir_fd=top)
+    try:
+        return array("q", chain.from_iterable(map(looks, map(lstat, paths))))
+    except OSError:  # something is gone
+        found = array("q")
+        for path in paths:
+            try:
+                found.extend(looks(lstat(path)))
+            except OSError:
+                found.extend(_GONE)
+        return found
 
 
 def listed(listing: Listing) -> bytes:
@@ -102,31 +117,30 @@ class Table:
 
     def differing(self, top: int, progress: Progress) -> list[int]:
         """Return the numbers of those that do not look as they did, below the open folder `top`."""
-        found = array("q")
+        differing = []
         for begin in range(0, len(self.paths), _LOOK_EVERY):
             progress.check()
-            for path in self.paths[begin : begin + _LOOK_EVERY]:
-                try:
-                    found.extend(looks(os.lstat(path, dir_fd=top)))
-                except OSError:
-                    found.extend(_GONE)
-        if found == self.rows:
-            return []
-        width = _WIDTH * found.itemsize
-        now, then = found.tobytes(), self.rows.tobytes()
-        return [
-            number
-            for number in range(len(self.paths))
-            if now[width * number : width * (number + 1)]
-            != then[width * number : width * (number + 1)]
-        ]
+            end = begin + _LOOK_EVERY
+            now = _looked_at(self.paths[begin:end], top)
+            then = self.rows[_WIDTH * begin : _WIDTH * end]
+            if now != then:
+                differing += [
+                    begin + at // _WIDTH
+                    for at in range(0, len(now), _WIDTH)
+                    if now[at : at + _WIDTH] != then[at : at + _WIDTH]
+                ]
+        return differing
 
     def distrust(self, since: int) -> None:
         """Forget the looks of what changed at `since` or later, in nanoseconds since 1970."""
-        for number in range(len(self.paths)):
-            at = _WIDTH * number
-            if self.rows[at + 4] >= since or self.rows[at + 5] >= since:
-                self.rows[at + 1] = 0  # no file has this inode
+        changed = zip(self.rows[4::_WIDTH], self.rows[5::_WIDTH], strict=True)
+        late = [
+            number
+            for number, (mtime, ctime) in enumerate(changed)
+            if mtime >= since or ctime >= since
+        ]
+        for number in late:
+            self.rows[_WIDTH * number + 1] = 0  # no file has this inode
 
     def pack(self) -> bytes:
         names = b"\0".join(self.paths)
@@ -201,19 +215,16 @@ class Index:
         if entry.kind == "link":
             self.targets.append(entry.target)
 
-    def made(self) -> tuple[Entry, ...]:
+    def made(self) -> Entries:
         """Return the entries of the manifest."""
-        targets = iter(self.targets)
-        digests = self.entries.digests.hex()
-        sizes = self.entries.rows[3::_WIDTH]
-        return tuple(
-            Entry(kind, path, size, digests[64 * number : 64 * (number + 1)])
-            if (kind := _KIND_OF[code]) in ("file", "exec")
-            else Entry(kind, path, target=next(targets) if kind == "link" else b"")
-            for number, (code, path, size) in enumerate(
-                zip(self.kinds, self.entries.paths, sizes, strict=True)
-            )
-        )
+        paths, sizes = self.entries.paths, self.entries.rows[3::_WIDTH]
+        found, targets = [b""] * len(paths), iter(self.targets)
+        for other in _OTHERS.finditer(self.kinds):
+            number = other.start()
+            sizes[number] = 0
+            if other[0] == b"l":
+                found[number] = next(targets)
+        return Entries(bytes(self.kinds), paths, sizes, bytes(self.entries.digests), found)
 
     def put(self, number: int, entry: Entry, seen: Looks) -> None:
         """Replace the file at `number`, of the same path."""
@@ -291,10 +302,10 @@ class IndexedManifest(Manifest):
     def paths(self) -> Sequence[bytes]:
         return self.index.entries.paths
 
-    def __getattr__(self, name: str) -> tuple[Entry, ...]:
+    def __getattr__(self, name: str) -> Entries:
         if name != "entries":
             raise AttributeError(name)
-        entries: tuple[Entry, ...] = self.index.made()
+        entries = self.index.made()
         self.__dict__["entries"] = entries
         return entries
 

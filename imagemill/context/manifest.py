@@ -10,36 +10,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import NamedTuple
+
+from imagemill.context.entries import Entries, Entry, quoted
 
 FORMAT = 2
 """Part of every source hash. Raise it when the manifest, or what is packed for one, changes."""
-
-
-Kind = Literal["file", "exec", "link", "dir"]
-"""What an entry is; `exec` is a file that its owner may execute."""
-
-
-class Entry(NamedTuple):
-    """A file, a folder or a symbolic link in the build context."""
-
-    kind: Kind
-    path: bytes
-    """Relative to the context's top, as the file system has it: no encoding is assumed."""
-    size: int = 0
-    """Of a file, in bytes."""
-    sha256: str = ""
-    """Of a file's content, in hex."""
-    target: bytes = b""
-    """Of a link: its text, which is not followed."""
-
-    def line(self) -> str:
-        """Return the entry in the manifest, without a line end."""
-        if self.sha256:
-            return f"{self.kind} {_quoted(self.path)} {self.sha256}"
-        if self.kind == "link":
-            return f"link {_quoted(self.path)} {_quoted(self.target)}"
-        return f"dir {_quoted(self.path)}"
 
 
 class Dockerfile(NamedTuple):
@@ -64,7 +40,7 @@ class Manifest:
     """
 
     dockerfile: Dockerfile
-    entries: tuple[Entry, ...]
+    entries: Sequence[Entry]
     without_git: bool = field(default=False, compare=False)
     """Whether the source has a `.git` that is left out though no ignore file says so."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
@@ -73,15 +49,14 @@ class Manifest:
     def lines(self) -> Iterator[str]:
         """Yield the manifest, line by line: ASCII, and never the same for two different contexts.
 
-        Paths are JSON strings, in which a byte that is not UTF-8 is the lone surrogate U+DC00 +
-        byte, as PEP 383 has it.
+        Paths are `quoted`.
         """
-        yield f"dockerfile {_quoted(self.dockerfile.path.encode(errors='surrogateescape'))} {self.dockerfile.sha256}"
-        for entry in self.entries:
-            yield entry.line()
+        (path,) = quoted([self.dockerfile.path.encode(errors="surrogateescape")])
+        yield f"dockerfile {path} {self.dockerfile.sha256}"
+        yield from Entries.of(self.entries).lines()
 
     def __bytes__(self) -> bytes:
-        return "".join(f"{line}\n" for line in self.lines()).encode()
+        return ("\n".join(self.lines()) + "\n").encode()
 
     @cached_property
     def sha256(self) -> str:
@@ -91,7 +66,7 @@ class Manifest:
     @property
     def paths(self) -> Sequence[bytes]:
         """The paths of the entries."""
-        return [entry.path for entry in self.entries]
+        return Entries.of(self.entries).paths
 
     @property
     def files(self) -> int:
@@ -101,7 +76,7 @@ class Manifest:
     @property
     def size(self) -> int:
         """Bytes in all files together."""
-        return sum(entry.size for entry in self.entries)
+        return sum(Entries.of(self.entries).sizes)
 
 
 def source_hash(
@@ -131,10 +106,3 @@ def source_hash(
         **({"options": dict(options)} if options else {}),
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-
-
-_encode = json.JSONEncoder().encode
-
-
-def _quoted(text: bytes) -> str:
-    return _encode(text.decode(errors="surrogateescape"))

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+from imagemill.context.entries import Entry
 from imagemill.context.index import Index, columns
-from imagemill.context.manifest import Entry, Manifest
+from imagemill.context.manifest import Manifest
 from imagemill.context.tarball import CONTEXT, DOCKERFILE, MTIME
 from imagemill.context.walk import changed, reading_failed
 from imagemill.files.tree import Tree, open_below, open_top

@@ -9,14 +9,14 @@ difference; the source hash is no shorter for it.
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 from imagemill.config.model import Builder
-from imagemill.context import FORMAT, Entry, Manifest
+from imagemill.context import FORMAT, Entries, Entry, Manifest
+from imagemill.context.entries import CUT
 from imagemill.context.hashing import Inputs
-from imagemill.context.manifest import Kind
 from imagemill.dockerfile.base_images import FromLine, bases, stages
 from imagemill.errors import OperatorError, UserError
 from imagemill.messages import BuildRequest
@@ -25,11 +25,8 @@ VERSION = 1
 """First byte of a record that is kept. Raise it when records are written so that the code of before
 would misread them."""
 
-_DIGITS = 16
+_DIGITS = 2 * CUT
 """Of a digest, in hex."""
-
-_LETTERS: dict[Kind, str] = {"file": "f", "exec": "x", "link": "l", "dir": "d"}
-_KINDS = {letter: kind for kind, letter in _LETTERS.items()}
 
 
 class DockerfileInput(NamedTuple):
@@ -48,7 +45,7 @@ class InputRecord:
     """All inputs of an image. Two builds with the same source hash have the same record."""
 
     recipe: DockerfileInput
-    entries: tuple[Entry, ...] = ()
+    entries: Sequence[Entry] = ()
     """What the build can see, as in the `Manifest`; their `sha256` is cut."""
     stages: tuple[FromLine, ...] = ()
     target: str | None = None
@@ -64,10 +61,19 @@ class InputRecord:
     """How the source hash is made, which is an input too."""
 
     def dump(self) -> bytes:
-        """Return the record as it is kept: the same bytes for the same record."""
-        head = json.dumps(self._head(), sort_keys=True, separators=(",", ":"))
-        digests = bytes.fromhex("".join(entry.sha256 for entry in self.entries))
-        return bytes([VERSION]) + zlib.compress(head.encode() + b"\n" + digests)
+        """Return the record as it is kept, its entries in columns, which compresses better: the same
+        bytes for the same record.
+        """
+        entries = Entries.of(self.entries)
+        sizes, digests, links = entries.pack()
+        columns = {
+            "kinds": entries.kinds.decode(),
+            "paths": _decoded(entries.paths),
+            "sizes": list(sizes),
+            "links": _decoded(links),
+        }
+        head = json.dumps(self._head() | columns, sort_keys=True, separators=(",", ":"))
+        return bytes([VERSION]) + zlib.compress(head.encode() + b"\n" + digests, 1)
 
     @classmethod
     def load(cls, data: bytes) -> Self:
@@ -81,7 +87,7 @@ class InputRecord:
             )
         try:
             head, _, digests = zlib.decompress(data[1:]).partition(b"\n")
-            return cls(**_read(json.loads(head), digests.hex()))
+            return cls(**_read(json.loads(head), digests))
         except (zlib.error, ValueError, LookupError, TypeError) as error:
             raise OperatorError(
                 f"The record of the inputs is damaged: {error}",
@@ -89,7 +95,7 @@ class InputRecord:
             ) from error
 
     def _head(self) -> dict[str, Any]:
-        """All but the digests, column by column, which compresses better."""
+        """All but the entries."""
         return {
             "recipe": self.recipe,
             "stages": self.stages,
@@ -101,14 +107,6 @@ class InputRecord:
             # Left out where there are none: those who do not know them read the record still.
             **({"options": dict(self.options)} if self.options else {}),
             "format": self.format,
-            "kinds": "".join(_LETTERS[entry.kind] for entry in self.entries),
-            "paths": [entry.path.decode(errors="surrogateescape") for entry in self.entries],
-            "sizes": [entry.size for entry in self.entries if entry.sha256],
-            "links": [
-                entry.target.decode(errors="surrogateescape")
-                for entry in self.entries
-                if entry.kind == "link"
-            ],
         }
 
 
@@ -122,10 +120,7 @@ def record(
     recipe, inputs = manifest.dockerfile, Inputs.of(request, builder)
     return InputRecord(
         recipe=DockerfileInput(recipe.path, recipe.sha256[:_DIGITS], recipe.generated),
-        entries=tuple(
-            Entry(kind, path, size, sha256[:_DIGITS], target)
-            for kind, path, size, sha256, target in manifest.entries
-        ),
+        entries=Entries.of(manifest.entries).cut(),
         stages=tuple(_stages(recipe.content.decode(errors="replace"), request, digests or {})),
         target=inputs.target,
         platform=inputs.platform,
@@ -152,29 +147,20 @@ def _digest(name: str, value: str) -> str:
     return hashlib.sha256(json.dumps([name, value]).encode()).hexdigest()[:_DIGITS]
 
 
-def _read(head: dict[str, Any], digests: str) -> dict[str, Any]:
+def _read(head: dict[str, Any], digests: bytes) -> dict[str, Any]:
     """Return the fields of a record."""
     kinds, paths, sizes, links = (head.pop(name) for name in ("kinds", "paths", "sizes", "links"))
     return head | {
         "recipe": DockerfileInput(*head["recipe"]),
         "stages": tuple(FromLine(*stage) for stage in head["stages"]),
         "secrets": tuple(head["secrets"]),
-        "entries": tuple(
-            _entries(zip(kinds, paths, strict=True), iter(sizes), iter(links), digests)
-        ),
+        "entries": Entries.unpack(kinds.encode(), _encoded(paths), sizes, digests, _encoded(links)),
     }
 
 
-def _entries(
-    named: Iterable[tuple[str, str]], sizes: Iterator[int], links: Iterator[str], digests: str
-) -> Iterator[Entry]:
-    at = 0
-    for letter, text in named:
-        path = text.encode(errors="surrogateescape")
-        if letter == "d":
-            yield Entry("dir", path)
-        elif letter == "l":
-            yield Entry("link", path, target=next(links).encode(errors="surrogateescape"))
-        else:
-            yield Entry(_KINDS[letter], path, next(sizes), digests[at : at + _DIGITS])
-            at += _DIGITS
+def _decoded(texts: Iterable[bytes]) -> list[str]:
+    return [text.decode(errors="surrogateescape") for text in texts]
+
+
+def _encoded(texts: Iterable[str]) -> list[bytes]:
+    return [text.encode(errors="surrogateescape") for text in texts]

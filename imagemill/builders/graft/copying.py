@@ -14,7 +14,7 @@ from typing import NamedTuple
 from imagemill.builders.graft import Refusal
 from imagemill.builders.graft.layers import Node, resolved
 from imagemill.builders.graft.recipe import Copy, WorkingFolder
-from imagemill.context import Entry
+from imagemill.context import Entries, Entry
 
 _WILD = re.compile(r"[*?\[\\]")
 _ODD = re.compile(r"[\\\[\]]")
@@ -44,29 +44,22 @@ class Context:
     """The entries of a build context, by their paths."""
 
     def __init__(self, entries: Iterable[Entry]) -> None:
-        self._ordered = tuple(entries)
-        self._places = {
-            entry.path.decode(errors="surrogateescape"): number
-            for number, entry in enumerate(self._ordered)
-        }
+        self._entries = Entries.of(entries)
 
     def find(self, path: str) -> Entry | None:
         """Return the entry at a path; None if there is none. The top is a folder."""
         if not path:
             return Entry("dir", b"")
-        number = self._places.get(path)
-        return None if number is None else self._ordered[number]
+        return self._entries.find(path.encode(errors="surrogateescape"))
 
     def below(self, folder: str) -> Iterator[tuple[str, Entry]]:
         """All that is below a folder, with their paths relative to it, a folder before what it
         holds.
         """
-        prefix = f"{folder}/".encode(errors="surrogateescape") if folder else b""
-        first = self._places[folder] + 1 if folder else 0
-        for entry in self._ordered[first:]:
-            if not entry.path.startswith(prefix):
-                return
-            yield entry.path[len(prefix) :].decode(errors="surrogateescape"), entry
+        name = folder.encode(errors="surrogateescape")
+        begin = len(name) + 1 if name else 0
+        for entry in self._entries.below(name):
+            yield entry.path[begin:].decode(errors="surrogateescape"), entry
 
     def matching(self, pattern: str) -> list[str]:
         """Return the paths that the source of a COPY names; `Refusal` where that cannot be told."""
@@ -92,27 +85,23 @@ class Context:
             self._check_no_link(each)
         return found
 
-    def seen(self, pattern: str) -> Iterator[Entry]:
-        """Yield the entries that an instruction which names this may read: rather too many than too
-        few.
+    def seen(self, pattern: str) -> Iterator[Entries]:
+        """Yield the entries that an instruction which names this may read, in parts: rather too many
+        than too few.
         """
         path = posixpath.normpath(f"/{pattern}").lstrip("/")
         plain, wild = _split(path)
         if not path or any(self._is_link(part) for part in _above(plain)):
-            yield from self._ordered
+            yield self._entries
             return
         found = [plain] if self.find(plain) is not None else []
         if found and wild and not _ODD.search(wild) and "/" not in wild:
             found = list(self._matches(plain, wild))
         if "" in found or any(map(self._is_link, found)):
-            yield from self._ordered
+            yield self._entries
             return
         for each in found:
-            entry = self.find(each)
-            assert entry is not None
-            yield entry
-            if entry.kind == "dir":
-                yield from (below for _, below in self.below(each))
+            yield self._entries.within(each.encode(errors="surrogateescape"))
 
     def _matches(self, top: str, wild: str) -> Iterator[str]:
         # Go's `filepath.Match`, of patterns without backslashes and brackets.

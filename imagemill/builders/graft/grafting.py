@@ -71,7 +71,12 @@ def question(
     found = recipe.read(text, given.target)
     context = Context(manifest.entries)
     seen = sorted(
-        {entry.line() for pattern in found.read_before for entry in context.seen(pattern)}
+        {
+            line
+            for pattern in found.read_before
+            for part in context.seen(pattern)
+            for line in part.lines()
+        }
     )
     known = known or {}
     digests = {

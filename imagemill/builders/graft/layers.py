@@ -28,7 +28,7 @@ _MOST_ENTRIES = 2_000_000
 _MOST_LINKS = 255
 _CHUNK = 1 << 20
 _GZIP_MAGIC, _ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-_VERSION = b"1"
+_VERSION = b"2"
 
 
 class Node(NamedTuple):
@@ -61,8 +61,8 @@ class Layer:
 
     def dump(self) -> bytes:
         """Return the layer as it is kept."""
-        rows = [[path, *node] for path, node in self.entries.items()]
-        document = [rows, self.removed, self.emptied, self.has_contents]
+        columns = list(zip(*self.entries.values(), strict=True))
+        document = [list(self.entries), columns, self.removed, self.emptied, self.has_contents]
         return _VERSION + zlib.compress(json.dumps(document, separators=(",", ":")).encode(), 1)
 
     @classmethod
@@ -70,8 +70,8 @@ class Layer:
         """Return what `dump` wrote; None if another version did."""
         if data[:1] != _VERSION:
             return None
-        rows, removed, emptied, has_contents = json.loads(zlib.decompress(data[1:]))
-        entries = {path: Node(*rest) for path, *rest in rows}
+        paths, columns, removed, emptied, has_contents = json.loads(zlib.decompress(data[1:]))
+        entries = dict(zip(paths, map(Node._make, zip(*columns, strict=True)), strict=True))
         return cls(entries, tuple(removed), tuple(emptied), has_contents)
 
 
@@ -99,7 +99,8 @@ class FileView:
 
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
-        self._children: dict[str, set[str]] = {}
+        self._found: dict[str, set[str]] | None = None
+        """Folder → what is in it; None as long as nothing was removed, which alone asks for it."""
 
     def apply(self, layer: Layer) -> None:
         """Lay one more layer over what is there."""
@@ -112,7 +113,7 @@ class FileView:
             if node.kind == "hard":
                 # What it is a name of is in this layer, before it, or in one below.
                 node = self.nodes.get(node.target, node)
-            if node.kind != "dir" and path in self._children:
+            if path in self.nodes and node.kind != "dir" and path in self._children:
                 self._remove(path)
             self._put(path, node)
 
@@ -120,10 +121,19 @@ class FileView:
         """Return the nodes, to be changed by whoever asks."""
         return dict(self.nodes)
 
+    @property
+    def _children(self) -> dict[str, set[str]]:
+        if self._found is None:
+            self._found = {}
+            for path in filter(None, self.nodes):
+                self._found.setdefault(path.rpartition("/")[0], set()).add(path)
+        return self._found
+
     def _put(self, path: str, node: Node) -> None:
         if path not in self.nodes and path:
-            parent = posixpath.dirname(path)
-            self._children.setdefault(parent, set()).add(path)
+            parent = path.rpartition("/")[0]
+            if self._found is not None:
+                self._found.setdefault(parent, set()).add(path)
             if parent and parent not in self.nodes:
                 # A layer need not name the folders above: its unpacker decides what they are.
                 self._put(parent, Node("dir", -1, -1, -1))
@@ -135,7 +145,7 @@ class FileView:
             gone = waiting.pop()
             waiting += self._children.pop(gone, ())
             self.nodes.pop(gone, None)
-        self._children.get(posixpath.dirname(path), set()).discard(path)
+        self._children.get(path.rpartition("/")[0], set()).discard(path)
 
 
 def resolved(nodes: Mapping[str, Node], path: str) -> str:

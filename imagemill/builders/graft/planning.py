@@ -1,6 +1,6 @@
 """What a build will do, before it does it: which instructions run again, and because of what."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -63,7 +63,7 @@ class Known:
     """Of entries that are not the same in both, whichever has them."""
     others: tuple[str, ...] = ()
     """What differs besides, in words: all of it is built anew then."""
-    before: tuple[Entry, ...] = ()
+    before: Sequence[Entry] = ()
     """The entries of the earlier image."""
 
 
@@ -159,20 +159,22 @@ def _cause(
 
 def _seen(contexts: Iterable[Context], patterns: Iterable[str]) -> set[bytes]:
     return {
-        entry.path
+        path
         for context in contexts
         for pattern in patterns
-        for entry in context.seen(pattern)
+        for part in context.seen(pattern)
+        for path in part.paths
     }
 
 
 def _sent(found: CodeRecipe, context: Context) -> int:
     files = {
-        entry.path: entry.size
+        path: size
         for operation in found.operations
         if isinstance(operation, Copy)
         for source in operation.sources
-        for entry in context.seen(source)
+        for part in context.seen(source)
+        for path, size in zip(part.paths, part.sizes, strict=True)
     }
     return sum(files.values())
 

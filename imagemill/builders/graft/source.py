@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from imagemill.context import Manifest
+from imagemill.context import Entries, Manifest
 from imagemill.context.walk import changed, reading_failed
 from imagemill.files.tree import open_file, open_folder, open_folder_below
 from imagemill.ports import Progress
@@ -22,7 +22,7 @@ class SourceFiles:
 
     def __init__(self, root: Path, manifest: Manifest, progress: Progress) -> None:
         self._root = os.path.realpath(os.fsencode(root))
-        self._entries = {entry.path: entry for entry in manifest.entries}
+        self._entries = Entries.of(manifest.entries)
         self._progress = progress
         self._folder: tuple[bytes, int] | None = None
         """The folder of the file before, which most often is that of the next one: path, and
@@ -54,8 +54,9 @@ class SourceFiles:
             reading_failed(path, error)
 
     def _checked(self, path: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        entry, digest, left = self._entries[path], hashlib.sha256(), self._entries[path].size
-        held = b""
+        entry, digest, held = self._entries.find(path), hashlib.sha256(), b""
+        assert entry is not None
+        left = entry.size
         for chunk in chunks:
             if held:
                 self._progress.check()

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 
 import trees
 from imagemill import context
+from imagemill.builders.graft.source import SourceFiles
 from imagemill.context import index as indexing
 from imagemill.context.index import Index, Memory, remove_unused
 from imagemill.errors import UserError
@@ -93,6 +94,30 @@ def test_what_has_not_changed_is_not_read_again(source: Path, tmp_path: Path) ->
     (source / "new").write_text("")
     changes.pass_time(source, GRAIN_NS)
     assert read_in(source, memory) == ["new"]
+
+
+def test_what_is_wanted_is_not_looked_at_and_checked_when_it_is_read(
+    source: Path, tmp_path: Path
+) -> None:
+    memory = Memory(tmp_path / "indexes", source)
+    hashed = context.manifest(source, None, Quiet(), memory)
+    (source / "a").write_text("another")
+
+    def read(sha256: str) -> context.Manifest:
+        return context.manifest(
+            source, None, Quiet(), memory, lambda manifest: manifest.sha256 == sha256
+        )
+
+    again = read(hashed.sha256)
+    assert again.entries == hashed.entries
+    with SourceFiles(source, again, Quiet()) as files:
+        assert b"".join(files.chunks(b"d/b")) == b"two"
+        with pytest.raises(UserError, match="changes while"):
+            list(files.chunks(b"a"))
+    (source / "Dockerfile").write_text("FROM scratch\nCOPY a /\n")
+    assert read(hashed.sha256).entries != hashed.entries
+    (source / "Dockerfile").write_text("FROM scratch\n")
+    assert read("0" * 64).sha256 not in ("0" * 64, hashed.sha256)
 
 
 def test_what_changed_a_moment_ago_is_read_again(source: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from imagemill.cli.render_differences import Side, tell
 from imagemill.context import Entry
-from imagemill.context.manifest import Kind
+from imagemill.context.entries import Kind
 from imagemill.dockerfile.base_images import FromLine
 from imagemill.why.differences import BaseImage, Change, Differences, find
 from imagemill.why.record import DockerfileInput, InputRecord

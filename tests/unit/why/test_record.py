@@ -15,7 +15,8 @@ import trees
 from imagemill import context
 from imagemill.config import LaunchConfig
 from imagemill.context import Entry, Manifest
-from imagemill.context.manifest import Dockerfile, Kind
+from imagemill.context.entries import Kind
+from imagemill.context.manifest import Dockerfile
 from imagemill.dockerfile.base_images import FromLine, stages
 from imagemill.dockerfile.generate import Wishes
 from imagemill.errors import OperatorError, UserError
