@@ -2,21 +2,25 @@
 it leaves behind.
 """
 
+import atexit
 import os
 import pty
 import signal
 import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from pkgutil import iter_modules
 from tempfile import TemporaryDirectory
-from typing import IO
+from typing import IO, Any
 
 import psutil
 
+import imagemill.cli
+from forked import Forks
 from service import ROOT, until
 
 MARK = "IMAGEMILL_TEST_MARK"
@@ -49,26 +53,30 @@ class CommandLine:
 
     def run(self, *arguments: str | Path, **variables: str) -> "subprocess.CompletedProcess[str]":
         """Run the command to its end."""
-        return subprocess.run(
-            self._command(arguments),
-            env=self.environment | variables,
-            cwd=self.folder,
+        process = self._start(
+            arguments,
+            variables,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=120,
-            check=False,
         )
+        with process:
+            try:
+                said, complained = process.communicate(timeout=120)
+            except BaseException:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(process.args, process.returncode, said, complained)
 
     @contextmanager
     def started(self, *arguments: str | Path) -> Iterator["Running"]:
         """The running command; killed at the end of the block if it still runs."""
         output = self.folder / f"output-{uuid.uuid4().hex}"
         with output.open("wb") as out:
-            process = subprocess.Popen(
-                self._command(arguments),
-                env=self.environment | {"PYTHONUNBUFFERED": "1"},
-                cwd=self.folder,
+            process = self._start(
+                arguments,
+                {"PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -86,10 +94,9 @@ class CommandLine:
         """
         ours, its = pty.openpty()
         size = {"COLUMNS": "100", "LINES": "30", "TERM": "xterm"}
-        process = subprocess.Popen(
-            self._command(arguments),
-            env=self.environment | size | variables,
-            cwd=self.folder,
+        process = self._start(
+            arguments,
+            size | variables,
             stdin=its,
             stdout=its,
             stderr=its,
@@ -129,10 +136,26 @@ class CommandLine:
         (process,) = self.processes(name)
         process.kill()
 
-    @staticmethod
-    def _command(arguments: tuple[str | Path, ...]) -> list[str]:
-        # -P: like the installed program, it imports nothing from the folder that it is called in.
-        return [sys.executable, "-P", "-m", "imagemill.cli", *map(str, arguments)]
+    def _start(
+        self, arguments: tuple[str | Path, ...], variables: dict[str, str], **options: Any
+    ) -> "subprocess.Popen[Any]":
+        environment = self.environment | variables
+        return forks_of_commands().start(
+            "imagemill.cli", *map(str, arguments), env=environment, cwd=self.folder, **options
+        )
+
+
+@cache
+def forks_of_commands() -> Forks:
+    """What starts commands: it has imported what most of them use."""
+    modules = ("celery.canvas", "celery.events.receiver", "celery.result", "kombu.transport.redis")
+    commands = (f"imagemill.cli.{name}" for _, name, _ in iter_modules(imagemill.cli.__path__))
+    # -P: like the installed program, they import nothing from the folder that they are called in.
+    forks = Forks(
+        *(name for name in commands if not name.endswith("__main__")), *modules, options=("-P",)
+    )
+    atexit.register(forks.close)
+    return forks
 
 
 @dataclass
@@ -162,7 +185,7 @@ class Running:
 
     def end(self) -> int:
         """Wait for its end; returns the exit code."""
-        return self.process.wait(60)
+        return self.process.wait(120)
 
 
 def _until_closed(terminal: IO[bytes]) -> Iterator[bytes]:

@@ -1,19 +1,21 @@
 """Celery workers of a whole service, as processes, for the tests of the chain."""
 
+import atexit
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import servers
+from forked import Forks
 from imagemill.client import Client, open_journal
 from imagemill.signing import own_keys
 from imagemill.state.journal import Journal
@@ -88,22 +90,10 @@ class Service:
         concurrency: int = 2,
     ) -> int:
         """Start a worker and wait until it takes tasks; returns its process id."""
-        command = [
-            sys.executable,
-            "-m",
-            "celery",
-            "-A",
-            "worker.app",
-            "worker",
-            "-n",
-            f"{name}@test",
-            "-Q",
-            queues,
-        ]
-        command += ["--pool", pool, "-c", str(concurrency), "-E"]
+        command = servers.worker_command(f"{name}@test", queues, pool, concurrency, "-E")
         with (self.folder / f"worker-{name}.log").open("ab") as log:
-            worker = subprocess.Popen(
-                command,
+            worker = forks_of_workers().start(
+                *command,
                 cwd=ROOT,
                 env=self.environment,
                 stdout=log,
@@ -159,6 +149,24 @@ class Service:
             worker.wait()
         self.journal.redis.close()
         self.client.close()
+
+
+@cache
+def forks_of_workers() -> Forks:
+    """What starts workers: it has imported what each of them does by the time that it is ready."""
+    forks = Forks(
+        "celery.bin.celery",
+        "celery.concurrency.prefork",
+        "celery.worker.consumer",
+        "celery.backends.redis",
+        "kombu.matcher",
+        "kombu.transport.redis",
+        "cffi.cparser",
+        "worker.app",
+        "tasks.all",
+    )
+    atexit.register(forks.close)
+    return forks
 
 
 @contextmanager
