@@ -1,8 +1,6 @@
 """A whole service for a benchmark: Redis, an engine, a registry and workers."""
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -65,30 +63,11 @@ def worker(
         **settings,
     }
     name = f"{name or pool}@benchmark"
-    command = [
-        sys.executable,
-        "-m",
-        "celery",
-        "-A",
-        "worker.app",
-        "worker",
-        "-I",
-        "benchmarks.empty",
-        "-n",
-        name,
-    ]
-    command += ["-Q", queues, "-P", pool, "-c", str(concurrency)]
+    tasks = ("-I", "benchmarks.empty")
+    command = servers.worker_command(name, queues, pool, concurrency, *tasks)
     prefix = settings.get("IMAGEMILL_KEY_PREFIX")
     log, client = folder / f"{name}.log", Client(broker, key_prefix=prefix)
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=checkout,
-            env=environment,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+    process = servers.start_worker(command, environment, log, checkout)
     try:
         while name not in client.workers():
             if process.poll() is not None:

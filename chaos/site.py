@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -26,7 +25,6 @@ from celery.result import AsyncResult
 
 import servers
 from builds import MANIFEST
-from chaos import ROOT
 from chaos.builders import BUILDERS, Builder
 from chaos.cluster import Cluster, cluster
 from chaos.history import Answered, Broken, Building, Died, Event, Left, Reported, Stored, Submitted
@@ -84,15 +82,7 @@ class Worker:
     def start(self) -> None:
         """Start it; it takes tasks some seconds later."""
         self.touched = False
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command,
-                cwd=ROOT,
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self.process = servers.start_worker(self.command, self.environment, self.log)
 
     def ended(self) -> int | None:
         """Its exit status, if it has ended."""
@@ -169,9 +159,8 @@ class Site:
             self._make_first()
 
     def _add(self, name: str, pool: Pool, concurrency: int) -> None:
-        command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker"]
-        command += ["-I", "chaos.points", "-n", f"{name}@chaos", "-Q", ",".join(pool.queues)]
-        command += ["-P", pool.celery_pool, "-c", str(concurrency), "-E"]
+        where = (f"{name}@chaos", ",".join(pool.queues), pool.celery_pool)
+        command = servers.worker_command(*where, concurrency, "-I", "chaos.points", "-E")
         worker = Worker(name, command, self._environment(), self.folder / f"{name}.log")
         self.workers.append(worker)
         worker.start()

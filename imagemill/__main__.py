@@ -16,7 +16,7 @@ def main() -> None:
 
             run()
     except OperatorError as error:  # rich, which would say it nicely, is what is missing
-        sys.exit(f"error: {error.message}\nhint: {error.hint}")
+        sys.exit(error.lines)
     except KeyboardInterrupt:  # while the command was imported, before it could mind
         sys.exit(130)
 

@@ -56,6 +56,13 @@ class ImagemillError(Exception):
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
     @property
+    def lines(self) -> str:
+        """The error for people, where there are no colours."""
+        return (
+            f"error: {self.message}\nhint: {self.hint}" if self.hint else f"error: {self.message}"
+        )
+
+    @property
     def kind(self) -> str:
         """The class's name: what reports and JSON call the kind of the error."""
         return type(self).__name__

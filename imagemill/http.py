@@ -15,7 +15,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from ipaddress import ip_address
@@ -88,7 +88,7 @@ _OWN_HEADERS = frozenset({"authorization", "cookie"})  # for one server alone
 _PLAIN_ANSWERS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"})
 _ANYWHERE = Reach(networks=networks(("0.0.0.0/0", "::/0")))
 _REDIRECTING = (301, 302, 303, 307, 308)
-_USER_AGENT = "imagemill"
+USER_AGENT = "imagemill"
 
 
 def registries(plain: frozenset[str] = frozenset()) -> Reach:
@@ -222,6 +222,28 @@ def opened(
     raise UserError(
         f"{host_of(url)} redirects more than {_REDIRECTS} times", "name what it leads to"
     )
+
+
+def timed(manager: PoolManager) -> PoolManager:
+    """Return the connections of a library that has ways of its own to trust, to log in and to go by
+    proxies, for use in blocks of `in_time` alone.
+    """
+    manager.pool_classes_by_scheme = {
+        "http": type("PlainPool", (HTTPConnectionPool,), {"ConnectionCls": _Plain}),
+        "https": type("TlsPool", (HTTPSConnectionPool,), {"ConnectionCls": _Tls}),
+    }
+    return manager
+
+
+def in_time(url: str, *, is_large: bool = False) -> AbstractContextManager[None]:
+    """Have all that is asked of a `timed` manager in the block, tried again or not, end within
+    `ANSWER_SECONDS`; a large answer may take as long as the block of `time_limit` has. Errors are
+    urllib3's.
+    """
+    exchange = _Exchange(url, _ANYWHERE)
+    if is_large:
+        exchange.end = end_of_block()
+    return exchange.running()
 
 
 def speaks_http(host: str) -> bool:
@@ -363,14 +385,20 @@ class _Exchange:
         made = pool.num_connections
         if not isinstance(body, bytes | None):
             self.end = end_of_block()
-        token = _exchange.set(self)
-        try:
+        with self.running():
             try:
                 return _ask(manager, method, self.url, headers, body)
             except ProtocolError:
                 if pool.num_connections > made:  # it was a new connection
                     raise
                 return _ask(manager, method, self.url, headers, body)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Have what connections of ours do in the block be part of it."""
+        token = _exchange.set(self)
+        try:
+            yield
         finally:
             _exchange.reset(token)
 
@@ -436,7 +464,7 @@ def _ask(
         method,
         url,
         body=body,
-        headers={"User-Agent": _USER_AGENT, **headers},
+        headers={"User-Agent": USER_AGENT, **headers},
         redirect=False,
         retries=False,
         timeout=Timeout(connect=CONNECT_SECONDS, read=SILENCE_SECONDS),
@@ -481,7 +509,7 @@ class _Response(http.client.HTTPResponse):
 
 
 class _Plain(HTTPConnection):
-    reach: Reach
+    reach = _ANYWHERE
     response_class = _Response
 
     def _new_conn(self) -> socket.socket:
@@ -525,7 +553,8 @@ def _connected(connection: HTTPConnection, reach: Reach) -> socket.socket:
         try:
             timeout = _exchange.get().left(CONNECT_SECONDS)
             made = socket.create_connection((str(address), port), timeout)
-            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for option in connection.socket_options or ():
+                made.setsockopt(*option)
             return made
         except OSError as error:
             if number == min(len(addresses), _ADDRESSES):

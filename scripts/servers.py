@@ -19,6 +19,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -26,6 +27,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Self
 from urllib.parse import quote
+
+CHECKOUT = Path(__file__).parents[1]
 
 POLL = 0.02
 """Seconds between two questions to a server that starts or stops."""
@@ -645,3 +648,27 @@ def _own_engine(folder: Path, stack: contextlib.ExitStack) -> Server:
         if "driver" not in str(error):
             raise
         return stack.enter_context(engine(folder, storage_driver="vfs"))
+
+
+# --- workers ---
+
+
+def worker_command(name: str, queues: str, pool: str, concurrency: int, *more: str) -> list[str]:
+    """Return what `python -m` is told to start a worker; `more` is what Celery is told besides."""
+    command = ["celery", "-A", "worker.app", "worker", "-n", name]
+    return [*command, "-Q", queues, "-P", pool, "-c", str(concurrency), *more]
+
+
+def start_worker(
+    command: Sequence[str], environment: Mapping[str, str], log: Path, checkout: Path = CHECKOUT
+) -> "subprocess.Popen[bytes]":
+    """Start a worker with the code of `checkout`; it takes tasks some seconds later."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=checkout,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )

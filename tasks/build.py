@@ -11,27 +11,18 @@ from imagemill.errors import OperatorError
 from imagemill.masking import masking
 from imagemill.messages import Build, State
 from tasks.cleanup import discard
-from tasks.pipeline import Next, wait_for_image
+from tasks.pipeline import Next
 from tasks.run import Run
-from tasks.step import step
+from tasks.step import alone, step
 from tasks.workspace import Workspace
 
 MOST_UPLOADS = 2
 
 
 @step(State.BUILDING, timeout="build_timeout", announced=True)
+@alone
 def build(run: Run, work: Workspace) -> Build | Next:
-    """Learn `digest`, under the lock on the image."""
-    if work.build.digest is not None:
-        return work.build
-    lock = work.lock
-    if not lock.acquire():
-        return wait_for_image(work.build, run.setup.wait_interval)
-    with run.holding(lock):
-        return _build(run, work)
-
-
-def _build(run: Run, work: Workspace) -> Build | Next:
+    """Learn `digest`."""
     build, registry = work.build, work.registry
     # Somebody may have pushed it since it was looked for: another holder of the lock, or the worker
     # that had this step before.
@@ -40,20 +31,15 @@ def _build(run: Run, work: Workspace) -> Build | Next:
         discard(work)
         return build.knowing(existing_digest=existing, digest=existing)
     if not work.context_is_there:
-        return _upload_again(run, work)
+        # Somebody has removed it, or it is on another node.
+        if build.uploads >= MOST_UPLOADS:
+            raise _not_there(run, work)
+        return Next("upload_context", build.knowing(context=None))
     registry.prepare(work.image)
     inputs = replace(work.inputs, collector=run.setup.otlp_endpoint, traceparent=run.traceparent)
     with masking(run, inputs.secrets.values()) as progress:
         digest = work.builder.build(inputs, work.stored_context, registry, progress)
     return build.knowing(digest=digest, warnings=(*build.warnings, *run.warnings))
-
-
-def _upload_again(run: Run, work: Workspace) -> Next:
-    """Have it brought again: somebody has removed it, or it is on another node."""
-    build = work.build
-    if build.uploads >= MOST_UPLOADS:
-        raise _not_there(run, work)
-    return Next("upload_context", build.knowing(context=None))
 
 
 def _not_there(run: Run, work: Workspace) -> OperatorError:

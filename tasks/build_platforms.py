@@ -10,32 +10,30 @@ from tasks import pipeline, platforms
 from tasks.pipeline import Next
 from tasks.run import Run
 from tasks.settings import journal, records
-from tasks.step import step
+from tasks.step import alone, step
 from tasks.workspace import Workspace, image_blobs
 
 
 @step(State.BUILDING)
+@alone
 def build_platforms(run: Run, work: Workspace) -> Build | Next:
     """Learn `digest`, of the index over the images of all platforms; or wait for their builds."""
-    build, lock = work.build, work.lock
-    if not lock.acquire():
-        return pipeline.wait_for_image(build, run.setup.wait_interval)
-    with run.holding(lock):
-        reports = {platform: _report(run, work, platform) for platform in build.platforms}
-        for platform, report in reports.items():
-            if report is not None and report.error is not None:
-                raise _failed(platform, report.error)
-        if None in reports.values():
-            return Next("build_platforms", build, run.setup.wait_interval, build.id)
-        run.enter(State.PUSHING)
-        images = {
-            platform: work.image.with_tag(None).with_digest(report.digest)
-            for platform, report in reports.items()
-            if report is not None
-        }
-        for platform, image in images.items():
-            run.log(f"{platform} is {image}")
-        return build.knowing(digest=push(image_blobs(run.setup, work.image), work.image, images))
+    build = work.build
+    reports = {platform: _report(run, work, platform) for platform in build.platforms}
+    for platform, report in reports.items():
+        if report is not None and report.error is not None:
+            raise _failed(platform, report.error)
+    if None in reports.values():
+        return Next("build_platforms", build, run.setup.wait_interval, build.id)
+    run.enter(State.PUSHING)
+    images = {
+        platform: work.image.with_tag(None).with_digest(report.digest)
+        for platform, report in reports.items()
+        if report is not None
+    }
+    for platform, image in images.items():
+        run.log(f"{platform} is {image}")
+    return build.knowing(digest=push(image_blobs(run.setup, work.image), work.image, images))
 
 
 def _report(run: Run, work: Workspace, platform: str) -> BuildReport | None:

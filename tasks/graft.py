@@ -20,11 +20,11 @@ from imagemill.ports import Quiet
 from imagemill.state.grafts import Earlier
 from tasks.cleanup import taken_over
 from tasks.input_records import accept
-from tasks.pipeline import LAYERS, Next, wait_for_image
+from tasks.pipeline import LAYERS, Next
 from tasks.run import Run
 from tasks.settings import later, seal, setup
 from tasks.signals import cache_asked
-from tasks.step import step
+from tasks.step import alone, step
 from tasks.workspace import Workspace, graft_place
 
 log = logging.getLogger(__name__)
@@ -40,17 +40,12 @@ PART = 0.5
 
 
 @step(State.CHECKING, timeout="upload_timeout")
+@alone
 def graft(run: Run, work: Workspace) -> Build | Next:
     """Learn `digest` and `grafted`; or go on with the builder's steps, with `not_grafted`, or with a
     wait for another build that makes what comes before the code.
     """
-    if work.build.digest is not None:
-        return work.build
-    lock = work.lock
-    if not lock.acquire():
-        return wait_for_image(work.build, run.setup.wait_interval)
-    with run.holding(lock):
-        done = _graft(run, work)
+    done = _graft(run, work)
     if isinstance(done, Build):
         cache_asked.send(sender=None, cache="image", hit=done.grafted)
     if isinstance(done, Next) or done.grafted:

@@ -17,6 +17,9 @@ from tasks.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
+_WITH_REMAINS = (State.BUILDING, State.PUSHING, State.VERIFYING)
+"""Where a build has been at its builder, which may have left something behind."""
+
 
 @step(
     State.REPORTING,
@@ -37,7 +40,7 @@ def report(run: Run, work: Workspace) -> BuildReport:
             build_ended.send(sender=None, build=work.build, report=report)
         notify.tell(stands)
     failure = work.build.failure
-    if failure is not None and failure.state in (State.BUILDING, State.PUSHING):
+    if failure is not None and failure.state in _WITH_REMAINS:
         discard(work)
     if failure is not None:
         for platform in work.build.platforms:

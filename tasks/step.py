@@ -7,6 +7,7 @@ last step returns the report.
 
 import logging
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, cast
 
 from celery import Task, shared_task
@@ -19,7 +20,7 @@ from imagemill.state.journal import LOST
 from imagemill.state.seal import BrokenSealError
 from imagemill.time_limits import time_limit
 from tasks import log_context, tracing
-from tasks.pipeline import LAST, Next, sent
+from tasks.pipeline import LAST, Next, sent, wait_for_image
 from tasks.run import GivenBack, Run, waiting_for_redis
 from tasks.settings import ConfigChangedError, journal, leases, records
 from tasks.watchdog import GRACE_SECONDS, OutOfTime, watchdog
@@ -131,6 +132,24 @@ def step(
         return cast("Task[Any, Any]", task)
 
     return decorate
+
+
+def alone(make: StepFunction) -> StepFunction:
+    """Have a step that makes the image do so once, under the lock on it: where another build has
+    that, the build waits for it.
+    """
+
+    @wraps(make)
+    def under_lock(run: Run, work: Workspace) -> Outcome:
+        if work.build.digest is not None:
+            return work.build
+        lock = work.lock
+        if not lock.acquire():
+            return wait_for_image(work.build, run.setup.wait_interval)
+        with run.holding(lock):
+            return make(run, work)
+
+    return under_lock
 
 
 def _run(function: StepFunction, run: Run) -> Outcome:

@@ -13,7 +13,7 @@ READ_WITHIN = 60.0
 """Seconds until somebody begins to read what is in the layers that others wait for."""
 
 
-@step(State.PUSHING)
+@step(State.VERIFYING)
 def verify(run: Run, work: Workspace) -> Build:
     """Learn nothing more: make sure that `digest` is true, and tag it."""
     build, image, registry = work.build, work.image, work.registry

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import servers
 from forked import Forks
 from imagemill.client import Client, open_journal
 from imagemill.signing import own_keys
@@ -89,8 +90,7 @@ class Service:
         concurrency: int = 2,
     ) -> int:
         """Start a worker and wait until it takes tasks; returns its process id."""
-        command = ["celery", "-A", "worker.app", "worker", "-n", f"{name}@test", "-Q", queues]
-        command += ["--pool", pool, "-c", str(concurrency), "-E"]
+        command = servers.worker_command(f"{name}@test", queues, pool, concurrency, "-E")
         with (self.folder / f"worker-{name}.log").open("ab") as log:
             worker = forks_of_workers().start(
                 *command,

@@ -1,6 +1,5 @@
 """The Celery application: `celery -A worker.app worker -Q imagemill`."""
 
-import gc
 import sys
 from typing import Any
 
@@ -20,15 +19,13 @@ from worker.tidy import Tidy
 
 def create(settings: Settings) -> Celery:
     """Return an application with these settings; connects to nothing yet."""
-    # The files of a source are many small objects, and no garbage: to look through them over and
-    # over takes a fifth of a graft.
-    gc.set_threshold(50_000)
     app = Celery("imagemill")
     app.conf.update(configuration(settings))
     transport.install()
     remote_control.install(settings.remote_control)
     worker_shutting_down.connect(shutdown.begin, weak=False)
     celeryd_init.connect(memory.bound, weak=False)
+    celeryd_init.connect(memory.leave_alone, weak=False)
     app.steps["worker"].update((ServeSteps, Reap, Tidy))
     app.steps["consumer"].add(Announce)
     if settings.otlp_endpoint is not None:
@@ -47,7 +44,7 @@ def _settings() -> Settings:
     try:
         settings = from_environment()
     except ImagemillError as error:
-        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr, flush=True)
+        print(error.lines, file=sys.stderr, flush=True)
         sys.exit(2)
     install(settings)
     return settings

@@ -6,7 +6,7 @@ import sys
 
 from click import UsageError
 
-from imagemill.errors import OperatorError
+from imagemill.errors import OperatorError, UserError
 from imagemill.extras import explained
 from imagemill.names import POOLS
 
@@ -29,14 +29,14 @@ def main() -> None:
             import tasks.all  # noqa: F401
             from worker.app import app
     except OperatorError as error:
-        sys.exit(f"error: {error.message}\nhint: {error.hint}")
+        sys.exit(error.lines)
 
     try:
         app.worker_main(arguments(*sys.argv[1:]))
     except UsageError as error:
-        print(
-            f"error: Celery's command worker: {error.format_message()}\n"
-            "hint: what follows the options is its own, after --: imagemill worker -- --help",
-            file=sys.stderr,
+        misuse = UserError(
+            f"Celery's command worker: {error.format_message()}",
+            "what follows the options is its own, after --: imagemill worker -- --help",
         )
+        print(misuse.lines, file=sys.stderr)
         sys.exit(2)

@@ -5,6 +5,7 @@ grown when its task has ended; without that, the children of a pod outgrow its l
 other, and the kernel kills one in the middle of a step.
 """
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,12 +18,25 @@ LEAST = 256 << 20
 """Bytes that each child is allowed: a fresh one has about 100 MB, and must not go after each step."""
 
 
+OBJECTS = 50_000
+"""New objects after which garbage is looked for."""
+
+
 def bound(instance: Any, conf: Any, options: dict[str, Any], **_: object) -> None:
     """For Celery's signal `celeryd_init`: share the limit among the children and their parent."""
     limit = cgroup_limit()
     if limit is not None:
         processes = int(options.get("concurrency") or conf.worker_concurrency)
         conf.worker_max_memory_per_child = max(LEAST, limit // (processes + 1)) // 1024
+
+
+def leave_alone(**_: object) -> None:
+    """For Celery's signal `celeryd_init`: have Python look for garbage less often, if it would.
+
+    The files of a source are many small objects, and no garbage: to look through them over and over
+    takes a fifth of a graft.
+    """
+    gc.set_threshold(max(OBJECTS, gc.get_threshold()[0]))
 
 
 def cgroup_limit() -> int | None:

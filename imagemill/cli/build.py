@@ -20,7 +20,7 @@ from imagemill.cli.options import (
     json_option,
     launch_config_options,
 )
-from imagemill.cli.services import service_for
+from imagemill.cli.services import Service, service_for
 from imagemill.environment import cache_folder, git_config, variable
 
 OUTPUT = click.Path(path_type=Path, dir_okay=False)
@@ -113,19 +113,9 @@ def build(
     *,
     config: str | None,
     default_config: Path | None,
-    secrets: dict[str, Secret],
-    ssh: dict[str, Path | None],
-    push: bool,
-    as_json: bool,
-    quiet: bool,
-    progress: str,
-    iidfile: Path | None,
-    metadata_file: Path | None,
-    detach: bool,
-    verbose: bool,
     upload: bool,
-    state_dir: Path | None,
-    **fields: Any,
+    detach: bool,
+    **given: Any,
 ) -> int:
     """Build an image from SRC: a folder, an archive (.tar, .tar.gz, .zip),
     git+https://HOST/PATH@REF or docker-image://REFERENCE.
@@ -136,53 +126,63 @@ def build(
 
     Where standard output is piped, the image alone goes there, pinned to its digest.
     """
-    fields["tags"], fields["destination"] = named(fields["tags"], fields["destination"])
-    if fields["cache_to"] == INLINE:
-        fields["build_args"]["BUILDKIT_INLINE_CACHE"], fields["cache_to"] = "1", None
-    if connection.broker:
-        _check_for_remote(config, secrets, ssh)
-        fields["config"] = config
-    if detach and not connection.broker:
-        raise Misuse(
-            "--detach needs a broker: without one a build ends with its command",
-            "set IMAGEMILL_BROKER",
-        )
-    service = service_for(
-        connection,
-        state_dir or cache_folder(),
-        _environment(config, fields["timeout"]),
-        {} if connection.broker else _files(secrets, ssh),
-    )
+    shown = _shown(given)
+    service, fields = _service(connection, config, given, detach=detach), _fields(given)
     with service:
         # The embedded service starts while we import and ask git.
+        from imagemill.cli import terminal
         from imagemill.cli.follow import Shown, attend
         from imagemill.cli.requests import check_config, request
 
         if not connection.broker:
             check_config(config, default_config)
-        wanted = request(
-            source,
-            secrets=tuple(secrets),
-            ssh=tuple(ssh),
-            remote=bool(connection.broker),
-            **fields,
-        )
+        wanted = request(source, remote=bool(connection.broker), **fields)
         if connection.broker and upload:
-            from imagemill.cli import terminal
             from imagemill.cli.upload import uploaded
 
             wanted = uploaded(service.connect(), wanted, terminal.say)
-        if detach:
-            build = service.connect().submit(wanted)
-            click.echo(json.dumps({"id": build}) if as_json else build)
-            return 0
-        shown = Shown(
-            as_json=as_json,
-            verbose=verbose,
-            progress="quiet" if quiet else progress,
-            files=((iidfile, "iid"), (metadata_file, "metadata")),
+        if not detach:
+            return attend(service, wanted, Shown(**shown))
+        build = service.connect().submit(wanted)
+        click.echo(json.dumps({"id": build}) if shown["as_json"] else build)
+        return 0
+
+
+def _shown(given: dict[str, Any]) -> dict[str, Any]:
+    """Take out of the options those that say how the build is shown, and where its outcome goes."""
+    names = ("as_json", "verbose", "progress", "iidfile", "metadata_file")
+    shown = {name: given.pop(name) for name in names}
+    return shown | {"progress": "quiet"} if given.pop("quiet") else shown
+
+
+def _service(
+    connection: Connection, config: str | None, given: dict[str, Any], *, detach: bool
+) -> Service:
+    """Return the service behind the broker, or one of the command's own, which ends with it."""
+    secrets, ssh = given["secrets"], given["ssh"]
+    files: dict[str, Path | bytes] = {}
+    if connection.broker:
+        _check_for_remote(config, secrets, ssh)
+        given["config"] = config
+    elif detach:
+        raise Misuse(
+            "--detach needs a broker: without one a build ends with its command",
+            "set IMAGEMILL_BROKER",
         )
-        return attend(service, wanted, shown)
+    else:
+        files = _files(secrets, ssh)
+    cache = given.pop("state_dir") or cache_folder()
+    return service_for(connection, cache, _environment(config, given["timeout"]), files)
+
+
+def _fields(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of the request that the options name, some of them in docker's way."""
+    fields = {name: value for name, value in given.items() if name != "push"}
+    fields |= {"secrets": tuple(given["secrets"]), "ssh": tuple(given["ssh"])}
+    fields["tags"], fields["destination"] = named(given["tags"], given["destination"])
+    if given["cache_to"] == INLINE:
+        fields["build_args"]["BUILDKIT_INLINE_CACHE"], fields["cache_to"] = "1", None
+    return fields
 
 
 def _check_for_remote(

@@ -39,8 +39,10 @@ class Shown:
     as_json: bool = False
     verbose: bool = False
     progress: str = "auto"
-    files: tuple[tuple[Path | None, str], ...] = ()
-    """Files to write, and what: `iid` or `metadata`."""
+    iidfile: Path | None = None
+    """Where the image's digest goes."""
+    metadata_file: Path | None = None
+    """Where digest, names and report go."""
 
 
 def attend(service: Service, request: BuildRequest, shown: Shown) -> int:
@@ -84,7 +86,7 @@ def _show(report: BuildReport, service: Service, shown: Shown, *, log_shown: boo
         alone=shown.progress == "quiet" or not sys.stdout.isatty(),
     )
     if report.error is None:
-        render.write_files(report, shown.files)
+        render.write_files(report, iidfile=shown.iidfile, metadata_file=shown.metadata_file)
 
 
 def _lost(failure: ServiceUnreachable, build: str, *, as_json: bool) -> int:

@@ -16,7 +16,8 @@ from imagemill.environment import everything, variable
 from imagemill.names import BUILD_TIMEOUT
 
 if TYPE_CHECKING:
-    from imagemill.config import KanikoBuilder, Loaded
+    from imagemill.builders.kaniko.job import Circumstances
+    from imagemill.config import Environment, KanikoBuilder, Loaded
     from imagemill.ports import BuildInputs
 
 
@@ -58,22 +59,43 @@ def job(
     import yaml
 
     from imagemill.adapters import Adapter, load
-    from imagemill.builders.kaniko.context_access import endpoint, signs
-    from imagemill.builders.kaniko.job import circumstances_of
-    from imagemill.builders.kaniko.pod_credentials import needs_docker_secret
-    from imagemill.builders.kaniko.trust import certificates
     from imagemill.cli import terminal
     from imagemill.cli.requests import check_config
-    from imagemill.settings import NodeSettings, read
 
     loaded = check_config(config, default_config)
     for warning in loaded.warnings:
         terminal.warn(warning)
-    section, environment = _section(loaded), loaded.config.environment
+    section = _section(loaded)
     inputs = _inputs(source, section, **given)
     uri = f"{section.build_context_store}/{inputs.source_hash}-{inputs.build_id}.tar.gz"
+    facts = _circumstances(section, loaded.config.environment, inputs, uri, timeout)
+    # By the table's way, since Kubernetes' client may not be installed.
+    valid_job = load(
+        {"kaniko": Adapter("imagemill.builders.kaniko.validation", "valid_job", "kaniko")},
+        "kaniko",
+        "builder",
+    )
+    yaml.safe_dump(
+        valid_job(section, inputs, uri, facts), sys.stdout, sort_keys=False, width=sys.maxsize
+    )
+
+
+def _circumstances(
+    section: "KanikoBuilder",
+    environment: "Environment",
+    inputs: "BuildInputs",
+    uri: str,
+    timeout: float,
+) -> "Circumstances":
+    """Return the facts that a worker with this environment would know of the Job."""
+    from imagemill.builders.kaniko.context_access import endpoint, signs
+    from imagemill.builders.kaniko.job import circumstances_of
+    from imagemill.builders.kaniko.pod_credentials import needs_docker_secret
+    from imagemill.builders.kaniko.trust import certificates
+    from imagemill.settings import NodeSettings, read
+
     address = endpoint(uri, variable)
-    facts = circumstances_of(
+    return circumstances_of(
         section,
         environment,
         inputs,
@@ -83,15 +105,6 @@ def job(
         remaining=timeout,
         endpoint=address,
         insecure_registries=read(NodeSettings, everything()).insecure_registries,
-    )
-    # By the table's way, since Kubernetes' client may not be installed.
-    valid_job = load(
-        {"kaniko": Adapter("imagemill.builders.kaniko.validation", "valid_job", "kaniko")},
-        "kaniko",
-        "builder",
-    )
-    yaml.safe_dump(
-        valid_job(section, inputs, uri, facts), sys.stdout, sort_keys=False, width=sys.maxsize
     )
 
 

@@ -80,9 +80,11 @@ class LiveView:
     def __rich_console__(self, out: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         if self._build:
             yield Text(f"  build {self._build}", "dim", no_wrap=True, overflow="ellipsis")
-        for step in list(self._steps):
+        room = max(1, options.size.height - bool(self._build) - 2)
+        steps = self._steps[-room:]
+        for step in steps:
             yield self._row(step)
-        room = max(0, options.size.height - len(self._steps) - bool(self._build) - 2)
+        room -= len(steps)
         lines = list(self._lines)[-room:] if room else []
         for line in lines:
             yield Text(f"    {line}", "dim", no_wrap=True, overflow="ellipsis")

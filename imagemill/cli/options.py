@@ -5,6 +5,7 @@ end.
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -69,6 +70,15 @@ class Connection:
     key_prefix: str = ""
 
 
+def options(*added: Callable[[Function], Function]) -> Callable[[Function], Function]:
+    """Return several of click's decorators as one, in their order."""
+
+    def decorate(function: Function) -> Function:
+        return reduce(lambda made, add: add(made), reversed(added), function)
+
+    return decorate
+
+
 def connection_options(*, hidden: bool = True) -> Callable[[Function], Function]:
     """`--broker`, `--backend`, `--key-prefix`, into the context's `Connection`.
 
@@ -102,60 +112,6 @@ def connection_options(*, hidden: bool = True) -> Callable[[Function], Function]
         return function
 
     return decorate
-
-
-def image_options(function: Function) -> Function:
-    """Return what an image is made of beside its source, and so is part of the source hash."""
-    for add in reversed(
-        (
-            click.option(
-                "--file",
-                "-f",
-                "dockerfile",
-                metavar="PATH",
-                help="The Dockerfile: relative to the working folder, else to the source; -: standard input.",
-            ),
-            click.option("--target", metavar="STAGE", help="Stage of the Dockerfile to build."),
-            click.option(
-                "--build-arg",
-                "build_args",
-                metavar="KEY[=VALUE]",
-                multiple=True,
-                callback=_build_args,
-                help="Value of an ARG; without =VALUE that of the environment variable. Not for secrets.",
-            ),
-            click.option(
-                "--label",
-                "labels",
-                metavar="KEY=VALUE",
-                multiple=True,
-                callback=_labels,
-                help="Label of the image.",
-            ),
-            click.option(
-                "--platform",
-                metavar="OS/ARCH[,…]",
-                help="Target platform, or several for one image.  [default: the config's]",
-            ),
-            click.option(
-                "--secret",
-                "secrets",
-                metavar="id=ID[,src=FILE|,env=NAME]",
-                multiple=True,
-                callback=_secrets,
-                help="Build secret for RUN --mount=type=secret; src and env only without a broker.",
-            ),
-            click.option(
-                "--ssh",
-                metavar="default|ID[=KEYFILE]",
-                multiple=True,
-                callback=_ssh,
-                help="SSH agent or key for RUN --mount=type=ssh; KEYFILE only without a broker.",
-            ),
-        )
-    ):
-        function = add(function)
-    return function
 
 
 def cache_options(function: Function) -> Function:
@@ -204,43 +160,6 @@ def _cache_place(text: str, parameter: click.Parameter) -> str:
     if more := ", ".join(sorted(fields.keys() - _CACHE_ATTRIBUTES)):
         raise Misuse(f"{flag} knows no {more}", f"give {flag} type=registry,ref={fields['ref']}")
     return fields["ref"]
-
-
-def generation_options(function: Function) -> Function:
-    """Return what is asked of the Dockerfile that is generated for a source without one."""
-    for add in reversed(
-        (
-            click.option(
-                "--python", metavar="VERSION", help="Version of Python.  [default: the project's]"
-            ),
-            click.option(
-                "--base",
-                "base_image",
-                metavar="IMAGE",
-                help="Base image.  [default: python:VERSION-slim]",
-            ),
-            click.option(
-                "--accelerator",
-                metavar="NAME|IMAGE",
-                help="cuda, cuda12.4 …, or a base image for it.",
-            ),
-            click.option(
-                "--apt",
-                "system_packages",
-                metavar="PACKAGE",
-                multiple=True,
-                help="Package of the system, such as libgl1; may be given many times.",
-            ),
-            click.option(
-                "--entrypoint",
-                metavar="COMMAND",
-                callback=_words,
-                help="What the image runs.  [default: found]",
-            ),
-        )
-    ):
-        function = add(function)
-    return function
 
 
 def _words(
@@ -345,3 +264,83 @@ def _secret(text: str) -> tuple[str, Secret]:
     if value is None:
         raise click.BadParameter(f"the variable {named} is not set")
     return name, value.encode()
+
+
+image_options = options(
+    click.option(
+        "--file",
+        "-f",
+        "dockerfile",
+        metavar="PATH",
+        help="The Dockerfile: relative to the working folder, else to the source; -: standard input.",
+    ),
+    click.option("--target", metavar="STAGE", help="Stage of the Dockerfile to build."),
+    click.option(
+        "--build-arg",
+        "build_args",
+        metavar="KEY[=VALUE]",
+        multiple=True,
+        callback=_build_args,
+        help="Value of an ARG; without =VALUE that of the environment variable. Not for secrets.",
+    ),
+    click.option(
+        "--label",
+        "labels",
+        metavar="KEY=VALUE",
+        multiple=True,
+        callback=_labels,
+        help="Label of the image.",
+    ),
+    click.option(
+        "--platform",
+        metavar="OS/ARCH[,…]",
+        help="Target platform, or several for one image.  [default: the config's]",
+    ),
+    click.option(
+        "--secret",
+        "secrets",
+        metavar="id=ID[,src=FILE|,env=NAME]",
+        multiple=True,
+        callback=_secrets,
+        help="Build secret for RUN --mount=type=secret; src and env only without a broker.",
+    ),
+    click.option(
+        "--ssh",
+        metavar="default|ID[=KEYFILE]",
+        multiple=True,
+        callback=_ssh,
+        help="SSH agent or key for RUN --mount=type=ssh; KEYFILE only without a broker.",
+    ),
+)
+"""What an image is made of beside its source, and so is part of the source hash."""
+
+generation_options = options(
+    click.option(
+        "--python", metavar="VERSION", help="Version of Python.  [default: the project's]"
+    ),
+    click.option(
+        "--base",
+        "base_image",
+        metavar="IMAGE",
+        help="Base image.  [default: python:VERSION-slim]",
+    ),
+    click.option(
+        "--accelerator",
+        metavar="NAME|IMAGE",
+        help="cuda, cuda12.4 …, or a base image for it.",
+    ),
+    click.option(
+        "--apt",
+        "system_packages",
+        metavar="PACKAGE",
+        multiple=True,
+        help="Package of the system, such as libgl1; may be given many times.",
+    ),
+    click.option(
+        "--entrypoint",
+        metavar="COMMAND",
+        callback=_words,
+        help="What the image runs.  [default: found]",
+    ),
+)
+"""What is asked of the Dockerfile that is generated for a source without one."""

@@ -82,14 +82,13 @@ def _before(connection: Connection, source: str) -> "tuple[EarlierTime, ...]":
     from imagemill.builders.graft.planning import EarlierTime
     from imagemill.cli import terminal
     from imagemill.cli.requests import located
-    from imagemill.client import Client
+    from imagemill.cli.services import client_of
     from imagemill.errors import PermissionDenied, ServiceUnreachable
     from imagemill.sources import unversioned
 
     wanted = unversioned(located(source))
-    broker, backend = connection.broker, connection.backend
     try:
-        with Client(broker, backend, key_prefix=connection.key_prefix, patience=0) as client:
+        with client_of(connection, patience=0) as client:
             builds = client.builds(states=["SUCCEEDED"])
             same = (build.id for build in builds if unversioned(build.source) == wanted)
             reports = (client.status(build).report for build in islice(same, _LOOKED_AT))

@@ -23,7 +23,8 @@ _DOING = {
     State.CHECKING: "asking the registry for the image",
     State.UPLOADING: "packing and uploading the context",
     State.BUILDING: "building the image",
-    State.PUSHING: "bringing the image and its tags into the registry",
+    State.PUSHING: "bringing the image into the registry",
+    State.VERIFYING: "checking the image in the registry, and tagging it there",
     State.REPORTING: "reporting",
 }
 

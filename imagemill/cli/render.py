@@ -24,6 +24,7 @@ STEPS = {
     State.UPLOADING: "upload context",
     State.BUILDING: "build",
     State.PUSHING: "push",
+    State.VERIFYING: "verify",
     State.REPORTING: "report",
 }
 """The steps as people know them."""
@@ -70,19 +71,19 @@ def report(
         _table(_facts(done), stderr=alone)
 
 
-def write_files(done: BuildReport, files: Iterable[tuple[Path | None, str]]) -> None:
-    """Write what became of a build as docker does: `iid` is the image's digest, `metadata` JSON
-    with the keys of BuildKit, and the whole report.
+def write_files(done: BuildReport, *, iidfile: Path | None, metadata_file: Path | None) -> None:
+    """Write what became of a build as docker does: the image's digest, and as JSON metadata with the
+    keys of BuildKit, and the whole report.
     """
-    for path, what in files:
+    metadata = {
+        "containerimage.digest": done.digest,
+        "image.name": ",".join(done.tags),
+        "imagemill.report": done.dump(),
+    }
+    texts = {iidfile: done.digest or "", metadata_file: f"{json.dumps(metadata, indent=2)}\n"}
+    for path, text in texts.items():
         if path is None:
             continue
-        metadata = {
-            "containerimage.digest": done.digest,
-            "image.name": ",".join(done.tags),
-            "imagemill.report": done.dump(),
-        }
-        text = f"{done.digest or ''}" if what == "iid" else f"{json.dumps(metadata, indent=2)}\n"
         try:
             path.write_text(text)
         except OSError as failure:

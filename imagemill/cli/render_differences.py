@@ -265,7 +265,11 @@ def _data(before: Side, after: Side, found: Differences) -> dict[str, Any]:
         "after": after._asdict(),
         "format": _change_data(found.format),
         "base_images": [image._asdict() for image in found.base_images],
-        "dockerfile": _dockerfile_data(found.dockerfile),
+        "dockerfile": (
+            {name: recipe._asdict() for name, recipe in found.dockerfile._asdict().items()}
+            if found.dockerfile
+            else None
+        ),
         "target": _change_data(found.target),
         "platform": _change_data(found.platform),
         "build_args": _names(found.build_args),
@@ -281,10 +285,6 @@ def _data(before: Side, after: Side, found: Differences) -> dict[str, Any]:
 
 def _change_data(change: Change[Any] | None) -> dict[str, Any] | None:
     return change._asdict() if change else None
-
-
-def _dockerfile_data(change: Change[DockerfileInput] | None) -> dict[str, Any] | None:
-    return {name: recipe._asdict() for name, recipe in change._asdict().items()} if change else None
 
 
 def _names(changes: Named) -> dict[str, list[str]]:

@@ -4,7 +4,7 @@ command lasts.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from imagemill.cli.options import Connection, Misuse
 from imagemill.errors import ServiceUnreachable
@@ -70,13 +70,15 @@ def require_broker(connection: Connection) -> str:
     return connection.broker
 
 
-def client_of(connection: Connection) -> "Client":
-    """Return a client of the service behind the broker; without one, a usage error."""
+def client_of(connection: Connection, **options: Any) -> "Client":
+    """Return a client of the service behind the broker, with these options of its own besides;
+    without a broker, a usage error.
+    """
     broker = require_broker(connection)
     with_celery()
     from imagemill.client import Client
 
-    return Client(broker, connection.backend, key_prefix=connection.key_prefix)
+    return Client(broker, connection.backend, key_prefix=connection.key_prefix, **options)
 
 
 def service_for(

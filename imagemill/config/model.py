@@ -23,6 +23,7 @@ from imagemill.config.faults import Fault, fault_error, mismatch
 from imagemill.config.kaniko_job import executor_of, job_faults
 from imagemill.config.policy import Policy
 from imagemill.config.section import Section as Section
+from imagemill.config.section import whole_number
 from imagemill.errors import UserError
 from imagemill.grammar import SECRET_ID
 from imagemill.reference import DOCKER_HUB, ImageReference
@@ -106,13 +107,6 @@ def _destination(text: str) -> ImageReference:
     return reference
 
 
-def _seconds(value: object) -> object:
-    """Return a config file gives all values as text, a message gives numbers."""
-    if re.fullmatch(r"[0-9]{1,9}", str(value), re.ASCII):
-        return int(str(value))
-    raise mismatch(value, "a number of seconds, without a unit")
-
-
 def _kaniko_config(job: dict[str, JsonValue]) -> dict[str, JsonValue]:
     if faults := tuple(job_faults(job)):
         raise fault_error(*faults)
@@ -163,7 +157,7 @@ RoleArn = Annotated[
 Memory = Annotated[
     str, _text(r"[1-9][0-9]{0,11}(Ki|Mi|Gi|Ti|k|M|G|T)?", "an amount of memory, such as 16Gi")
 ]
-Seconds = Annotated[int, BeforeValidator(_seconds)]
+Seconds = Annotated[int, whole_number(9, "a number of seconds, without a unit")]
 
 
 class LocalEnvironment(Section):

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from imagemill.config.faults import Fault, fault_error, mismatch
-from imagemill.config.section import Section
+from imagemill.config.section import Section, whole_number
 from imagemill.grammar import TENANT
 
 _LONGEST = 500
@@ -34,13 +34,6 @@ def _pattern(value: str) -> str:
 def _listed(value: object) -> object:
     """One entry may stand without its list."""
     return [value] if isinstance(value, str) else value
-
-
-def _number(value: object) -> object:
-    """Return a config file gives all values as text, a message gives numbers."""
-    if re.fullmatch(r"[0-9]{1,15}", str(value), re.ASCII):
-        return int(str(value))
-    raise mismatch(value, "a number, without a unit")
 
 
 def _tenants(value: dict[str, Any]) -> dict[str, Any]:
@@ -58,7 +51,7 @@ def _tenants(value: dict[str, Any]) -> dict[str, Any]:
 
 Pattern = Annotated[str, AfterValidator(_pattern)]
 Patterns = Annotated[tuple[Pattern, ...] | None, BeforeValidator(_listed)]
-Number = Annotated[int | None, BeforeValidator(_number)]
+Number = Annotated[int | None, whole_number(15, "a number, without a unit")]
 
 
 class Rules(Section):

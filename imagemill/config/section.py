@@ -1,10 +1,11 @@
 """What all sections of a launch config share."""
 
+import re
 from collections.abc import Mapping
 
-from pydantic import VERSION, BaseModel, ConfigDict, model_validator
+from pydantic import VERSION, BaseModel, BeforeValidator, ConfigDict, model_validator
 
-from imagemill.config.faults import Fault, fault_error
+from imagemill.config.faults import Fault, fault_error, mismatch
 
 BUILT_LATE = tuple(map(int, VERSION.split(".")[:2])) >= (2, 14)
 """Whether a model is built when it is first used, so that a command builds those alone that it
@@ -38,3 +39,16 @@ class Section(BaseModel):
                 Fault((), "found a key in both spellings, with '-' and '_', expected it once")
             )
         return normalised
+
+
+def whole_number(digits: int, expected: str) -> BeforeValidator:
+    """Return the validator of a number of so many digits at most, which is text in a file's document,
+    and a number in a message; `expected` says in words what it is.
+    """
+
+    def check(value: object) -> int:
+        if re.fullmatch(rf"[0-9]{{1,{digits}}}", str(value), re.ASCII):
+            return int(str(value))
+        raise mismatch(value, expected)
+
+    return BeforeValidator(check)

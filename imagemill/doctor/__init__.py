@@ -7,7 +7,6 @@ builder      the docker command and its engine, or what else builds
 cluster      the cluster that Kaniko builds in
 clouds       who we are there, and the context store
 registry     the destination: whether it can be asked, and pushed to
-push_probe   how a push is tried
 service      broker, workers and their queues
 """
 

@@ -2,18 +2,23 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from urllib.parse import urljoin
 
 from imagemill.adapters import load
 from imagemill.clouds.hosts import ECR
 from imagemill.config import KanikoBuilder
 from imagemill.doctor.examination import Case
 from imagemill.doctor.findings import Finding, Verdict
-from imagemill.doctor.push_probe import may_push
+from imagemill.http import is_loopback, origin, request, speaks_http
 from imagemill.permissions import Party, Use, pushing_party, takes_push_role
 from imagemill.ports import PushRole, Registry
 from imagemill.reference import ImageReference
 from imagemill.registries import ADAPTERS, registry_for
+from imagemill.registries.authorization import Authorizations, Login
+from imagemill.registries.failures import failure, says_absent
+from imagemill.registries.oci import endpoint
 
+_PUSH = "pull,push"
 _NOT_OURS = Finding(
     "credentials",
     Verdict.WARNING,
@@ -122,3 +127,44 @@ def _may_push(repository: ImageReference) -> str:
             " tried without one"
         )
     return f"may push to {repository.path}"
+
+
+def may_push(repository: ImageReference, registry: Registry, insecure: frozenset[str]) -> bool:
+    """Whether a push may begin, of which nothing is left there; False if the registry says that there
+    is no such repository.
+
+    A push begins with the announcement of a layer. Most registries let whoever may announce one do the
+    rest as well, since it is one right of a token's scope, `push`. ECR asks for another permission at
+    each step, and here for no more than `ecr:InitiateLayerUpload`. The upload that is opened is
+    cancelled; where a registry cannot do that, it ends by itself after a while.
+    https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#pushing-blobs
+
+    `PermissionDenied` if it is refused, `ServiceUnreachable` if there is no clear answer.
+    """
+    authorizations = Authorizations(_OwnLogin(repository, registry), insecure)
+    host = repository.registry
+    plain = host in insecure or (is_loopback(host) and speaks_http(host))
+    url = f"{'http' if plain else 'https'}://{endpoint(host)}/v2/{repository.path}/blobs/uploads/"
+    answer = request("POST", url, {}, b"", authorizations.reach)
+    login: dict[str, str] = {}
+    if answer.status == 401:
+        login = authorizations.renew(answer, repository, _PUSH)
+        answer = request("POST", url, login, b"", authorizations.reach)
+    if says_absent(answer):
+        return False
+    if answer.status != 202:
+        raise failure(answer, repository, _PUSH)
+    location = urljoin(url, answer.headers.get("Location", ""))
+    if origin(location) == origin(url) and location != url:
+        request("DELETE", location, login)
+    return True
+
+
+class _OwnLogin:
+    """The credentials that the registry's adapter has for the repository."""
+
+    def __init__(self, repository: ImageReference, registry: Registry) -> None:
+        self._repository, self._registry = repository, registry
+
+    def login(self, repository: ImageReference) -> Login:
+        return Login(self._registry.credentials(self._repository))

@@ -108,7 +108,7 @@ def test_json_is_the_report_alone(cli: CommandLine, source: Path, destination: s
     assert report.built
     assert report.image == f"{destination}@{report.digest}"
     assert report.tags == (f"{destination}:{report.source_hash}",)
-    assert [step.state for step in report.steps][-3:] == ["BUILDING", "PUSHING", "REPORTING"]
+    assert [step.state for step in report.steps][-3:] == ["PUSHING", "VERIFYING", "REPORTING"]
 
 
 def test_json_shows_progress_on_standard_error_only_if_asked(
@@ -209,7 +209,15 @@ def test_modules_in_the_callers_folder_are_not_imported(
 def test_a_terminal_shows_steps_and_times(cli: CommandLine, source: Path, destination: str) -> None:
     code, screen = cli.in_terminal("build", source, "-d", destination)
     assert code == 0
-    for step in ("load config", "hash source", "check registry", "upload context", "build", "push"):
+    for step in (
+        "load config",
+        "hash source",
+        "check registry",
+        "upload context",
+        "build",
+        "push",
+        "verify",
+    ):
         assert f"✓\x1b[0m {step} " in screen
     assert "[BUILDING]" not in screen
     assert f"{destination}@sha256:" in screen

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kubernetes.client import Configuration
 
 from certificates import write_with_key
 from imagemill import authorities, http
 from imagemill.addresses import Reach
+from imagemill.builders.kaniko.api import PODS, Cluster
 from imagemill.errors import (
     ImagemillError,
     OperatorError,
@@ -93,6 +95,15 @@ class TestTimeLimit:
         ):
             for _ in reply.chunks(1):
                 pass
+
+    @pytest.mark.parametrize("start", DRIPS.values(), ids=DRIPS)
+    def test_question_to_a_cluster_is_given_up_with_all_its_tries(self, start: bytes) -> None:
+        with (
+            dripping(start) as address,
+            time_limit(0.3),
+            pytest.raises(ServiceUnreachable, match=f"The Kubernetes API at {address} does not"),
+        ):
+            Cluster(Configuration(host=f"http://{address}"), "default").get(PODS, "pod")
 
     def test_time_that_is_over_is_not_begun(self) -> None:
         with serve(lambda _: Response()) as web, time_limit(0):

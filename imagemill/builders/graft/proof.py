@@ -50,14 +50,13 @@ def remade(
     that it holds.
     """
     instructions = tuple(zip(suffix.operations, suffix.layers, strict=True))
+    cached = takewhile(lambda each: _is_cached(*each, old, new), instructions)
     folder, begun = suffix.working_folder, 0
-    if suffix.by_buildkit:
-        for operation, layer in takewhile(lambda each: _is_cached(*each, old, new), instructions):
-            begun += 1
-            if layer is not None:
-                below.apply(layer)
-            if isinstance(operation, WorkingFolder):
-                folder = folder_after([operation.path], folder)
+    for operation, layer in cached if suffix.by_buildkit else ():
+        begun += 1
+        if layer is not None:
+            below.apply(layer)
+        folder = _folder_after(operation, folder)
     before = Files(below.copy(), is_archive=lambda entry: False)
     after = Files(below.copy(), is_archive=is_archive)
     found: list[Mapping[str, Placed] | None] = [None] * begun
@@ -65,22 +64,30 @@ def remade(
         if isinstance(operation, Setting):
             found.append(None)
             continue
-        if isinstance(operation, WorkingFolder):
-            folder = folder_after([operation.path], folder)
+        folder = _folder_after(operation, folder)
         theirs = _effect(before.nodes, layer or Layer(has_contents=True), operation)
         owner = owner_of(operation) or owner_found(theirs, operation)
         for files, context in ((before, old), (after, new)):
             files.begin()
             _perform(files, context, operation, folder, owner)
         _compare(before.changes, theirs, operation)
-        if not suffix.by_buildkit and (new_ones := after.met - before.met):
-            what, onto = min(new_ones)
-            raise Refusal(
-                f"line {operation.line} puts a {what} onto {onto or 'nothing'}, and what this"
-                " builder makes of that has not been seen in the earlier image"
-            )
+        if not suffix.by_buildkit and (unseen := after.met - before.met):
+            raise _not_seen(operation, *min(unseen))
         found.append(_difference(after.changes, theirs, operation))
     return tuple(found)
+
+
+def _not_seen(operation: Operation, what: str, onto: str) -> Refusal:
+    return Refusal(
+        f"line {operation.line} puts a {what} onto {onto or 'nothing'}, and what this builder makes"
+        " of that has not been seen in the earlier image"
+    )
+
+
+def _folder_after(operation: Operation, folder: str) -> str:
+    return (
+        folder_after([operation.path], folder) if isinstance(operation, WorkingFolder) else folder
+    )
 
 
 def _is_cached(operation: Operation, layer: Layer | None, old: Context, new: Context) -> bool:

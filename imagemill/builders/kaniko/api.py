@@ -2,7 +2,9 @@
 
 The official client brings the settings (service account, kubeconfig, TLS, tokens that are renewed).
 Objects are plain JSON: its models cost time and memory with hundreds of builds, and its calls lack
-`sinceTime` for log streams. API conventions:
+`sinceTime` for log streams. So do its connections, and `imagemill.http` adds the limit in time: whom
+to trust, whom to be and by which proxy to go is the kubeconfig's to say, not the environment's, and
+the API is asked in more than one try, never by a redirect. API conventions:
 https://kubernetes.io/docs/reference/using-api/api-concepts/.
 """
 
@@ -25,6 +27,7 @@ from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
 
+from imagemill import http
 from imagemill.builders.kaniko.api_errors import ApiRequest, reason, refusal
 from imagemill.builders.kaniko.permissions import PERMISSIONS, Permission
 from imagemill.errors import (
@@ -192,7 +195,8 @@ class Cluster:
         self.namespace = namespace
         self._grants = Grants()
         self._configuration = configuration
-        self._questions = _pool(configuration, CONNECTIONS, block=True)
+        # A question ends in time, as all that `http` asks; a stream has no end to be in time for.
+        self._questions = http.timed(_pool(configuration, CONNECTIONS, block=True))
         self._streams = _pool(configuration, STREAMS, block=False)
 
     @property
@@ -345,7 +349,7 @@ class Cluster:
         retries = _Retries(
             _RETRIES, backoff_factor=0.1, allowed_methods=None, redirect=0, raise_on_status=False
         )
-        with _reached(self.host):
+        with _reached(self.host), http.in_time(self._configuration.host):
             response = self._questions.request(
                 method,
                 self._url(path, query or {}),
@@ -373,15 +377,16 @@ class Cluster:
         silence: float,
     ) -> Iterator[BaseHTTPResponse]:
         with _reached(self.host):
-            response = pool.request(
-                "GET",
-                self._url(path, query),
-                headers=self._headers(),
-                timeout=Timeout(connect=10, read=silence),
-                retries=False,
-                redirect=False,
-                preload_content=False,
-            )
+            with http.in_time(self._configuration.host, is_large=True):
+                response = pool.request(
+                    "GET",
+                    self._url(path, query),
+                    headers=self._headers(),
+                    timeout=Timeout(connect=10, read=silence),
+                    retries=False,
+                    redirect=False,
+                    preload_content=False,
+                )
             try:
                 try:
                     _check_stream(response, question)
@@ -404,7 +409,7 @@ class Cluster:
         headers = {
             "Accept": "application/json",
             "Content-Type": "application/json",
-            "User-Agent": "imagemill",
+            "User-Agent": http.USER_AGENT,
         }
         settings: Mapping[str, Any] = self._configuration.auth_settings()
         for setting in settings.values():

@@ -6,21 +6,22 @@ stands in the Job.
 """
 
 import math
+from collections.abc import Collection
 from decimal import Decimal
 
 from kubernetes.utils import parse_quantity
 
 from imagemill.builders import Workplace
-from imagemill.builders.kaniko import leftovers
-from imagemill.builders.kaniko.api import connect
+from imagemill.builders.kaniko.api import JOBS, PODS, SECRETS, Cluster, Object, connect
 from imagemill.builders.kaniko.context_access import endpoint, signer, signs
-from imagemill.builders.kaniko.job import BUILD_ID, job_name, label_value
+from imagemill.builders.kaniko.failures import has_failed
+from imagemill.builders.kaniko.job import BUILD_ID, IMAGE, job_name, label_value, own_secrets
 from imagemill.builders.kaniko.logins import BuildLogins, named_images
 from imagemill.builders.kaniko.pod_credentials import takes_docker_config
 from imagemill.builders.kaniko.run import attempt
 from imagemill.builders.kaniko.task import Task
 from imagemill.builders.kaniko.trust import certificates
-from imagemill.builders.kaniko.watch import SELECTOR
+from imagemill.builders.kaniko.watch import SELECTOR, owner_of
 from imagemill.config.model import KanikoBuilder as Section
 from imagemill.errors import OperatorError, TransientError
 from imagemill.ports import BuildInputs, Over, Progress, Registry, StoredContext
@@ -84,7 +85,7 @@ class KanikoJobBuilder:
     def discard(self, build: str) -> None:
         """See `Builder.discard`: the Jobs that it has made, with their pods and Secrets."""
         labels = f"{SELECTOR},{BUILD_ID}={label_value(build)}"
-        leftovers.remove(connect(self._place.environment), lambda *_: True, labels=labels)
+        remove_left_over(connect(self._place.environment), lambda *_: True, labels=labels)
 
     def tidy(self, over: Over) -> None:
         """See `Builder.tidy`; without a cluster there is nothing, and whoever builds is told."""
@@ -92,7 +93,7 @@ class KanikoJobBuilder:
             cluster = connect(self._place.environment)
         except OperatorError:
             return
-        self._looked_at = leftovers.remove(cluster, over, spared=self._looked_at)
+        self._looked_at = remove_left_over(cluster, over, spared=self._looked_at)
 
 
 def _run(task: Task) -> str:
@@ -146,3 +147,36 @@ def more_memory(limit: str | None, ceiling: str, request: str | None = None) -> 
 def _amount(quantity: str) -> Decimal:
     amount: Decimal = parse_quantity(quantity)  # type: ignore[no-untyped-call]
     return amount
+
+
+def remove_left_over(
+    cluster: Cluster, over: Over, *, labels: str = SELECTOR, spared: Collection[str] = ()
+) -> set[str]:
+    """Delete what builds have left in the cluster whose worker died: of the Jobs that `labels` select
+    those whose builds are over, with all that they own.
+
+    Of those that have failed, which stay to be looked at, only the Secrets go; returns their uids,
+    and does nothing about those in `spared`. The executor's end tells failure, since the Job's own
+    condition comes a second or two later.
+    """
+    jobs = [
+        job
+        for job in cluster.list(JOBS, labels=labels)["items"]
+        if "deletionTimestamp" not in job["metadata"] and over(*_made_for(job))
+    ]
+    pods = cluster.list(PODS, labels=labels)["items"] if jobs else []
+    failed = set()
+    for job in jobs:
+        name, uid = job["metadata"]["name"], job["metadata"]["uid"]
+        if not has_failed(job, [pod for pod in pods if owner_of(pod, "Job")[1] == uid]):
+            cluster.delete(JOBS, name, uid)
+            continue
+        failed.add(uid)
+        for secret in () if uid in spared else own_secrets(job):
+            cluster.delete(SECRETS, secret)
+    return failed
+
+
+def _made_for(job: Object) -> tuple[str, str]:
+    noted = job["metadata"].get("annotations") or {}
+    return noted.get(BUILD_ID, ""), noted.get(IMAGE, "")

@@ -113,7 +113,7 @@ def _kind(section: KanikoBuilder, environment: Environment, image: ImageReferenc
     )
     if section.secret_key in docker_names:
         return _Kind.DOCKER_CONFIG
-    if _is_azure(section):
+    if section.build_context_store.startswith("https://"):
         return _Kind.ACCOUNT_KEY
     return _KINDS.get(cloud if cloud != "local" else environment.type, _Kind.DOCKER_CONFIG)
 
@@ -153,10 +153,6 @@ def _cloud(image: ImageReference) -> str:
     return _CLOUDS.get(
         next(name for hosts, name in HOSTS if hosts.fullmatch(image.registry)), "local"
     )
-
-
-def _is_azure(section: KanikoBuilder) -> bool:
-    return section.build_context_store.startswith("https://")
 
 
 def _brings_docker_config(container: Document) -> bool:

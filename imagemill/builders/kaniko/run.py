@@ -8,18 +8,26 @@ mend, or dies, goes on: whoever gets the build next adopts it.
 
 import re
 import time
+from collections import deque
+from collections.abc import Callable
 
 from imagemill.builders.kaniko import failures, tally
-from imagemill.builders.kaniko.api import JOBS, Object
-from imagemill.builders.kaniko.build_log import ExecutorLog
+from imagemill.builders.kaniko.api import JOBS, Cluster, Object
 from imagemill.builders.kaniko.claim import JobClaim, has_succeeded
+from imagemill.builders.kaniko.context_access import without_signatures
+from imagemill.builders.kaniko.executor_log import Readable
 from imagemill.builders.kaniko.failures import Trouble
 from imagemill.builders.kaniko.job import job_name
+from imagemill.builders.kaniko.logs import PodLog, followers_of
 from imagemill.builders.kaniko.secrets import JobSecrets
 from imagemill.builders.kaniko.task import Ending, Observation, Task
 from imagemill.builders.kaniko.watch import Sight, watches_of
 from imagemill.errors import ImagemillError, OperatorError, TransientError
+from imagemill.messages import State
+from imagemill.ports import Progress
 
+_PUSHING = re.compile(r"\bPushing image to ")
+_TAIL = 200
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -162,3 +170,59 @@ def _message(sight: Sight) -> str | None:
     """
     ended = [failures.executor_state(pod).get("terminated") or {} for pod in sight.pods]
     return next((str(end.get("message") or "") for end in ended if end.get("exitCode") == 0), None)
+
+
+class ExecutorLog:
+    """The log of a build: what the pods of one Job say, handed on line by line, as people read it.
+    `wake` is called when there is more of it.
+    """
+
+    def __init__(self, cluster: Cluster, progress: Progress, wake: Callable[[], None]) -> None:
+        self.tail: deque[str] = deque(maxlen=_TAIL)
+        """The last lines, as the executor wrote them."""
+        self._cluster, self._progress, self._wake = cluster, progress, wake
+        self._readable = Readable()
+        self._logs: dict[str, PodLog] = {}
+        self._pushing = False
+
+    def close(self) -> None:
+        """Follow no more."""
+        for log in self._logs.values():
+            log.close()
+
+    def follow(self, sight: Sight) -> None:
+        """Hand on the lines that have come, and have the logs of new pods followed."""
+        for pod in sight.pods:
+            state, uid = failures.executor_state(pod), pod["metadata"]["uid"]
+            if uid not in self._logs and not {"running", "terminated"}.isdisjoint(state):
+                container = failures.executor_of(pod)["name"]
+                self._logs[uid] = PodLog(
+                    self._cluster, pod["metadata"]["name"], container, self._wake
+                )
+                if "running" in state:
+                    followers_of(self._cluster).add(self._logs[uid])
+        for log in self._logs.values():
+            for line in log.take():
+                self._say(line)
+            if log.failure is not None:
+                self._progress.log(f"The log cannot be followed: {log.failure}")
+                log.failure = None
+
+    def finish(self, sight: Sight) -> None:
+        """Hand on the rest of the logs; a log that is lost is no reason to lose the build."""
+        self.follow(sight)
+        for log in self._logs.values():
+            try:
+                for line in log.rest():
+                    self._say(line)
+            except (OperatorError, TransientError) as error:
+                self._progress.log(f"The end of the log could not be read: {error}")
+
+    def _say(self, line: str) -> None:
+        line = without_signatures(line)
+        self.tail.append(line)
+        if (readable := self._readable.line(line)) is not None:
+            self._progress.log(readable)
+        if not self._pushing and _PUSHING.search(line):
+            self._pushing = True
+            self._progress.enter(State.PUSHING)

@@ -9,6 +9,7 @@ import ast
 import posixpath
 import re
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass
 
 from imagemill.dockerfile.generate import static_metadata
@@ -49,7 +50,7 @@ def find(project: Project, install: Install, wish: tuple[str, ...] | None) -> En
     if wish is not None:
         return _wished(project, wish)
     for candidates in (
-        _mlproject(install),
+        ([EntryPoint(install.entry, "main of MLproject")] if install.entry else []),
         _procfile(project),
         _console_scripts(install),
         _packages(project, install),
@@ -69,10 +70,6 @@ def _wished(project: Project, wish: tuple[str, ...]) -> EntryPoint:
         # A script alone need not be executable, nor say what runs it.
         return EntryPoint(("python", *wish), "as requested")
     return EntryPoint(wish, "as requested")
-
-
-def _mlproject(install: Install) -> list[EntryPoint]:
-    return [EntryPoint(install.entry, "main of MLproject")] if install.entry else []
 
 
 def _procfile(project: Project) -> list[EntryPoint]:
@@ -135,36 +132,25 @@ def _scripts(project: Project) -> list[EntryPoint]:
 
 
 def _run(project: Project, paths: list[str]) -> list[str]:
-    """Return the scripts that are run, as far as that can be seen in a second or so."""
+    """Return the scripts that have the usual `if __name__ == "__main__"`, as far as that can be seen
+    in a second or so. What is not Python as we know it (that of Python 2, say) is no entry.
+    """
     found, left = [], _MOST_PARSED
     for path in paths:
-        code = _code(project, path)
-        if "__main__" not in code:
-            continue
-        left -= len(code)
-        if left < 0:
-            break
-        if _is_run(project, path):
-            found.append(path)
+        with suppress(UserError):
+            code = project.python(path)
+            if "__main__" not in code:
+                continue
+            left -= len(code)
+            if left < 0:
+                break
+            if _is_run(static_metadata.syntax(code, path)):
+                found.append(path)
     return found
 
 
-def _code(project: Project, path: str) -> str:
-    try:
-        return project.python(path)
-    except UserError:
-        return ""
-
-
-def _is_run(project: Project, path: str) -> bool:
-    """Whether the script has the usual `if __name__ == "__main__"`; what is not Python as we know
-    it (that of Python 2, say) is no entry.
-    """
-    try:
-        body = static_metadata.parsed(project, path).body
-    except UserError:
-        return False
-    tests = [node.test for node in body if isinstance(node, ast.If)]
+def _is_run(script: ast.Module) -> bool:
+    tests = [node.test for node in script.body if isinstance(node, ast.If)]
     return any(isinstance(test, ast.Compare) and "__main__" in ast.unparse(test) for test in tests)
 
 

@@ -128,8 +128,13 @@ def script(project: Project, path: str) -> Declared:
 
 def parsed(project: Project, path: str) -> ast.Module:
     """Return the syntax tree of a Python file; `UserError` names the line where it is not Python."""
+    return syntax(project.python(path), path)
+
+
+def syntax(code: str, path: str) -> ast.Module:
+    """Return the syntax tree of code; `UserError` names path and line where it is not Python."""
     try:
-        return ast.parse(project.python(path))
+        return ast.parse(code)
     except SyntaxError as error:
         raise UserError(
             f"{path}:{error.lineno or 1}: this is not Python: {error.msg}", "correct the file"

@@ -1,5 +1,6 @@
 """How much memory a worker's children may take: their share of what the pod may."""
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ GIB = 1 << 30
 
 # In a process of its own: a worker alters Celery for all that its process does afterwards.
 WORKERS = """
+import gc
 import sys
 from pathlib import Path
 from worker import memory
@@ -20,7 +22,9 @@ from worker.app import create
 from worker.settings import Settings
 
 memory.CGROUPS, memory.OWN_CGROUPS = map(Path, sys.argv[1:])
+before = gc.get_threshold()
 app = create(Settings(broker="redis://localhost"))
+assert gc.get_threshold() == before, 'it is no worker yet'
 for options in ({"concurrency": 3}, {"max_memory_per_child": 7}):
     print(app.Worker(**options).max_memory_per_child)
 """
@@ -80,3 +84,16 @@ def test_no_limit_is_none(cgroups: Path, line: str) -> None:
     (cgroups / "memory").mkdir()
     (cgroups / "memory/memory.limit_in_bytes").write_text(f"{(1 << 63) - 4096}\n")
     assert memory.cgroup_limit() is None
+
+
+def test_garbage_is_looked_for_less_often_in_a_worker_and_never_more_often() -> None:
+    before = gc.get_threshold()
+    try:
+        gc.set_threshold(700, 10, 10)
+        memory.leave_alone()
+        assert gc.get_threshold()[0] == memory.OBJECTS
+        gc.set_threshold(4 * memory.OBJECTS)
+        memory.leave_alone()
+        assert gc.get_threshold()[0] == 4 * memory.OBJECTS
+    finally:
+        gc.set_threshold(*before)
