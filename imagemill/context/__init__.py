@@ -202,7 +202,7 @@ def _remembered(
     """Return the manifest, by what is remembered of the source and by what has changed."""
     begun, rules = time.time_ns(), rules_of([f"git: {recipe.git}", *recipe.ignore.texts])
     known, dockerfile = memory.load(rules), _dockerfile(recipe)
-    if wanted and known and known.manifest and known.dockerfile == dockerfile.sha256:
+    if wanted and known and known.manifest and known.dockerfile == dockerfile.line:
         manifest = IndexedManifest(
             dockerfile, known, without_git=recipe.without_git, sha256=known.manifest
         )
@@ -214,7 +214,7 @@ def _remembered(
         index = _walked(top, recipe, digests, progress, known or Index(rules))
     else:
         index = known
-    fresh = known is index and not changed_ones and index.dockerfile == dockerfile.sha256
+    fresh = known is index and not changed_ones and index.dockerfile == dockerfile.line
     manifest = IndexedManifest(
         dockerfile,
         index,
@@ -224,7 +224,7 @@ def _remembered(
     if fresh:
         memory.use()
     else:
-        index.dockerfile, index.manifest = dockerfile.sha256, manifest.sha256
+        index.dockerfile, index.manifest = dockerfile.line, manifest.sha256
         index.settle(begun)
         memory.keep(index)
     return manifest

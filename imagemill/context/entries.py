@@ -15,10 +15,9 @@ LETTERS: dict[Kind, str] = {"file": "f", "exec": "x", "link": "l", "dir": "d"}
 """Kind → how it is kept."""
 
 _KINDS = {ord(letter): kind for kind, letter in LETTERS.items()}
-_FILES = frozenset(b"fx")
 _LINK = ord("l")
+_FILES, _OTHERS = re.compile(b"[fx]+"), re.compile(b"[dl]+")
 _RUNS = re.compile(b"[fx]+|[dl]+")
-"""Of kinds: files, and others."""
 _DIGEST = 32
 """Bytes of a SHA-256."""
 
@@ -83,29 +82,29 @@ class Entries(Sequence[Entry]):
         links: Sequence[bytes],
     ) -> "Entries":
         """Return the entries from what `pack` gives; `ValueError` if it does not belong together."""
-        all_sizes, all_digests, targets, files = array("q"), bytearray(), list[bytes](), 0
         width = len(digests) // len(sizes) if sizes else CUT
-        for run in _RUNS.finditer(kinds):
-            length = run.end() - run.start()
-            if run[0][0] in _FILES:
+        all_sizes, all_digests = array("q"), bytearray()
+        targets, files = [b""] * len(kinds), 0
+        for begin, end in (run.span() for run in _RUNS.finditer(kinds)):
+            length = end - begin
+            if kinds[begin] in b"fx":
                 all_sizes.extend(sizes[files : files + length])
                 all_digests += digests[width * files : width * (files + length)]
                 files += length
             else:
                 all_sizes.extend([0] * length)
                 all_digests += bytes(width * length)
-            targets += [b""] * length
         numbers = (number for number, kind in enumerate(kinds) if kind == _LINK)
         for number, link in zip(numbers, links, strict=True):
             targets[number] = link
-        lengths = {len(kinds), len(paths), len(targets), len(all_sizes)}
+        lengths = {len(kinds), len(paths), len(all_sizes)}
         if len(lengths) > 1 or (len(sizes), len(digests)) != (files, width * files):
             raise ValueError("its columns do not belong together")
         return cls(kinds, paths, all_sizes, bytes(all_digests), targets)
 
     def pack(self) -> tuple["array[int]", bytes, list[bytes]]:
         """Return sizes and digests of files alone, and the texts of links."""
-        runs = [run.span() for run in _RUNS.finditer(self.kinds) if run[0][0] in _FILES]
+        runs = self._runs(_FILES)
         sizes = array("q")
         for begin, end in runs:
             sizes.extend(self.sizes[begin:end])
@@ -162,26 +161,29 @@ class Entries(Sequence[Entry]):
 
     def sha256s(self) -> list[str]:
         """Return the digest of each, in hex; empty where it is no file."""
-        digits, text = 2 * self.width, self.digests.hex()
-        return [
-            text[digits * number : digits * (number + 1)] if kind in _FILES else ""
-            for number, kind in enumerate(self.kinds)
-        ]
+        found = self._digits()
+        for begin, end in self._runs(_OTHERS):
+            found[begin:end] = [""] * (end - begin)
+        return found
 
     def lines(self) -> list[str]:
         """Return the line of each in a manifest, without a line end."""
-        paths, digits, text = quoted(self.paths), 2 * self.width, self.digests.hex()
-        lines = [
-            f"{_KINDS[kind]} {paths[number]} {text[digits * number : digits * (number + 1)]}"
-            if kind in _FILES
-            else f"dir {paths[number]}"
-            for number, kind in enumerate(self.kinds)
-        ]
-        links = [number for number, kind in enumerate(self.kinds) if kind == _LINK]
-        targets = quoted(self.targets[number] for number in links)
-        for number, target in zip(links, targets, strict=True):
-            lines[number] = f"link {paths[number]} {target}"
+        kinds = map(_KINDS.__getitem__, self.kinds)
+        lines = list(map(" ".join, zip(kinds, quoted(self.paths), self._digits(), strict=True)))
+        for begin, end in self._runs(_OTHERS):
+            for number in range(begin, end):
+                line = lines[number][: -2 * self.width - 1]
+                if self.kinds[number] == _LINK:
+                    line += f" {_encode(self.targets[number].decode(errors='surrogateescape'))}"
+                lines[number] = line
         return lines
+
+    def _digits(self) -> list[str]:
+        return self.digests.hex(" ", self.width).split(" ") if self.paths else []
+
+    def _runs(self, kinds: re.Pattern[bytes]) -> list[tuple[int, int]]:
+        """Return where entries of such kinds begin and end."""
+        return [run.span() for run in kinds.finditer(self.kinds)]
 
     def cut(self) -> "Entries":
         """Return the entries with digests that are cut."""
@@ -216,10 +218,19 @@ class Entries(Sequence[Entry]):
 _encode = json.JSONEncoder(separators=("\n", ":")).encode
 
 
-def quoted(texts: Iterable[bytes]) -> list[str]:
+def quoted(texts: Sequence[bytes]) -> list[str]:
     """Return texts as JSON strings, ASCII alone, in which a byte that is not UTF-8 is the lone
     surrogate U+DC00 + byte, as PEP 383 has it.
     """
-    decoded = [text.decode(errors="surrogateescape") for text in texts]
     # No line end is left as it is in a JSON string.
-    return _encode(decoded)[1:-1].split("\n") if decoded else []
+    return _encode(decoded(texts))[1:-1].split("\n") if texts else []
+
+
+def decoded(texts: Sequence[bytes]) -> list[str]:
+    """Return texts without NUL, as paths are, as strings; see `quoted` for what is no UTF-8."""
+    return b"\0".join(texts).decode(errors="surrogateescape").split("\0") if texts else []
+
+
+def encoded(texts: Sequence[str]) -> list[bytes]:
+    """Return what `decoded` was given."""
+    return "\0".join(texts).encode(errors="surrogateescape").split(b"\0") if texts else []

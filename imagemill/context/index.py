@@ -188,7 +188,7 @@ class Index:
     targets: list[bytes] = field(default_factory=list)
     """Of links, in their order."""
     dockerfile: str = ""
-    """SHA-256 of the Dockerfile that `manifest` was made with."""
+    """The line of the Dockerfile that `manifest` was made with."""
     manifest: str = ""
     """SHA-256 of the manifest of these entries; empty if it is not known."""
 
@@ -312,7 +312,7 @@ class IndexedManifest(Manifest):
 
 def columns(manifest: Manifest) -> Index:
     """Return an index of the manifest's entries, whatever they look like."""
-    index = Index("", dockerfile=manifest.dockerfile.sha256, manifest=manifest.sha256)
+    index = Index("", dockerfile=manifest.dockerfile.line, manifest=manifest.sha256)
     if isinstance(manifest, IndexedManifest):
         known = manifest.index
         rows = array("q", bytes(len(known.entries.rows) * known.entries.rows.itemsize))

@@ -30,6 +30,12 @@ class Dockerfile(NamedTuple):
     generated: bool = False
     """Whether the source has none, and it was generated."""
 
+    @property
+    def line(self) -> str:
+        """The Dockerfile in the manifest, without a line end."""
+        (path,) = quoted([self.path.encode(errors="surrogateescape")])
+        return f"dockerfile {path} {self.sha256}"
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -51,8 +57,7 @@ class Manifest:
 
         Paths are `quoted`.
         """
-        (path,) = quoted([self.dockerfile.path.encode(errors="surrogateescape")])
-        yield f"dockerfile {path} {self.dockerfile.sha256}"
+        yield self.dockerfile.line
         yield from Entries.of(self.entries).lines()
 
     def __bytes__(self) -> bytes:

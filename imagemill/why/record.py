@@ -9,13 +9,13 @@ difference; the source hash is no shorter for it.
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 from imagemill.config.model import Builder
 from imagemill.context import FORMAT, Entries, Entry, Manifest
-from imagemill.context.entries import CUT
+from imagemill.context.entries import CUT, decoded, encoded
 from imagemill.context.hashing import Inputs
 from imagemill.dockerfile.base_images import FromLine, bases, stages
 from imagemill.errors import OperatorError, UserError
@@ -68,9 +68,9 @@ class InputRecord:
         sizes, digests, links = entries.pack()
         columns = {
             "kinds": entries.kinds.decode(),
-            "paths": _decoded(entries.paths),
+            "paths": decoded(entries.paths),
             "sizes": list(sizes),
-            "links": _decoded(links),
+            "links": [link.decode(errors="surrogateescape") for link in links],
         }
         head = json.dumps(self._head() | columns, sort_keys=True, separators=(",", ":"))
         return bytes([VERSION]) + zlib.compress(head.encode() + b"\n" + digests, 1)
@@ -154,13 +154,11 @@ def _read(head: dict[str, Any], digests: bytes) -> dict[str, Any]:
         "recipe": DockerfileInput(*head["recipe"]),
         "stages": tuple(FromLine(*stage) for stage in head["stages"]),
         "secrets": tuple(head["secrets"]),
-        "entries": Entries.unpack(kinds.encode(), _encoded(paths), sizes, digests, _encoded(links)),
+        "entries": Entries.unpack(
+            kinds.encode(),
+            encoded(paths),
+            sizes,
+            digests,
+            [link.encode(errors="surrogateescape") for link in links],
+        ),
     }
-
-
-def _decoded(texts: Iterable[bytes]) -> list[str]:
-    return [text.decode(errors="surrogateescape") for text in texts]
-
-
-def _encoded(texts: Iterable[str]) -> list[bytes]:
-    return [text.encode(errors="surrogateescape") for text in texts]

@@ -120,6 +120,18 @@ def test_what_is_wanted_is_not_looked_at_and_checked_when_it_is_read(
     assert read("0" * 64).sha256 not in ("0" * 64, hashed.sha256)
 
 
+@pytest.mark.usefixtures("grain")
+def test_two_dockerfiles_of_one_content_are_two(source: Path, tmp_path: Path) -> None:
+    memory = Memory(tmp_path / "indexes", source)
+    (source / "other").write_text("FROM scratch\n")
+    changes.pass_time(source, GRAIN_NS)
+    for dockerfile in ("Dockerfile", "other", "Dockerfile"):
+        cold = context.manifest(source, dockerfile, Quiet())
+        for _ in range(2):
+            warm = context.manifest(source, dockerfile, Quiet(), memory)
+            assert warm.sha256 == cold.sha256
+
+
 def test_what_changed_a_moment_ago_is_read_again(source: Path, tmp_path: Path) -> None:
     memory = Memory(tmp_path / "indexes", source)
     assert "a" in read_in(source, memory)
