@@ -305,7 +305,7 @@ def test_a_digest_that_the_registry_does_not_have_is_not_reported(
     report = ended(running, build)
 
     assert report.error is not None
-    assert (report.error.kind, report.error.state) == ("TransientError", State.PUSHING)
+    assert (report.error.kind, report.error.state) == ("TransientError", State.VERIFYING)
     assert f"The registry has {pushed}" in report.error.message
     assert f"where {told} was pushed" in report.error.message
     assert digest_of(destination(made).with_tag("newest")) is None
