@@ -11,6 +11,7 @@ import importlib
 import inspect
 import io
 import json
+import mmap
 import os
 import runpy
 import signal
@@ -151,6 +152,7 @@ def _become(wanted: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(variables)
     time.tzset()
+    _part_with_shared_memory()
     _show(wanted["command"], wanted["variables"])
     sys.orig_argv = wanted["command"]
     sys.argv = wanted["command"][wanted["command"].index("-m") + 1 :]
@@ -178,6 +180,24 @@ def _show(command: list[str], variables: dict[str, str]) -> None:
         block = b"".join(os.fsencode(text) + b"\0" for text in texts)
         size = int(end) - int(start)
         ctypes.memmove(int(start), block.ljust(size, b"\0")[:size], size)
+
+
+def _part_with_shared_memory() -> None:
+    """Have memory that an import shares with the processes to come be shared with those of this fork
+    alone.
+    """
+    map_memory = ctypes.CDLL(None).mmap
+    map_memory.restype = ctypes.c_void_p
+    flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | 0x10  # MAP_FIXED
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        place, rights, *_ = line.split()
+        if rights == "rw-s" and "/dev/zero" in line:
+            start, end = (int(number, 16) for number in place.split("-"))
+            address, size = ctypes.c_void_p(start), ctypes.c_size_t(end - start)
+            held = ctypes.string_at(start, end - start)
+            access = mmap.PROT_READ | mmap.PROT_WRITE
+            assert map_memory(address, size, access, flags, -1, ctypes.c_long(0)) == start
+            ctypes.memmove(start, held, len(held))
 
 
 def _open_standard_files(unbuffered: bool) -> None:

@@ -152,6 +152,20 @@ def test_chance_is_not_shared(forks: Forks, tmp_path: Path, variables: dict[str,
     assert len({forks.start("chance", **given).communicate()[0] for _ in range(3)}) == 3
 
 
+def test_memory_that_an_import_shares_is_not_shared_by_forks(
+    tmp_path: Path, variables: dict[str, str]
+) -> None:
+    (tmp_path / "ends.py").write_text(
+        "from tasks.shutdown import begin, seconds; print(seconds(), flush=True); begin()\n"
+        "import os; os.fork() or os._exit(print(seconds() is not None, flush=True) or 0); os.wait()"
+    )
+    forks = Forks("tasks.shutdown")
+    given: dict[str, Any] = {"cwd": tmp_path, "env": variables, "stdout": subprocess.PIPE}
+    said = {forks.start("ends", text=True, **given).communicate()[0] for _ in range(2)}
+    forks.close()
+    assert said == {"None\nTrue\n"}
+
+
 def test_what_python_reads_at_its_start_has_it_executed(
     forks: Forks, variables: dict[str, str]
 ) -> None:

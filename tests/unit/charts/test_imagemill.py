@@ -4,7 +4,7 @@ level "restricted", and grants what `imagemill permissions` says and no more.
 
 import json
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,13 @@ def rendered(
     given = given | {"image": IMAGE | given.get("image", {})}
     files = chart.render(given, name=release, namespace=namespace)
     texts = (text for path, text in files.items() if path.endswith(".yaml"))
-    return [made for text in texts for made in yaml.load_all(text, yaml.CSafeLoader) if made]
+    return [made for text in texts for made in json.loads(as_json(text)) if made]
+
+
+@cache
+def as_json(text: str) -> str:
+    """Return the YAML documents of the text, which most values leave as it is."""
+    return json.dumps(list(yaml.load_all(text, yaml.CSafeLoader)))
 
 
 def of_kind(objects: list[Object], *kinds: str) -> list[Object]:
@@ -95,12 +101,18 @@ def check(objects: list[Object], *versions: str) -> None:
     for made in objects:
         if made["kind"] not in OTHERS:
             for version in versions:
-                kubernetes_validate.validate(made, version, strict=True)
+                validate(json.dumps(made, sort_keys=True), version)
     names = [
         (made["kind"], made["metadata"].get("namespace"), made["metadata"]["name"])
         for made in objects
     ]
     assert len(set(names)) == len(names)
+
+
+@cache
+def validate(made: str, version: str) -> None:
+    """Validate an object that was valid before without looking again."""
+    kubernetes_validate.validate(json.loads(made), version, strict=True)
 
 
 # what is rendered is valid
