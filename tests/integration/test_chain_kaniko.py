@@ -122,7 +122,8 @@ def test_a_job_makes_the_image_and_leaves_nothing(
 ) -> None:
     start_pool(running)
     made = job(cluster, running)
-    begin(cluster, made)
+    pod = begin(cluster, made)
+    cluster.log(pod, [f"INFO[0001] Pushing image to {destination(made)}"])
     digest = push(made)
     cluster.finish(made, 0, digest)
     report = ended(running, build).raise_for_status()
