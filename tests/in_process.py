@@ -30,6 +30,7 @@ from tasks.settings import journal
 from worker.celeryconfig import configuration
 from worker.reaper import Reaper
 from worker.settings import Settings
+from worker.tenants import entries, steps, tenants_of
 
 QUEUES = (STEPS, *(queue for pool in ("light", "docker", "kaniko") for queue in POOLS[pool].queues))
 
@@ -63,9 +64,15 @@ class Service:
         return Client(self.settings.broker, key_prefix=self.settings.key_prefix)
 
     @cached_property
+    def queues(self) -> tuple[str, ...]:
+        """All queues, with those of tenants; steps of builds that have begun come first."""
+        tenants = tenants_of(self.settings)
+        return (*QUEUES, *entries(tenants), *(name for name, _ in steps(tenants)))
+
+    @cached_property
     def _channel(self) -> Any:
         channel: Any = self.app.connection_for_read().channel()
-        for queue in QUEUES:
+        for queue in self.queues:
             channel.queue_declare(queue)
         return channel
 
@@ -82,17 +89,19 @@ class Service:
             (found / name).write_text(content)
         return found
 
-    def step(self, queues: tuple[str, ...] = QUEUES) -> str | None:
-        """Run the first task that waits, and return its name; None if none does."""
+    def step(self, queues: tuple[str, ...] = ()) -> str | None:
+        """Run the first task that waits, in any queue or in these, and return its name; None if none
+        does.
+        """
         message = self.taken(queues)
         if message is None:
             return None
         self.run(message)
         return str(message["headers"]["task"]).removeprefix("imagemill.")
 
-    def taken(self, queues: tuple[str, ...] = QUEUES) -> dict[str, Any] | None:
+    def taken(self, queues: tuple[str, ...] = ()) -> dict[str, Any] | None:
         """The message that is first in the queues: its `headers` and its `body`."""
-        for queue in queues:
+        for queue in queues or self.queues:
             if found := self._channel.basic_get(queue, no_ack=True):
                 return {"headers": found.headers, "body": found.payload, "queue": queue}
         return None
@@ -125,8 +134,8 @@ class Service:
 
     def call(self, task: str, **keywords: Any) -> str:
         """Send a task as other services do, and return its id; `options` are Celery's."""
-        options = keywords.pop("options", {})
-        sent = self.client.app.send_task(task, kwargs=keywords, queue=LIGHT, **options)
+        options = {"queue": LIGHT, **keywords.pop("options", {})}
+        sent = self.client.app.send_task(task, kwargs=keywords, **options)
         return str(sent.id)
 
     def result(self, task: str) -> Any:
@@ -179,6 +188,7 @@ def _service(url: str, folder: Path, config: str, settings: dict[str, Any]) -> I
         app.set_default()  # also for other threads
         app.set_current()
         found = Service(app, app.conf.imagemill, folder)
+        app.conf.imagemill_tenants = tenants_of(found.settings)
         try:
             yield found
         finally:

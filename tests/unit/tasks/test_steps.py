@@ -13,6 +13,7 @@ import pytest
 
 from imagemill.client import Client
 from imagemill.messages import BuildReport, State
+from imagemill.names import LIGHT, tenant_queue
 from images import Pusher
 from in_process import Service, service
 from registry_server import RegistryServer, registry_server
@@ -177,7 +178,7 @@ def test_tries_end_where_what_answers_goes_on_failing(
     assert f"The registry has nothing under {destination}" in failed(report)[1]
     assert f"where {digest} was pushed" in failed(report)[1]
     assert report.error is not None
-    assert report.error.state == State.PUSHING
+    assert report.error.state == State.VERIFYING
 
 
 def test_a_config_that_changes_while_a_build_runs_begins_it_anew(
@@ -361,6 +362,9 @@ policy:
       concurrent-builds: 1
     team-e:
       daily-builds: 1
+    team-q:
+      own-queue: true
+      destinations: "*/q-*"
 """
 KEYS = {f"team-{name}": name * 40 for name in "ade"}
 
@@ -414,7 +418,7 @@ def test_builds_beyond_a_tenants_number_wait_for_those_before_them(tenants: Serv
     while tenants.step() != "load_config":
         pass
     second = asked(tenants, "team-d", IMAGE)
-    while tenants.step(("imagemill",)) or tenants.step(("imagemill.begin",)):
+    while tenants.step(("imagemill",)):
         pass
     assert tenants.finished(first).status == "succeeded"
     assert tenants.finished(second).status == "succeeded"
@@ -425,6 +429,25 @@ def test_a_day_has_so_many_builds_of_a_tenant(tenants: Service) -> None:
     kind, message = failed(tenants.finished(asked(tenants, "team-e", IMAGE)))
     assert kind == "PermissionDenied"
     assert "daily-builds" in message
+
+
+def test_who_sends_through_a_tenants_own_queue_is_that_tenant_and_needs_no_signature(
+    tenants: Service,
+) -> None:
+    options = {"queue": tenant_queue(LIGHT, "team-q")}
+
+    def ends(source: str, **more: Any) -> BuildReport:
+        request = {"source": source, **more.pop("request", {})}
+        sent = tenants.call("imagemill.build_image", request=request, options=options, **more)
+        return tenants.finished(sent)
+
+    assert ends(IMAGE).status == "succeeded"
+    elsewhere = ends(str(tenants.source()), request={"destination": "localhost:1/a-x"})
+    assert "policy.tenants.team-q.destinations" in failed(elsewhere)[1]
+    other = ends(IMAGE, tenant="team-a")
+    assert "through the queue of the tenant team-q" in failed(other)[1]
+    unsigned = tenants.finished(tenants.call("imagemill.build_image", request={"source": IMAGE}))
+    assert failed(unsigned)[0] == "PermissionDenied"
 
 
 # --- Besides ---
