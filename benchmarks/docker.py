@@ -94,12 +94,12 @@ def command_line(host: str) -> Deliver:
 
 
 def through_the_chain(client: Client) -> Deliver:
-    """A build as it is asked for, from `submit` to the report."""
+    """A build by the builder, from `submit` to the report."""
 
     def deliver(project: Path, reference: str) -> None:
         destination = reference.rpartition(":")[0]
         client.wait(
-            client.submit(source=str(project), destination=destination), timeout=300
+            client.submit(source=str(project), destination=destination, graft=False), timeout=300
         ).raise_for_status()
 
     return deliver

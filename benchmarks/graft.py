@@ -22,7 +22,7 @@ import psutil
 import servers
 from benchmarks.docker import command_line
 from benchmarks.figures import Figure, Turn, ratio, rounds, sized, turn
-from benchmarks.proxy import counting
+from benchmarks.proxy import Counts, counting
 from benchmarks.service import Service, service, subfolder
 from imagemill.client import Client
 from imagemill.messages import BuildReport
@@ -128,6 +128,14 @@ def until_grafted(client: Client, folder: Path, registry: str) -> None:
     raise RuntimeError("no image was made without a builder")
 
 
+def until_at_rest(counts: Counts) -> None:
+    """Wait until what was built by a builder meanwhile is read, too."""
+    before = -1
+    while counts.sent != before:
+        before = counts.sent
+        time.sleep(2)
+
+
 def counted(running: Service, folder: Path) -> dict[str, float]:
     """Requests of one build, and bytes of layers that it has read."""
     with counting(running.registry) as (address, counts):
@@ -153,6 +161,7 @@ def beside_weights(running: Service, place: Path) -> dict[str, float]:
         (folder / "Dockerfile").write_text("FROM scratch\nCOPY . /app/\n")
         subfolder(folder, "package0")
         until_grafted(running.client, folder, address)
+        until_at_rest(counts)
         edit(folder)
         counts.clear()
         report = built(running.client, folder, address)
