@@ -208,7 +208,7 @@ def test_a_digest_that_the_registry_does_not_have_is_not_reported(
     with kaniko(cluster, lies):
         report = running.build(running.source())
     assert report.error is not None
-    assert (report.error.kind, report.error.state) == ("TransientError", State.PUSHING)
+    assert (report.error.kind, report.error.state) == ("TransientError", State.VERIFYING)
     assert f"where {told} was pushed" in report.error.message
 
 

@@ -178,7 +178,7 @@ def test_tries_end_where_what_answers_goes_on_failing(
     assert f"The registry has nothing under {destination}" in failed(report)[1]
     assert f"where {digest} was pushed" in failed(report)[1]
     assert report.error is not None
-    assert report.error.state == State.PUSHING
+    assert report.error.state == State.VERIFYING
 
 
 def test_a_config_that_changes_while_a_build_runs_begins_it_anew(
