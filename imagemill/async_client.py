@@ -107,7 +107,9 @@ class AsyncClient:
                 quiet_since = time.monotonic()
                 report = (await self.status(build)).report
                 if report is not None:
-                    yield _last(position, report)
+                    from imagemill.state.journal import Event
+
+                    yield Event(position, time.time(), report=report)
                     return
             await asyncio.sleep(pause if end is None else min(pause, end - time.monotonic()))
             pause = min(2 * pause, _LONGEST_PAUSE)
@@ -117,9 +119,3 @@ class AsyncClient:
         return await asyncio.to_thread(
             lambda: list(self.client.events(build, follow=False, after=position))
         )
-
-
-def _last(position: str, report: BuildReport) -> Event:
-    from imagemill.state.journal import Event
-
-    return Event(position, time.time(), report=report)

@@ -226,8 +226,11 @@ def opened(
 
 def timed(manager: PoolManager) -> PoolManager:
     """Return the connections of a library that has ways of its own to trust, to log in and to go by
-    proxies, for use in blocks of `in_time` alone.
+    proxies, for use in blocks of `in_time` alone. Those by a SOCKS proxy are made in yet another way,
+    and stay as they are.
     """
+    if type(manager) not in (PoolManager, ProxyManager):
+        return manager
     manager.pool_classes_by_scheme = {
         "http": type("PlainPool", (HTTPConnectionPool,), {"ConnectionCls": _Plain}),
         "https": type("TlsPool", (HTTPSConnectionPool,), {"ConnectionCls": _Tls}),

@@ -27,13 +27,18 @@ def load_config(run: Run, work: Workspace) -> Build | Next:
     loaded = launch_config(run.setup, build.request)
     work = work.knowing(config=loaded.chosen)
     most = _check(work, work.permit) or run.setup.build_timeout
-    seconds = _timeout(build.request.timeout, min(most, run.setup.build_timeout))
+    most, wanted = min(most, run.setup.build_timeout), build.request.timeout
+    if wanted is not None and wanted > most:
+        raise UserError(
+            f"A build may take {most:.0f} s here, and {wanted:.0f} s were asked for",
+            "ask for less, or have the workers' IMAGEMILL_BUILD_TIMEOUT raised",
+        )
     if wait := _wait(run, work, work.permit):
         return Next("load_config", build.knowing(in_line=True), wait)
     return build.knowing(
         config=loaded.chosen,
         in_line=work.permit.least("concurrent_builds") is not None,
-        deadline=build.deadline or time.time() + seconds,
+        deadline=build.deadline or time.time() + (wanted or most),
         warnings=(*build.warnings, *loaded.warnings),
     )
 
@@ -65,12 +70,3 @@ def _check(work: Workspace, permit: Permit) -> int | None:
     if source.image is None and (work.build.request.destination or work.config.builder.destination):
         permit.check_destination(work.destination)
     return permit.least("max_seconds")
-
-
-def _timeout(wanted: float | None, most: float) -> float:
-    if wanted is not None and wanted > most:
-        raise UserError(
-            f"A build may take {most:.0f} s here, and {wanted:.0f} s were asked for",
-            "ask for less, or have the workers' IMAGEMILL_BUILD_TIMEOUT raised",
-        )
-    return wanted or most

@@ -13,7 +13,7 @@ from tasks.settings import later
 
 
 @dataclass(frozen=True)
-class Message:
+class TaskMessage:
     """A task, its arguments, and the options of Celery's `send_task`: all of them JSON."""
 
     task: str

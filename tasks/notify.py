@@ -11,7 +11,7 @@ from imagemill.errors import OperatorError, TransientError
 from imagemill.extras import explained
 from imagemill.messages import BuildReport
 from imagemill.names import STEPS, task_name
-from tasks.message import Message
+from tasks.message import TaskMessage
 from tasks.settings import setup
 
 log = logging.getLogger(__name__)
@@ -35,9 +35,9 @@ def tell(report: BuildReport) -> None:
         _message(number, webhooks.event(report)).send()
 
 
-def _message(number: int, event: dict[str, Any], tried: int = 0) -> Message:
+def _message(number: int, event: dict[str, Any], tried: int = 0) -> TaskMessage:
     options = {"queue": STEPS, "argsrepr": f"({number}, {event['id']})"}
-    return Message(task_name("notify"), [number, event, tried], options)
+    return TaskMessage(task_name("notify"), [number, event, tried], options)
 
 
 @shared_task(name=task_name("notify"), ignore_result=True)

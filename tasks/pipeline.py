@@ -28,7 +28,7 @@ from imagemill.messages import Build
 from imagemill.names import BEGIN, BUILD_IMAGE, LIGHT, STEPS, build_queue, task_name, tenant_queue
 from imagemill.state.records import Due
 from imagemill.state.seal import BrokenSealError
-from tasks.message import Message
+from tasks.message import TaskMessage
 from tasks.settings import records, seal, served_tenants
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ def send_later(due: Due, delay: float, *awaited: str) -> None:
     _message(due).send_later(f"{due.build}:{due.turn}", delay, due.build, *awaited)
 
 
-def _message(due: Due) -> Message:
+def _message(due: Due) -> TaskMessage:
     # In logs and in Flower a step is described by its build's id.
     options: dict[str, Any] = {"queue": due.queue, "root_id": due.build}
     options |= {"argsrepr": f"({due.build})", "kwargsrepr": "{}"}
@@ -141,4 +141,4 @@ def _message(due: Due) -> Message:
         "turn": due.turn,
         "seal": seal().close(MESSAGE, due.build, _said(due)).partition("\n")[0],
     }
-    return Message(task_name(due.step), [hint], options)
+    return TaskMessage(task_name(due.step), [hint], options)

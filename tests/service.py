@@ -153,7 +153,9 @@ class Service:
 
 @cache
 def forks_of_workers() -> Forks:
-    """What starts workers: it has imported what each of them does by the time that it is ready."""
+    """What starts workers: it has imported what they do by the time that they are ready, and what
+    takes longest of what some import for their builder or store.
+    """
     forks = Forks(
         "celery.bin.celery",
         "celery.concurrency.prefork",
@@ -164,6 +166,11 @@ def forks_of_workers() -> Forks:
         "cffi.cparser",
         "worker.app",
         "tasks.all",
+        "jsonschema",
+        "kubernetes",
+        "imagemill.objects.azure",
+        "imagemill.objects.gcs",
+        "imagemill.objects.s3",
     )
     atexit.register(forks.close)
     return forks

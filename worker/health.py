@@ -77,7 +77,7 @@ class Pulse(bootsteps.StartStopStep):
             timer.cancel()
 
 
-class Answer(bootsteps.StartStopStep):
+class ServeHealth(bootsteps.StartStopStep):
     """Part of a worker: answers over HTTP, in threads, and so, as the reaper, when the pool's
     processes are there.
     """
@@ -92,7 +92,7 @@ def install(app: Celery, settings: Settings) -> None:
     """Have the worker that this process becomes keep its health, count, and answer at its port."""
     health = Health(limit=app.conf.task_time_limit)
     app.steps["consumer"].add(Pulse)
-    app.steps["worker"].add(Answer)
+    app.steps["worker"].add(ServeHealth)
     setattr(app, "health", health)  # noqa: B010 (where `Pulse` finds it)
 
     def begin(sender: Any, **_: object) -> None:

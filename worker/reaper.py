@@ -23,7 +23,7 @@ from imagemill.state.journal import LOST
 from imagemill.state.later import Later
 from imagemill.state.records import Records
 from tasks import pipeline
-from tasks.message import Message
+from tasks.message import TaskMessage
 from tasks.settings import Setup, seal_of
 from worker import tenants
 from worker.background import Background
@@ -113,7 +113,7 @@ class Reaper:
 
     def _send_kept(self, message: str, text: str) -> None:
         try:
-            kept = Message.load(text)
+            kept = TaskMessage.load(text)
         except (ValueError, TypeError, RecursionError):
             log.error("The message %a cannot be read: it is dropped", message)
             return

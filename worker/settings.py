@@ -10,10 +10,6 @@ from imagemill.errors import OperatorError, UserError
 from tasks.settings import Setup
 
 
-def _upper(value: object) -> object:
-    return value.upper() if isinstance(value, str) else value
-
-
 class Settings(Setup):
     """`Setup`, and what the worker process itself needs: where the broker is, how it logs."""
 
@@ -22,9 +18,9 @@ class Settings(Setup):
         description="URL of the broker: `redis://`, `rediss://`, `redis+socket://`, `amqp://`,"
         " `amqps://`",
     )
-    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = (
-        Field("INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`")
-    )
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)
+    ] = Field("INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`")
     log_format: Literal["text", "json"] = Field(
         "text", description="`text`, or `json`: one object per line"
     )

@@ -29,14 +29,15 @@ _NO_ACCESS = re.compile(
     r"permission denied while trying to connect to the docker|dial unix \S+: connect: permission denied",
     re.IGNORECASE,
 )
-_NO_SPACE = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+NO_SPACE = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 
 _RATE_LIMIT = re.compile(
     r"toomanyrequests|429 too many requests|\bHTTP 429\b|status(?: code)?:? 429\b|rate limit",
     re.IGNORECASE,
 )
-_PLAIN_HTTP = re.compile(r"server gave HTTP response to HTTPS client")
-_UNTRUSTED = re.compile(r"x509: |certificate signed by unknown authority|tls: failed to verify")
+PLAIN_HTTP = re.compile(r"server gave HTTP response to HTTPS client")
+NO_SUCH_IMAGE = re.compile(r"not found|manifest unknown|does not exist|name unknown", re.IGNORECASE)
+UNTRUSTED = re.compile(r"x509: |certificate signed by unknown authority|tls: failed to verify")
 _UNREACHABLE = re.compile(
     r"connection refused|no such host|i/o timeout|TLS handshake timeout|network is unreachable|no route to host"
     r"|connection reset by peer|broken pipe|server misbehaving|name resolution|unexpected EOF|: EOF$|deadline exceeded"
@@ -90,7 +91,7 @@ def engine_failure(text: str, host: str) -> ImagemillError | None:
             "start it (systemctl start docker), or set DOCKER_HOST to the engine that is to be used",
             refused=True,
         )
-    if _NO_SPACE.search(text):
+    if NO_SPACE.search(text):
         return OperatorError(
             f"The Docker engine at {host} has no space left: {shortened(text)}",
             "make room on its machine: docker builder prune, docker image prune",
@@ -119,12 +120,12 @@ def registry_failure(text: str, doing: Doing) -> ImagemillError | None:
             f"{action} failed: {registry} limits how often it is asked",
             f"wait, give {machine()} a login of that registry, or use a mirror",
         )
-    if _PLAIN_HTTP.search(text):
+    if PLAIN_HTTP.search(text):
         return OperatorError(
             f"{action} failed: {registry} does not speak TLS",
             f"add {registry} to insecure-registries in the engine's daemon.json if it is to be used without",
         )
-    if _UNTRUSTED.search(text):
+    if UNTRUSTED.search(text):
         return OperatorError(
             told,
             f"put the authority that signed it into /etc/docker/certs.d/{registry}/ca.crt on the engine's machine",

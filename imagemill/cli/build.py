@@ -15,6 +15,7 @@ from imagemill.cli.options import (
     Secret,
     cache_options,
     connection_options,
+    destination_option,
     generation_options,
     image_options,
     json_option,
@@ -40,9 +41,7 @@ class BuildCommand(Command):
 
 @click.command(cls=BuildCommand, short_help="Build an image.")
 @click.argument("source", metavar="[SRC]", default=".")
-@click.option(
-    "--destination", "-d", metavar="REPOSITORY", help="Where to push.  [default: the config's]"
-)
+@destination_option
 @click.option(
     "--tag",
     "-t",

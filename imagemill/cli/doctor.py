@@ -8,6 +8,7 @@ from imagemill.cli.options import (
     FAILED,
     Connection,
     connection_options,
+    destination_option,
     json_option,
     launch_config_options,
 )
@@ -17,9 +18,7 @@ from imagemill.environment import everything
 
 @click.command(short_help="See whether everything is there that a build needs.")
 @click.option("--config", metavar="FILE", help="Launch config to look at.")
-@click.option(
-    "--destination", "-d", metavar="REPOSITORY", help="Where to push.  [default: the config's]"
-)
+@destination_option
 @json_option
 @launch_config_options
 @connection_options()

@@ -8,6 +8,7 @@ import click
 
 from imagemill.cli.options import (
     Secret,
+    destination_option,
     generation_options,
     image_options,
     launch_config_options,
@@ -29,9 +30,7 @@ def kaniko() -> None:
 @kaniko.command(short_help="Print the Kubernetes Job of a build.")
 @click.argument("source", metavar="SRC")
 @click.option("--config", metavar="FILE", help="Launch config with builder.type kaniko.")
-@click.option(
-    "--destination", "-d", metavar="REPOSITORY", help="Where to push.  [default: the config's]"
-)
+@destination_option
 @image_options
 @generation_options
 @click.option(

@@ -7,6 +7,7 @@ import click
 
 from imagemill.cli.options import (
     Command,
+    builder_config_option,
     generation_options,
     image_options,
     json_option,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Print what it covers of the source, line by line.",
 )
-@click.option("--config", metavar="FILE", help="Launch config, for its platform and builder.")
+@builder_config_option
 @image_options
 @generation_options
 @launch_config_options

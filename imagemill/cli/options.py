@@ -344,3 +344,11 @@ generation_options = options(
     ),
 )
 """What is asked of the Dockerfile that is generated for a source without one."""
+
+destination_option = click.option(
+    "--destination", "-d", metavar="REPOSITORY", help="Where to push.  [default: the config's]"
+)
+
+builder_config_option = click.option(
+    "--config", metavar="FILE", help="Launch config, for its platform and builder."
+)

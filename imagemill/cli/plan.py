@@ -10,6 +10,7 @@ import click
 from imagemill.cli.options import (
     Command,
     Connection,
+    builder_config_option,
     connection_options,
     generation_options,
     image_options,
@@ -33,7 +34,7 @@ _SHOWN, _LOOKED_AT = 5, 20
     metavar="A",
     help="What was built before: a build's id, a source hash or a source.  [default: nothing]",
 )
-@click.option("--config", metavar="FILE", help="Launch config, for its platform and builder.")
+@builder_config_option
 @image_options
 @generation_options
 @json_option

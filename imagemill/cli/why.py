@@ -11,6 +11,7 @@ from imagemill.cli.options import (
     Command,
     Connection,
     Misuse,
+    builder_config_option,
     connection_options,
     generation_options,
     image_options,
@@ -30,7 +31,7 @@ _BUILD = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 @click.command(cls=Command, short_help="Print what differs between two builds or sources.")
 @click.argument("before", metavar="A")
 @click.argument("after", metavar="B")
-@click.option("--config", metavar="FILE", help="Launch config, for its platform and builder.")
+@builder_config_option
 @image_options
 @generation_options
 @click.option("--all", "everything", is_flag=True, help="Print long lists whole on a terminal too.")

@@ -328,7 +328,7 @@ def assume(
                 RoleArn=role, RoleSessionName=name, Policy=policy, DurationSeconds=SESSION
             )["Credentials"]
         except sdk.ClientError as error:
-            if _code(error) not in _NO_SESSION:
+            if code_of(error) not in _NO_SESSION:
                 raise
             raise OperatorError(
                 f"AWS gives no session of {role}: {_said(error)}",
@@ -387,7 +387,7 @@ def _answered(
     error: sdk.ClientError, action: str, resource: str, exhausted: bool
 ) -> ImagemillError | None:
     """Return the error for an answer that says no."""
-    code, said, wait = _code(error), _said(error), _retry_after(error)
+    code, said, wait = code_of(error), _said(error), _retry_after(error)
     status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
     if code in _EXPIRED:
         forget()
@@ -534,7 +534,8 @@ def _unreachable(what: str, retry_after: float | None, exhausted: bool) -> Servi
     )
 
 
-def _code(error: sdk.ClientError) -> str:
+def code_of(error: sdk.ClientError) -> str:
+    """Return the code of an error, as AWS names it; empty if it has none."""
     code: str = error.response["Error"].get("Code", "")
     return code
 
@@ -543,7 +544,7 @@ def _said(error: sdk.ClientError) -> str:
     """Return the server's own words, in one line; they may be a whole page of whatever stands
     between.
     """
-    words = f"{_code(error)} {error.response['Error'].get('Message') or ''}"
+    words = f"{code_of(error)} {error.response['Error'].get('Message') or ''}"
     return shortened(words)
 
 

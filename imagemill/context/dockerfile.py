@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from imagemill.context.dockerignore import DockerIgnore
-from imagemill.context.walk import GIT, Walk, reading_failed
+from imagemill.context.walk import GIT, Walk, leaves, reading_failed
 from imagemill.dockerfile.reads import reads_git
 from imagemill.encoding import decoded, is_marked
 from imagemill.errors import ImagemillError, UserError
@@ -213,9 +213,7 @@ class _Reader:
         real = os.path.realpath(posixpath.join(self._root, os.fsencode(path)))
         inside = posixpath.relpath(real, self._root)
         if inside.split(b"/")[0] == b"..":
-            raise UserError(
-                f"{path!r} is a link that leaves the source", "put the file itself in its place"
-            )
+            raise leaves(path)
         try:
             with open_below(self._top, inside) as file:
                 content = file.read(_MAX_SIZE + 1)

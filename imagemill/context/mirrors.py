@@ -30,10 +30,10 @@ from imagemill import context
 from imagemill.context import Choice, Manifest
 from imagemill.context.index import Memory
 from imagemill.context.update import MOST_TIMES, FolderState, keeps_times, update
-from imagemill.errors import OperatorError, PermissionDenied
+from imagemill.errors import OperatorError
 from imagemill.files import folders
+from imagemill.files.own import not_ours
 from imagemill.files.tree import room
-from imagemill.place import machine
 from imagemill.ports import Progress, Quiet
 
 TICK = 0.05
@@ -220,11 +220,7 @@ class Mirrors:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             return (self.folder / f"{key}.lock").open("ab")
         except PermissionError as error:
-            raise PermissionDenied(
-                f"{machine().capitalize()} may not keep contexts in {self.folder}: {error.strerror}",
-                "workers of different users need an IMAGEMILL_STATE_DIR each;"
-                f" this one has the id {os.geteuid()}",
-            ) from error
+            raise not_ours("contexts", self.folder, error) from error
 
 
 def _lock(file: BinaryIO) -> bool:

@@ -144,6 +144,13 @@ def changed(path: bytes) -> UserError:
     )
 
 
+def leaves(path: str) -> UserError:
+    """Return the error for a link that is to be read, and leads out of the source."""
+    return UserError(
+        f"{path!r} is a link that leaves the source", "put the file itself in its place"
+    )
+
+
 def reading_failed(path: bytes, error: OSError) -> NoReturn:
     """Raise what an error in reading `path` means to whoever can mend it; the error itself if it is
     none we know.

@@ -1,9 +1,9 @@
-"""Files of the operator's, with what a worker is to know: keys and credentials."""
+"""Files of the operator's, with what a worker is to know, and folders that are a worker's own."""
 
 import os
 from pathlib import Path
 
-from imagemill.errors import OperatorError
+from imagemill.errors import OperatorError, PermissionDenied
 from imagemill.place import machine
 
 
@@ -18,3 +18,13 @@ def own_file(path: Path) -> bytes | None:
             f"{machine().capitalize()} cannot read its credentials in {path}: {error.strerror}",
             f"let the user with the id {os.geteuid()} read it",
         ) from None
+
+
+def not_ours(what: str, folder: Path, error: OSError) -> PermissionDenied:
+    """Return the error where a folder of the state folder is another user's; `what` is to be kept
+    there.
+    """
+    return PermissionDenied(
+        f"{machine().capitalize()} may not keep {what} in {folder}: {error.strerror}",
+        f"workers of different users need an IMAGEMILL_STATE_DIR each; this one has the id {os.geteuid()}",
+    )

@@ -57,7 +57,7 @@ class EcrRegistry:
                     **_names(reference), imageIds=[_image(reference)]
                 )
             except sdk.ClientError as error:
-                if _code(error) in _ABSENT:
+                if aws.code_of(error) in _ABSENT:
                     return None
                 raise
         return _checked(
@@ -122,7 +122,9 @@ class EcrRegistry:
             try:
                 _client(repository).create_repository(**_names(repository))
             except sdk.ClientError as error:
-                if _code(error) != "RepositoryAlreadyExistsException":  # another worker was quicker
+                if (
+                    aws.code_of(error) != "RepositoryAlreadyExistsException"
+                ):  # another worker was quicker
                     raise
 
     def has(self, repository: ImageReference) -> bool:
@@ -134,7 +136,7 @@ class EcrRegistry:
                     registryId=account, repositoryNames=[repository.path]
                 )
             except sdk.ClientError as error:
-                if _code(error) in _ABSENT:
+                if aws.code_of(error) in _ABSENT:
                     return False
                 raise
         return True
@@ -147,7 +149,7 @@ class EcrRegistry:
                     **_names(reference), imageIds=[_image(reference)]
                 )
             except sdk.ClientError as error:
-                if _code(error) in _ABSENT:
+                if aws.code_of(error) in _ABSENT:
                     return
                 raise
         for failure in answer.get("failures", ()):
@@ -165,7 +167,7 @@ class EcrRegistry:
                 )
                 return
             except sdk.ClientError as error:
-                if _code(error) not in _TAKEN:
+                if aws.code_of(error) not in _TAKEN:
                     raise
         found = self.digest(target)
         if found != digest:
@@ -216,11 +218,11 @@ def _asked(action: str, reference: ImageReference, resource: str = "") -> Iterat
             yield
         except sdk.ClientError as error:
             said = error.response["Error"].get("Message", "")
-            if _code(error) == "LimitExceededException":
+            if aws.code_of(error) == "LimitExceededException":
                 raise OperatorError(
                     f"{reference}: {said}", "ask AWS for a higher quota, or remove something"
                 ) from error
-            if _code(error) == "InvalidParameterException":
+            if aws.code_of(error) == "InvalidParameterException":
                 raise UserError(
                     f"ECR does not take {reference}: {said}", "choose another name"
                 ) from error
@@ -274,8 +276,3 @@ def _checked(digests: set[str], reference: ImageReference) -> str:
             "see what is between",
         )
     return digests.pop()
-
-
-def _code(error: sdk.ClientError) -> str:
-    code: str = error.response["Error"].get("Code", "")
-    return code

@@ -82,15 +82,12 @@ class _AmazonLogin:
         if found.credentials:
             return found
         if self._known is None or (self._known.expires or 0) - time.time() < _RENEW_BEFORE:
-            self._known = _asked()
+            from imagemill.clouds import aws
+
+            with aws.translated("ecr-public:GetAuthorizationToken", "*"):
+                answer = _client().get_authorization_token()
+                self._known = decoded_login(answer["authorizationData"])
         return Login(self._known)
-
-
-def _asked() -> Credentials:
-    from imagemill.clouds import aws
-
-    with aws.translated("ecr-public:GetAuthorizationToken", "*"):
-        return decoded_login(_client().get_authorization_token()["authorizationData"])
 
 
 def _client() -> Any:

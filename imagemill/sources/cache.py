@@ -32,10 +32,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from imagemill.errors import OperatorError, PermissionDenied
+from imagemill.errors import OperatorError
 from imagemill.files import folders
+from imagemill.files.own import not_ours
 from imagemill.files.tree import room
-from imagemill.place import machine
 from imagemill.ports import Progress, Quiet
 
 log = logging.getLogger(__name__)
@@ -236,10 +236,7 @@ class SourceCache:
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise
-            raise PermissionDenied(
-                f"{machine().capitalize()} may not keep fetched sources in {self.folder}: {os.strerror(error.errno)}",
-                f"workers of different users need an IMAGEMILL_STATE_DIR each; this one has the id {os.geteuid()}",
-            ) from error
+            raise not_ours("fetched sources", self.folder, error) from error
 
 
 class _Lock:

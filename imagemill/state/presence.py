@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, cast
 
 from redis import Redis
 
@@ -70,8 +69,5 @@ class Presence:
         pipeline.hgetall(self._keys[0])
         (now, _), times, texts = pipeline.execute()
         there = (name for name, time in times if now - time < GONE_SECONDS and name in texts)
-        return [_read(cast("dict[str, Any]", json.loads(texts[name]))) for name in sorted(there)]
-
-
-def _read(found: dict[str, Any]) -> Worker:
-    return Worker(found["name"], tuple(found["queues"]), found["key"])
+        found = (json.loads(texts[name]) for name in sorted(there))
+        return [Worker(each["name"], tuple(each["queues"]), each["key"]) for each in found]

@@ -122,7 +122,8 @@ def test_a_job_makes_the_image_and_leaves_nothing(
 ) -> None:
     start_pool(running)
     made = job(cluster, running)
-    begin(cluster, made)
+    pod = begin(cluster, made)
+    cluster.log(pod, [f"INFO[0001] Pushing image to {destination(made)}"])
     digest = push(made)
     cluster.finish(made, 0, digest)
     report = ended(running, build).raise_for_status()
@@ -305,7 +306,7 @@ def test_a_digest_that_the_registry_does_not_have_is_not_reported(
     report = ended(running, build)
 
     assert report.error is not None
-    assert (report.error.kind, report.error.state) == ("TransientError", State.PUSHING)
+    assert (report.error.kind, report.error.state) == ("TransientError", State.VERIFYING)
     assert f"The registry has {pushed}" in report.error.message
     assert f"where {told} was pushed" in report.error.message
     assert digest_of(destination(made).with_tag("newest")) is None

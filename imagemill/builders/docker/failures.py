@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from imagemill.builders.engine_failures import (
+    NO_SUCH_IMAGE,
     Doing,
     engine_failure,
     engine_lost,
@@ -60,7 +61,6 @@ _BASE_IN_ERROR = re.compile(
     r"(?:failed to resolve source metadata for|pull access denied for|manifest for) (?P<image>[^\s,]+?)"
     r"(?:[:,] |,| not found)"
 )
-_ABSENT = re.compile(r"not found|manifest unknown|does not exist|name unknown", re.IGNORECASE)
 _FETCH = re.compile(
     r"failed to do request|(?:Get|Head) \"https?://|dial tcp|invalid response status|git fetch"
 )
@@ -240,7 +240,7 @@ def _base_image(evidence: Evidence) -> ImagemillError | None:
             f"The {what} {match['image']} does not exist, or {machine()} may not pull it",
             f"check its name; if it is private, {machine()} needs a login of its registry",
         )
-    if _ABSENT.search(evidence.text):
+    if NO_SUCH_IMAGE.search(evidence.text):
         return UserError(
             f"The {what} {match['image']} does not exist", "check its name, tag and platform"
         )

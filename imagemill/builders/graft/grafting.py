@@ -70,14 +70,8 @@ def question(
     text = manifest.dockerfile.content.decode(errors="surrogateescape")
     found = recipe.read(text, given.target)
     context = Context(manifest.entries)
-    seen = sorted(
-        {
-            line
-            for pattern in found.read_before
-            for part in context.seen(pattern)
-            for line in part.lines()
-        }
-    )
+    parts = (part for pattern in found.read_before for part in context.seen(pattern))
+    seen = sorted({line for part in parts for line in part.lines()})
     known = known or {}
     digests = {
         name: known.get(name) or bases.digest(name, place.registries) for name in found.images

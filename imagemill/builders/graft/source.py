@@ -48,7 +48,12 @@ class SourceFiles:
         """
         self._progress.check()
         try:
-            with closing(os.fdopen(self._open(path), "rb", buffering=0)) as file:
+            folder, name = posixpath.split(path)
+            if self._folder is None or self._folder[0] != folder:
+                self._leave()
+                self._folder = folder, open_folder_below(self._top, folder)
+            opened = open_file(name, self._folder[1])
+            with closing(os.fdopen(opened, "rb", buffering=0)) as file:
                 yield from self._checked(path, iter(lambda: file.read(_CHUNK), b""))
         except OSError as error:
             reading_failed(path, error)
@@ -68,13 +73,6 @@ class SourceFiles:
         if left or digest.hexdigest() != entry.sha256:
             raise changed(path)
         yield held
-
-    def _open(self, path: bytes) -> int:
-        folder, name = posixpath.split(path)
-        if self._folder is None or self._folder[0] != folder:
-            self._leave()
-            self._folder = folder, open_folder_below(self._top, folder)
-        return open_file(name, self._folder[1])
 
     def _leave(self) -> None:
         if self._folder is not None:

@@ -8,7 +8,14 @@ the clouds' SDKs.
 import re
 from collections.abc import Sequence
 
-from imagemill.builders.engine_failures import IMMUTABLE_TAG, Doing, registry_failure
+from imagemill.builders.engine_failures import (
+    IMMUTABLE_TAG,
+    NO_SPACE,
+    PLAIN_HTTP,
+    UNTRUSTED,
+    Doing,
+    registry_failure,
+)
 from imagemill.encoding import json_value
 from imagemill.errors import (
     ImagemillError,
@@ -33,7 +40,6 @@ _INSTRUCTION = Linear(
 )
 _EXIT = re.compile(r"waiting for process to exit: exit status (?P<code>\d+)")
 _KILLED = re.compile(r"waiting for process to exit: signal: killed")
-_NO_SPACE = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 _ABSENT = re.compile(
     r"MANIFEST_UNKNOWN|NAME_UNKNOWN|manifest unknown|NoSuchKey|NotFound|object doesn't exist|\b404\b"
 )
@@ -56,8 +62,6 @@ _TEXT_FORMAT = re.compile(
 _USAGE = re.compile(
     r"\s*|\s+\S.*|(?:Usage|Flags|Available Commands|Global Flags|Aliases):.*|Use \".*"
 )
-_PLAIN_HTTP = re.compile(r"server gave HTTP response to HTTPS client")
-_UNTRUSTED = re.compile(r"x509: |certificate signed by unknown authority|tls: failed to verify")
 _REGISTRY = Linear(
     r"(?:GET|HEAD|POST|PUT|PATCH) \"?https?://(?P<host>[^/\s\"]+)/(?:v2/(?P<path>\S+?)/manifests/(?P<tag>\S+?):)?",
     ignore_case=True,
@@ -70,7 +74,7 @@ def explain(log: Sequence[str], code: int, image: str) -> ImagemillError:
     """
     lines = _bare(log)
     doing, why = _last_word(lines)
-    if _NO_SPACE.search(why):
+    if NO_SPACE.search(why):
         return OperatorError(
             f"The build's node has no disk left for it: {shortened(why)}",
             "raise resources.requests.ephemeral-storage of the container in builder.kaniko-config",
@@ -204,10 +208,10 @@ def _pushing(why: str, image: str) -> ImagemillError:
 def _registry_failure(why: str, doing: Doing) -> ImagemillError | None:
     """As `failures.registry_failure`, with what to do where there is a pod and no Docker engine."""
     action, registry = doing
-    if _PLAIN_HTTP.search(why):
+    if PLAIN_HTTP.search(why):
         hint = f"add --insecure-registry={registry} to args in builder.kaniko-config if it is to be used without"
         return OperatorError(f"{action} failed: {registry} does not speak TLS", hint)
-    if _UNTRUSTED.search(why):
+    if UNTRUSTED.search(why):
         hint = (
             "mount the certificate of the authority that signed it, and add"
             f" --registry-certificate={registry}=/ITS/PATH to args in builder.kaniko-config"

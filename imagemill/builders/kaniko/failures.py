@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from imagemill.builders.engine_failures import NO_SUCH_IMAGE
 from imagemill.builders.kaniko import executor_log
 from imagemill.builders.kaniko.api_errors import admission
 from imagemill.builders.kaniko.context_access import without_signatures
@@ -85,9 +86,6 @@ _ON_ITS_WAY = frozenset({"ContainerCreating", "PodInitializing", "CreateContaine
 
 _UNPREPARED = ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox")
 """Reasons of events that say why the node cannot make the pod, before all of its containers."""
-_NO_SUCH_IMAGE = re.compile(
-    r"not found|manifest unknown|does not exist|name unknown", re.IGNORECASE
-)
 _NO_LOGIN = re.compile(
     r"unauthorized|denied|forbidden|authentication required|no basic auth|\b40[13]\b", re.IGNORECASE
 )
@@ -460,7 +458,7 @@ def _pull(image: str, reason: str, said: str) -> Trouble:
     if _NO_LOGIN.search(said):
         hint = "name a Secret with the registry's login under imagePullSecrets in builder.kaniko-config"
         return Trouble("image", PermissionDenied(told, hint, "pull", image))
-    if _WRONG_PLATFORM.search(said) or _NO_SUCH_IMAGE.search(said):
+    if _WRONG_PLATFORM.search(said) or NO_SUCH_IMAGE.search(said):
         hint = "check builder.kaniko-image and the images in builder.kaniko-config, and that the nodes can reach them"
         return Trouble("image", OperatorError(told, hint))
     if _REGISTRY_AWAY.search(said) or reason == "ImagePullBackOff":

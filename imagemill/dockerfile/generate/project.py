@@ -20,7 +20,7 @@ import re2  # type: ignore[import-untyped]
 import yaml
 
 from imagemill.context.dockerignore import DockerIgnore
-from imagemill.context.walk import Walk, reading_failed
+from imagemill.context.walk import Walk, leaves, reading_failed
 from imagemill.encoding import decoded, is_marked
 from imagemill.errors import UserError
 from imagemill.files.tree import open_below, open_top
@@ -217,9 +217,7 @@ class Project:
         real = os.path.realpath(posixpath.join(self._root, os.fsencode(path)))
         inside = os.path.relpath(real, self._root)
         if inside.split(b"/")[0] == b"..":
-            raise UserError(
-                f"{path!r} is a link that leaves the source", "put the file itself in its place"
-            )
+            raise leaves(path)
         top = self._open_top()
         name = posixpath.basename(path)
         most = next((size for names, size in _MAX_SIZES if names.search(name)), _MAX_SIZE)

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from imagemill.dockerfile.generate.project import Project
-from imagemill.dockerfile.generate.static_metadata import ini, parsed
+from imagemill.dockerfile.generate.static_metadata import called, ini, parsed
 
 _IMPORTED = frozenset((
     "__future__", "ast", "codecs", "datetime", "distutils", "io", "json", "logging", "os",
@@ -143,12 +143,8 @@ def _is_literal(value: ast.expr) -> bool:
 
 def _setup_arguments(tree: ast.Module) -> Iterator[ast.keyword]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and _name(node.func) == "setup":
+        if isinstance(node, ast.Call) and called(node.func) == "setup":
             yield from node.keywords
-
-
-def _name(function: ast.expr) -> str:
-    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
 def _check_program(project: Project, folder: str, path: str, tree: ast.Module | None) -> None:
@@ -158,7 +154,7 @@ def _check_program(project: Project, folder: str, path: str, tree: ast.Module | 
         for module in _modules(node):
             if module.partition(".")[0] not in _IMPORTED:
                 raise NeedsCode(f"{path} imports {module or 'from its own package'}")
-        name = _name(node.func) if isinstance(node, ast.Call) else ""
+        name = called(node.func) if isinstance(node, ast.Call) else ""
         if name in _CALLED:
             raise NeedsCode(f"{path} calls {name}")
     for word in _setup_arguments(tree):

@@ -46,7 +46,7 @@ def setup_py(project: Project) -> Declared:
     calls = [
         node
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and _called(node.func) == "setup"
+        if isinstance(node, ast.Call) and called(node.func) == "setup"
     ]
     arguments = {word.arg: word.value for call in calls for word in call.keywords if word.arg}
     complete = bool(calls) and all(word.arg for call in calls for word in call.keywords)
@@ -160,7 +160,8 @@ def dynamic_files(document: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _called(function: ast.expr) -> str:
+def called(function: ast.expr) -> str:
+    """Return the name of what is called, without what it is an attribute of; empty if it has none."""
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 

@@ -192,7 +192,9 @@ class _Folder:
             if content is None:
                 self._bucket.read(stored.key, stored.version, write)
             else:
-                write(_waited(content, self._progress))
+                while not wait([content], _TICK).done:
+                    self._progress.check()
+                write(content.result())
         finally:
             tree.end(descriptor, executable=False)
 
@@ -238,12 +240,6 @@ def _content(bucket: Bucket, stored: StoredObject) -> bytes:
     buffer = BytesIO()
     bucket.read(stored.key, stored.version, buffer.write)
     return buffer.getvalue()
-
-
-def _waited(content: "Future[bytes]", progress: Progress) -> bytes:
-    while not wait([content], _TICK).done:
-        progress.check()
-    return content.result()
 
 
 @contextmanager

@@ -80,4 +80,4 @@ def test_no_process_of_the_pool_is_forked_while_threads_of_ours_run(tmp_path: Pa
     command = [sys.executable, "-c", ORDER, str(tmp_path)]
     told = subprocess.run(command, capture_output=True, text=True, check=True)
     order = told.stdout.split()
-    assert order.index("Pool") < min(order.index("Reap"), order.index("Answer"))
+    assert order.index("Pool") < min(order.index("Reap"), order.index("ServeHealth"))
