@@ -18,7 +18,7 @@ import math
 import os
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from itertools import chain, islice, repeat
@@ -243,7 +243,7 @@ class Client:
         """
 
         def ask() -> list[BuildSummary]:
-            found = self._journal.newest(time.time() - since)
+            found = self._newest(time.time() - since)
             wanted = (
                 each
                 for each in found
@@ -471,6 +471,9 @@ class Client:
         )
 
         return InputRecords(self._journal.redis, self._key_prefix)
+
+    def _newest(self, since: float) -> Iterable[BuildSummary]:
+        return self._journal.newest(since)
 
     def _known(self, build: str) -> tuple[StepTime, ...]:
         steps = self._journal.steps(build)

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -119,7 +120,8 @@ class Service:
         }
         task = self.app.tasks[headers["task"]]
         tracer = build_tracer(task.name, task, app=self.app, hostname="worker@test")
-        tracer(headers["id"], arguments, keywords, request)
+        # What a task binds for its process must not outlast it here.
+        copy_context().run(tracer, headers["id"], arguments, keywords, request)
 
     def run_all(self) -> list[str]:
         """Run what waits until nothing does, and return the names of the tasks; what is to be sent
