@@ -28,6 +28,9 @@ would misread them."""
 _DIGITS = 2 * CUT
 """Of a digest, in hex."""
 
+_DAMAGES = (zlib.error, ValueError, LookupError, TypeError, AttributeError, OverflowError)
+"""What reading bytes that are no record, or values of other types or sizes, ends in."""
+
 
 class DockerfileInput(NamedTuple):
     """The Dockerfile that an image is built by."""
@@ -88,7 +91,7 @@ class InputRecord:
         try:
             head, _, digests = zlib.decompress(data[1:]).partition(b"\n")
             return cls(**_read(json.loads(head), digests))
-        except (zlib.error, ValueError, LookupError, TypeError) as error:
+        except _DAMAGES as error:
             raise OperatorError(
                 f"The record of the inputs is damaged: {error}",
                 "build once more, which writes it anew",

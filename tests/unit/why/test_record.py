@@ -2,6 +2,7 @@
 was written.
 """
 
+import json
 import os
 import zlib
 from pathlib import Path
@@ -154,6 +155,17 @@ def test_a_record_of_a_newer_version_is_told() -> None:
 def test_a_damaged_record_is_told(data: bytes) -> None:
     with pytest.raises(OperatorError, match="damaged"):
         InputRecord.load(data)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"kinds": ["f"]}, {"sizes": [1 << 64]}, {"sizes": ["1"]}, {"paths": ["a", "b"]}]
+)
+def test_a_record_with_a_column_of_another_kind_is_told(wrong: dict[str, Any]) -> None:
+    whole = zlib.decompress(of(entries=(Entry("file", b"a", 1, "12" * 8),)).dump()[1:])
+    head, _, digests = whole.partition(b"\n")
+    text = json.dumps(json.loads(head) | wrong).encode()
+    with pytest.raises(OperatorError, match="damaged"):
+        InputRecord.load(b"\x01" + zlib.compress(text + b"\n" + digests))
 
 
 def test_a_record_of_many_files_is_small() -> None:
