@@ -22,14 +22,13 @@ need not ask Redis for its record each time.
 
 def accept(work: Workspace, manifest: Manifest) -> None:
     """Note the inputs; `UserError` if the source has another hash by now."""
-    found = work.hash_of(manifest)
-    if found != work.source_hash:
+    if not work.is_as_hashed(manifest):
         work.forget_hash()
         raise UserError(
             f"The source {work.build.request.source} changed between being hashed and being packed",
             "build from a source that is at rest, or build again",
         )
-    note_inputs(work, manifest, found)
+    note_inputs(work, manifest, work.source_hash)
 
 
 def note_inputs(work: Workspace, manifest: Manifest, source_hash: str) -> None:

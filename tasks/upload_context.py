@@ -25,6 +25,6 @@ def store(contexts: Contexts, run: Run, work: Workspace) -> str:
 
     def accepted(manifest: Manifest) -> None:
         accept(work, manifest)
-        context_stored.send(sender=None, size=sum(entry.size for entry in manifest.entries))
+        context_stored.send(sender=None, size=manifest.size)
 
     return contexts.add(work.origin(run), accepted, run)

@@ -139,7 +139,7 @@ def bundle(root: Path, dockerfile: Choice, out: BinaryIO, progress: Progress) ->
     with tarball.Writer(out, top="") as writer:
         bundled = _Bundle(writer)
         manifest, recipe = _read_all(root, dockerfile, bundled, progress)
-        there = {entry.path for entry in manifest.entries}
+        there = set(manifest.paths)
         for path, content in recipe.files.items():
             if path not in there:
                 writer.file(path, False, len(content), content)

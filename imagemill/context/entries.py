@@ -11,15 +11,15 @@ from typing import Literal, NamedTuple, Self, overload
 Kind = Literal["file", "exec", "link", "dir"]
 """What an entry is; `exec` is a file that its owner may execute."""
 
-LETTERS: dict[Kind, str] = {"file": "f", "exec": "x", "link": "l", "dir": "d"}
+CODES: dict[Kind, int] = {"file": ord("f"), "exec": ord("x"), "link": ord("l"), "dir": ord("d")}
 """Kind → how it is kept."""
 
-_KINDS = {ord(letter): kind for kind, letter in LETTERS.items()}
-_LINK = ord("l")
+KINDS = {code: kind for kind, code in CODES.items()}
+"""What is kept → kind."""
+
+_LINK = CODES["link"]
 _FILES, _OTHERS = re.compile(b"[fx]+"), re.compile(b"[dl]+")
 _RUNS = re.compile(b"[fx]+|[dl]+")
-_DIGEST = 32
-"""Bytes of a SHA-256."""
 
 CUT = 8
 """Bytes of a digest that is enough to see a difference."""
@@ -52,7 +52,7 @@ class Entries(Sequence[Entry]):
         digests: bytes,
         targets: list[bytes],
     ) -> None:
-        """`kinds` are `LETTERS`; digests have one width, and where an entry is no file, zeros."""
+        """`kinds` are `CODES`; digests have one width, and where an entry is no file, zeros."""
         self.kinds, self.paths, self.sizes = kinds, paths, sizes
         self.digests, self.targets = digests, targets
         self.width = len(digests) // len(paths) if paths else 0
@@ -65,7 +65,7 @@ class Entries(Sequence[Entry]):
         entries = tuple(entries)
         width = max((len(entry.sha256) // 2 for entry in entries), default=0) or CUT
         return cls(
-            "".join(LETTERS[entry.kind] for entry in entries).encode(),
+            bytes(CODES[entry.kind] for entry in entries),
             [entry.path for entry in entries],
             array("q", [entry.size for entry in entries]),
             b"".join(bytes.fromhex(entry.sha256).ljust(width, b"\0") for entry in entries),
@@ -139,7 +139,7 @@ class Entries(Sequence[Entry]):
     def __iter__(self) -> Iterator[Entry]:
         return map(
             Entry,
-            map(_KINDS.__getitem__, self.kinds),
+            map(KINDS.__getitem__, self.kinds),
             self.paths,
             self.sizes,
             self.sha256s(),
@@ -168,7 +168,7 @@ class Entries(Sequence[Entry]):
 
     def lines(self) -> list[str]:
         """Return the line of each in a manifest, without a line end."""
-        kinds = map(_KINDS.__getitem__, self.kinds)
+        kinds = map(KINDS.__getitem__, self.kinds)
         lines = list(map(" ".join, zip(kinds, quoted(self.paths), self._digits(), strict=True)))
         for begin, end in self._runs(_OTHERS):
             for number in range(begin, end):

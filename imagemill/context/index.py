@@ -26,7 +26,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from imagemill import __version__
-from imagemill.context.entries import LETTERS, Entries, Entry, Kind
+from imagemill.context.entries import CODES, KINDS, Entries, Entry, Kind
 from imagemill.context.manifest import FORMAT, Dockerfile, Manifest
 from imagemill.ports import Progress
 
@@ -39,11 +39,9 @@ KEEP_SECONDS = 14 * 24 * 3600
 """How long an index is kept that nobody has used."""
 
 _WIDTH = 6
-_KINDS: dict[Kind, int] = {kind: ord(letter) for kind, letter in LETTERS.items()}
-_KIND_OF = {code: kind for kind, code in _KINDS.items()}
 _OTHERS = re.compile(rb"[^fx]")
 """Kinds that are no file."""
-DIR = _KINDS["dir"]
+DIR = CODES["dir"]
 """The kind of a folder, as `Index.kinds` has it."""
 
 _MAGIC = b"imagemill index 1\n"
@@ -210,7 +208,7 @@ class Index:
 
     def add(self, entry: Entry, seen: Looks) -> None:
         """Note an entry of the manifest that had these looks before it was read."""
-        self.kinds.append(_KINDS[entry.kind])
+        self.kinds.append(CODES[entry.kind])
         self.entries.add(entry.path, bytes.fromhex(entry.sha256), seen)
         if entry.kind == "link":
             self.targets.append(entry.target)
@@ -222,13 +220,13 @@ class Index:
         for other in _OTHERS.finditer(self.kinds):
             number = other.start()
             sizes[number] = 0
-            if other[0] == b"l":
+            if self.kinds[number] == CODES["link"]:
                 found[number] = next(targets)
         return Entries(bytes(self.kinds), paths, sizes, bytes(self.entries.digests), found)
 
     def put(self, number: int, entry: Entry, seen: Looks) -> None:
         """Replace the file at `number`, of the same path."""
-        self.kinds[number] = _KINDS[entry.kind]
+        self.kinds[number] = CODES[entry.kind]
         self.entries.put(number, bytes.fromhex(entry.sha256), seen)
 
     def alike(self, other: "Index") -> bool:
@@ -244,13 +242,13 @@ class Index:
         """Path of each entry, its kind and the digest of its content or the target of the link."""
         targets, digests = iter(self.targets), self.entries.digests
         for number, (code, path) in enumerate(zip(self.kinds, self.entries.paths, strict=True)):
-            kind = _KIND_OF[code]
+            kind = KINDS[code]
             content = bytes(digests[32 * number : 32 * (number + 1)])
             yield path, (kind, next(targets) if kind == "link" else content)
 
     def is_file(self, number: int) -> bool:
         """Whether the entry is a file."""
-        return _KIND_OF[self.kinds[number]] in ("file", "exec")
+        return KINDS[self.kinds[number]] in ("file", "exec")
 
     def settle(self, begun: int) -> None:
         """Trust nothing that changed shortly before `begun`, when reading began, or later."""
