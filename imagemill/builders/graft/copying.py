@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from imagemill.builders.graft import Refusal
-from imagemill.builders.graft.layers import Node, resolved
+from imagemill.builders.graft.layers import WHITEOUT, Node, resolved
 from imagemill.builders.graft.recipe import Copy, WorkingFolder
 from imagemill.context import Entries, Entry
 
 _WILD = re.compile(r"[*?\[\\]")
 _ODD = re.compile(r"[\\\[\]]")
+_OWNER = re.compile(r"(?P<user>[0-9]+)(?::(?P<group>[0-9]+))?")
 
 
 IsArchive = Callable[[Entry], bool]
@@ -184,10 +185,14 @@ class Files:
 
     def _put_entry(self, path: str, entry: Entry, mode: int | None, owner: Owner) -> None:
         there = self.nodes.get(path)
+        if posixpath.basename(path).startswith(WHITEOUT):
+            raise Refusal(f"/{path} would take something away, by its name")
         self.met.add((entry.kind, there.kind if there is not None else ""))
         if entry.kind == "dir":
             if there is not None and there.kind != "dir":
                 raise Refusal(f"/{path} is no folder in the image, and one in the source")
+            if there is not None and there.extra:
+                raise Refusal(f"/{path} has attributes in the image, which a layer of ours would not")
             node = Node("dir", 0o755 if mode is None else mode, *owner)
         elif (there is not None and there.kind == "dir") or not path:
             raise Refusal(f"/{path} is a folder in the image, and none in the source")
@@ -226,10 +231,8 @@ def owner_of(operation: Copy | WorkingFolder) -> Owner | None:
     """Return the owner that the instruction says; None where it is a name."""
     if operation.owner is None:
         return ROOT
-    user, _, group = operation.owner.partition(":")
-    if not (user.isdecimal() and (group or user).isdecimal()):
-        return None
-    return Owner(int(user), int(group or user))
+    match = _OWNER.fullmatch(operation.owner)
+    return Owner(int(match["user"]), int(match["group"] or match["user"])) if match else None
 
 
 def owner_found(nodes: Mapping[str, Node], operation: Copy | WorkingFolder) -> Owner:

@@ -20,6 +20,7 @@ from imagemill.builders.graft.proof import Suffix, remade
 from imagemill.builders.graft.recipe import CodeRecipe, Commands, Setting, folder_after
 from imagemill.context import Manifest
 from imagemill.context.hashing import Inputs
+from imagemill.dockerfile.images import FRONTEND
 from imagemill.ports import BuildInputs, Progress
 from imagemill.reference import ImageReference
 from imagemill.registries.blobs import Blobs, StoredManifest
@@ -38,8 +39,8 @@ class Question:
     key: str
     """What all but the code is known by: equal ones make equal images, up to the suffix."""
     recipe: CodeRecipe
-    base_digest: str | None
-    """Of the image that the final stage stands on; None for `scratch`."""
+    base_digests: Mapping[str, str]
+    """Of the images that stages stand on, by their names."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ def question(
     what was installed, those of another repository.
     """
     text = manifest.dockerfile.content.decode(errors="surrogateescape")
+    if frontend := given.build_args.get(FRONTEND):
+        recipe.check_frontend(frontend)
     found = recipe.read(text, given.target)
     context = Context(manifest.entries)
     parts = (part for pattern in found.read_before for part in context.seen(pattern))
@@ -89,7 +92,7 @@ def question(
         "seen": hashlib.sha256("\n".join(seen).encode()).hexdigest(),
     }
     key = hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
-    return Question(key, found, digests[found.base] if found.base else None)
+    return Question(key, found, {name: digests[name] for name in found.bases})
 
 
 @dataclass(frozen=True)
@@ -167,21 +170,23 @@ class Graft:
         return Suffix(operations, of_operations, folder, image.is_buildkits), places, below
 
     def _base(self, image: Image) -> Base:
-        name, digest = self.question.recipe.base, self.question.base_digest
-        if name is None or digest is None:
-            return Base()
         config = image.config
         platform = "/".join(
             filter(None, (config.get("os"), config.get("architecture"), config.get("variant")))
         )
-        found = bases.base(name, digest, platform, self.place.registries, self.place.known)
-        if found.on_build:
-            raise Refusal(f"the base image {name} has ONBUILD instructions")
+        place, digests = self.place, self.question.base_digests
+        bases_found = {
+            name: bases.base(name, digest, platform, place.registries, place.known)
+            for name, digest in digests.items()
+        }
+        if triggering := [name for name, each in bases_found.items() if each.on_build]:
+            raise Refusal(f"the base image {triggering[0]} has ONBUILD instructions")
+        found = bases_found.get(self.question.recipe.base or "", Base())
         if found.user and any(
             not isinstance(each, Setting) and each.keyword == "WORKDIR"
             for each in self.question.recipe.operations
         ):
-            raise Refusal(f"the base image {name} has a user of its own")
+            raise Refusal(f"the base image {self.question.recipe.base} has a user of its own")
         return found
 
     def _check_labels(self, earlier: Earlier) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from imagemill.builders.graft import Refusal
 from imagemill.builders.graft.copying import Placed
 from imagemill.builders.graft.image import Blob
 from imagemill.builders.graft.layers import Layer, Node, decompressed
@@ -97,9 +98,13 @@ class LargeFiles:
     def _lift(self, archive: tarfile.TarFile, info: tarfile.TarInfo, path: str, node: Node) -> None:
         content = archive.extractfile(info)
         assert content is not None
+        digest = hashlib.sha256()
         with tempfile.TemporaryFile(dir=self.scratch) as file:
             while chunk := content.read(_CHUNK):
+                digest.update(chunk)
                 file.write(chunk)
+            if digest.hexdigest() != node.sha256:
+                raise Refusal(f"/{path} comes in another content than it was read with")
 
             def source(_: bytes) -> Iterator[bytes]:
                 file.seek(0)

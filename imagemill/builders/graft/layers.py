@@ -23,7 +23,10 @@ from imagemill.ports import Progress
 
 Kind = Literal["dir", "file", "link", "hard", "other"]
 
-_WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
+WHITEOUT = ".wh."
+"""How names begin that stand for what is gone."""
+
+_OPAQUE = ".wh..wh..opq"
 _MOST_ENTRIES = 2_000_000
 _MOST_LINKS = 255
 _CHUNK = 1 << 20
@@ -137,6 +140,8 @@ class FileView:
             if parent and parent not in self.nodes:
                 # A layer need not name the folders above: its unpacker decides what they are.
                 self._put(parent, Node("dir", -1, -1, -1))
+            elif parent and self.nodes[parent].kind != "dir":
+                raise Refusal(f"a layer has /{path}, and /{parent} is no folder")
         self.nodes[path] = node
 
     def _remove(self, path: str) -> None:
@@ -212,8 +217,8 @@ def _read(archive: tarfile.TarFile, contents: bool) -> Layer:
         folder, name = posixpath.split(path)
         if name == _OPAQUE:
             emptied.append(folder)
-        elif name.startswith(_WHITEOUT):
-            removed.append(posixpath.join(folder, name.removeprefix(_WHITEOUT)))
+        elif name.startswith(WHITEOUT):
+            removed.append(posixpath.join(folder, name.removeprefix(WHITEOUT)))
         elif path or info.isdir():
             # Twice in one tar: the later one counts.
             entries.pop(path, None)

@@ -8,7 +8,6 @@ from itertools import takewhile, zip_longest
 
 from imagemill.builders.graft import Refusal
 from imagemill.builders.graft.copying import (
-    ROOT,
     Context,
     Files,
     IsArchive,
@@ -21,7 +20,7 @@ from imagemill.builders.graft.copying import (
 from imagemill.builders.graft.layers import FileView, Layer, Node, resolved
 from imagemill.builders.graft.recipe import Copy, Operation, Setting, WorkingFolder, folder_after
 
-_PASSWD = frozenset({"etc/passwd", "etc/group"})
+_PASSWD = "etc/passwd", "etc/group"
 
 
 @dataclass(frozen=True)
@@ -67,9 +66,13 @@ def remade(
         folder = _folder_after(operation, folder)
         theirs = _effect(before.nodes, layer or Layer(has_contents=True), operation)
         owner = owner_of(operation) or owner_found(theirs, operation)
+        names = {_names(before), _names(after)}
         for files, context in ((before, old), (after, new)):
             files.begin()
             _perform(files, context, operation, folder, owner)
+            names.add(_names(files))
+        if owner_of(operation) is None and len(names) > 1:
+            raise Refusal(f"it cannot be told who {operation.owner} is: users' names are copied")
         _compare(before.changes, theirs, operation)
         if not suffix.by_buildkit and (unseen := after.met - before.met):
             raise _not_seen(operation, *min(unseen))
@@ -118,8 +121,11 @@ def _perform(
         return
     destination = destination_of(operation, folder)
     files.copy(context, operation, destination, owner)
-    if owner is not ROOT and _PASSWD & files.changes.keys():
-        raise Refusal(f"line {operation.line} replaces the names of users")
+
+
+def _names(files: Files) -> tuple[Node | None, ...]:
+    """Return the files that say who a user is; those of the old context may have cut digests."""
+    return tuple(files.nodes.get(resolved(files.nodes, path)) for path in _PASSWD)
 
 
 def _effect(

@@ -7,8 +7,9 @@ counts as seeing everything, so that it is never passed over.
 
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from imagemill.builders.graft import Refusal
 from imagemill.dockerfile.syntax import Instruction, instructions
@@ -40,7 +41,9 @@ _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|git@")
 _WORD = re.compile(r"[^\s\"'\\]+")
 _SHOWN = re.compile(r"[ !#-\[\]-~]*")
 """What Go's `%q` does not escape, which BuildKit shows commands by."""
-_UNREADABLE = re.compile(r"[$\\\"']|<<")
+_UNREADABLE = re.compile(r"[$\\\"']|<<|[^\S \t\v\f\r]")
+"""What we would have to expand, or split in another way: blanks are those of ASCII alone."""
+_QUOTED = re.compile(r"[\\\"']")
 _SYNTAX = re.compile(r"(?:docker\.io/)?docker/dockerfile(?:-upstream)?(?::[\w.-]+)?(?:@\S+)?")
 _DIRECTIVE = Linear(r"#\s*(\w+)\s*=\s*(.*?)\s*$")
 
@@ -100,6 +103,8 @@ class CodeRecipe:
     """The image that the final stage stands on, through other stages; None for `scratch`."""
     images: tuple[str, ...]
     """All images that any instruction takes something from."""
+    bases: tuple[str, ...]
+    """Those of them that stages stand on."""
 
     @property
     def commands(self) -> Commands:
@@ -114,7 +119,8 @@ class CodeRecipe:
         lines = dockerfile.split("\n")
         for each in self.operations:
             if isinstance(each, Setting) and each.words is not None:
-                lines[each.line - 1] = each.keyword
+                # A command too, so that no other text becomes the same.
+                lines[each.line - 1] = f'{each.keyword} [""]'
         first = next(n for n, line in enumerate(lines) if not line.startswith("#"))
         # A directive counts by its place among the comments.
         told = any(_DIRECTIVE.match(line) for line in lines[:first])
@@ -154,20 +160,25 @@ def read(dockerfile: str, target: str | None) -> CodeRecipe:
             if each.keyword == "WORKDIR"
         ),
         base=None if base == "scratch" else base,
-        images=_images(every),
+        images=tuple(dict.fromkeys([*_bases(every), *_images(every)])),
+        bases=tuple(dict.fromkeys(_bases(every))),
     )
 
 
+def check_frontend(name: str) -> None:
+    """Refuse what may read the Dockerfile in another way than we do."""
+    if not _SYNTAX.fullmatch(name):
+        raise Refusal(f"the Dockerfile is read by {name}, whose rules we do not know")
+
+
 def _check_syntax(dockerfile: str) -> None:
-    """Another frontend may read the rest in another way."""
-    for line in dockerfile.split("\n"):
+    """Look at all comments at the top: after which of them a directive counts is each version's."""
+    lines = map(str.strip, dockerfile.removeprefix("\ufeff").split("\n"))
+    for line in takewhile(lambda line: not line or line.startswith("#"), lines):
         directive = _DIRECTIVE.match(line)
-        if directive is None:
-            return
-        name, value = directive[1].lower(), directive[2]
-        if name == "syntax" and not _SYNTAX.fullmatch(value):
-            raise Refusal(f"the Dockerfile is read by {value}, whose rules we do not know")
-        if name == "escape":
+        if directive and directive[1].lower() == "syntax":
+            check_frontend(directive[2])
+        if directive and directive[1].lower() == "escape":
             raise Refusal("the Dockerfile has an escape character of its own")
 
 
@@ -225,22 +236,27 @@ def _chain(stages: Sequence[GraftStage], final: int) -> list[int]:
         chain.insert(0, below[-1])
 
 
-def _images(stages: Sequence[GraftStage]) -> tuple[str, ...]:
-    """Images, not stages, that FROM, `COPY --from` or a mount names."""
-    found: dict[str, None] = {}
-    names: set[str] = set()
+def _bases(stages: Sequence[GraftStage]) -> Iterator[str]:
+    """Yield the images that stages stand on; `Refusal` where one stands on another's `ONBUILD`."""
+    on_build: dict[str, bool] = {}
+    for stage in stages:
+        if on_build.get(stage.base):
+            raise Refusal(f"line {stage.line} (FROM) stands on a stage with ONBUILD instructions")
+        if stage.base not in {*on_build, "scratch"}:
+            yield stage.base
+        on_build[stage.name] = any(each.keyword == "ONBUILD" for each in stage.instructions)
+
+
+def _images(stages: Sequence[GraftStage]) -> Iterator[str]:
+    """Yield images, not stages, that `COPY --from` or a mount names."""
+    names = {"scratch"}
     for number, stage in enumerate(stages):
-        named = [stage.base] if stage.base not in names else []
-        for instruction in stage.instructions:
-            named += taken_from(instruction)
-        for name in named:
-            if name.lower() in names or name == "scratch" or name.isdecimal():
-                continue
+        for name in (each for found in stage.instructions for each in taken_from(found)):
             if "$" in name:
                 raise Refusal("an image is named by a variable")
-            found[name] = None
+            if name.lower() not in names and not name.isdecimal():
+                yield name
         names |= {stage.name, str(number)}
-    return tuple(found)
 
 
 def taken_from(instruction: Instruction) -> list[str]:
@@ -311,7 +327,7 @@ def _command(instruction: Instruction) -> tuple[str, ...] | None:
     if instruction.keyword not in ("CMD", "ENTRYPOINT"):
         return None
     try:
-        words = json_value(_flags(instruction)[1])
+        words = json_value(instruction.rest)
     except ValueError:
         return None
     texts = words if isinstance(words, list) else []
@@ -362,15 +378,17 @@ def reads(before: Iterable[Instruction]) -> list[str]:
 
 
 def _seen_through(mount: dict[str, str]) -> list[str]:
-    if mount.get("type", "bind") != "bind" or "from" in mount:
-        return []
-    source = mount.get("source", mount.get("src", "."))
-    return ["." if "$" in source else source]
+    kind, source = mount.get("type", "bind"), mount.get("source", mount.get("src", "."))
+    if "$" in kind or (kind.lower() == "bind" and "from" not in mount and "$" in source):
+        return ["."]
+    return [source] if kind.lower() == "bind" and "from" not in mount else []
 
 
 def _mount(value: str) -> dict[str, str]:
-    parts = (part.partition("=") for part in value.strip("\"'").split(","))
-    return {name.strip().lower(): text.strip("\"'") for name, _, text in parts}
+    if _QUOTED.search(value):
+        raise Refusal("a mount is written with quotes")
+    parts = (part.partition("=") for part in value.split(","))
+    return {name.strip().lower(): text for name, _, text in parts}
 
 
 def _flags(instruction: Instruction) -> tuple[list[tuple[str, str]], str]:

@@ -73,3 +73,24 @@ def test_a_digest_that_only_begins_alike_is_another_file() -> None:
 def test_what_another_builder_makes_is_proved_from_the_first_instruction() -> None:
     with pytest.raises(Refusal, match="line 3"):
         made(context(cut=16, a="1", b="2"), context(a="1", b="3"), by_buildkit=False)
+
+
+def test_whom_a_name_means_is_not_known_where_names_are_copied_before() -> None:
+    before, code = {"etc/passwd": "x"}, {"code": "1"}
+    operations = (
+        Copy(1, "COPY", ("etc/passwd",), "/etc/passwd"),
+        Copy(2, "COPY", ("code",), "/code", "app"),
+    )
+    etc = Layer({"etc": Node("dir", 0o755, 0, 0)}, has_contents=True)
+    suffix = Suffix(operations, (layer(**before), layer(7, **code)), "/")
+
+    def made(**files: str) -> list[int]:
+        below = FileView()
+        below.apply(etc)
+        old = context(cut=16, **before, **code)
+        found = remade(below, suffix, old, context(**files), lambda entry: False)
+        return [number for number, changes in enumerate(found) if changes is not None]
+
+    assert made(**before, code="2") == [1]
+    with pytest.raises(Refusal, match="app"):
+        made(**code, **{"etc/passwd": "y"})

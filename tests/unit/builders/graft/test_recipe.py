@@ -46,6 +46,9 @@ def test_what_other_stages_see_counts_and_their_images_too() -> None:
         'COPY "a b" /',
         "COPY <<EOF /a\nb\nEOF",
         "COPY --parents a /",
+        "COPY na\u00efve\u00a0name /",
+        "RUN --mount=type=BIND,target=/x true",
+        "RUN --mount=type=$A,source=y,target=/x true",
     ],
 )
 def test_what_cannot_be_read_sees_everything(instruction: str) -> None:
@@ -71,6 +74,11 @@ def test_other_mounts_see_nothing_of_the_source(mount: str) -> None:
         "FROM $A\nCOPY . .\n",
         "# syntax=example.com/own\nFROM a\nCOPY . .\n",
         "# escape=`\nFROM a\nCOPY . .\n",
+        "\n#!/usr/bin/env x\n # syntax=example.com/own\nFROM a\nCOPY . .\n",
+        'FROM a AS b\nRUN --mount="type=bind,source=x y,target=/x" true\nCOPY c /\n',
+        "FROM a AS b\nRUN --mount=source=x\\ y,target=/x true\nCOPY c /\n",
+        "FROM a AS b\nONBUILD COPY . /all\nFROM b\nCOPY c /\n",
+        "FROM a AS b\nONBUILD COPY . /all\nFROM b AS c\nFROM d\nCOPY --from=c /x /\nCOPY c /\n",
         "FROM a\nCOPY . .\nFROBNICATE\n",
         "COPY . .\n",
         "",
@@ -79,6 +87,11 @@ def test_other_mounts_see_nothing_of_the_source(mount: str) -> None:
 def test_where_the_code_cannot_be_told_apart_it_is_refused(dockerfile: str) -> None:
     with pytest.raises(Refusal):
         read(dockerfile, None)
+
+
+def test_images_that_stages_stand_on_are_told_apart() -> None:
+    found = read("FROM a\nFROM 0 AS x\nCOPY --from=0 /b /\nFROM x\nCOPY --from=c /d /\nCOPY e /\n", None)
+    assert (found.base, found.bases, found.images) == ("0", ("a", "0"), ("a", "0", "c"))
 
 
 def test_the_target_is_the_final_stage() -> None:
