@@ -34,12 +34,12 @@ _NAMES = (
     "line\nend",
     ".wh",
     ".hidden",
-    ".wh.b.py",
     "l" * 99,
     "l" * 101,
     "é" * 120,
     os.fsdecode(b"\xff\xfe.py"),
 )
+_KEPT = ("a", "b.py", "two words", "ü", "na\u00efve\u00a0x")
 _FOLDERS = ("app", "srv/x", "etc", "opt/a/d", "m" * 90)
 _OWNERS = ("5:6", "10001:10001", "7", "1000:0", "app", "app:app", "0:0", "app:9", "2097152:3000000")
 
@@ -51,10 +51,12 @@ def case(seed: int) -> Case:
     base = "".join(f"RUN {step}\n" for step in _base(of))
     kind = of.random()
     if kind < 0.3:
-        onbuild = "ONBUILD COPY package /onbuild\n" if of.random() < 0.2 else ""
+        onbuild = "ONBUILD COPY package /onbuild\n" if of.random() < 0.1 else ""
         parent, begin = f"FROM BASE\n{base}WORKDIR /srv\n{onbuild}", "FROM BASE\n"
     elif kind < 0.5:
-        onbuild = of.choice(("", "ONBUILD COPY package /onbuild\n", "ONBUILD WORKDIR /opt\n", "USER 3\n"))
+        onbuild = of.choice(
+            ("", "", "", "ONBUILD COPY package /onbuild\n", "ONBUILD WORKDIR /opt\n", "USER 3\n")
+        )
         begin += f"{base}WORKDIR /srv\n{onbuild}FROM shell\n"
     elif kind < 0.6:
         begin += f"{base}FROM shell AS other\nCOPY package /other\nFROM shell\nCOPY --from=other /other /o\n"
@@ -63,7 +65,7 @@ def case(seed: int) -> Case:
     return Case(
         of.choice(("", "# syntax is a word\n")) + begin + "".join(_suffix(of)),
         parent,
-        _ignore(of),
+        of.choice(_IGNORES),
         _tree(of.randrange(1 << 30)),
         tuple(_edit(of.randrange(1 << 30)) for _ in range(4)),
     )
@@ -97,7 +99,6 @@ def _base(of: random.Random) -> list[str]:
                 f"mkdir -p {at}/{name}/inner && chmod 000 {at}/{name}",
                 "sh -c 'echo app:x:77:78::/:/bin/sh > /etc/passwd; echo app:x:78: > /etc/group'",
                 f"touch -d 1960-01-01 {at}/{name}",
-                f"touch {at}/.wh.{name}",
             )
         )  # fmt: skip
         command = command.replace("sh -c 'echo", f"sh -c '{_BOX} mkdir -p {at}; echo")
@@ -114,14 +115,16 @@ def _suffix(of: random.Random) -> list[str]:
     if of.random() < 0.4:
         lines.append(f"WORKDIR {of.choice(('/app', 'x', '/etc/../srv', '/', '/a b', './c/..'))}\n")
     lines.append(f"ENV WHERE={of.choice(('/app', '/app/', 'sub', '.'))} FILE=a\nARG NAME=b.py\n")
-    if of.random() < 0.2:
+    if of.random() < 0.1:
         mount = of.choice(
             ("source=package", "src=package,rw", "type=BIND,source=package", "type=bind", "source=./package/d",
              "source=/package", 'source="package"', "source=package/../package", "from=shell,source=/bin"))  # fmt: skip
         flag = of.choice(("--mount={},target=/m", '--mount="{},target=/m"', "--mount=target=/m,{}"))
         lines.append(f"RUN {flag.format(mount)} {_BOX} cp -r /m /seen ; true\n")
     if of.random() < 0.15:
-        lines.append(f"COPY {of.choice(('b.py', 'pack*/b.py', 'p*', '[ab].py', 'package/'))} /before/\n")
+        lines.append(
+            f"COPY {of.choice(('b.py', 'pack*/b.py', 'p*', '[ab].py', 'package/'))} /before/\n"
+        )
         lines.append(f"RUN {_BOX} true\n")
     if of.random() < 0.2:
         lines.append("COPY etc /etc\n")
@@ -150,9 +153,9 @@ def _setting(of: random.Random) -> str:
             "STOPSIGNAL 9\n",
             'SHELL ["/bin/busybox", "ash", "-c"]\n',
             "MAINTAINER who@example.com\n",
-            "VOLUME /late\n" if of.random() < 0.2 else "",
+            "VOLUME /late\n" if of.random() < 0.1 else "",
             "\tCMD [ \"a\",'b' ]\n",
-            "COPY --from=shell /bin/busybox /again\n" if of.random() < 0.2 else "",
+            "COPY --from=shell /bin/busybox /again\n" if of.random() < 0.1 else "",
             "ENTRYPOINT []\n",
         )
     )
@@ -163,7 +166,7 @@ def _copy(of: random.Random) -> str:
     if of.random() < 0.4:
         flags += f"--chown={of.choice(_OWNERS)} "
     if of.random() < 0.2:
-        flags += f"--chmod={of.choice(('755', '0640', '4755', '1777', '000', '2755'))} "
+        flags += f"--chmod={of.choice(('755', '0640', '4755', '000', '700'))} "
     keyword = of.choice(("COPY", "copy", "ADD", "COPY"))
     to = of.choice(
         (*(f"/{f}" for f in _FOLDERS), *(f"/{f}/" for f in _FOLDERS), ".", "./", "..", "/", "../up/", "sub/",
@@ -180,20 +183,37 @@ def _copy(of: random.Random) -> str:
         return f'{keyword} {flags}["two words", "ü", "na\u00efve\u00a0x", "{to.rstrip("/")}/"]\n'
     if of.random() < 0.05:
         return f"{keyword} {flags}na\u00efve\u00a0x {to}\n"
-    return f"{keyword} {flags}{source} \\\n   {to}\n" if of.random() < 0.1 else f"{keyword} {flags}{source} {to}\n"
+    return (
+        f"{keyword} {flags}{source} \\\n   {to}\n"
+        if of.random() < 0.1
+        else f"{keyword} {flags}{source} {to}\n"
+    )
 
 
-def _ignore(of: random.Random) -> str:
-    return of.choice(
-        ("", "", "Dockerfile\n", "*\n!a\n!b.py\n!package\n!etc\n!link\n!packed*\n!two words\n!ü\n!na*\n", "**/*.py\n!b.py\n",
-         "package/*\n!package/d\n", "# comment\n\n  **/d  \n", ".dockerignore\n!Dockerfile\n")
-    )  # fmt: skip
+_IGNORES = (
+    "",
+    "",
+    "Dockerfile\n",
+    "*\n!a\n!b.py\n!package\n!etc\n!link\n!packed*\n!two words\n!ü\n!na*\n",
+    "**/*.py\n!b.py\n",
+    "package/*\n!package/d\n",
+    "# comment\n\n  **/d  \n",
+    ".dockerignore\n!Dockerfile\n",
+)
 
 
 def _tree(seed: int) -> Callable[[Path], None]:
     def make(top: Path) -> None:
         of = random.Random(seed)
-        for name in ("a", "b.py", "two words", "ü", "na\u00efve\u00a0x", "package/d/e", "package/b.py"):
+        for name in (
+            "a",
+            "b.py",
+            "two words",
+            "ü",
+            "na\u00efve\u00a0x",
+            "package/d/e",
+            "package/b.py",
+        ):
             write(of, top / name)
         _passwd(of, top)
         (top / "link").symlink_to("a")
@@ -223,34 +243,39 @@ def _passwd(of: random.Random, top: Path) -> None:
 
 def _change(of: random.Random, top: Path) -> None:
     path = top / of.choice(("", "", "package/", "d/", "package/d/", "etc/")) / of.choice(_NAMES)
-    kept = {"a", "b.py", "two words", "ü", "na\u00efve\u00a0x"}
     if any(parent.is_symlink() or parent.is_file() for parent in path.parents if parent != top):
         return
     kind = of.randrange(12)
-    if kind == 0:
-        _passwd(of, top)
-    elif kind == 1:
-        _pack(of, top)
-    elif kind == 2:
-        remove(top / "link")
-        (top / "link").symlink_to(of.choice(("a", "package", "/etc/passwd", "../..", "nowhere")))
-    elif kind == 3 and path.exists() and not path.is_symlink():
-        path.chmod(of.choice((0o600, 0o4755, 0o1777, 0o2711, 0o444)))
-    elif kind == 4 and path.exists() and not path.is_symlink():
-        os.utime(path, ns=(of.choice((-1, 1, 10**18 + 7, 5 * 10**18)),) * 2)
-    elif kind == 5 and path.is_file() and not (path.parent / "hard").exists():
-        (path.parent / "hard").hardlink_to(path)
-    elif path.parent == top and path.name in kept:
+    if kind < 3:
+        of.choice((_passwd, _pack, _link))(of, top)
+    elif path.parent == top and path.name in _KEPT:
         write(of, path)
-    elif kind < 8:
+    elif kind < 6:
+        _touch(of, path)
+    elif kind < 9:
         write(of, path / "inner" if path.is_dir() and not path.is_symlink() else path)
     else:
         remove(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if kind == 8:
+        if kind == 9:
             path.mkdir()
-        elif kind == 9:
+        elif kind == 10:
             path.symlink_to(of.choice(("a", "/srv", "../a", "nowhere", "ü", "x" * 150)))
+
+
+def _link(of: random.Random, top: Path) -> None:
+    remove(top / "link")
+    (top / "link").symlink_to(of.choice(("a", "package", "/etc/passwd", "../..", "nowhere")))
+
+
+def _touch(of: random.Random, path: Path) -> None:
+    """Change what is not the content."""
+    if not path.exists() or path.is_symlink():
+        return
+    path.chmod(of.choice((0o600, 0o4755, 0o1777, 0o2711, 0o444)))
+    os.utime(path, ns=(of.choice((-1, 1, 10**18 + 7, 5 * 10**18)),) * 2)
+    if path.is_file() and not (path.parent / "hard").exists():
+        (path.parent / "hard").hardlink_to(path)
 
 
 def _pack(of: random.Random, top: Path) -> None:
@@ -262,4 +287,6 @@ def _pack(of: random.Random, top: Path) -> None:
         member.size = len(content)
         archive.addfile(member, io.BytesIO(content))
     name = of.choice(("packed.tar", "packed.tgz", "a"))
-    (top / name).write_bytes(of.choice((packed.getvalue(), b"\x1f\x8b\x08" + content, b"", content)))
+    (top / name).write_bytes(
+        of.choice((packed.getvalue(), b"\x1f\x8b\x08" + content, b"", content))
+    )

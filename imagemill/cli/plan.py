@@ -70,7 +70,8 @@ def plan(
     old = kept_or_read(connection, since, builder, options).record() if since else None
     target = options.get("target")
     try:
-        found = planning.plan(new.manifest, target, _known(old, new.record()))
+        known = _known(old, new.record())
+        found = planning.plan(new.manifest, target, known, new.build_args)
     except Refusal as refusal:
         raise UserError(f"The Dockerfile cannot be read: {refusal.reason}") from None
     render.plan(replace(found, before=_before(connection, source)), as_json=as_json)

@@ -103,11 +103,13 @@ class Read:
 
     def __init__(self, source: str, builder: "Builder", options: dict[str, Any]) -> None:
         from imagemill.cli.sources import hashed
+        from imagemill.context.hashing import Inputs
 
         self._builder = builder
         self._hashed = hashed(_found(source), builder, offline=True, **options)
         self.source_hash = self._hashed.source_hash
         self.manifest = self._hashed.manifest
+        self.build_args = Inputs.of(self._hashed.request, builder).build_args
 
     def record(self) -> "InputRecord":
         from imagemill.why import record as inputs

@@ -77,7 +77,7 @@ class Blobs(OciRegistry):
 
     def mount(self, reference: ImageReference, digest: str, source: ImageReference) -> bool:
         """Have the repository hold a blob of another one, without sending it; False if the registry
-        would rather be sent it.
+        would rather be sent it: some say so with a 4xx.
         """
         query = urlencode({"mount": digest, "from": source.path})
         answer = self._request("POST", reference, f"blobs/uploads/?{query}", _PUSH)
@@ -87,9 +87,9 @@ class Blobs(OciRegistry):
                 url, headers, reach = self._upload("DELETE", answer, location, reference)
                 request("DELETE", url, headers, None, reach)
             return False
-        if answer.status != 201:
+        if answer.status != 201 and not (400 <= answer.status < 500 and answer.status != 429):
             raise self._failure(answer, reference, _PUSH)
-        return True
+        return answer.status == 201
 
     def push(self, reference: ImageReference, digest: str, content: BinaryIO, size: int) -> None:
         """Store a blob of `size` bytes, whose digest is known."""

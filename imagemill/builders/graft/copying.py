@@ -92,7 +92,7 @@ class Context:
         """
         path = posixpath.normpath(f"/{pattern}").lstrip("/")
         plain, wild = _split(path)
-        if not path or any(self._is_link(part) for part in _above(plain)):
+        if not path or any(self._is_link(part) for part in above(plain)):
             yield self._entries
             return
         found = [plain] if self.find(plain) is not None else []
@@ -119,7 +119,7 @@ class Context:
                 skipped = f"{relative}/" if entry.kind == "dir" else ""
 
     def _check_no_link(self, path: str) -> None:
-        for part in _above(path):
+        for part in above(path):
             if self._is_link(part):
                 raise Refusal(f"{part} is a link, and the Dockerfile copies what it leads to")
 
@@ -146,7 +146,7 @@ class Files:
 
     def make_folders(self, path: str, owner: Owner) -> None:
         """Make a folder, and those above it, where they are not there."""
-        for part in _above(path):
+        for part in above(path):
             node = self.nodes.get(part)
             if node is None:
                 self.met.add(("made", ""))
@@ -192,7 +192,9 @@ class Files:
             if there is not None and there.kind != "dir":
                 raise Refusal(f"/{path} is no folder in the image, and one in the source")
             if there is not None and there.extra:
-                raise Refusal(f"/{path} has attributes in the image, which a layer of ours would not")
+                raise Refusal(
+                    f"/{path} has attributes in the image, which a layer of ours would not"
+                )
             node = Node("dir", 0o755 if mode is None else mode, *owner)
         elif (there is not None and there.kind == "dir") or not path:
             raise Refusal(f"/{path} is a folder in the image, and none in the source")
@@ -243,7 +245,7 @@ def owner_found(nodes: Mapping[str, Node], operation: Copy | WorkingFolder) -> O
     return owners.pop()
 
 
-def _above(path: str) -> Iterator[str]:
+def above(path: str) -> Iterator[str]:
     """Each folder on the way to a path, and the path itself."""
     at = path.find("/")
     while at >= 0:

@@ -71,7 +71,7 @@ def question(
     text = manifest.dockerfile.content.decode(errors="surrogateescape")
     if frontend := given.build_args.get(FRONTEND):
         recipe.check_frontend(frontend)
-    found = recipe.read(text, given.target)
+    found = recipe.read(text, given.target, given.build_args)
     context = Context(manifest.entries)
     parts = (part for pattern in found.read_before for part in context.seen(pattern))
     seen = sorted({line for part in parts for line in part.lines()})
@@ -153,6 +153,8 @@ class Graft:
     def _suffix(
         self, image: Image, reference: ImageReference, blobs: Blobs
     ) -> tuple[Suffix, tuple[int | None, ...], FileView]:
+        if not image.is_buildkits and image.settings.get("Volumes"):
+            raise Refusal("there are volumes, and this builder leaves out what is copied into one")
         operations = self.question.recipe.operations
         places = image.layers_of(operations)
         first = self._first(image)
@@ -215,7 +217,7 @@ class Graft:
             sent[number] = (
                 [self._push_layer(together, source, blobs)] if together or not alone else []
             )
-            sent[number] += [large.layer(path, changes[path], source) for path in alone]
+            sent[number] += [large.layer(path, within, source) for path, within in alone.items()]
         return sent
 
     def _bring(

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from imagemill.builders.graft import Refusal, recipe
 from imagemill.builders.graft.copying import Context
-from imagemill.builders.graft.recipe import CodeRecipe, Copy
+from imagemill.builders.graft.recipe import CodeRecipe, Copy, GraftStage
 from imagemill.context import Entry, Manifest
 from imagemill.dockerfile.syntax import Instruction
 
-_SILENT = recipe.METADATA | {"ONBUILD", "VOLUME"}
+_SILENT = recipe.METADATA | {"ONBUILD"}
 """Instructions that take no time."""
 
 _AFTER = "after line "
@@ -67,23 +67,29 @@ class Known:
     """The entries of the earlier image."""
 
 
-def plan(manifest: Manifest, target: str | None, known: Known) -> Plan:
+def plan(
+    manifest: Manifest,
+    target: str | None,
+    known: Known,
+    build_args: Mapping[str, str] | None = None,
+) -> Plan:
     """Return what is to be done where `known` is all that differs; `Refusal` for a Dockerfile that
     cannot be read.
     """
     text = manifest.dockerfile.content.decode(errors="surrogateescape")
+    stages = recipe.stages(text, build_args)
     contexts = (Context(known.before), Context(manifest.entries))
     if known.others:
         why = known.others[0]
-        steps = _steps(text, contexts, known.paths, first=why)
-        return Plan("builder", why, steps, move=move(text, target))
+        steps = _steps(stages, contexts, known.paths, first=why)
+        return Plan("builder", why, steps, move=move(text, target, build_args))
     if not known.paths:
         return Plan("nothing", "all that counts is the same")
-    steps = _steps(text, contexts, known.paths)
+    steps = _steps(stages, contexts, known.paths)
     try:
-        found = recipe.read(text, target)
+        found = recipe.read(text, target, build_args)
     except Refusal as refusal:
-        return Plan("builder", refusal.reason, steps, move=move(text, target))
+        return Plan("builder", refusal.reason, steps, move=move(text, target, build_args))
     early = _seen(contexts, found.read_before) & set(known.paths)
     if early:
         return Plan("builder", f"{_shown(min(early))} counts before the code does", steps)
@@ -92,15 +98,15 @@ def plan(manifest: Manifest, target: str | None, known: Known) -> Plan:
     )
 
 
-def move(text: str, target: str | None) -> str | None:
+def move(text: str, target: str | None, build_args: Mapping[str, str] | None = None) -> str | None:
     """Which line to move so that a change of code is one of code alone; None where it is so."""
     try:
-        recipe.read(text, target)
+        recipe.read(text, target, build_args)
     except Refusal:
         pass
     else:
         return None
-    whole = recipe.stages(text)[-1].instructions
+    whole = recipe.stages(text, build_args)[-1].instructions
     copies = [
         number
         for number, each in enumerate(whole)
@@ -120,12 +126,15 @@ def move(text: str, target: str | None) -> str | None:
 
 
 def _steps(
-    text: str, contexts: Iterable[Context], paths: Collection[bytes], first: str | None = None
+    stages: Iterable[GraftStage],
+    contexts: Iterable[Context],
+    paths: Collection[bytes],
+    first: str | None = None,
 ) -> tuple[PlannedStep, ...]:
     """All instructions that take time; `first` is why the very first of them runs."""
     anew: dict[str, str] = {}
     found: list[PlannedStep] = []
-    for number, stage in enumerate(recipe.stages(text)):
+    for number, stage in enumerate(stages):
         because = anew.get(stage.base.lower()) or first
         for instruction in stage.instructions:
             if instruction.keyword in _SILENT:

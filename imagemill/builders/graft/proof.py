@@ -2,6 +2,8 @@
 made of it; then so is what the new one becomes.
 """
 
+import posixpath
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import takewhile, zip_longest
@@ -13,6 +15,7 @@ from imagemill.builders.graft.copying import (
     IsArchive,
     Owner,
     Placed,
+    above,
     destination_of,
     owner_found,
     owner_of,
@@ -21,6 +24,13 @@ from imagemill.builders.graft.layers import FileView, Layer, Node, resolved
 from imagemill.builders.graft.recipe import Copy, Operation, Setting, WorkingFolder, folder_after
 
 _PASSWD = "etc/passwd", "etc/group"
+_LEFT_OUT = re.compile(
+    r"(?:proc|sys|dev|run|var/run|kaniko|etc/(?:mtab|hosts|hostname|resolv\.conf))(?:/|$)"
+    r"|tmp/apt-key-gpghome"
+)
+"""What Kaniko ignores: `defaultIgnoreList` in its `pkg/util/fs_util.go`, and what is mounted in a
+pod.
+"""
 
 
 @dataclass(frozen=True)
@@ -74,17 +84,23 @@ def remade(
         if owner_of(operation) is None and len(names) > 1:
             raise Refusal(f"it cannot be told who {operation.owner} is: users' names are copied")
         _compare(before.changes, theirs, operation)
-        if not suffix.by_buildkit and (unseen := after.met - before.met):
-            raise _not_seen(operation, *min(unseen))
-        found.append(_difference(after.changes, theirs, operation))
+        if not suffix.by_buildkit:
+            _check_seen(operation, before, after)
+        changes = _difference(after.changes, theirs, operation)
+        found.append(changes and _with_folders(changes, after.nodes))
     return tuple(found)
 
 
-def _not_seen(operation: Operation, what: str, onto: str) -> Refusal:
-    return Refusal(
-        f"line {operation.line} puts a {what} onto {onto or 'nothing'}, and what this builder makes"
-        " of that has not been seen in the earlier image"
-    )
+def _check_seen(operation: Copy | WorkingFolder, before: Files, after: Files) -> None:
+    """Of another builder's rules those hold that the earlier image shows."""
+    if unseen := after.met - before.met:
+        what, onto = min(unseen)
+        raise Refusal(
+            f"line {operation.line} puts a {what} onto {onto or 'nothing'}, and what this builder"
+            " makes of that has not been seen in the earlier image"
+        )
+    if path := next((each for each in after.changes if _LEFT_OUT.match(each)), None):
+        raise Refusal(f"/{path} is where this builder may leave out what is copied")
 
 
 def _folder_after(operation: Operation, folder: str) -> str:
@@ -166,6 +182,18 @@ def _same(ours: Node, theirs: Node) -> bool:
         and theirs.sha256.startswith(ours.sha256)
         and ours._replace(sha256=theirs.sha256) == theirs
     )
+
+
+def _with_folders(changes: Mapping[str, Placed], nodes: Mapping[str, Node]) -> Mapping[str, Placed]:
+    """Return the changes and the folders above them, as builders have them in their layers, too:
+    Docker's unpacker makes those anew that a layer does not name, with other owners and modes.
+    """
+    parents = {posixpath.dirname(path) for path in changes}
+    folders = {folder: nodes[folder] for parent in parents for folder in above(parent)}
+    if path := next((path for path, node in folders.items() if node.extra), None):
+        raise Refusal(f"/{path} has attributes in the image, which a layer of ours would not")
+    named = {path: Placed(node) for path, node in folders.items() if node.mode >= 0}
+    return {**named, **changes}
 
 
 def _difference(

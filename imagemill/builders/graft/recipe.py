@@ -7,12 +7,14 @@ counts as seeing everything, so that it is never passed over.
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
 from imagemill.builders.graft import Refusal
+from imagemill.dockerfile.base_images import arguments, resolved
 from imagemill.dockerfile.syntax import Instruction, instructions
+from imagemill.dockerfile.variables import Variables
 from imagemill.encoding import json_value
 from imagemill.patterns import Linear
 
@@ -29,11 +31,12 @@ METADATA = frozenset(
         "SHELL",
         "STOPSIGNAL",
         "USER",
+        "VOLUME",
     }
 )
 """Instructions that change the image's config alone."""
 
-_OTHERS = frozenset({"ADD", "COPY", "ONBUILD", "RUN", "VOLUME", "WORKDIR"})
+_OTHERS = frozenset({"ADD", "COPY", "ONBUILD", "RUN", "WORKDIR"})
 
 _FLAG = re.compile(r"--([a-z-]+)(?:=(\S*))?\s+")
 _FROM = re.compile(r"(?P<base>\S+)(?:\s+AS\s+(?P<name>\S+))?\s*", re.IGNORECASE)
@@ -137,10 +140,12 @@ class GraftStage:
     instructions: list[Instruction]
 
 
-def read(dockerfile: str, target: str | None) -> CodeRecipe:
+def read(
+    dockerfile: str, target: str | None, build_args: Mapping[str, str] | None = None
+) -> CodeRecipe:
     """Return what the Dockerfile says; `Refusal` if no code can be told apart in it."""
     _check_syntax(dockerfile)
-    every = stages(dockerfile)
+    every = stages(dockerfile, build_args)
     final = _target(every, target)
     whole = every[final].instructions
     suffix = _suffix(whole)
@@ -182,38 +187,47 @@ def _check_syntax(dockerfile: str) -> None:
             raise Refusal("the Dockerfile has an escape character of its own")
 
 
-def stages(dockerfile: str) -> list[GraftStage]:
-    """All stages; `Refusal` where they cannot be read."""
+def stages(dockerfile: str, build_args: Mapping[str, str] | None = None) -> list[GraftStage]:
+    """All stages, with values in the place of variables that are known; `Refusal` where they cannot
+    be read.
+    """
     found: list[GraftStage] = []
+    values: dict[str, str] = {}
+    variables: dict[str, Variables] = {}
     for instruction in instructions(dockerfile):
         if instruction.keyword == "FROM":
-            rest = _flags(instruction)[1]
-            match = _FROM.fullmatch(rest)
-            if match is None:
-                raise Refusal(f"line {instruction.line} (FROM) cannot be read")
-            name = (match["name"] or "").lower()
-            found.append(GraftStage(instruction.line, name, match["base"], []))
+            stage = _stage(instruction, values, {each.name for each in found})
+            variables[stage.name] = Variables({**variables.get(stage.base, Variables()).values})
+            found.append(stage)
         elif found:
             if instruction.keyword not in METADATA | _OTHERS:
                 raise Refusal(f"line {instruction.line} ({instruction.keyword}) is not known")
-            found[-1].instructions.append(instruction)
-        elif instruction.keyword != "ARG":
+            expanded = variables[found[-1].name].expand(instruction)
+            found[-1].instructions.append(expanded)
+        elif instruction.keyword == "ARG":
+            for name, default in arguments(instruction):
+                value = (build_args or {}).get(name, default)
+                if value is not None:
+                    values[name] = resolved(value, values)
+        else:
             raise Refusal(f"line {instruction.line} comes before the first FROM")
     if not found:
         raise Refusal("the Dockerfile has no FROM")
-    return _with_bases(dockerfile, found)
-
-
-def _with_bases(dockerfile: str, found: list[GraftStage]) -> list[GraftStage]:
-    """Names of stages are taken as they are; what has a variable in it is not known."""
-    names: set[str] = set()
-    for stage in found:
-        if stage.base.lower() in names:
-            stage.base = stage.base.lower()
-        elif "$" in stage.base:
-            raise Refusal(f"line {stage.line} (FROM) names its base image by a variable")
-        names.add(stage.name)
     return found
+
+
+def _stage(instruction: Instruction, values: Mapping[str, str], names: set[str]) -> GraftStage:
+    """Return the stage that a FROM begins: names of stages are taken as they are, and what has a
+    variable without a value in it is not known.
+    """
+    match = _FROM.fullmatch(_flags(instruction)[1])
+    if match is None:
+        raise Refusal(f"line {instruction.line} (FROM) cannot be read")
+    base = resolved(match["base"], values)
+    base = base.lower() if base.lower() in names else base
+    if "$" in base:
+        raise Refusal(f"line {instruction.line} (FROM) names its base image by a variable")
+    return GraftStage(instruction.line, (match["name"] or "").lower(), base, [])
 
 
 def _target(stages: Sequence[GraftStage], target: str | None) -> int:
@@ -295,7 +309,7 @@ def _is_suffix(instruction: Instruction) -> bool:
     if instruction.keyword in METADATA:
         return True
     if instruction.keyword == "WORKDIR":
-        return not _UNREADABLE.search(instruction.text)
+        return not _UNREADABLE.search(_unquoted(instruction))
     if instruction.keyword not in ("COPY", "ADD"):
         return False
     try:
@@ -346,7 +360,7 @@ def _copy(instruction: Instruction) -> Copy:
     for name, value in flags:
         if name == "chown" and value and "$" not in value:
             owner = value
-        elif name == "chmod" and re.fullmatch(r"[0-7]{3,4}", value):
+        elif name == "chmod" and re.fullmatch(r"0?[0-7]{3}", value):  # some set no other bits
             mode = int(value, 8)
         else:
             raise Refusal(f"{where} has --{name}, which only the builder knows")

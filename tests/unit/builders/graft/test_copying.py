@@ -137,7 +137,15 @@ def test_what_an_instruction_may_read_is_rather_too_much() -> None:
 
 @pytest.mark.parametrize(
     ("owner", "found"),
-    [(None, ROOT), ("5", Owner(5, 5)), ("5:6", Owner(5, 6)), ("app", None), ("5:app", None), ("5:", None), ("٣", None)],
+    [
+        (None, ROOT),
+        ("5", Owner(5, 5)),
+        ("5:6", Owner(5, 6)),
+        ("app", None),
+        ("5:app", None),
+        ("5:", None),
+        ("٣", None),
+    ],
 )
 def test_owners_are_numbers_or_not_known(owner: str | None, found: Owner | None) -> None:
     assert owner_of(Copy(1, "COPY", ("a",), "/", owner)) == found

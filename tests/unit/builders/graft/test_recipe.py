@@ -70,8 +70,12 @@ def test_other_mounts_see_nothing_of_the_source(mount: str) -> None:
         "FROM a\nCOPY --link . .\n",
         "FROM a\nCOPY . $HOME\n",
         "FROM a\nCOPY . .\nONBUILD RUN true\n",
+        "FROM a\nCOPY --chmod=4755 . .\n",
         "FROM a\nCMD x\n",
         "FROM $A\nCOPY . .\n",
+        "ARG A\nFROM x-$A\nCOPY . .\n",
+        "FROM a\nENV A=/x\nCOPY . '$A'\n",
+        "FROM a\nENV A=/x\nCOPY . \\$A\n",
         "# syntax=example.com/own\nFROM a\nCOPY . .\n",
         "# escape=`\nFROM a\nCOPY . .\n",
         "\n#!/usr/bin/env x\n # syntax=example.com/own\nFROM a\nCOPY . .\n",
@@ -90,8 +94,41 @@ def test_where_the_code_cannot_be_told_apart_it_is_refused(dockerfile: str) -> N
 
 
 def test_images_that_stages_stand_on_are_told_apart() -> None:
-    found = read("FROM a\nFROM 0 AS x\nCOPY --from=0 /b /\nFROM x\nCOPY --from=c /d /\nCOPY e /\n", None)
+    found = read(
+        "FROM a\nFROM 0 AS x\nCOPY --from=0 /b /\nFROM x\nCOPY --from=c /d /\nCOPY e /\n", None
+    )
     assert (found.base, found.bases, found.images) == ("0", ("a", "0"), ("a", "0", "c"))
+
+
+def test_variables_that_the_dockerfile_sets_beyond_doubt_have_their_values() -> None:
+    found = read(
+        'ARG V=1\nARG OTHER\nFROM base:$V AS a\nENV TOP=/srv NAME="a"\n'
+        "ENV TOP=/opt \\\n  APP=${TOP}/app\nCOPY $NAME /\nRUN true\nFROM image-$OTHER\nFROM a\n"
+        'WORKDIR $TOP\nCOPY ["x", "${APP}/y"]\nVOLUME $TOP\n',
+        None,
+        {"OTHER": "x"},
+    )
+    assert found.bases == ("base:1", "image-x")
+    assert found.read_before == ("a",)
+    assert found.operations == (Copy(12, "COPY", ("x",), "/srv/app/y"), Setting(13, "VOLUME"))
+    assert found.working_folders == ("/opt",)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "ARG D=/app",  # the base image may have another
+        "ENV D=$X",
+        "ENV D='/app'",
+        "ENV D=/app\nENV D $X",
+        "ENV D=/app\nENV D=/a\\ b",
+        "ENV D=",
+        "RUN D=/app",
+    ],
+)
+def test_other_variables_are_not_known(setting: str) -> None:
+    with pytest.raises(Refusal):
+        read(f"FROM a\n{setting}\nCOPY x $D/\n", None)
 
 
 def test_the_target_is_the_final_stage() -> None:
