@@ -14,7 +14,9 @@ _ASSIGNED = re.compile(
     rf"({_NAME})=((?:[^\s\"'\\]|\\.|\"(?:[^\"\\]|\\.)*\"|'[^']*')*)(?:\s+|$)", re.DOTALL
 )
 _VARIABLE = re.compile(rf"\$(?:({_NAME})|\{{({_NAME})\}})")
-_PLAIN = re.compile(r"[A-Za-z0-9_./@:+-]+")
+_PLAIN = re.compile(r"[A-Za-z0-9_./@:+-]{1,256}")
+"""Longer ones are no paths, but may be made to double over and over."""
+_LONGEST = 8192
 _QUOTED = re.compile(r"[\\']")
 _EXPANDED = frozenset({"ADD", "COPY", "WORKDIR"})
 
@@ -51,4 +53,5 @@ class Variables:
                 self.values[name] = value
 
     def _expanded(self, text: str) -> str:
-        return _VARIABLE.sub(lambda name: self.values.get(name[1] or name[2], name[0]), text)
+        long = _VARIABLE.sub(lambda name: self.values.get(name[1] or name[2], name[0]), text)
+        return long if len(long) <= _LONGEST else text
