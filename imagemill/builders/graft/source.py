@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from imagemill.context import Entries, Manifest
+from imagemill.context import Entries, Entry, Manifest
 from imagemill.context.walk import changed, reading_failed
 from imagemill.files.tree import open_file, open_folder, open_folder_below
 from imagemill.ports import Progress
@@ -47,6 +47,10 @@ class SourceFiles:
         is not.
         """
         self._progress.check()
+        entry = self._entries.find(path)
+        assert entry is not None
+        if not entry.size:
+            return  # it may be a socket, which cannot be opened
         try:
             folder, name = posixpath.split(path)
             if self._folder is None or self._folder[0] != folder:
@@ -54,14 +58,12 @@ class SourceFiles:
                 self._folder = folder, open_folder_below(self._top, folder)
             opened = open_file(name, self._folder[1])
             with closing(os.fdopen(opened, "rb", buffering=0)) as file:
-                yield from self._checked(path, iter(lambda: file.read(_CHUNK), b""))
+                yield from self._checked(entry, iter(lambda: file.read(_CHUNK), b""))
         except OSError as error:
             reading_failed(path, error)
 
-    def _checked(self, path: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        entry, digest, held = self._entries.find(path), hashlib.sha256(), b""
-        assert entry is not None
-        left = entry.size
+    def _checked(self, entry: Entry, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        digest, held, left = hashlib.sha256(), b"", entry.size
         for chunk in chunks:
             if held:
                 self._progress.check()
@@ -71,7 +73,7 @@ class SourceFiles:
             if left < 0:
                 break
         if left or digest.hexdigest() != entry.sha256:
-            raise changed(path)
+            raise changed(entry.path)
         yield held
 
     def _leave(self) -> None:
