@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -337,6 +338,18 @@ class Workspace:
             self.setup.key_prefix,
             str(self.image),
             self.build.id,
+            self.setup.lock_lease,
+        )
+
+    def reader_lock(self) -> ImageLock:
+        """Return the lock on reading what is in the layers of the build's image, as one reader sees
+        it: the next call returns that of another one.
+        """
+        return ImageLock(
+            journal().redis,
+            self.setup.key_prefix,
+            f"layers:{_known(self.build.graft_key)}",
+            uuid.uuid4().hex,
             self.setup.lock_lease,
         )
 
