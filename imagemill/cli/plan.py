@@ -78,10 +78,9 @@ def plan(
     last = _last(connection, source, destination)
     repository = destination or builder.destination or (last.repository if last else None)
     new = Read(source, builder, options, offline=since is not None)
+    old = last.record if last else None
     if since:
         old = kept_or_read(connection, since, builder, options).record()
-    else:
-        old = last.record if last else None
     inputs = planning.Inputs(
         new.manifest,
         new.record().target,

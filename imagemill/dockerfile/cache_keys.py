@@ -24,15 +24,6 @@ _DIGITS = 16
 """Of a digest: enough to see a difference."""
 
 
-@dataclass
-class _State:
-    """What an instruction stands on, and what it is run with."""
-
-    key: str
-    settings: str = ""
-    """A digest of what instructions are run with."""
-
-
 @dataclass(frozen=True)
 class Keyed:
     """An instruction that makes a layer, or a FROM."""
@@ -40,6 +31,22 @@ class Keyed:
     stage: int
     instruction: Instruction
     key: str
+
+
+@dataclass
+class _State:
+    """What the next instruction of a stage stands on, and a digest of what it is run with."""
+
+    key: str
+    settings: str = ""
+
+    def take(self, keyword: str, text: str) -> None:
+        """Go on to what stands on this instruction."""
+        if keyword in RUN_WITH:
+            self.settings = _key(self.settings, text)
+        elif keyword in LAYERED:
+            matters = keyword == "RUN" or "$" in text
+            self.key = _key(self.key, text, self.settings if matters else None)
 
 
 def keyed(
@@ -53,36 +60,39 @@ def keyed(
     """Yield each FROM, and each instruction that makes a layer, of the stages that are built; with
     the `digests` of base images that are known.
     """
-    lines, found = dockerfile.split("\n"), list(instructions(dockerfile))
-    begins = [each.line - 1 for each in found]
     stages = used_stages(dockerfile, build_args)
     wanted = needed(stages, target)
     above: dict[str, str] = {}
     below: dict[str, _State] = {}
     number, state = -1, _State("")
-    for instruction, end in zip(found, [*begins[1:], len(lines)], strict=False):
-        keyword, text = instruction.keyword, instruction.text
-        if "<<" in text:  # what follows belongs to it
-            text = "\n".join(lines[instruction.line - 1 : end])
+    for instruction, text in _whole(dockerfile):
+        keyword = instruction.keyword
         if keyword == "FROM" and number + 1 < len(stages):
             number += 1
             name, base, _ = stages[number]
-            digest = (digests or {}).get(base)
-            state = replace(below.get(base.lower()) or _State(_key(base, platform, digest)))
+            first = _State(_key(base, platform, (digests or {}).get(base)))
+            state = replace(below.get(base.lower(), first))
             below |= {each.lower(): state for each in (name, str(number)) if each}
         elif keyword == "ARG":
-            if not (values := _values(instruction, build_args, above)):
-                continue
-            if number < 0:
-                above |= values
-            state.settings = _key(state.settings, *values, *values.values())
-        elif keyword in RUN_WITH:
-            state.settings = _key(state.settings, text)
-        elif keyword in LAYERED:
-            settings = state.settings if keyword == "RUN" or "$" in text else None
-            state.key = _key(state.key, text, settings)
+            if values := _values(instruction, build_args, above):
+                above |= values if number < 0 else {}
+                state.settings = _key(state.settings, *values, *values.values())
+        else:
+            state.take(keyword, text)
         if number in wanted and keyword in LAYERED | {"FROM"}:
             yield Keyed(number, instruction, state.key)
+
+
+def _whole(dockerfile: str) -> Iterator[tuple[Instruction, str]]:
+    """Yield each instruction with its text; its here-documents belong to it."""
+    lines, found = dockerfile.split("\n"), list(instructions(dockerfile))
+    ends = [each.line - 1 for each in found[1:]] + [len(lines)]
+    for instruction, end in zip(found, ends, strict=False):
+        heredocs = "<<" in instruction.text
+        yield (
+            instruction,
+            "\n".join(lines[instruction.line - 1 : end] if heredocs else [instruction.text]),
+        )
 
 
 def _values(

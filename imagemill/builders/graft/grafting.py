@@ -20,6 +20,7 @@ from imagemill.builders.graft.proof import Suffix, remade
 from imagemill.builders.graft.recipe import CodeRecipe, Commands, Setting, folder_after
 from imagemill.context import Manifest
 from imagemill.context.hashing import Inputs
+from imagemill.meter import Meter
 from imagemill.ports import BuildInputs, Progress
 from imagemill.reference import ImageReference
 from imagemill.registries.blobs import Blobs, StoredManifest
@@ -201,7 +202,9 @@ class Graft:
             for number, descriptor in enumerate(image.manifest["layers"]):
                 if number not in layers:
                     self._bring(descriptor, reference, blobs)
-        large = LargeFiles(self.inputs.image, blobs, self.place.known, self.place.scratch)
+        large = LargeFiles(
+            self.inputs.image, blobs, self.place.known, self.place.scratch, self.progress
+        )
         room = MOST_LAYERS - len(image.diff_ids)
         sent: dict[int, list[Blob]] = {}
         for number, changes in layers.items():
@@ -224,18 +227,20 @@ class Graft:
             f"{target.registry} does not mount {digest} of {reference.path}: it is copied"
         )
         with tempfile.TemporaryFile(dir=self.place.scratch) as file:
+            meter = Meter("copied", self.progress)
             with blobs.open(reference, digest) as stream:
                 while chunk := stream.read(_CHUNK):
-                    self.progress.check()
+                    meter.check()
+                    meter.add(len(chunk))
                     file.write(chunk)
-            blobs.push(target, digest, file, descriptor["size"])
+            blobs.push(target, digest, file, descriptor["size"], self.progress)
 
     def _push_layer(self, changes: Mapping[str, Placed], source: Read, blobs: Blobs) -> Blob:
         target = self.inputs.image
         with tempfile.TemporaryFile(dir=self.place.scratch) as file:
             blob = pack(changes, source, file)
             if not blobs.has(target, blob.digest):
-                blobs.push(target, blob.digest, file, blob.size)
+                blobs.push(target, blob.digest, file, blob.size, self.progress)
         self.progress.log(f"Made a layer of {len(changes)} entries, {blob.size:,} bytes")
         return blob
 
@@ -274,7 +279,7 @@ def note(
     blobs = place.registries(image)
     found = find(image, blobs)
     layers = read_layers(found, image, blobs, place.known, progress, most)
-    large = LargeFiles(image, blobs, place.known, place.scratch)
+    large = LargeFiles(image, blobs, place.known, place.scratch, progress)
     for number in range(found.last_copied, len(layers)):
         large.lift(layers[number], found.manifest["layers"][number]["digest"])
     place.known.keep_image(key, made)

@@ -168,9 +168,7 @@ def _lines(of: Iterable[Instruction]) -> str:
     return ", ".join(f"line {each.line} ({each.keyword})" for each in of)
 
 
-def _steps(
-    inputs: Inputs, contexts: Sequence[Context], known: Known
-) -> tuple[PlannedStep, ...]:
+def _steps(inputs: Inputs, contexts: Sequence[Context], known: Known) -> tuple[PlannedStep, ...]:
     """All instructions that are run, and why each of them runs again."""
     found: list[PlannedStep] = []
     stages = used_stages(inputs.text, inputs.build_args)

@@ -12,6 +12,7 @@ from typing import Self
 from imagemill.context import Entries, Entry, Manifest
 from imagemill.context.walk import changed, reading_failed
 from imagemill.files.tree import open_file, open_folder, open_folder_below
+from imagemill.meter import Meter
 from imagemill.ports import Progress
 
 _CHUNK = 1 << 20
@@ -23,7 +24,7 @@ class SourceFiles:
     def __init__(self, root: Path, manifest: Manifest, progress: Progress) -> None:
         self._root = os.path.realpath(os.fsencode(root))
         self._entries = Entries.of(manifest.entries)
-        self._progress = progress
+        self._meter = Meter("read", progress)
         self._folder: tuple[bytes, int] | None = None
         """The folder of the file before, which most often is that of the next one: path, and
         descriptor.
@@ -46,7 +47,7 @@ class SourceFiles:
         """Yield the content of a file, the last of it only if all is as it was; `UserError` if it
         is not.
         """
-        self._progress.check()
+        self._meter.check()
         entry = self._entries.find(path)
         assert entry is not None
         if not entry.size:
@@ -66,8 +67,9 @@ class SourceFiles:
         digest, held, left = hashlib.sha256(), b"", entry.size
         for chunk in chunks:
             if held:
-                self._progress.check()
+                self._meter.check()
                 yield held
+            self._meter.add(len(chunk))
             digest.update(chunk)
             held, left = chunk, left - len(chunk)
             if left < 0:
