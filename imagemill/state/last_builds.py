@@ -3,6 +3,8 @@ command line's own service, which ends with the build.
 """
 
 import json
+from contextlib import suppress
+from dataclasses import astuple, dataclass
 from typing import Literal, NamedTuple
 
 from imagemill.messages import BuildReport
@@ -13,7 +15,8 @@ MOST_TIMES = 5
 """Builds of a source whose times are kept."""
 
 
-class EarlierTime(NamedTuple):
+@dataclass(frozen=True)
+class EarlierTime:
     """How long a build of the source took."""
 
     way: Literal["code", "builder"]
@@ -43,20 +46,28 @@ class LastBuilds:
         self._shelf = shelf
 
     def note(self, source: str, repository: str, report: BuildReport, record: InputRecord) -> None:
-        """Keep a build that has succeeded."""
-        last = self.find(source)
-        times = (EarlierTime.of(report),) if report.built else ()
-        times = (*times, *(last.times if last else ()))[:MOST_TIMES]
-        head = json.dumps([repository, times]).encode()
-        self._shelf.put(source, head + b"\n" + record.dump())
+        """Keep a build that has succeeded; one that cannot be written down is not kept."""
+        times = [EarlierTime.of(report)] if report.built else []
+        with suppress(OSError):
+            found = self._found(source)
+            kept = [astuple(each) for each in (*times, *(found[1] if found else ()))]
+            head = json.dumps([repository, kept[:MOST_TIMES]]).encode()
+            self._shelf.put(source, head + b"\n" + record.dump())
 
     def find(self, source: str) -> LastBuild | None:
-        """Return the last build of a source; None if there was none, or it is too long ago."""
+        """Return the last build of a source; None if there was none, or it is too long ago. Errors
+        are those of `InputRecord.load`.
+        """
+        found = self._found(source)
+        if found is None:
+            return None
+        repository, times, record = found
+        return LastBuild(repository, times, InputRecord.load(record))
+
+    def _found(self, source: str) -> tuple[str, tuple[EarlierTime, ...], bytes] | None:
         (found,) = self._shelf.find([source])
         if found is None:
             return None
         head, _, record = found.partition(b"\n")
         repository, times = json.loads(head)
-        return LastBuild(
-            repository, tuple(EarlierTime(*each) for each in times), InputRecord.load(record)
-        )
+        return repository, tuple(EarlierTime(*each) for each in times), record
