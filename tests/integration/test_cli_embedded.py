@@ -67,8 +67,10 @@ def test_a_change_of_code_needs_no_builder_the_next_time(
     way, why, before = planned()
     assert (way, before) == ("nothing", ["builder"])
     assert destination in why
+    assert planned("--force")[:2] == ("builder", "--force is given")
     (source / "a").write_text("another")
     assert planned()[0] == planned("--label", "a=b")[0] == "code"
+    assert planned("--no-graft")[:2] == ("builder", "--no-graft is given")
     assert planned("-d", f"{destination}/other")[0] == "code"
     assert planned("--build-arg", "A=b")[:2] == ("builder", "another build argument (A)")
     second = cli.run("build", str(source), "-d", destination)

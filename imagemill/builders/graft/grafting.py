@@ -32,6 +32,10 @@ MOST_READ_AT_ONCE = 64 << 20
 """Compressed bytes of layers that are read on the way; more are read when no build waits for it."""
 
 
+Layers = Mapping[int, Mapping[str, Placed]]
+"""Number of a layer → what is in it, by path."""
+
+
 @dataclass(frozen=True)
 class Question:
     """A build of which the code may be all that is new."""
@@ -114,6 +118,17 @@ class Graft:
 
         `at` is when the build began; `pushing` is called before anything is sent.
         """
+        image, layers = self.prove(earlier, new, source)
+        self._check_labels(earlier)
+        pushing()
+        blobs = self.place.registries(self.inputs.image)
+        sent = self._push_layers(image, ImageReference.parse(earlier.image), layers, source, blobs)
+        return self._push_image(image, sent, at, blobs)
+
+    def prove(self, earlier: Earlier, new: Manifest, source: Read) -> tuple[Image, Layers]:
+        """Return the earlier image, and what its layers are to be that are made anew; nothing is
+        sent. `Refusal` where that cannot be known.
+        """
         reference = ImageReference.parse(earlier.image)
         blobs = self.place.registries(self.inputs.image)
         try:
@@ -133,15 +148,11 @@ class Graft:
         changed = [each for each in zip(places, made, strict=True) if each[1] is not None]
         if missing := [number for number, _ in changed if number is None]:
             raise Refusal(f"{len(missing)} instructions have made no layer before")
-        layers = {
+        return image, {
             number: changes
             for number, changes in changed
             if number is not None and changes is not None
         }
-        self._check_labels(earlier)
-        pushing()
-        sent = self._push_layers(image, reference, layers, source, blobs)
-        return self._push_image(image, sent, at, blobs)
 
     def _first(self, image: Image) -> int:
         """Return the number of the first layer that is the suffix's."""
@@ -193,7 +204,7 @@ class Graft:
         self,
         image: Image,
         reference: ImageReference,
-        layers: Mapping[int, Mapping[str, Placed]],
+        layers: Layers,
         source: Read,
         blobs: Blobs,
     ) -> Mapping[int, Sequence[Blob]]:
