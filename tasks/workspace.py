@@ -22,7 +22,7 @@ from imagemill.config.model import Environment
 from imagemill.config.policy import Policy
 from imagemill.context import Given, Manifest, hashing
 from imagemill.context.handover import Contexts, KeptContexts, Origin, Packed, PackedContexts
-from imagemill.context.index import Memory
+from imagemill.context.index import AHEAD, INDEXES, Memory
 from imagemill.context.mirrors import Mirrors
 from imagemill.dockerfile.generate import Wishes, chosen
 from imagemill.errors import OperatorError, UserError
@@ -233,7 +233,8 @@ class Workspace:
         """
         if root.is_relative_to(self.scratch_folder):
             return None
-        return Memory(indexes(self.setup), root)
+        ahead = self.setup.state_dir / AHEAD if self.setup.attended else None
+        return Memory(indexes(self.setup), root, ahead)
 
     def origin(self, progress: Progress) -> Origin:
         """Return where the context of the build comes from."""
@@ -408,7 +409,7 @@ def mirrors(setup: Setup) -> Mirrors:
 
 def indexes(setup: Setup) -> Path:
     """Return the folder of what is known of the files of sources."""
-    return setup.kept / "indexes"
+    return setup.kept / INDEXES
 
 
 def graft_place(setup: Setup) -> grafting.GraftPlace:

@@ -130,6 +130,7 @@ def build(
         if not connection.broker:
             check_config(config, default_config)
         wanted = request(source, remote=bool(connection.broker), **fields)
+        service.look_ahead(source)
         if connection.broker and upload:
             from imagemill.cli.upload import uploaded
 
