@@ -36,7 +36,8 @@ METADATA = frozenset(
 )
 """Instructions that change the image's config alone."""
 
-_OTHERS = frozenset({"ADD", "COPY", "ONBUILD", "RUN", "WORKDIR"})
+KEYWORDS = METADATA | {"ADD", "COPY", "ONBUILD", "RUN", "WORKDIR"}
+"""All instructions of a stage."""
 
 _FLAG = re.compile(r"--([a-z-]+)(?:=(\S*))?\s+")
 _FROM = re.compile(r"(?P<base>\S+)(?:\s+AS\s+(?P<name>\S+))?\s*", re.IGNORECASE)
@@ -146,6 +147,7 @@ def read(
     """Return what the Dockerfile says; `Refusal` if no code can be told apart in it."""
     _check_syntax(dockerfile)
     every = stages(dockerfile, build_args)
+    _check_mounts(every)
     final = _target(every, target)
     whole = every[final].instructions
     suffix = _suffix(whole)
@@ -187,6 +189,17 @@ def _check_syntax(dockerfile: str) -> None:
             raise Refusal("the Dockerfile has an escape character of its own")
 
 
+def _check_mounts(stages: Iterable[GraftStage]) -> None:
+    """In quotes there may be blanks, or what is no mount."""
+    for instruction in (each for stage in stages for each in stage.instructions):
+        if instruction.keyword == "RUN":
+            values = (value for name, value in _flags(instruction)[0] if name == "mount")
+            if any(map(_QUOTED.search, values)):
+                raise Refusal(
+                    f"line {instruction.line} (RUN) has a mount that is written in quotes"
+                )
+
+
 def stages(dockerfile: str, build_args: Mapping[str, str] | None = None) -> list[GraftStage]:
     """All stages, with values in the place of variables that are known; `Refusal` where they cannot
     be read.
@@ -200,7 +213,7 @@ def stages(dockerfile: str, build_args: Mapping[str, str] | None = None) -> list
             variables[stage.name] = Variables({**variables.get(stage.base, Variables()).values})
             found.append(stage)
         elif found:
-            if instruction.keyword not in METADATA | _OTHERS:
+            if instruction.keyword not in KEYWORDS:
                 raise Refusal(f"line {instruction.line} ({instruction.keyword}) is not known")
             expanded = variables[found[-1].name].expand(instruction)
             found[-1].instructions.append(expanded)
@@ -290,14 +303,16 @@ def _suffix(whole: Sequence[Instruction]) -> list[Instruction]:
     """
     begin = len(whole)
     for number in range(len(whole) - 1, -1, -1):
-        if not _is_suffix(whole[number]):
+        if not is_suffix(whole[number]):
             break
         if whole[number].keyword in ("COPY", "ADD"):
             begin = number
     if begin == len(whole):
-        stopper = next((each for each in reversed(whole) if not _is_suffix(each)), None)
+        stopper = next((each for each in reversed(whole) if not is_suffix(each)), None)
         if stopper is None:
             raise Refusal("the final stage copies no files of the source")
+        if stopper.keyword in ("COPY", "ADD") and not taken_from(stopper):
+            _copy(stopper)  # says what is in the way
         raise Refusal(
             f"no COPY of the source comes after line {stopper.line} ({stopper.keyword}):"
             " what it does may depend on any file that is there before it"
@@ -305,7 +320,8 @@ def _suffix(whole: Sequence[Instruction]) -> list[Instruction]:
     return list(whole[begin:])
 
 
-def _is_suffix(instruction: Instruction) -> bool:
+def is_suffix(instruction: Instruction) -> bool:
+    """Whether it is code, or a setting."""
     if instruction.keyword in METADATA:
         return True
     if instruction.keyword == "WORKDIR":
@@ -384,8 +400,8 @@ def reads(before: Iterable[Instruction]) -> list[str]:
             else:
                 found += [word for word in words[:-1] if not _REMOTE.match(word)]
         elif instruction.keyword == "RUN":
-            for mount in (_mount(value) for name, value in flags if name == "mount"):
-                found += _seen_through(mount)
+            for value in (value for name, value in flags if name == "mount"):
+                found += ["."] if _QUOTED.search(value) else _seen_through(_mount(value))
         elif instruction.keyword == "ONBUILD":
             continue  # it is for those who build on this image
     return found
@@ -399,10 +415,8 @@ def _seen_through(mount: dict[str, str]) -> list[str]:
 
 
 def _mount(value: str) -> dict[str, str]:
-    if _QUOTED.search(value):
-        raise Refusal("a mount is written with quotes")
-    parts = (part.partition("=") for part in value.split(","))
-    return {name.strip().lower(): text for name, _, text in parts}
+    parts = (part.strip("\"'").partition("=") for part in value.split(","))
+    return {name.strip().lower(): text.strip("\"'") for name, _, text in parts}
 
 
 def _flags(instruction: Instruction) -> tuple[list[tuple[str, str]], str]:

@@ -3,7 +3,15 @@
 import pytest
 
 from imagemill.builders.graft import Refusal
-from imagemill.builders.graft.recipe import Copy, Setting, WorkingFolder, folder_after, read
+from imagemill.builders.graft.recipe import (
+    Copy,
+    Setting,
+    WorkingFolder,
+    folder_after,
+    read,
+    reads,
+)
+from imagemill.dockerfile.syntax import Instruction
 
 
 def test_the_suffix_begins_at_the_first_copy_after_the_last_that_runs() -> None:
@@ -54,6 +62,11 @@ def test_what_other_stages_see_counts_and_their_images_too() -> None:
 def test_what_cannot_be_read_sees_everything(instruction: str) -> None:
     found = read(f"FROM scratch\n{instruction}\nRUN true\nCOPY code /\n", None)
     assert "." in found.read_before
+
+
+def test_a_mount_in_quotes_sees_everything() -> None:
+    text = 'RUN --mount="source=a b,target=/x" true'
+    assert reads([Instruction(1, "RUN", text)]) == ["."]
 
 
 @pytest.mark.parametrize("mount", ["type=cache,target=/c", "type=secret,id=a", "from=b,target=/x"])
