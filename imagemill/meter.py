@@ -1,7 +1,9 @@
 """Counts bytes on their way, and says now and then how many there were, and how fast."""
 
+import io
 import time
 from collections.abc import Callable
+from typing import Any, BinaryIO, cast
 
 from imagemill.ports import Progress
 from imagemill.text import amount
@@ -30,5 +32,34 @@ class Meter:
         now = self._clock()
         if now - self._said >= EVERY:
             self._said = now
-            rate = int(self._bytes / (now - self._begun))
-            self._progress.amount(f"{amount(self._bytes)} {self._done}, {amount(rate)}/s")
+            told = f"{amount(self._bytes)} {self._done}"
+            self._progress.amount(told + rate(self._bytes, now - self._begun))
+
+    def reading(self, file: BinaryIO) -> BinaryIO:
+        """Return the file: what is read of it, to be sent, counts."""
+        return cast("BinaryIO", _Metered(file, self))
+
+
+class _Metered(io.RawIOBase):
+    def __init__(self, file: BinaryIO, meter: Meter) -> None:
+        self._file, self._meter = file, meter
+
+    def readable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def readinto(self, buffer: Any) -> int:
+        self._meter.check()
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        self._meter.add(len(data))
+        return len(data)
+
+
+def rate(size: float, seconds: float) -> str:
+    """Return so many bytes in so many seconds as is said after an amount: `, 12 MB/s`; nothing where
+    it cannot be told yet.
+    """
+    return f", {amount(int(size / seconds))}/s" if seconds > 0 and size > 0 else ""

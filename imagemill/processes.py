@@ -2,20 +2,27 @@
 it ends with us, however we end.
 """
 
+import errno
+import fcntl
 import os
 import selectors
 import signal
+import struct
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import termios
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs are looked for where the environment has no PATH."""
 
 TICK = 0.2
 """Seconds after which somebody is asked whether to go on, while the program is silent."""
+
+_WINDOW = 50, 120
+"""Lines and columns of a terminal that nobody sees."""
 
 _WATCH = """\
 read -r _ && exit
@@ -53,20 +60,22 @@ def run(
     folder: Path | None = None,
     stdin: IO[bytes] | int = subprocess.DEVNULL,
     grace: float = 0.0,
+    terminal: bool = False,
 ) -> int:
     """Run a command and return its exit code; without `err`, standard error is among what `out`
-    gets.
+    gets, and where `terminal` says so, both are a terminal if one can be had.
 
     `check` is called with the process's id at least every `TICK` seconds. If it or a reader raises,
     the command and all that it started, which is in one process group, is ended: by SIGTERM if that
     is given `grace`, in seconds, and killed at the end of it. If this process is killed, that
     happens as well.
     """
+    shown = _terminal() if terminal else None
     try:
         process = subprocess.Popen(
             command,
             stdin=stdin,
-            stdout=subprocess.PIPE,
+            stdout=shown.inner if shown else subprocess.PIPE,
             stderr=subprocess.PIPE if err else subprocess.STDOUT,
             env=dict(environment),
             cwd=folder,
@@ -74,14 +83,33 @@ def run(
         )
     except OSError as error:
         raise CannotRunError(f"{command[0]} cannot be run: {error.strerror}") from None
-    with process:
+    finally:
+        if shown:
+            os.close(shown.inner)
+    with process, shown.outer if shown else nullcontext(process.stdout) as output:
         try:
             with _ending_with_us(process.pid, grace):
-                _hand_on(process, check, out, err)
+                _hand_on(process, check, ((output, out), (process.stderr, err)))
                 return _end_of(process, check)
         except BaseException:
-            _stop(process, grace)
+            _stop(process, grace, output)
             raise
+
+
+class _Terminal(NamedTuple):
+    outer: IO[bytes]
+    """What is written to the terminal is read here."""
+    inner: int
+
+
+def _terminal() -> _Terminal | None:
+    """Return a new terminal, wide enough for a line; None if none can be had."""
+    try:
+        outer, inner = os.openpty()
+    except OSError:
+        return None
+    fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", *_WINDOW, 0, 0))
+    return _Terminal(os.fdopen(outer, "rb", buffering=0), inner)
 
 
 @contextmanager
@@ -102,20 +130,31 @@ def _ending_with_us(group: int, grace: float) -> Iterator[None]:
 
 
 def _hand_on(
-    process: "subprocess.Popen[bytes]", check: Callable[[int], None], out: Read, err: Read | None
+    process: "subprocess.Popen[bytes]",
+    check: Callable[[int], None],
+    outputs: Iterable[tuple[IO[bytes] | None, Read | None]],
 ) -> None:
     """Read what the process writes until it has closed its outputs."""
     with selectors.DefaultSelector() as selector:
-        for stream, read in ((process.stdout, out), (process.stderr, err)):
+        for stream, read in outputs:
             if stream is not None:
                 selector.register(stream, selectors.EVENT_READ, read)
         while selector.get_map():
             check(process.pid)
             for key, _ in selector.select(TICK):
-                if chunk := os.read(key.fd, 65536):
+                if chunk := _read(key.fd):
                     key.data(chunk)
                 else:
                     selector.unregister(key.fd)
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError as error:
+        if error.errno != errno.EIO:  # how Linux tells that nobody has the terminal any more
+            raise
+        return b""
 
 
 def _end_of(process: "subprocess.Popen[bytes]", check: Callable[[int], None]) -> int:
@@ -128,10 +167,10 @@ def _end_of(process: "subprocess.Popen[bytes]", check: Callable[[int], None]) ->
             continue
 
 
-def _stop(process: "subprocess.Popen[bytes]", grace: float) -> None:
+def _stop(process: "subprocess.Popen[bytes]", grace: float, output: IO[bytes] | None) -> None:
     if grace and process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
-        for stream in filter(None, (process.stdout, process.stderr)):
+        for stream in filter(None, (output, process.stderr)):
             stream.close()  # nobody reads any more, and it must not wait for that
         with suppress(subprocess.TimeoutExpired):
             process.wait(grace)

@@ -18,6 +18,7 @@ from imagemill.errors import ImagemillError, OperatorError
 from imagemill.messages import Build, State
 from imagemill.ports import Quiet
 from imagemill.state.grafts import Earlier
+from tasks import pipeline
 from tasks.cleanup import taken_over
 from tasks.input_records import accept
 from tasks.pipeline import LAYERS, Next
@@ -128,16 +129,23 @@ def _earlier(run: Run, work: Workspace, place: GraftPlace) -> Earlier | Next | N
 def read_layers(build_id: str, sealed: str) -> None:
     """Read what is in the layers of an image that a builder has made, and keep the image in mind
     for builds that change its code. Those that wait for that are woken, whatever came of it.
+
+    A message is handed out again while it takes long: that looks again later, since the one at work
+    may be killed.
     """
     text = seal().open(LAYERS, build_id, sealed)
     build = Build.load(json.loads(text))
     work = Workspace(setup(), build)
-    lock = work.dependencies_read
+    reader, lock = work.reader_lock(), work.dependencies_read
+    if not reader.acquire():
+        log.info("The layers of %s are being read already", work.image)
+        return pipeline.learn(build, work.setup.lock_lease)
     lock.acquire()
     try:
-        with lock.renewed(afterwards=0):
+        with reader.renewed(afterwards=0), lock.renewed(afterwards=0):
             note(work)
     finally:
+        reader.release()
         lock.release()
         later().wake(lock.name)
 

@@ -17,10 +17,10 @@ nothing of their work.
 
 import json
 import logging
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from celery import current_app
 from kombu.exceptions import OperationalError
 
 from imagemill.config import Builder
@@ -79,11 +79,17 @@ def make(build: Build, builder: Builder) -> Next:
     return Next("graft" if wanted else "upload_context", build)
 
 
-def learn(build: Build) -> None:
-    """Have what is in the layers of an image read, by whoever has time; nobody waits for it."""
+def learn(build: Build, delay: float = 0) -> None:
+    """Have what is in the layers of an image read, by whoever has time after `delay` seconds; nobody
+    waits for it.
+    """
     options: dict[str, Any] = {"queue": LIGHT, "argsrepr": f"({build.id})", "kwargsrepr": "{}"}
     sealed = seal().close(LAYERS, build.id, json.dumps(build.dump()))
-    current_app.send_task(task_name("read_layers"), args=(build.id, sealed), **options)
+    message = TaskMessage(task_name("read_layers"), [build.id, sealed], options)
+    if delay:
+        message.send_later(f"{build.id}:layers:{uuid.uuid4().hex}", delay)
+    else:
+        message.send()
 
 
 def queue(step: str, build: Build) -> str:

@@ -7,6 +7,9 @@ import time
 
 from imagemill.errors import BuildCancelled
 from imagemill.messages import Build, BuildReport, State, StepTime
+from imagemill.sources import unversioned
+from imagemill.state.grafts import FolderShelf
+from imagemill.state.last_builds import LastBuilds
 from tasks import notify, platforms
 from tasks.cleanup import clean_up, discard
 from tasks.run import Run
@@ -38,6 +41,7 @@ def report(run: Run, work: Workspace) -> BuildReport:
     if work.build.part_of is None:
         if stands == report:
             build_ended.send(sender=None, build=work.build, report=report)
+            _note(work, report)
         notify.tell(stands)
     failure = work.build.failure
     if failure is not None and failure.state in _WITH_REMAINS:
@@ -71,6 +75,16 @@ def _succeeded(work: Workspace, steps: tuple[StepTime, ...]) -> BuildReport:
         seconds=time.time() - build.started,
         warnings=build.warnings,
     )
+
+
+def _note(work: Workspace, report: BuildReport) -> None:
+    """Have `imagemill plan` know the build, where no service does once it has ended."""
+    if not work.setup.attended or report.source_hash is None or report.error is not None:
+        return
+    if record := work.input_records.find(report.source_hash):
+        builds = LastBuilds(FolderShelf(work.setup.kept / "builds"))
+        source = unversioned(work.build.request.source)
+        builds.note(source, work.image.repository, report, record)
 
 
 def _failed(work: Workspace, steps: tuple[StepTime, ...]) -> BuildReport:

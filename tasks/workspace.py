@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from imagemill.config.model import Environment
 from imagemill.config.policy import Policy
 from imagemill.context import Given, Manifest, hashing
 from imagemill.context.handover import Contexts, KeptContexts, Origin, Packed, PackedContexts
-from imagemill.context.index import Memory
+from imagemill.context.index import AHEAD, INDEXES, Memory
 from imagemill.context.mirrors import Mirrors
 from imagemill.dockerfile.generate import Wishes, chosen
 from imagemill.errors import OperatorError, UserError
@@ -232,7 +233,8 @@ class Workspace:
         """
         if root.is_relative_to(self.scratch_folder):
             return None
-        return Memory(indexes(self.setup), root)
+        ahead = self.setup.state_dir / AHEAD if self.setup.attended else None
+        return Memory(indexes(self.setup), root, ahead)
 
     def origin(self, progress: Progress) -> Origin:
         """Return where the context of the build comes from."""
@@ -340,6 +342,18 @@ class Workspace:
             self.setup.lock_lease,
         )
 
+    def reader_lock(self) -> ImageLock:
+        """Return the lock on reading what is in the layers of the build's image, as one reader sees
+        it: the next call returns that of another one.
+        """
+        return ImageLock(
+            journal().redis,
+            self.setup.key_prefix,
+            f"layers:{_known(self.build.graft_key)}",
+            uuid.uuid4().hex,
+            self.setup.lock_lease,
+        )
+
     @property
     def dependencies(self) -> DependencyLock:
         """The lock on what comes before the build's code, as this build sees it."""
@@ -395,7 +409,7 @@ def mirrors(setup: Setup) -> Mirrors:
 
 def indexes(setup: Setup) -> Path:
     """Return the folder of what is known of the files of sources."""
-    return setup.kept / "indexes"
+    return setup.kept / INDEXES
 
 
 def graft_place(setup: Setup) -> grafting.GraftPlace:

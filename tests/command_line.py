@@ -111,9 +111,8 @@ class CommandLine:
         """Processes, temporary files, and cached files but those that make the next build quick."""
         processes = [repr(process) for process in self.processes()]
         cache = self.folder / "cache/imagemill"
-        cached = [
-            path for path in cache.glob("*") if path.name not in ("contexts", "grafts", "indexes")
-        ]
+        kept = ("builds", "contexts", "grafts", "indexes")
+        cached = [path for path in cache.glob("*") if path.name not in kept]
         return [*processes, *map(str, [*(self.folder / "tmp").iterdir(), *cached])]
 
     def until_nothing_is_left(self) -> None:

@@ -29,6 +29,13 @@ _OF_THE_CONNECTION = frozenset(
 """Headers that concern one connection, and so are not handed on."""
 
 
+class Held:
+    """A request that waits, once it `came`, until it may `go`."""
+
+    def __init__(self) -> None:
+        self.came, self.go = threading.Event(), threading.Event()
+
+
 @dataclass
 class _Fault:
     """What happens to the next `times` requests whose `METHOD PATH` matches."""
@@ -40,6 +47,7 @@ class _Fault:
     body: bytes = b""
     reset_after: int | None = None
     corrupts: bool = False
+    held: "Held | None" = None
 
 
 class FaultyProxy:
@@ -114,6 +122,12 @@ class FaultyProxy:
         """Change the first byte of the request's body or, if it has none, of the answer's."""
         self._faults.append(_Fault(times, re.compile(match), corrupts=True))
 
+    def hold_next(self, match: str = "") -> Held:
+        """Have the next request wait until it may go on."""
+        held = Held()
+        self._faults.append(_Fault(1, re.compile(match), held=held))
+        return held
+
     def delay(self, seconds: float) -> None:
         """Let each request from now on wait so long."""
         self._delay = seconds
@@ -150,6 +164,9 @@ class FaultyProxy:
             def serve(self) -> None:
                 fault = proxy._fault(self.command, self.path)
                 proxy._closed.wait(proxy._delay)
+                if fault and fault.held:
+                    fault.held.came.set()
+                    fault.held.go.wait()
                 body = _Body(self, fault)
                 if fault and fault.status is not None:
                     body.drop()

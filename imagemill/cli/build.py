@@ -20,6 +20,7 @@ from imagemill.cli.options import (
     image_options,
     json_option,
     launch_config_options,
+    way_options,
 )
 from imagemill.cli.services import Service, service_for
 from imagemill.environment import cache_folder, git_config, variable
@@ -56,15 +57,8 @@ class BuildCommand(Command):
 @image_options
 @cache_options
 @generation_options
-@click.option("--force", is_flag=True, help="Build even if the image is there.")
-@click.option("--no-cache", is_flag=True, help="Build, and take nothing from the builder's cache.")
-@click.option("--pull", is_flag=True, help="Build, and ask for base images anew.")
+@way_options
 @click.option("--push", is_flag=True, help="As with docker; done in any case.")
-@click.option(
-    "--graft/--no-graft",
-    default=True,
-    help="Where code alone has changed, make its layers anew on the earlier image, without a builder.",
-)
 @click.option("--timeout", type=float, metavar="SECONDS", help="How long the build may take.")
 @click.option(
     "--revision", metavar="TEXT", help="Revision of the source, for a label.  [default: from git]"
@@ -136,6 +130,7 @@ def build(
         if not connection.broker:
             check_config(config, default_config)
         wanted = request(source, remote=bool(connection.broker), **fields)
+        service.look_ahead(source)
         if connection.broker and upload:
             from imagemill.cli.upload import uploaded
 

@@ -1,5 +1,7 @@
 """The embedded service of a command without a broker."""
 
+from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Self
 
 from imagemill.embedded import EmbeddedFailed, EmbeddedService, adopt_orphans
@@ -23,6 +25,16 @@ class LocalService(EmbeddedService):
         """Return a client, as soon as the service takes builds."""
         with_celery()
         return super().connect()
+
+    def look_ahead(self, source: str) -> None:
+        """Look at the files of a folder that is to be built, while the worker starts."""
+        if Path(source).is_dir():
+            Thread(target=self._look, args=(Path(source),), name="look-ahead", daemon=True).start()
+
+    def _look(self, source: Path) -> None:
+        from imagemill.context.index import AHEAD, INDEXES, Memory
+
+        Memory(self._cache / INDEXES, source, self._state / AHEAD).look_ahead()
 
     def explain(self, error: ServiceUnreachable, build: str) -> EmbeddedFailed:
         """Return what it means for a build that the service does not answer any more: it is lost."""

@@ -345,6 +345,20 @@ generation_options = options(
 )
 """What is asked of the Dockerfile that is generated for a source without one."""
 
+way_options = options(
+    click.option("--force", is_flag=True, help="Build even if the image is there."),
+    click.option(
+        "--no-cache", is_flag=True, help="Build, and take nothing from the builder's cache."
+    ),
+    click.option("--pull", is_flag=True, help="Build, and ask for base images anew."),
+    click.option(
+        "--graft/--no-graft",
+        default=True,
+        help="Where code alone has changed, make its layers anew on the earlier image, without a builder.",
+    ),
+)
+"""How an image is built, whatever it is made of."""
+
 destination_option = click.option(
     "--destination", "-d", metavar="REPOSITORY", help="Where to push.  [default: the config's]"
 )

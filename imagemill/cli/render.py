@@ -136,7 +136,7 @@ def cancelled(known: BuildStatus, *, had_ended: bool, as_json: bool) -> None:
 
 
 _WAYS = {
-    "nothing": "nothing: the image is there, if it was built",
+    "nothing": "nothing",
     "code": "layers of code are made anew on the earlier image, without a builder",
     "builder": "the builder builds",
 }

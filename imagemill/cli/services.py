@@ -33,6 +33,9 @@ class RemoteService:
         """Return a client of the service."""
         return client_of(self._connection)
 
+    def look_ahead(self, source: str) -> None:
+        """Nothing: the source is the workers' to look at."""
+
     def explain(self, error: ServiceUnreachable, build: str) -> ServiceUnreachable:
         """Return what it means for a build that the service does not answer any more: nobody can
         say.

@@ -13,7 +13,7 @@ from imagemill.cli.docker_habits import dockerfile
 from imagemill.cli.requests import checked, located
 from imagemill.config.model import Builder
 from imagemill.context import Manifest, hashing
-from imagemill.context.index import Memory
+from imagemill.context.index import INDEXES, Memory
 from imagemill.dockerfile.generate import chosen
 from imagemill.environment import cache_folder, everything, git_config
 from imagemill.errors import TransientError, UserError
@@ -84,7 +84,7 @@ def hashed(
 def _memory(source: str, folder: Path) -> Memory | None:
     """Return what is known of the files of a folder that is read where it is."""
     in_place = Path(source).is_dir() and folder.samefile(source)
-    return Memory(cache_folder() / "indexes", folder) if in_place else None
+    return Memory(cache_folder() / INDEXES, folder) if in_place else None
 
 
 def _base_digests(

@@ -101,13 +101,17 @@ class Kept:
 class Read:
     """An image that would be made from a source, which is read here."""
 
-    def __init__(self, source: str, builder: "Builder", options: dict[str, Any]) -> None:
+    def __init__(
+        self, source: str, builder: "Builder", options: dict[str, Any], *, offline: bool = True
+    ) -> None:
         from imagemill.cli.sources import hashed
 
         self._builder = builder
-        self._hashed = hashed(_found(source), builder, offline=True, **options)
+        self._hashed = hashed(_found(source), builder, offline=offline, **options)
         self.source_hash = self._hashed.source_hash
         self.manifest = self._hashed.manifest
+        self.bases = self._hashed.bases
+        self.request = self._hashed.request
 
     def record(self) -> "InputRecord":
         from imagemill.why import record as inputs

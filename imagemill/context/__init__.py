@@ -21,7 +21,7 @@ from imagemill.context.costs import costs, notes
 from imagemill.context.digests import Digests
 from imagemill.context.dockerfile import Choice, Generated, Generator, Given, Recipe, find
 from imagemill.context.entries import Entries, Entry, Kind
-from imagemill.context.index import DIR, Index, IndexedManifest, Memory, listed, looks, rules_of
+from imagemill.context.index import Index, IndexedManifest, Memory, listed, looks, rules_of
 from imagemill.context.manifest import FORMAT, Dockerfile, Manifest, source_hash
 from imagemill.context.walk import Found, Walk, changed, listing, reading_failed
 from imagemill.errors import UserError
@@ -209,7 +209,10 @@ def _remembered(
         if wanted(manifest):
             memory.use()
             return manifest
-    changed_ones = None if known is None else _changes(known, top, digests, progress)
+    changed_ones = None
+    if known is not None:
+        looked = memory.is_looked_at(known)
+        changed_ones = 0 if looked else _changes(known, top, digests, progress)
     if known is None or changed_ones is None:
         index = _walked(top, recipe, digests, progress, known or Index(rules))
     else:
@@ -245,12 +248,7 @@ def _changes(index: Index, top: int, digests: Digests, progress: Progress) -> in
         finally:
             os.close(folder)
         index.folders.put(number, index.folders.digest(number), looks(status))
-    differing = [
-        number
-        for number in index.entries.differing(top, progress)
-        if index.kinds[number] != DIR  # what lists a folder says that it is one still
-    ]
-    paths = index.entries.paths
+    differing, paths = index.differing(top, progress), index.entries.paths
     if not all(index.is_file(number) and _is_regular(paths[number], top) for number in differing):
         return None
     meter = Meter(_Nowhere.done, progress)

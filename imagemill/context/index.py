@@ -28,12 +28,19 @@ from pathlib import Path
 from imagemill import __version__
 from imagemill.context.entries import CODES, KINDS, Entries, Entry, Kind
 from imagemill.context.manifest import FORMAT, Dockerfile, Manifest
-from imagemill.ports import Progress
+from imagemill.files.tree import open_top
+from imagemill.ports import Progress, Quiet
 
 GRAIN_NS = 2_000_000_000
 """Nanoseconds within which a file system may give two changes the same time: 2 s on FAT, some
 milliseconds on most. It also bounds how far a file server's clock may be behind ours.
 """
+
+INDEXES = "indexes"
+"""Name of the folder for all memories, among what makes the next build quick."""
+
+AHEAD = "looked-ahead"
+"""Name of the file by which the command line tells its own worker that it has looked."""
 
 KEEP_SECONDS = 14 * 24 * 3600
 """How long an index is kept that nobody has used."""
@@ -41,9 +48,6 @@ KEEP_SECONDS = 14 * 24 * 3600
 _WIDTH = 6
 _OTHERS = re.compile(rb"[^fx]")
 """Kinds that are no file."""
-DIR = CODES["dir"]
-"""The kind of a folder, as `Index.kinds` has it."""
-
 _MAGIC = b"imagemill index 1\n"
 _LOOK_EVERY = 2_000
 _GONE = (-1,) * _WIDTH
@@ -189,6 +193,8 @@ class Index:
     """The line of the Dockerfile that `manifest` was made with."""
     manifest: str = ""
     """SHA-256 of the manifest of these entries; empty if it is not known."""
+    digest: bytes = field(default=b"", compare=False)
+    """Of the index as it was kept."""
 
     @cached_property
     def numbers(self) -> dict[bytes, int]:
@@ -246,6 +252,14 @@ class Index:
             content = bytes(digests[32 * number : 32 * (number + 1)])
             yield path, (kind, next(targets) if kind == "link" else content)
 
+    def differing(self, top: int, progress: Progress) -> list[int]:
+        """Return the numbers of entries that do not look as they did, below the open folder `top`."""
+        return [
+            number
+            for number in self.entries.differing(top, progress)
+            if self.kinds[number] != CODES["dir"]  # what lists a folder says that it is one still
+        ]
+
     def is_file(self, number: int) -> bool:
         """Whether the entry is a file."""
         return KINDS[self.kinds[number]] in ("file", "exec")
@@ -279,7 +293,7 @@ class Index:
         targets = reader.names(links, length)
         folders, entries = reader.table(), reader.table()
         kinds = bytearray(reader.take(len(entries.paths)))
-        return cls(rules, folders, entries, kinds, targets, dockerfile, manifest)
+        return cls(rules, folders, entries, kinds, targets, dockerfile, manifest, digest)
 
 
 class IndexedManifest(Manifest):
@@ -329,20 +343,56 @@ def rules_of(patterns: Iterable[str]) -> str:
 
 
 class Memory:
-    """The index of one source, in a file of its own below `folder`, which is made mode 0700."""
+    """The index of one source, in a file of its own below `folder`, which is made mode 0700.
 
-    def __init__(self, folder: Path, root: Path) -> None:
+    `ahead` is a file through which one process tells the next that it has looked.
+    """
+
+    def __init__(self, folder: Path, root: Path, ahead: Path | None = None) -> None:
         real = os.path.realpath(os.fsencode(root))
-        self._folder = folder
+        self._folder, self._root, self._ahead = folder, root, ahead
         self._path = folder / hashlib.sha256(real).hexdigest()
 
     def load(self, rules: str) -> Index | None:
         """Return the index; None if there is none by these rules, or it is damaged."""
+        index = self._load()
+        return index if index and index.rules == rules else None
+
+    def _load(self) -> Index | None:
         try:
-            index = Index.unpack(self._path.read_bytes())
+            return Index.unpack(self._path.read_bytes())
         except (OSError, ValueError):
             return None
-        return index if index.rules == rules else None
+
+    def look_ahead(self) -> None:
+        """Look at the source for whoever wants its manifest next, and tell it if all looks as it did;
+        what goes wrong is for that one to find.
+        """
+        index = self._load()
+        if index is None or self._ahead is None:
+            return
+        with suppress(OSError):
+            top = open_top(self._root)
+            try:
+                if not index.folders.differing(top, Quiet()) and not index.differing(top, Quiet()):
+                    unfinished = self._ahead.with_suffix(".unfinished")
+                    unfinished.write_bytes(index.digest)
+                    self._ahead.hardlink_to(unfinished)  # unless somebody has asked already
+            finally:
+                os.close(top)
+
+    def is_looked_at(self, index: Index) -> bool:
+        """Whether all looked as in the index a moment ago; only the first who asks is told so, since
+        it may change again.
+        """
+        if self._ahead is None:
+            return False
+        try:
+            told = self._ahead.read_bytes() if self._ahead.exists() else b""
+            self._ahead.write_bytes(b"")
+        except OSError:
+            return False
+        return told == index.digest
 
     def keep(self, index: Index) -> None:
         """Write the index; one that cannot be written is not kept, and the source read again."""

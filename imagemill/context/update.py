@@ -121,6 +121,8 @@ def _write(entry: Entry, source: int, tree: Tree, times: Iterator[int], meter: M
 
 def _content(entry: Entry, source: int, meter: Meter) -> Iterator[bytes]:
     """Yield the content of a file of the source, which must be what the manifest says."""
+    if not entry.size:
+        return  # it may be a socket, which cannot be opened
     digest = hashlib.sha256()
     try:
         with open_below(source, entry.path) as file:

@@ -7,7 +7,7 @@ is whatever somebody wrote, so no text here may grow, or take time, beyond its o
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from imagemill.dockerfile.syntax import Instruction, instructions
@@ -51,7 +51,7 @@ def stages(dockerfile: str, given: Collection[str] = ()) -> tuple[FromLine, ...]
     `given` are the names of the arguments for which the build has values: those may be secrets, and
     are not shown.
     """
-    found = _used_stages(dockerfile, {}, _THE_BUILDERS_OWN.union(given))
+    found = used_stages(dockerfile, {}, _THE_BUILDERS_OWN.union(given))
     return tuple(FromLine(stage.name, stage.base) for stage in found)
 
 
@@ -64,38 +64,46 @@ def bases(
     stage) does not need, whose image is named by its digest, or by a variable of which no value is
     known here.
     """
-    found = _used_stages(dockerfile, build_args)
-    names = {str(number): number for number in range(len(found))}
-    names |= {stage.name.lower(): number for number, stage in enumerate(found) if stage.name}
-    waiting = [names.get((target or str(len(found) - 1)).lower(), -1)]
-    needed: set[int] = set()
-    while waiting:
-        number = waiting.pop()
-        if 0 <= number < len(found) and number not in needed:
-            needed.add(number)
-            stage = found[number]
-            waiting += [names.get(other.lower(), -1) for other in (stage.base, *stage.uses)]
+    found = used_stages(dockerfile, build_args)
+    wanted = needed(found, target)
     return tuple(
-        stage.base if number in needed and _is_open(stage.base, found[:number]) else None
+        stage.base if number in wanted and _is_open(stage.base, found[:number]) else None
         for number, stage in enumerate(found)
     )
 
 
-class _UsedStage(NamedTuple):
+def needed(found: "Sequence[UsedStage]", target: str | None) -> set[int]:
+    """Return the numbers of the stages that the target (default: the last stage) is made of."""
+    names = {str(number): number for number in range(len(found))}
+    names |= {stage.name.lower(): number for number, stage in enumerate(found) if stage.name}
+    waiting = [names.get((target or str(len(found) - 1)).lower(), -1)]
+    wanted: set[int] = set()
+    while waiting:
+        number = waiting.pop()
+        if 0 <= number < len(found) and number not in wanted:
+            wanted.add(number)
+            stage = found[number]
+            waiting += [names.get(other.lower(), -1) for other in (stage.base, *stage.uses)]
+    return wanted
+
+
+class UsedStage(NamedTuple):
+    """One stage of a build."""
+
     name: str
     base: str
     uses: list[str]
     """What it copies from or mounts: stages or images."""
 
 
-def _used_stages(
+def used_stages(
     dockerfile: str, build_args: Mapping[str, str], hidden: Collection[str] = ()
-) -> list[_UsedStage]:
+) -> list[UsedStage]:
     """Return the stages with values in the place of variables, but for those that are hidden."""
     if dockerfile.count("<<") * dockerfile.count("\n") > _MOST_COMPARISONS:
         return []
     values: dict[str, str] = {}
-    found: list[_UsedStage] = []
+    found: list[UsedStage] = []
     for instruction in instructions(dockerfile):
         if instruction.keyword == "ARG" and not found:
             for name, default in arguments(instruction):
@@ -104,13 +112,13 @@ def _used_stages(
                     values[name] = resolved(value, values, hidden)
         elif instruction.keyword == "FROM" and (match := _FROM.match(instruction.text)):
             base = resolved(match["base"].strip("\"'"), values, hidden)
-            found.append(_UsedStage(match["name"] or "", base, []))
+            found.append(UsedStage(match["name"] or "", base, []))
         elif found and instruction.keyword in ("COPY", "ADD", "RUN"):
             found[-1].uses.extend(_OTHER.findall(instruction.text))
     return found
 
 
-def _is_open(base: str, before: list[_UsedStage]) -> bool:
+def _is_open(base: str, before: list[UsedStage]) -> bool:
     """Whether what a stage stands on is an image whose content may change under its name."""
     names = {stage.name.lower() for stage in before}
     return base.lower() not in {"scratch", "", *names} and not {"$", "@"} & set(base)

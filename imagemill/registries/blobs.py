@@ -15,7 +15,8 @@ from urllib3 import HTTPHeaderDict
 from imagemill.addresses import Reach
 from imagemill.errors import TransientError
 from imagemill.http import Answer, Reply, leads, opened, origin, redirected, request
-from imagemill.ports import Registry
+from imagemill.meter import Meter
+from imagemill.ports import Progress, Registry
 from imagemill.reference import ImageReference
 from imagemill.registries.authorization import Login
 from imagemill.registries.oci import OciRegistry
@@ -91,8 +92,15 @@ class Blobs(OciRegistry):
             raise self._failure(answer, reference, _PUSH)
         return True
 
-    def push(self, reference: ImageReference, digest: str, content: BinaryIO, size: int) -> None:
-        """Store a blob of `size` bytes, whose digest is known."""
+    def push(
+        self,
+        reference: ImageReference,
+        digest: str,
+        content: BinaryIO,
+        size: int,
+        progress: Progress | None = None,
+    ) -> None:
+        """Store a blob of `size` bytes, whose digest is known; `progress` is told how much is sent."""
         begun = self._request("POST", reference, "blobs/uploads/", _PUSH)
         location = begun.headers.get("Location")
         if begun.status != 202 or not location:
@@ -101,7 +109,8 @@ class Blobs(OciRegistry):
         separator = "&" if "?" in url else "?"
         headers = {**_BINARY, "Content-Length": str(size), **own}
         full = f"{url}{separator}{urlencode({'digest': digest})}"
-        answer = request("PUT", full, headers, content, reach)
+        body = Meter("pushed", progress).reading(content) if progress else content
+        answer = request("PUT", full, headers, body, reach)
         if answer.status != 201:
             raise self._failure(answer, reference, _PUSH)
         stored = answer.headers.get("Docker-Content-Digest", digest)

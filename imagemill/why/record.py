@@ -18,10 +18,11 @@ from imagemill.context import FORMAT, Entries, Entry, Manifest
 from imagemill.context.entries import CUT, decoded, encoded
 from imagemill.context.hashing import Inputs
 from imagemill.dockerfile.base_images import FromLine, bases, stages
+from imagemill.dockerfile.cache_keys import keyed
 from imagemill.errors import OperatorError, UserError
 from imagemill.messages import BuildRequest
 
-VERSION = 1
+VERSION = 2
 """First byte of a record that is kept. Raise it when records are written so that the code of before
 would misread them."""
 
@@ -60,6 +61,8 @@ class InputRecord:
     """Ids of build secrets, sorted."""
     options: Mapping[str, str] = field(default_factory=dict)
     """Options of the builder that change the image."""
+    keys: tuple[str, ...] = ()
+    """What the instructions that are run are known by (`imagemill.dockerfile.cache_keys`)."""
     format: int = FORMAT
     """How the source hash is made, which is an input too."""
 
@@ -109,6 +112,7 @@ class InputRecord:
             "secrets": self.secrets,
             # Left out where there are none: those who do not know them read the record still.
             **({"options": dict(self.options)} if self.options else {}),
+            "keys": self.keys,
             "format": self.format,
         }
 
@@ -121,16 +125,21 @@ def record(
 ) -> InputRecord:
     """Return the record of the image that `hashing.source_hash` names by the same arguments."""
     recipe, inputs = manifest.dockerfile, Inputs.of(request, builder)
+    text = recipe.content.decode(errors="replace")
+    keys = keyed(
+        text, inputs.build_args, target=inputs.target, platform=inputs.platform, digests=digests
+    )
     return InputRecord(
         recipe=DockerfileInput(recipe.path, recipe.sha256[:_DIGITS], recipe.generated),
         entries=Entries.of(manifest.entries).cut(),
-        stages=tuple(_stages(recipe.content.decode(errors="replace"), request, digests or {})),
+        stages=tuple(_stages(text, request, digests or {})),
         target=inputs.target,
         platform=inputs.platform,
         build_args={name: _digest(name, value) for name, value in inputs.build_args.items()},
         labels=inputs.labels,
         secrets=inputs.secrets,
         options=inputs.options,
+        keys=tuple(each.key for each in keys),
     )
 
 
@@ -157,6 +166,7 @@ def _read(head: dict[str, Any], digests: bytes) -> dict[str, Any]:
         "recipe": DockerfileInput(*head["recipe"]),
         "stages": tuple(FromLine(*stage) for stage in head["stages"]),
         "secrets": tuple(head["secrets"]),
+        "keys": tuple(head.get("keys", ())),
         "entries": Entries.unpack(
             kinds.encode(),
             encoded(paths),

@@ -56,9 +56,23 @@ def destination(registry: str) -> str:
 def test_a_change_of_code_needs_no_builder_the_next_time(
     cli: CommandLine, source: Path, destination: str
 ) -> None:
+    def planned(*options: str) -> tuple[str, str, list[str]]:
+        said = cli.run("plan", str(source), "--json", *options)
+        found = json.loads(said.stdout)
+        return found["way"], found["why"], [each["way"] for each in found["before"]]
+
+    assert planned("-d", destination)[:2] == ("builder", "no earlier image is known")
     first = cli.run("build", str(source), "-d", destination)
     assert first.returncode == 0, first.stderr
+    way, why, before = planned()
+    assert (way, before) == ("nothing", ["builder"])
+    assert destination in why
+    assert planned("--force")[:2] == ("builder", "--force is given")
     (source / "a").write_text("another")
+    assert planned()[0] == planned("--label", "a=b")[0] == "code"
+    assert planned("--no-graft")[:2] == ("builder", "--no-graft is given")
+    assert planned("-d", f"{destination}/other")[0] == "code"
+    assert planned("--build-arg", "A=b")[:2] == ("builder", "another build argument (A)")
     second = cli.run("build", str(source), "-d", destination)
     assert "from which the code alone differs, without a builder" in second.stderr, second.stderr
     image = PushedImage(ImageReference.parse(second.stdout.strip()))

@@ -13,11 +13,15 @@ import pytest
 from celery import Celery
 from celery.contrib.testing.app import setup_default_app
 
+from imagemill.cli.local_service import LocalService
+from imagemill.context.index import AHEAD, GRAIN_NS
 from imagemill.embedded import EmbeddedService
 from imagemill.messages import BuildReport, State
 from imagemill.state.journal import Journal
 from service import until
 from tasks.settings import Setup, journal
+from trees import make
+from unit.context import changes
 from worker.embedded import Builds
 
 
@@ -71,6 +75,37 @@ def test_the_service_builds_and_then_leaves_nothing(tmp_path: Path) -> None:
         )
         assert report.status == "failed"
     assert list((tmp_path / "state").iterdir()) == []
+
+
+class Local(LocalService):
+    """The command line's service, in a process that has other children."""
+
+    __enter__ = EmbeddedService.__enter__
+
+
+def test_what_the_command_has_looked_at_its_worker_does_not_look_at_again(
+    tmp_path: Path, registry: str
+) -> None:
+    cache, config = tmp_path / "cache", tmp_path / "config.yaml"
+    config.write_text("builder: {type: noop}\n")
+    source = make(tmp_path / "source", {"Dockerfile": "FROM scratch\nCOPY . /\n", "a": "one"})
+    with Local(cache, {"IMAGEMILL_CONFIG": str(config)}, {}) as service:
+        client = service.connect()
+
+        def source_hash() -> str:
+            build = client.submit(str(source), f"{registry}/ahead")
+            found = client.wait(build, timeout=60).source_hash  # by which it has failed
+            assert found
+            return found
+
+        changes.pass_time(source, GRAIN_NS)
+        before = source_hash()
+        [ahead] = [folder / AHEAD for folder in cache.glob("run-*")]
+        service.look_ahead(str(source))
+        until(ahead.exists, "that the command has looked")
+        (source / "a").write_text("another")
+        assert source_hash() == before
+        assert source_hash() != before
 
 
 def test_its_socket_is_private(tmp_path: Path) -> None:

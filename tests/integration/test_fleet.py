@@ -3,6 +3,7 @@ made once.
 """
 
 import hashlib
+import random
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,19 +51,22 @@ class Fleet:
 
     def __init__(self, running: Service, registry: str, busybox: Path) -> None:
         self.client: Client = running.client
-        self._running, self._registry, self._busybox = running, registry, busybox
+        self.registry = registry
+        self._running, self._busybox = running, busybox
         self._name = f"fleet-{uuid.uuid4().hex}"
 
-    def submit(self, size: int, *, held: int = 0) -> list[str]:
-        """Have its projects built; returns the builds."""
-        return [self._submit(str(number), held) for number in range(size)]
+    def submit(self, size: int, *, held: int = 0, code: str = "", weights: int = 0) -> list[str]:
+        """Have its projects built, with so many bytes of weights each; returns the builds."""
+        return [self._submit(str(number), held, code, weights) for number in range(size)]
 
-    def _submit(self, name: str, held: int) -> str:
+    def _submit(self, name: str, held: int, code: str, weights: int) -> str:
         text = DOCKERFILE.replace("GATE", self._name).replace("HELD", str(held))
         folder = self._running.folder / self._name / name
         make(folder, {"Dockerfile": text.replace("NAME", name), "lock.txt": self._name})
-        make(folder, {"busybox*": self._busybox.read_bytes(), "code.py": name})
-        destination = f"{self._registry}/{self._name}/{name}"
+        make(folder, {"busybox*": self._busybox.read_bytes(), "code.py": code or name})
+        if weights:
+            make(folder, {"weights": random.Random(self._name).randbytes(weights)})
+        destination = f"{self.registry}/{self._name}/{name}"
         return self.client.submit(source=str(folder), destination=destination)
 
     def reports(self, builds: list[str]) -> list[BuildReport]:
@@ -152,6 +156,30 @@ def test_where_builds_fail_that_others_wait_for_each_of_those_tries_itself(fleet
         fleet.client.cancel(first)
         builds.remove(first)
     assert {report.status for report in fleet.reports(builds)} == {"succeeded"}
+
+
+@pytest.mark.usefixtures("docker")
+def test_layers_are_read_by_one_at_a_time_and_by_another_where_that_is_killed(
+    fleet: Fleet, running: Service, registry: str
+) -> None:
+    reads, sends = "GET .*/blobs/sha256", "PUT .*/blobs/uploads/"
+    with FaultyProxy(f"http://{registry}") as proxy:
+        fleet.registry = proxy.url.removeprefix("http://")
+        held = proxy.hold_next(reads)
+        fleet.submit(1, weights=17 << 20)
+        assert held.came.wait(60)
+        until(lambda: "being read already" in running.log, "a second", lambda: running.log)
+        assert proxy.asked(reads) == 1
+        proxy.clear()
+        running.kill(running.workers[0].pid)
+        held.go.set()
+        running.start("light2", queues="imagemill")
+        running.workers[0] = running.workers.pop()
+        until(lambda: proxy.asked(sends) > 0, "a layer of the weights", lambda: running.log)
+        (second,) = fleet.reports(fleet.submit(1, code="another", weights=17 << 20))
+        assert second.grafted
+        # The layer of the weights, once; then what changed: the code, and the image's config.
+        assert proxy.asked(sends) == 3
 
 
 def test_layers_that_the_registry_does_not_mount_are_copied(

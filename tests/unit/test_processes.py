@@ -64,6 +64,19 @@ def test_what_ends_by_itself_is_left_in_peace() -> None:
     assert (code, b"".join(said)) == (3, b"done\n")
 
 
+def test_a_program_that_shows_more_at_a_terminal_has_one() -> None:
+    said: list[bytes] = []
+    script = "test -t 1 && test -t 2 && stty size <&1; exit 3"
+    code = processes.run(
+        ["/bin/sh", "-c", script],
+        {"PATH": os.defpath},
+        lambda _: None,
+        said.append,
+        terminal=True,
+    )
+    assert (code, b"".join(said).split()) == (3, [b"50", b"120"])
+
+
 def test_nothing_watches_any_more_when_the_program_has_ended() -> None:
     before = set(psutil.Process().children())  # servers of other tests, some of them shells
     processes.run(["/bin/true"], {}, lambda _: None, lambda _: None)

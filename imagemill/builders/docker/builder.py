@@ -233,6 +233,7 @@ class _Job:
                 self.environment,
                 log.read,
                 self.progress.check,
+                terminal=True,
             )
             if code == 0 and log.digest:
                 return log.digest

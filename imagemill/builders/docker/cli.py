@@ -182,16 +182,25 @@ def run(
     read: Callable[[str], None],
     check: Callable[[], None],
     read_unfinished: Callable[[str], None] = lambda line: None,
+    *,
+    terminal: bool = False,
 ) -> int:
     """Run a command and return its exit code; `read` gets each line of its output, standard error
-    among it, and `read_unfinished` what there is of a line that is written over and over.
+    among it, and `read_unfinished` what there is of a line that is written over and over. At a
+    `terminal`, where docker shows bytes, `read` gets each state of such a line.
 
     `check` is called at least once a second. If it or `read` raises, the command and all that it
     started is ended; the engine ends a build whose client has gone.
     """
     lines = _Lines(read, read_unfinished)
+
+    def take(chunk: bytes) -> None:
+        lines.take(chunk.replace(b"\r", b"\n") if terminal else chunk)
+
     try:
-        code = processes.run(command, environment, lambda _: check(), lines.take, grace=GRACE)
+        code = processes.run(
+            command, environment, lambda _: check(), take, grace=GRACE, terminal=terminal
+        )
     except processes.CannotRunError as error:
         raise no_cli(str(error)) from None
     lines.end()

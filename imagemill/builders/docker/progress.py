@@ -10,6 +10,7 @@ import re
 from collections import deque
 from collections.abc import Callable
 
+from imagemill.meter import rate
 from imagemill.text import amount, without_escapes
 
 TAIL = 30
@@ -23,8 +24,10 @@ _NOISE = re.compile(
     r"DONE 0\.0s|\.\.\.$|(?:extracting |writing image |exporting \w+ )?sha256:|(?:naming|unpacking) to "
     r"|(?:transferring|resolve|exporting) (?!.*done$)"
 )
-_SENT = re.compile(r"transferring context: ([\d.]+ ?[kMG]?B)")
-_LAYER = re.compile(r"sha256:([0-9a-f]{12,64}) ([\d.]+ ?[kMG]?B) / ([\d.]+ ?[kMG]?B)")
+_SENT = re.compile(r"transferring context: ([\d.]+ ?[kMG]?B)(?: ([\d.]+)s)?")
+_LAYER = re.compile(
+    r"sha256:([0-9a-f]{12,64}) ([\d.]+ ?[kMG]?B) / ([\d.]+ ?[kMG]?B)(?: ([\d.]+)s)?"
+)
 _UNITS = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 _MOST_SHOWN = 100
 """Characters of what is shown of a line that goes on."""
@@ -49,8 +52,8 @@ class BuildLog:
         self, log: Callable[[str], None], amount: Callable[[str], None] = lambda text: None
     ) -> None:
         self._log, self._amount = log, amount
-        self._layers: dict[str, tuple[float, float]] = {}
-        """Layer that is pulled → bytes that have come, and all."""
+        self._layers: dict[str, tuple[float, float, float]] = {}
+        """Layer that is pulled → bytes that have come, and all, and the seconds since it began."""
         self._sent = 0.0
         self.step = ""
         self.fault = ""
@@ -89,11 +92,12 @@ class BuildLog:
             # The ignore file is sent as a context, too, of a few bytes, before or after.
             if (sent := size_of(match[1])) > self._sent:
                 self._sent = sent
-                self._amount(f"{match[1]} sent to the engine")
+                self._amount(f"{match[1]} sent to the engine{rate(sent, float(match[2] or 0))}")
         elif match := _LAYER.match(text):
-            self._layers[match[1]] = size_of(match[2]), size_of(match[3])
-            done, whole = (int(sum(each)) for each in zip(*self._layers.values(), strict=True))
-            self._amount(f"{amount(done)} of {amount(whole)} pulled")
+            self._layers[match[1]] = size_of(match[2]), size_of(match[3]), float(match[4] or 0)
+            done, whole, took = zip(*self._layers.values(), strict=True)
+            told = f"{amount(int(sum(done)))} of {amount(int(sum(whole)))} pulled"
+            self._amount(told + rate(sum(done), max(took)))
 
     def _read_vertex(self, number: str, text: str) -> None:
         name = self._names.setdefault(number, text)

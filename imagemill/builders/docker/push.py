@@ -4,9 +4,12 @@ The engine itself writes the line with the digest, in all its versions; the CLI 
 https://github.com/moby/moby/blob/master/daemon/containerd/image_push.go.
 """
 
+import math
 import re
+import time
 from collections.abc import Callable
 
+from imagemill.builders.docker.progress import size_of
 from imagemill.builders.engine_failures import (
     IMMUTABLE_TAG,
     Doing,
@@ -15,14 +18,19 @@ from imagemill.builders.engine_failures import (
     registry_failure,
 )
 from imagemill.errors import ImagemillError, OperatorError, TransientError
+from imagemill.meter import rate
 from imagemill.reference import ImageReference
-from imagemill.text import shortened
+from imagemill.text import amount, shortened, without_escapes
 
 _DIGEST = re.compile(r"(?P<tag>\S+): digest: (?P<digest>sha256:[0-9a-f]{64}) size: \d+$")
 _UNDERWAY = re.compile(r"[0-9a-f]+: (?:Preparing|Waiting)$")
 _LAYER = re.compile(
     r"([0-9a-f]{12}): (?:Preparing|Waiting|(Pushed|Layer already exists|Mounted from .*))$"
 )
+_BYTES = re.compile(
+    r"([0-9a-f]{12}): Pushing +(?:\[.*\])? *([\d.]+ ?[kMG]?B)(?:/([\d.]+ ?[kMG]?B))?"
+)
+"""What a terminal is shown: https://github.com/moby/moby/blob/master/pkg/jsonmessage/jsonmessage.go."""
 _NO_TAG = re.compile(r"tag does not exist|does not exist locally|No such image", re.IGNORECASE)
 
 # As distribution says it of a layer whose record another push to the repository writes at that
@@ -36,11 +44,17 @@ class PushLog:
     """What `docker push` has said: the `digest` if it is done, and its `last` word."""
 
     def __init__(
-        self, log: Callable[[str], None], amount: Callable[[str], None] = lambda text: None
+        self,
+        log: Callable[[str], None],
+        amount: Callable[[str], None] = lambda text: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._log, self._amount = log, amount
+        self._log, self._amount, self._clock = log, amount, clock
         self._layers: dict[str, bool] = {}
         """Layer → whether the registry has it."""
+        self._bytes: dict[str, tuple[float, float]] = {}
+        """Layer that is sent → bytes that have gone, and all."""
+        self._begun = math.inf
         self.digest: str | None = None
         self.last = ""
 
@@ -58,16 +72,33 @@ class PushLog:
 
     def read(self, line: str) -> None:
         """Take the next line of the output."""
-        if not line.strip():
+        line = without_escapes(line).rstrip()
+        if not line:
             return
+        if match := _BYTES.match(line):
+            self._bytes[match[1]] = size_of(match[2]), size_of(match[3] or match[2])
+            return self._tell()
         self.last = line
         if match := _DIGEST.match(line):
             self.digest = match["digest"]
         if layer := _LAYER.match(line):
             self._layers[layer[1]] = layer[2] is not None
-            self._amount(f"{sum(self._layers.values())} of {len(self._layers)} layers pushed")
+            if layer[2] and layer[1] in self._bytes:
+                whole = self._bytes[layer[1]][1]
+                self._bytes[layer[1]] = whole, whole
+            self._tell()
         if not _UNDERWAY.match(line):
             self._log(line)
+
+    def _tell(self) -> None:
+        """Say how far it has come."""
+        told = f"{sum(self._layers.values())} of {len(self._layers)} layers pushed"
+        if self._bytes:
+            done, whole = map(sum, zip(*self._bytes.values(), strict=True))
+            self._begun = min(self._begun, self._clock())
+            told += f": {amount(int(done))} of {amount(int(whole))}"
+            told += rate(done, self._clock() - self._begun)
+        self._amount(told)
 
 
 def push_failure(text: str, image: ImageReference, host: str) -> ImagemillError:

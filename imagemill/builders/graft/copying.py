@@ -85,6 +85,17 @@ class Context:
             self._check_no_link(each)
         return found
 
+    def lacks(self, pattern: str) -> bool:
+        """Whether it names something that is not there, and no pattern."""
+        path = posixpath.normpath(f"/{pattern}").lstrip("/")
+        unclear = _WILD.search(path) or any(self._is_link(part) for part in _above(path))
+        return not unclear and self.find(path) is None
+
+    def has_folder(self, pattern: str) -> bool:
+        """Whether it names a folder that is there, and no pattern."""
+        found = self.find(posixpath.normpath(f"/{pattern}").lstrip("/"))
+        return found is not None and found.kind == "dir"
+
     def seen(self, pattern: str) -> Iterator[Entries]:
         """Yield the entries that an instruction which names this may read, in parts: rather too many
         than too few.

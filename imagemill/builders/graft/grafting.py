@@ -20,6 +20,7 @@ from imagemill.builders.graft.proof import Suffix, remade
 from imagemill.builders.graft.recipe import CodeRecipe, Commands, Setting, folder_after
 from imagemill.context import Manifest
 from imagemill.context.hashing import Inputs
+from imagemill.meter import Meter
 from imagemill.ports import BuildInputs, Progress
 from imagemill.reference import ImageReference
 from imagemill.registries.blobs import Blobs, StoredManifest
@@ -29,6 +30,10 @@ _CHUNK = 1 << 20
 
 MOST_READ_AT_ONCE = 64 << 20
 """Compressed bytes of layers that are read on the way; more are read when no build waits for it."""
+
+
+Layers = Mapping[int, Mapping[str, Placed]]
+"""Number of a layer → what is in it, by path."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,17 @@ class Graft:
 
         `at` is when the build began; `pushing` is called before anything is sent.
         """
+        image, layers = self.prove(earlier, new, source)
+        self._check_labels(earlier)
+        pushing()
+        blobs = self.place.registries(self.inputs.image)
+        sent = self._push_layers(image, ImageReference.parse(earlier.image), layers, source, blobs)
+        return self._push_image(image, sent, at, blobs)
+
+    def prove(self, earlier: Earlier, new: Manifest, source: Read) -> tuple[Image, Layers]:
+        """Return the earlier image, and what its layers are to be that are made anew; nothing is
+        sent. `Refusal` where that cannot be known.
+        """
         reference = ImageReference.parse(earlier.image)
         blobs = self.place.registries(self.inputs.image)
         try:
@@ -132,15 +148,11 @@ class Graft:
         changed = [each for each in zip(places, made, strict=True) if each[1] is not None]
         if missing := [number for number, _ in changed if number is None]:
             raise Refusal(f"{len(missing)} instructions have made no layer before")
-        layers = {
+        return image, {
             number: changes
             for number, changes in changed
             if number is not None and changes is not None
         }
-        self._check_labels(earlier)
-        pushing()
-        sent = self._push_layers(image, reference, layers, source, blobs)
-        return self._push_image(image, sent, at, blobs)
 
     def _first(self, image: Image) -> int:
         """Return the number of the first layer that is the suffix's."""
@@ -192,7 +204,7 @@ class Graft:
         self,
         image: Image,
         reference: ImageReference,
-        layers: Mapping[int, Mapping[str, Placed]],
+        layers: Layers,
         source: Read,
         blobs: Blobs,
     ) -> Mapping[int, Sequence[Blob]]:
@@ -201,7 +213,9 @@ class Graft:
             for number, descriptor in enumerate(image.manifest["layers"]):
                 if number not in layers:
                     self._bring(descriptor, reference, blobs)
-        large = LargeFiles(self.inputs.image, blobs, self.place.known, self.place.scratch)
+        large = LargeFiles(
+            self.inputs.image, blobs, self.place.known, self.place.scratch, self.progress
+        )
         room = MOST_LAYERS - len(image.diff_ids)
         sent: dict[int, list[Blob]] = {}
         for number, changes in layers.items():
@@ -224,18 +238,20 @@ class Graft:
             f"{target.registry} does not mount {digest} of {reference.path}: it is copied"
         )
         with tempfile.TemporaryFile(dir=self.place.scratch) as file:
+            meter = Meter("copied", self.progress)
             with blobs.open(reference, digest) as stream:
                 while chunk := stream.read(_CHUNK):
-                    self.progress.check()
+                    meter.check()
+                    meter.add(len(chunk))
                     file.write(chunk)
-            blobs.push(target, digest, file, descriptor["size"])
+            blobs.push(target, digest, file, descriptor["size"], self.progress)
 
     def _push_layer(self, changes: Mapping[str, Placed], source: Read, blobs: Blobs) -> Blob:
         target = self.inputs.image
         with tempfile.TemporaryFile(dir=self.place.scratch) as file:
             blob = pack(changes, source, file)
             if not blobs.has(target, blob.digest):
-                blobs.push(target, blob.digest, file, blob.size)
+                blobs.push(target, blob.digest, file, blob.size, self.progress)
         self.progress.log(f"Made a layer of {len(changes)} entries, {blob.size:,} bytes")
         return blob
 
@@ -274,7 +290,7 @@ def note(
     blobs = place.registries(image)
     found = find(image, blobs)
     layers = read_layers(found, image, blobs, place.known, progress, most)
-    large = LargeFiles(image, blobs, place.known, place.scratch)
+    large = LargeFiles(image, blobs, place.known, place.scratch, progress)
     for number in range(found.last_copied, len(layers)):
         large.lift(layers[number], found.manifest["layers"][number]["digest"])
     place.known.keep_image(key, made)

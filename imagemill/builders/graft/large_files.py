@@ -15,6 +15,7 @@ from imagemill.builders.graft.image import Blob
 from imagemill.builders.graft.layers import Layer, Node, decompressed
 from imagemill.builders.graft.packing import Read, pack, pays, store
 from imagemill.context import Entry
+from imagemill.ports import Progress
 from imagemill.reference import ImageReference
 from imagemill.registries.blobs import Blobs
 from imagemill.state.grafts import Grafts
@@ -37,6 +38,7 @@ class LargeFiles:
     blobs: Blobs
     known: Grafts
     scratch: Path
+    progress: Progress
 
     def split(
         self, changes: Mapping[str, Placed], room: int
@@ -65,7 +67,7 @@ class LargeFiles:
             write = pack if pays(source(placed.entry.path)) else store
             blob = write({path: placed}, source, file)
             if not self.blobs.has(self.target, blob.digest):
-                self.blobs.push(self.target, blob.digest, file, blob.size)
+                self.blobs.push(self.target, blob.digest, file, blob.size, self.progress)
         self.known.keep_fact(name, json.dumps([*blob, self.target.repository]))
         return blob
 

@@ -2,16 +2,18 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from typing import Any, Literal
 
 from imagemill.builders.graft import Refusal, recipe
 from imagemill.builders.graft.copying import Context
 from imagemill.builders.graft.recipe import CodeRecipe, Copy
 from imagemill.context import Entry, Manifest
-from imagemill.dockerfile.syntax import Instruction
-
-_SILENT = recipe.METADATA | {"ONBUILD", "VOLUME"}
-"""Instructions that take no time."""
+from imagemill.dockerfile.base_images import used_stages
+from imagemill.dockerfile.cache_keys import RUN_WITH, keyed
+from imagemill.dockerfile.syntax import Instruction, Stage
+from imagemill.dockerfile.syntax import stages as stages_of
+from imagemill.state.last_builds import EarlierTime
 
 _AFTER = "after line "
 
@@ -24,14 +26,6 @@ class PlannedStep:
     instruction: str
     because: str | None = None
     """None where what it has made before is taken."""
-
-
-@dataclass(frozen=True)
-class EarlierTime:
-    """How long a build of the source took."""
-
-    way: Literal["code", "builder"]
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -62,83 +56,155 @@ class Known:
     paths: Collection[bytes] = field(default_factory=frozenset)
     """Of entries that are not the same in both, whichever has them."""
     others: tuple[str, ...] = ()
-    """What differs besides, in words: all of it is built anew then."""
+    """What differs besides, in words: the code alone is not enough then."""
     before: Sequence[Entry] = ()
     """The entries of the earlier image."""
-
-
-def plan(manifest: Manifest, target: str | None, known: Known) -> Plan:
-    """Return what is to be done where `known` is all that differs; `Refusal` for a Dockerfile that
-    cannot be read.
+    keys: Collection[str] | None = None
+    """What its instructions are known by; None where that is not known: all run anew then, where
+    anything but files differs.
     """
-    text = manifest.dockerfile.content.decode(errors="surrogateescape")
-    contexts = (Context(known.before), Context(manifest.entries))
-    if known.others:
-        why = known.others[0]
-        steps = _steps(text, contexts, known.paths, first=why)
-        return Plan("builder", why, steps, move=move(text, target))
-    if not known.paths:
+    same: bool = True
+    """Whether there is nothing to do where no file and nothing else differs."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is to be built."""
+
+    manifest: Manifest
+    target: str | None = None
+    platform: str | None = None
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """Of base images, where they count."""
+
+    @property
+    def text(self) -> str:
+        """The Dockerfile."""
+        return self.manifest.dockerfile.content.decode(errors="replace")
+
+
+def plan(inputs: Inputs, known: Known) -> Plan:
+    """Return what is to be done where `known` is all that differs; `Refusal` where a build is bound
+    to fail.
+    """
+    final = _final(_stages(inputs.text), inputs.target)
+    if not known.others and not known.paths and known.same:
         return Plan("nothing", "all that counts is the same")
-    steps = _steps(text, contexts, known.paths)
+    contexts = (Context(known.before), Context(inputs.manifest.entries))
+    steps = _steps(inputs, contexts, known)
+    why, found = _why(inputs, contexts, known)
+    if found is not None:
+        return Plan("code", why, steps, _sent(found, contexts[1]))
+    return Plan("builder", why, steps, move=_move(final, contexts, known))
+
+
+def _stages(text: str) -> list[Stage]:
+    found = stages_of(text)
+    if not found:
+        raise Refusal("the Dockerfile has no FROM")
+    for stage in found:
+        for each in stage.instructions:
+            if each.keyword not in recipe.KEYWORDS:
+                raise Refusal(f"line {each.line} ({each.keyword}) is not known")
+    return found
+
+
+def _final(stages: Sequence[Stage], target: str | None) -> Stage:
+    """Return the stage that is the image."""
+    if target is None:
+        return stages[-1]
+    for number, stage in reversed(list(enumerate(stages))):
+        if target.lower() in (str(number), stage.name if stage.named else ""):
+            return stage
+    raise Refusal(f"the Dockerfile has no stage {target}")
+
+
+def _why(
+    inputs: Inputs, contexts: Iterable[Context], known: Known
+) -> tuple[str, CodeRecipe | None]:
+    """Return why it is built as it is, and what the code is, where that alone is made anew."""
+    if known.others:
+        return ", ".join(known.others), None
     try:
-        found = recipe.read(text, target)
+        found = recipe.read(inputs.text, inputs.target)
     except Refusal as refusal:
-        return Plan("builder", refusal.reason, steps, move=move(text, target))
-    early = _seen(contexts, found.read_before) & set(known.paths)
-    if early:
-        return Plan("builder", f"{_shown(min(early))} counts before the code does", steps)
-    return Plan(
-        "code", "the last instructions alone see what has changed", steps, _sent(found, contexts[1])
-    )
+        return refusal.reason, None
+    if early := _seen(contexts, found.read_before) & set(known.paths):
+        return f"{_shown(min(early))} counts before the code does", None
+    return "the last instructions alone see what has changed", found
 
 
-def move(text: str, target: str | None) -> str | None:
-    """Which line to move so that a change of code is one of code alone; None where it is so."""
-    try:
-        recipe.read(text, target)
-    except Refusal:
-        pass
-    else:
+def _move(final: Stage, contexts: Iterable[Context], known: Known) -> str | None:
+    """Which lines to move so that a change of code is one of code alone; None where none is in the
+    way.
+    """
+    whole = final.instructions
+    number = next((n for n, each in enumerate(whole) if _is_code(each, contexts, known)), None)
+    if number is None:
         return None
-    whole = recipe.stages(text)[-1].instructions
-    copies = [
-        number
-        for number, each in enumerate(whole)
-        if each.keyword in ("COPY", "ADD") and recipe.reads([each])
-    ]
-    if not copies:
+    code, after = whole[number], whole[number + 1 :]
+    moved = [each for each in after if not recipe.is_suffix(each)]
+    if not moved or not recipe.is_suffix(code):
         return None
-    code = whole[copies[-1]]
-    after = [each for each in whole[copies[-1] + 1 :] if each.keyword not in _SILENT]
-    if not after:
-        return None
-    lines = ", ".join(f"line {each.line} ({each.keyword})" for each in after)
+    needed = [each for each in after if each.keyword in RUN_WITH | {"ARG", "WORKDIR"}]
+    settings = f", with what they need of {_lines(needed)}" if needed else ""
     return (
-        f"move {lines} before line {code.line} ({code.text[:60]}), and copy by name before it the"
-        " files that it needs"
+        f"move {_lines(moved)} before line {code.line} ({code.text[:60]}){settings}, and copy by name"
+        " before them the files that they need"
     )
 
 
-def _steps(
-    text: str, contexts: Iterable[Context], paths: Collection[bytes], first: str | None = None
-) -> tuple[PlannedStep, ...]:
-    """All instructions that take time; `first` is why the very first of them runs."""
-    anew: dict[str, str] = {}
+def _is_code(each: Instruction, contexts: Iterable[Context], known: Known) -> bool:
+    """Whether it copies a folder of the source in which something has changed."""
+    if each.keyword not in ("COPY", "ADD"):
+        return False
+    patterns = recipe.reads([each])
+    folders = any(context.has_folder(pattern) for context in contexts for pattern in patterns)
+    return folders and bool(known.others or _seen(contexts, patterns) & set(known.paths))
+
+
+def _lines(of: Iterable[Instruction]) -> str:
+    return ", ".join(f"line {each.line} ({each.keyword})" for each in of)
+
+
+def _steps(inputs: Inputs, contexts: Sequence[Context], known: Known) -> tuple[PlannedStep, ...]:
+    """All instructions that are run, and why each of them runs again."""
     found: list[PlannedStep] = []
-    for number, stage in enumerate(recipe.stages(text)):
-        because = anew.get(stage.base.lower()) or first
-        for instruction in stage.instructions:
-            if instruction.keyword in _SILENT:
+    stages = used_stages(inputs.text, inputs.build_args)
+    anew: dict[str, str] = {}
+    differs = ", ".join(known.others) or None
+    run = keyed(
+        inputs.text,
+        inputs.build_args,
+        target=inputs.target,
+        platform=inputs.platform,
+        digests=inputs.digests,
+    )
+    for number, instructions in groupby(run, lambda each: each.stage):
+        stage = stages[number]
+        because = anew.get(stage.base.lower())
+        for each in instructions:
+            fresh = bool(differs) if known.keys is None else each.key not in known.keys
+            because = because or (differs if fresh else None)
+            if each.instruction.keyword == "FROM":
                 continue
-            because = because or _cause(instruction, contexts, paths, anew)
-            found.append(PlannedStep(instruction.line, instruction.text, because))
+            _check_sources(each.instruction, contexts[1])
+            because = because or _cause(each.instruction, contexts, known.paths, anew)
+            found.append(PlannedStep(each.instruction.line, each.instruction.text, because))
             if because and not because.startswith(_AFTER):
-                because = f"{_AFTER}{instruction.line}"
+                because = f"{_AFTER}{each.instruction.line}"
         if because:
-            anew |= {
-                name: f"stage {stage.name or number}" for name in (stage.name, str(number)) if name
-            }
+            names = (stage.name.lower(), str(number))
+            anew |= {name: f"stage {stage.name or number}" for name in names if name}
     return tuple(found)
+
+
+def _check_sources(instruction: Instruction, context: Context) -> None:
+    missing = next((each for each in recipe.reads([instruction]) if context.lacks(each)), None)
+    if missing is not None:
+        where = f"line {instruction.line} ({instruction.keyword})"
+        raise Refusal(f"{where} names {missing}, which is not in the source, or ignored")
 
 
 def _cause(

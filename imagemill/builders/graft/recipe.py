@@ -32,7 +32,8 @@ METADATA = frozenset(
 )
 """Instructions that change the image's config alone."""
 
-_OTHERS = frozenset({"ADD", "COPY", "ONBUILD", "RUN", "VOLUME", "WORKDIR"})
+KEYWORDS = METADATA | {"ADD", "COPY", "ONBUILD", "RUN", "VOLUME", "WORKDIR"}
+"""All instructions of a stage."""
 
 _FLAG = re.compile(r"--([a-z-]+)(?:=(\S*))?\s+")
 _FROM = re.compile(r"(?P<base>\S+)(?:\s+AS\s+(?P<name>\S+))?\s*", re.IGNORECASE)
@@ -183,7 +184,7 @@ def stages(dockerfile: str) -> list[GraftStage]:
             name = (match["name"] or "").lower()
             found.append(GraftStage(instruction.line, name, match["base"], []))
         elif found:
-            if instruction.keyword not in METADATA | _OTHERS:
+            if instruction.keyword not in KEYWORDS:
                 raise Refusal(f"line {instruction.line} ({instruction.keyword}) is not known")
             found[-1].instructions.append(instruction)
         elif instruction.keyword != "ARG":
@@ -260,14 +261,16 @@ def _suffix(whole: Sequence[Instruction]) -> list[Instruction]:
     """
     begin = len(whole)
     for number in range(len(whole) - 1, -1, -1):
-        if not _is_suffix(whole[number]):
+        if not is_suffix(whole[number]):
             break
         if whole[number].keyword in ("COPY", "ADD"):
             begin = number
     if begin == len(whole):
-        stopper = next((each for each in reversed(whole) if not _is_suffix(each)), None)
+        stopper = next((each for each in reversed(whole) if not is_suffix(each)), None)
         if stopper is None:
             raise Refusal("the final stage copies no files of the source")
+        if stopper.keyword in ("COPY", "ADD") and not taken_from(stopper):
+            _copy(stopper)  # says what is in the way
         raise Refusal(
             f"no COPY of the source comes after line {stopper.line} ({stopper.keyword}):"
             " what it does may depend on any file that is there before it"
@@ -275,7 +278,8 @@ def _suffix(whole: Sequence[Instruction]) -> list[Instruction]:
     return list(whole[begin:])
 
 
-def _is_suffix(instruction: Instruction) -> bool:
+def is_suffix(instruction: Instruction) -> bool:
+    """Whether it is code, or a setting."""
     if instruction.keyword in METADATA:
         return True
     if instruction.keyword == "WORKDIR":

@@ -45,5 +45,6 @@ def test_another_dockerfile_builds_all_anew(before: Path, after: Path) -> None:
 
 
 def test_without_an_earlier_image_all_is_new(after: Path) -> None:
+    (after / "Dockerfile").write_text(DOCKERFILE.replace("FROM a", "FROM scratch"))
     found = json.loads(planned(after, "--json").output)
     assert (found["way"], found["why"]) == ("builder", "no earlier image is known")

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +109,17 @@ def folder(name: str, content: str) -> Change:
     return change
 
 
+def sock(name: str, _: str) -> Change:
+    """What a server that listens leaves behind."""
+
+    def change(root: Path) -> None:
+        path = _room(root, name)
+        path.unlink(missing_ok=True)
+        os.mknod(path, stat.S_IFSOCK | 0o644)
+
+    return change
+
+
 def ignore(name: str, content: str) -> Change:
     """Other ignore rules."""
 
@@ -124,7 +136,7 @@ def dockerfile(_: str, content: str) -> Change:
     return change
 
 
-_ALL = (write, replace, swap, touch, flip, remove, link, folder, ignore, dockerfile)
+_ALL = (write, replace, swap, touch, flip, remove, link, folder, sock, ignore, dockerfile)
 
 CHANGES = st.one_of(
     st.builds(

@@ -121,6 +121,54 @@ def test_what_is_wanted_is_not_looked_at_and_checked_when_it_is_read(
 
 
 @pytest.mark.usefixtures("grain")
+def test_what_was_looked_at_ahead_is_not_looked_at_again_by_the_first_who_asks(
+    source: Path, tmp_path: Path
+) -> None:
+    memory = Memory(tmp_path / "indexes", source, tmp_path / "ahead")
+    changes.pass_time(source, GRAIN_NS)
+    before = context.manifest(source, None, Quiet(), Memory(tmp_path / "indexes", source))
+    memory.look_ahead()
+    (source / "a").write_text("another")
+    assert context.manifest(source, None, Quiet(), memory).sha256 == before.sha256
+    assert context.manifest(source, None, Quiet(), memory).sha256 != before.sha256
+
+
+@pytest.mark.usefixtures("grain")
+@pytest.mark.parametrize(
+    "change", [changes.swap("a", "two"), lambda root: (root / "d/new").touch(), None]
+)
+def test_what_has_changed_or_was_asked_for_is_not_told_ahead(
+    source: Path, tmp_path: Path, change: changes.Change | None
+) -> None:
+    memory = Memory(tmp_path / "indexes", source, tmp_path / "ahead")
+    changes.pass_time(source, GRAIN_NS)
+    context.manifest(source, None, Quiet(), Memory(tmp_path / "indexes", source))
+    if change:
+        change(source)
+    else:
+        context.manifest(source, None, Quiet(), memory)
+    memory.look_ahead()
+    (source / "d/b").write_text("another")
+    warm, cold = both(source, memory)
+    assert warm.sha256 == cold.sha256
+
+
+@pytest.mark.usefixtures("grain")
+def test_what_was_looked_at_by_another_index_is_looked_at_again(
+    source: Path, tmp_path: Path
+) -> None:
+    memory = Memory(tmp_path / "indexes", source, tmp_path / "ahead")
+    changes.pass_time(source, GRAIN_NS)
+    context.manifest(source, None, Quiet(), Memory(tmp_path / "indexes", source))
+    memory.look_ahead()
+    (source / "a").write_text("another")
+    changes.pass_time(source, GRAIN_NS)
+    after = context.manifest(source, None, Quiet(), Memory(tmp_path / "indexes", source))
+    (source / "a").write_text("one")
+    assert context.manifest(source, None, Quiet(), memory).sha256 != after.sha256
+
+
+@pytest.mark.usefixtures("grain")
 def test_two_dockerfiles_of_one_content_are_two(source: Path, tmp_path: Path) -> None:
     memory = Memory(tmp_path / "indexes", source)
     (source / "other").write_text("FROM scratch\n")

@@ -3,6 +3,7 @@ a file in it for one that it had before.
 """
 
 import os
+import stat
 import tempfile
 import threading
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 
 import trees
 from imagemill import context
+from imagemill.builders.graft.source import SourceFiles
 from imagemill.context import Manifest, update
 from imagemill.context import index as indexing
 from imagemill.context.index import Memory
@@ -99,6 +101,14 @@ def test_what_is_the_same_is_not_written_again(source: Path, mirrors: Mirrors) -
     after = {path: path.lstat().st_mtime_ns for path in first.rglob("*") if path.is_file()}
     assert [path for path in before if before[path] != after[path]] == [first / "context/d/b"]
     assert after[first / "context/d/b"] // 1_000_000_000 == MTIME
+
+
+def test_a_socket_that_has_come_is_an_empty_file(source: Path, mirrors: Mirrors) -> None:
+    mirrors.release(claim(mirrors, source))
+    os.mknod(source / "s", stat.S_IFSOCK | 0o644)
+    assert (mirrors.source(claim(mirrors, source)) / "context/s").read_bytes() == b""
+    with SourceFiles(source, context.manifest(source, None, Quiet()), Quiet()) as files:
+        assert list(files.chunks(b"s")) == []
 
 
 def test_a_mirror_that_others_read_is_not_changed(source: Path, mirrors: Mirrors) -> None:

@@ -163,10 +163,10 @@ def test_what_is_sent_and_pulled_is_told() -> None:
         f"#4 sha256:{other} 0B / 10MB 0.2s",
         f"#4 sha256:{one} 3.05MB / 3.05MB 0.4s done",
     ) == [
-        "35.65MB sent to the engine",
-        "1.1 MB of 3.0 MB pulled",
-        "1.1 MB of 13 MB pulled",
-        "3.0 MB of 13 MB pulled",
+        "35.65MB sent to the engine, 7.0 MB/s",
+        "1.1 MB of 3.0 MB pulled, 5.2 MB/s",
+        "1.1 MB of 13 MB pulled, 5.2 MB/s",
+        "3.0 MB of 13 MB pulled, 7.6 MB/s",
     ]
 
 
@@ -194,3 +194,27 @@ def test_pushed_layers_are_counted() -> None:
         "1 of 2 layers pushed",
         "2 of 2 layers pushed",
     ]
+
+
+def test_bytes_that_are_pushed_are_told_with_their_rate_and_not_logged() -> None:
+    amounts: list[str] = []
+    lines: list[str] = []
+    seconds = iter(range(10, 30))
+    log = PushLog(lines.append, amounts.append, lambda: next(seconds))
+    for line in (
+        "aaaaaaaaaaaa: Preparing",
+        "\x1b[1A\x1b[2K",
+        "aaaaaaaaaaaa: Pushing [=>          ]  2MB/40MB",
+        "\x1b[1B\x1b[1A\x1b[2K",
+        "aaaaaaaaaaaa: Pushing [=====>      ]  12.5MB/40MB",
+        "aaaaaaaaaaaa: Pushing  41MB",
+        "\x1b[1Baaaaaaaaaaaa: Pushed ",
+    ):
+        log.read(line)
+    assert amounts[1:] == [
+        "0 of 1 layers pushed: 2.0 MB of 40 MB, 2.0 MB/s",
+        "0 of 1 layers pushed: 12 MB of 40 MB, 4.2 MB/s",
+        "0 of 1 layers pushed: 41 MB of 41 MB, 8.2 MB/s",
+        "1 of 1 layers pushed: 41 MB of 41 MB, 5.9 MB/s",
+    ]
+    assert lines == ["aaaaaaaaaaaa: Pushed"]
