@@ -18,7 +18,7 @@ from imagemill.builders.graft.layers import FileView, Layer, read_layer
 from imagemill.builders.graft.packing import Read, is_archive, pack
 from imagemill.builders.graft.proof import Suffix, remade
 from imagemill.builders.graft.recipe import CodeRecipe, Commands, Setting, folder_after
-from imagemill.context import Manifest
+from imagemill.context import Entries, Manifest
 from imagemill.context.hashing import Inputs
 from imagemill.dockerfile.images import FRONTEND
 from imagemill.meter import Meter
@@ -298,8 +298,9 @@ def note(
     found = find(image, blobs)
     layers = read_layers(found, image, blobs, place.known, progress, most)
     large = LargeFiles(image, blobs, place.known, place.scratch, progress)
+    sources = set(Entries.of(made.record.entries).cut().sha256s())
     for number in range(found.last_copied, len(layers)):
-        large.lift(layers[number], found.manifest["layers"][number]["digest"])
+        large.lift(layers[number], found.manifest["layers"][number]["digest"], sources)
     place.known.keep_image(key, made)
 
 

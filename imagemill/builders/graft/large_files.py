@@ -6,7 +6,7 @@ import hashlib
 import json
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -14,9 +14,10 @@ from typing import TypeVar
 from imagemill.builders.graft import Refusal
 from imagemill.builders.graft.copying import Placed, above
 from imagemill.builders.graft.image import Blob
-from imagemill.builders.graft.layers import Layer, Node, decompressed
+from imagemill.builders.graft.layers import Layer, Node, decompressed, opened
 from imagemill.builders.graft.packing import Read, pack, pays, store
 from imagemill.context import Entry
+from imagemill.context.entries import CUT
 from imagemill.ports import Progress
 from imagemill.reference import ImageReference
 from imagemill.registries.blobs import Blobs
@@ -77,26 +78,25 @@ class LargeFiles:
         self.known.keep_fact(name, json.dumps([*blob, self.target.repository]))
         return blob
 
-    def lift(self, layer: Layer, digest: str) -> None:
+    def lift(self, layer: Layer, digest: str, sources: Container[str]) -> None:
         """Have the repository hold a layer of its own for each large file of a layer `digest`,
         which it has, so that none is sent when code changes.
+
+        `sources` are the cut digests of the source's files: others may be a dependency's, and
+        their layers stay.
         """
         wanted = {
             path: _within(layer.entries, path)
             for path, node in layer.entries.items()
             if is_large(node)
+            and node.sha256[: 2 * CUT] in sources
             and self.known.find_fact(self._name(_within(layer.entries, path))) is None
         }
         if not wanted:
             return
         with (
             self.blobs.open(self.target, digest) as stream,
-            tarfile.open(
-                fileobj=decompressed(stream),
-                mode="r|",
-                encoding="utf-8",
-                errors="surrogateescape",
-            ) as archive,
+            opened(decompressed(stream), digest) as archive,
         ):
             for info in archive:
                 path = info.name.strip("/").removeprefix("./")

@@ -12,6 +12,7 @@ import posixpath
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BufferedReader
 from typing import BinaryIO, Literal, NamedTuple, Self, cast
@@ -84,17 +85,24 @@ def read_layer(stream: BufferedReader, diff_id: str, contents: bool, progress: P
     `contents` says whether the digests of its files are wanted. `Refusal` for what is no such layer.
     """
     hashed = _Hashed(decompressed(stream), progress)
-    try:
-        with tarfile.open(
-            fileobj=cast(BinaryIO, hashed), mode="r|", encoding="utf-8", errors="surrogateescape"
-        ) as archive:
-            layer = _read(archive, contents)
+    with opened(cast(BinaryIO, hashed), diff_id) as archive:
+        layer = _read(archive, contents)
         hashed.drain()
-    except (tarfile.TarError, gzip.BadGzipFile, isal_zlib.IsalError, EOFError) as error:  # type: ignore[misc]
-        raise Refusal(f"the layer {diff_id} cannot be read: {error}") from error
     if f"sha256:{hashed.sha256.hexdigest()}" != diff_id:
         raise Refusal(f"a layer is not {diff_id}, as its image says")
     return layer
+
+
+@contextmanager
+def opened(stream: BinaryIO, name: str) -> Iterator[tarfile.TarFile]:
+    """Open the tar of a layer, to be read once; `Refusal` where it cannot be read."""
+    try:
+        with tarfile.open(
+            fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape"
+        ) as archive:
+            yield archive
+    except (tarfile.TarError, gzip.BadGzipFile, isal_zlib.IsalError, EOFError) as error:  # type: ignore[misc]
+        raise Refusal(f"the layer {name} cannot be read: {error}") from error
 
 
 class FileView:
