@@ -13,6 +13,9 @@ _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _ASSIGNED = re.compile(
     rf"({_NAME})=((?:[^\s\"'\\]|\\.|\"(?:[^\"\\]|\\.)*\"|'[^']*')*)(?:\s+|$)", re.DOTALL
 )
+_ASSIGNED_ALONE = re.compile(rf"({_NAME})[ \t]+(.*)", re.DOTALL)
+"""The older form, of one variable and no equals sign."""
+
 _VARIABLE = re.compile(rf"\$(?:({_NAME})|\{{({_NAME})\}})")
 _PLAIN = re.compile(r"[A-Za-z0-9_./@:+-]{1,256}")
 """Longer ones are no paths, but may be made to double over and over."""
@@ -41,10 +44,12 @@ class Variables:
     def _set(self, text: str) -> None:
         found: dict[str, str] = {}
         at = 0
+        if match := _ASSIGNED_ALONE.fullmatch(text):
+            found[match[1]], at = self._expanded(match[2]), len(text)
         while match := _ASSIGNED.match(text, at):
             found[match[1]] = self._expanded(match[2].strip('"'))
             at = match.end()
-        if at < len(text):  # in the older form, of one variable, or in a way that we do not read
+        if at < len(text):  # in a way that we do not read
             self.values.clear()
             return
         for name, value in found.items():

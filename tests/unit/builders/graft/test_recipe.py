@@ -115,15 +115,15 @@ def test_images_that_stages_stand_on_are_told_apart() -> None:
 
 def test_variables_that_the_dockerfile_sets_beyond_doubt_have_their_values() -> None:
     found = read(
-        'ARG V=1\nARG OTHER\nFROM base:$V AS a\nENV TOP=/srv NAME="a"\n'
-        "ENV TOP=/opt \\\n  APP=${TOP}/app\nCOPY $NAME /\nRUN true\nFROM image-$OTHER\nFROM a\n"
+        "ARG V=1\nARG OTHER\nFROM base:$V AS a\nENV NAME a\n"
+        'ENV TOP="/srv"\nENV TOP=/opt \\\n  APP=${TOP}/app\nENV PS1 a b = "c"\nCOPY $NAME /\nRUN true\nFROM image-$OTHER\nFROM a\n'
         'WORKDIR $TOP\nCOPY ["x", "${APP}/y"]\nVOLUME $TOP\n',
         None,
         {"OTHER": "x"},
     )
     assert found.bases == ("base:1", "image-x")
     assert found.read_before == ("a",)
-    assert found.operations == (Copy(12, "COPY", ("x",), "/srv/app/y"), Setting(13, "VOLUME"))
+    assert found.operations == (Copy(14, "COPY", ("x",), "/srv/app/y"), Setting(15, "VOLUME"))
     assert found.working_folders == ("/opt",)
 
 
