@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import fakeredis
@@ -44,6 +45,10 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def content(files: Mapping[str, bytes], path: bytes) -> Iterator[bytes]:
+    return iter([files[path.decode()]])
+
+
 def pushed(registry: RegistryServer, *layers: Mapping[str, bytes]) -> str:
     """An image whose layers were all copied: its reference."""
     repository = registry.repositories.setdefault("app", registry._repository("app"))
@@ -52,12 +57,12 @@ def pushed(registry: RegistryServer, *layers: Mapping[str, bytes]) -> str:
         out = io.BytesIO()
         nodes = {
             path: Placed(
-                Node("file", 0o644, 0, 0, "", len(content), sha256(content)),
+                Node("file", 0o644, 0, 0, "", len(text), sha256(text)),
                 Entry("file", path.encode()),
             )
-            for path, content in files.items()
+            for path, text in files.items()
         }
-        made.append(store(nodes, lambda path, files=files: iter([files[path.decode()]]), out))
+        made.append(store(nodes, partial(content, files), out))
         repository.blobs[made[-1].digest] = out.getvalue()
     config = {
         "rootfs": {"diff_ids": [blob.diff_id for blob in made]},

@@ -116,7 +116,8 @@ def test_images_that_stages_stand_on_are_told_apart() -> None:
 def test_variables_that_the_dockerfile_sets_beyond_doubt_have_their_values() -> None:
     found = read(
         "ARG V=1\nARG OTHER\nFROM base:$V AS a\nENV NAME a\n"
-        'ENV TOP="/srv"\nENV TOP=/opt \\\n  APP=${TOP}/app\nENV PS1 a b = "c"\nCOPY $NAME /\nRUN true\nFROM image-$OTHER\nFROM a\n'
+        'ENV TOP="/srv"\nENV TOP=/opt \\\n  APP=${TOP}/app\nENV PS1 a b = "c"\n'
+        "COPY $NAME /\nRUN true\nFROM image-$OTHER\nFROM a\n"
         'WORKDIR $TOP\nCOPY ["x", "${APP}/y"]\nVOLUME $TOP\n',
         None,
         {"OTHER": "x"},
