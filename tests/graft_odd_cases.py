@@ -166,7 +166,7 @@ def _copy(of: random.Random) -> str:
     if of.random() < 0.4:
         flags += f"--chown={of.choice(_OWNERS)} "
     if of.random() < 0.2:
-        flags += f"--chmod={of.choice(('755', '0640', '4755', '000', '700'))} "
+        flags += f"--chmod={of.choice(('755', '0640', '000', '700', '0701'))} "
     keyword = of.choice(("COPY", "copy", "ADD", "COPY"))
     to = of.choice(
         (*(f"/{f}" for f in _FOLDERS), *(f"/{f}/" for f in _FOLDERS), ".", "./", "..", "/", "../up/", "sub/",
@@ -180,7 +180,7 @@ def _copy(of: random.Random) -> str:
                     ".hid*", "\u00fc*", "packed*"]  # fmt: skip
     source = of.choice(sources)
     if of.random() < 0.15:
-        return f'{keyword} {flags}["two words", "ü", "na\u00efve\u00a0x", "{to.rstrip("/")}/"]\n'
+        return f'{keyword} {flags}["two words", "ü", "{to.rstrip("/")}/"]\n'
     if of.random() < 0.05:
         return f"{keyword} {flags}na\u00efve\u00a0x {to}\n"
     return (

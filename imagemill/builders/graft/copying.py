@@ -249,7 +249,11 @@ def owner_of(operation: Copy | WorkingFolder) -> Owner | None:
 
 
 def owner_found(nodes: Mapping[str, Node], operation: Copy | WorkingFolder) -> Owner:
-    """Return the owner of what an instruction has made, which its name is another word for."""
+    """Return the owner of what an instruction has made, which its name is another word for; of a
+    WORKDIR that has made nothing, and may not make anything, anybody.
+    """
+    if not nodes and isinstance(operation, WorkingFolder):
+        return ROOT
     owners = {Owner(node.uid, node.gid) for node in nodes.values()}
     if len(owners) != 1:
         raise Refusal(f"line {operation.line}: it cannot be told who {operation.owner} is")

@@ -147,7 +147,8 @@ def read(
     """Return what the Dockerfile says; `Refusal` if no code can be told apart in it."""
     _check_syntax(dockerfile)
     every = stages(dockerfile, build_args)
-    _check_mounts(every)
+    for instruction in (each for stage in every for each in stage.instructions):
+        _check(instruction)
     final = _target(every, target)
     whole = every[final].instructions
     suffix = _suffix(whole)
@@ -189,15 +190,18 @@ def _check_syntax(dockerfile: str) -> None:
             raise Refusal("the Dockerfile has an escape character of its own")
 
 
-def _check_mounts(stages: Iterable[GraftStage]) -> None:
-    """In quotes there may be blanks, or what is no mount."""
-    for instruction in (each for stage in stages for each in stage.instructions):
-        if instruction.keyword == "RUN":
-            values = (value for name, value in _flags(instruction)[0] if name == "mount")
-            if any(map(_QUOTED.search, values)):
-                raise Refusal(
-                    f"line {instruction.line} (RUN) has a mount that is written in quotes"
-                )
+def _check(instruction: Instruction) -> None:
+    """Refuse what may read what we do not see: mounts in quotes, in which there may be blanks, and
+    what ADD fetches, which BuildKit looks at with each build.
+    """
+    flags, rest = _flags(instruction)
+    where = f"line {instruction.line} ({instruction.keyword})"
+    mounts = [value for name, value in flags if name == "mount"]
+    if instruction.keyword == "RUN" and any(map(_QUOTED.search, mounts)):
+        raise Refusal(f"{where} has a mount that is written in quotes")
+    fetches = instruction.keyword == "ADD" and _REMOTE.search(rest)
+    if fetches and not any(name == "checksum" for name, _ in flags):
+        raise Refusal(f"{where} fetches something, which may be another by now")
 
 
 def stages(dockerfile: str, build_args: Mapping[str, str] | None = None) -> list[GraftStage]:

@@ -115,6 +115,21 @@ def test_where_another_builder_may_leave_something_out_nothing_is_put(path: str)
             remade(below, suffix, old, new, lambda entry: False)
 
 
+def test_a_workdir_of_a_user_by_name_that_makes_nothing_needs_no_user() -> None:
+    operations = (Copy(1, "COPY", ("d",), "/"), WorkingFolder(2, "/x", "app"))
+    suffix = Suffix(operations, (Layer({"x": FOLDER}, has_contents=True), None), "/")
+    old = Context([Entry("dir", b"d"), Entry("dir", b"d/x")])
+
+    def made(*folders: bytes) -> list[int]:
+        new = Context([Entry("dir", folder) for folder in folders])
+        found = remade(FileView(), suffix, old, new, lambda entry: False)
+        return [number for number, changes in enumerate(found) if changes is not None]
+
+    assert made(b"d", b"d/x", b"d/y") == [0]
+    with pytest.raises(Refusal, match="makes other folders"):
+        made(b"d", b"d/y")
+
+
 def test_whom_a_name_means_is_not_known_where_names_are_copied_before() -> None:
     names = {"etc/passwd": "x"}
     operations = (

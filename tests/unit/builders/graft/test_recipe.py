@@ -80,6 +80,8 @@ def test_other_mounts_see_nothing_of_the_source(mount: str) -> None:
         "FROM a\nCOPY . .\nRUN true\n",
         "FROM a\nCOPY . .\nCOPY --from=b /c /c\n",
         "FROM a\nCOPY . .\nADD https://example.com/x /\n",
+        "FROM a\nADD https://example.com/x /\nCOPY . .\n",
+        'FROM a AS b\nADD ["git@example.com:a/b.git", "/"]\nFROM a\nCOPY --from=b /x /\nCOPY . .\n',
         "FROM a\nCOPY --link . .\n",
         "FROM a\nCOPY . $HOME\n",
         "FROM a\nCOPY . .\nONBUILD RUN true\n",
@@ -111,6 +113,11 @@ def test_images_that_stages_stand_on_are_told_apart() -> None:
         "FROM a\nFROM 0 AS x\nCOPY --from=0 /b /\nFROM x\nCOPY --from=c /d /\nCOPY e /\n", None
     )
     assert (found.base, found.bases, found.images) == ("0", ("a", "0"), ("a", "0", "c"))
+
+
+def test_what_is_fetched_by_its_checksum_is_the_same() -> None:
+    text = "FROM a\nADD --checksum=sha256:1 https://example.com/x /\nRUN true\nCOPY . .\n"
+    assert read(text, None).operations == (Copy(4, "COPY", (".",), "."),)
 
 
 def test_variables_that_the_dockerfile_sets_beyond_doubt_have_their_values() -> None:
