@@ -19,7 +19,7 @@ from imagemill.meter import Meter
 from imagemill.ports import Progress, Registry
 from imagemill.reference import ImageReference
 from imagemill.registries.authorization import Login
-from imagemill.registries.oci import OciRegistry
+from imagemill.registries.oci import OciRegistry, check_content
 
 _PULL, _PUSH = "pull", "pull,push"
 _CHUNK = 1 << 20
@@ -42,7 +42,10 @@ class Blobs(OciRegistry):
     def manifest(self, reference: ImageReference) -> StoredManifest | None:
         """Return the manifest of a tag or digest; None if the registry says that it has none."""
         answer = self._get(reference, reference.digest or reference.tag or "latest", _PULL)
-        return None if answer is None else StoredManifest(answer.media_type, answer.body)
+        if answer is None:
+            return None
+        check_content(answer.body, reference)
+        return StoredManifest(answer.media_type, answer.body)
 
     def put_manifest(self, reference: ImageReference, manifest: StoredManifest, name: str) -> None:
         """Store a manifest, whose digest is `name`, under the tag of `reference`."""
@@ -57,6 +60,7 @@ class Blobs(OciRegistry):
             content = reply.content()
             if reply.status != 200:
                 raise self._failure(_answer(reply, content), reference, _PULL)
+            check_content(content, reference.with_digest(digest))
             return content
 
     @contextmanager

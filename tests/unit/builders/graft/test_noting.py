@@ -18,6 +18,7 @@ from imagemill.builders.graft.large_files import LARGE
 from imagemill.builders.graft.layers import Node
 from imagemill.builders.graft.packing import store
 from imagemill.context import Entry
+from imagemill.errors import TransientError
 from imagemill.ports import Quiet
 from imagemill.registries import blobs_for
 from imagemill.registries.docker_config import DockerConfig
@@ -114,3 +115,20 @@ def test_a_layer_that_comes_in_another_content_the_second_time_is_refused(
     with pytest.raises(Refusal, match=r"another content|cannot be read"):
         note(earlier(image, weights), "another", place, Quiet())
     assert place.known.find_image("another") is None
+
+
+def test_a_manifest_or_config_that_is_not_what_its_digest_says_is_not_worked_with(
+    registry: RegistryServer, place: GraftPlace
+) -> None:
+    image = pushed(registry, {"app/a": b"1"})
+    repository = registry.repositories["app"]
+    (digest,) = repository.manifests
+    config = next(each for each in repository.blobs if b"history" in repository.blobs[each])
+    kept = repository.blobs[config], repository.manifests[digest]
+    repository.blobs[config] = kept[0].replace(b"COPY x", b"COPY y")
+    with pytest.raises(TransientError, match="damaged"):
+        note(earlier(image), "key", place, Quiet())
+    repository.blobs[config] = kept[0]
+    repository.manifests[digest] = MANIFEST, kept[1][1] + b" "
+    with pytest.raises(TransientError, match="damaged"):
+        note(earlier(image), "key", place, Quiet())
