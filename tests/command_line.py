@@ -146,15 +146,30 @@ class CommandLine:
 
 @cache
 def forks_of_commands() -> Forks:
-    """What starts commands: it has imported what most of them use."""
-    modules = ("celery.canvas", "celery.events.receiver", "celery.result", "kombu.transport.redis")
+    """What starts commands: it has imported what most of them use, and most of what their own
+    services do.
+    """
     commands = (f"imagemill.cli.{name}" for _, name, _ in iter_modules(imagemill.cli.__path__))
     # -P: like the installed program, they import nothing from the folder that they are called in.
     forks = Forks(
-        *(name for name in commands if not name.endswith("__main__")), *modules, options=("-P",)
+        *(name for name in commands if not name.endswith("__main__")), *_USED, options=("-P",)
     )
     atexit.register(forks.close)
     return forks
+
+
+_USED = (
+    "celery.canvas",
+    "celery.concurrency.prefork",
+    "celery.events.receiver",
+    "celery.result",
+    "celery.worker.consumer",
+    "cffi.cparser",
+    "kombu.matcher",
+    "kombu.transport.redis",
+    "jsonschema",
+)
+"""No module of `tasks` or `worker`: those are for every application of a process."""
 
 
 @dataclass

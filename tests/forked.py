@@ -3,6 +3,8 @@ them already forks itself, and the fork becomes what was asked for.
 
 To whoever looks, the fork is a process like one that was executed: with the arguments, variables,
 folder, session and files of its own that `subprocess.Popen` was given, and an end of its own.
+
+Where a fork executes `python -c CODE` while it has one thread, it forks itself instead, likewise.
 """
 
 import ctypes
@@ -20,8 +22,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).parents[1]
 _ROOM = 16 << 10
@@ -92,18 +97,9 @@ class Forked(subprocess.Popen[Any]):
         # What Popen does after it has opened the pipes.
         popen: Any = super()
         named = inspect.signature(popen._execute_child).bind(*given).arguments
-        question = {
-            "command": named["args"],
-            "variables": named["env"],
-            "folder": str(named["cwd"] or Path.cwd()),
-            "session": named["start_new_session"],
-            "group": named["process_group"],
-        }
-        files = [named["p2cread"], named["c2pwrite"], named["errwrite"]]
-        files = [own if own >= 0 else inherited for inherited, own in enumerate(files)]
-        answer = self._forks.ask(question, *files)
-        pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
-        popen._close_pipe_fds(*(named[name] for name in pipes))
+        question = _question(named)
+        answer = self._forks.ask(question, *question.pop("files"))
+        popen._close_pipe_fds(*(named[name] for name in _PIPES))
         if "error" in answer:
             raise OSError(*answer["error"])
         self.pid = answer["pid"]
@@ -122,6 +118,65 @@ class Forked(subprocess.Popen[Any]):
             if pid or wait_flags & os.WNOHANG:
                 return pid, status
             time.sleep(0.01)
+
+
+_PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+
+
+def _question(named: Mapping[str, Any]) -> dict[str, Any]:
+    """What a process is to become by these arguments of `Popen._execute_child`."""
+    files = (named["p2cread"], named["c2pwrite"], named["errwrite"])
+    return {
+        "command": named["args"],
+        "variables": named["env"],
+        "folder": str(named["cwd"] or Path.cwd()),
+        "session": named["start_new_session"],
+        "group": named["process_group"],
+        "files": [own if own >= 0 else inherited for inherited, own in enumerate(files)],
+    }
+
+
+class _Again(subprocess.Popen[Any]):
+    """A fork's own `subprocess.Popen`."""
+
+    begin: Sequence[str]
+    """What a command begins with for which the fork forks itself."""
+
+    def _execute_child(self, *given: Any) -> None:
+        popen: Any = super()
+        named = inspect.signature(popen._execute_child).bind(*given).arguments
+        command, begin = named["args"], list(self.begin)
+        if command[: len(begin)] != begin or len([*Path("/proc/self/task").iterdir()]) > 1:
+            popen._execute_child(*given)
+            return
+        self.pid = os.fork()
+        if not self.pid:
+            wanted = _question(named)
+            _run(wanted | {"variables": wanted["variables"] or dict(os.environ)})
+        self._child_created = True
+        popen._close_pipe_fds(*(named[name] for name in _PIPES))
+
+
+def _run(wanted: dict[str, Any]) -> NoReturn:
+    """Be another process than the one whose stack we are on, which must not go on here."""
+    with ExitStack() as end:
+        end.push(_end)
+        _become(wanted)
+        os.closerange(3, 1 << 16)
+        main = sys.modules["__main__"] = ModuleType("__main__")
+        exec(wanted["command"][len(_Again.begin)], main.__dict__)
+    raise AssertionError("unreachable")
+
+
+def _end(kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+    """End the process by this error; what the other one has registered with `atexit` is not ours."""
+    status = error.code if isinstance(error, SystemExit) else int(error is not None)
+    if kind and error and not isinstance(error, SystemExit):
+        sys.excepthook(kind, error, trace)
+    if isinstance(status, str):
+        print(status, file=sys.stderr)
+    sys.stdout.flush()
+    os._exit(int(status is not None) if isinstance(status, str | None) else status)
 
 
 def _serve(asked: socket.socket) -> dict[str, Any]:
@@ -155,8 +210,9 @@ def _become(wanted: dict[str, Any]) -> None:
     _part_with_shared_memory()
     _show(wanted["command"], wanted["variables"])
     sys.orig_argv = wanted["command"]
-    sys.argv = wanted["command"][wanted["command"].index("-m") + 1 :]
-    first = [] if sys.flags.safe_path else [wanted["folder"]]
+    option, *arguments = wanted["command"][len(_Again.begin) - 1 :]
+    sys.argv = arguments if option == "-m" else [option, *arguments[1:]]
+    first = [] if sys.flags.safe_path else [wanted["folder"] if option == "-m" else ""]
     given = [value for name, value in variables.items() if name == "PYTHONPATH"]
     sys.path[:] = [*first, *given, *(path for path in _INSTALLED if path not in given)]
     _open_standard_files(bool(variables.get("PYTHONUNBUFFERED")))
@@ -231,6 +287,9 @@ def _main() -> None:
     for module in sys.argv[3:]:
         importlib.import_module(module)
     assert len(list(Path("/proc/self/task").iterdir())) == 1, "an import has started threads"
+    executed = sys.orig_argv[: sys.orig_argv.index(__file__)]
+    _Again.begin = (*executed, "-c")
+    subprocess.Popen = _Again  # type: ignore[misc]
     gc.freeze()  # else each fork copies the pages of all objects when it looks for garbage
     wanted = _serve(asked)
     try:

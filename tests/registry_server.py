@@ -64,6 +64,10 @@ class RegistryServer:
 
     def _upload(self, request: Request, name: str) -> Response:
         if request.method == "POST":
+            mounted, other = (request.query.get(key, [""])[0] for key in ("mount", "from"))
+            if mounted in (found := self._repository(other).blobs):
+                self._repository(name).blobs[mounted] = found[mounted]
+                return Response(201)
             place = f"http://{self.address}/v2/{name}/blobs/uploads/{uuid.uuid4().hex}?_state=x"
             return Response(202, {"Location": place})
         content, (digest,) = request.body, request.query["digest"]

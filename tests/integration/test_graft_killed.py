@@ -2,7 +2,6 @@
 the same digest.
 """
 
-import multiprocessing
 import os
 import signal
 import uuid
@@ -17,12 +16,10 @@ from benchmarks.proxy import Counts, counting
 from builds import PushedImage
 from graft_trial import Before, Trials, flattened
 from imagemill.reference import ImageReference
+from processes import forking
 from trees import make
 
 DOCKERFILE = "FROM scratch\nCOPY a /a\nCOPY b /b\n"
-# Not forked from here: a lock that a thread of ours holds would stay held in it.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["graft_trial"])
 
 
 @pytest.fixture
@@ -40,7 +37,7 @@ def graft(trials: Trials, redis_url: str, folder: Path, name: str, before: Befor
 
 def killed_at(number: int, counts: Counts, arguments: tuple[object, ...]) -> bool:
     """Whether a process that makes an image was killed right before its request of this number."""
-    worker = PROCESSES.Process(target=graft, args=arguments)
+    worker = forking().Process(target=graft, args=arguments)
     counts.clear()
 
     def kill() -> None:

@@ -2,7 +2,6 @@
 
 import fcntl
 import hashlib
-import multiprocessing
 import os
 import random
 import re
@@ -20,13 +19,12 @@ import pytest
 from imagemill.files import folders
 from imagemill.ports import Quiet
 from imagemill.sources.cache import SourceCache
+from processes import forking
 
 KIB = 1024
 PLENTY = 1 << 30
 PATIENCE = 60.0
 """Seconds after which a process that does not answer has failed."""
-
-spawning = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True)
@@ -89,8 +87,8 @@ def folder(tmp_path: Path) -> Path:
 
 def started(function: Callable[..., None], *arguments: Any) -> tuple[BaseProcess, Connection]:
     """A process that runs the function, and a connection to it."""
-    ours, its = spawning.Pipe()
-    process = spawning.Process(target=function, args=(*arguments, its), daemon=True)
+    ours, its = forking().Pipe()
+    process = forking().Process(target=function, args=(*arguments, its), daemon=True)
     process.start()
     its.close()
     return process, ours

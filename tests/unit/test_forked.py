@@ -33,7 +33,7 @@ print(json.dumps({
                type(f.buffer).__name__) for f in files],
     "signals": handlers,
     "main": [__name__, sys.modules["__main__"].__dict__ is globals()],
-}))
+}, sort_keys=True))
 """
 ENDS = {
     "code": "sys.exit(7)",
@@ -45,6 +45,16 @@ ENDS = {
     "threads": "threading.Timer(0.1, print, ['late']).start(); atexit.register(print, 'last')",
     "own": "subprocess.run(['cat'], check=True); print(sys.stdin.read())",
 }
+STARTS = """
+import subprocess, sys
+from pathlib import Path
+
+command = [sys.executable, "-c", Path("code").read_text(), "an argument", ""]
+with subprocess.Popen(command, stdin=subprocess.PIPE, cwd="/", start_new_session=True) as started:
+    started.communicate(b"typed")
+    print(started.returncode)
+"""
+IMPORTS = "import atexit, os, signal, subprocess, sys, threading, time"
 
 
 @pytest.fixture(scope="module")
@@ -118,14 +128,35 @@ def test_a_safe_path_is_without_the_folder_of_the_call(
 def test_it_ends_as_python_does(
     forks: Forks, tmp_path: Path, variables: dict[str, str], end: str
 ) -> None:
-    imports = "import atexit, os, signal, subprocess, sys, threading, time"
-    (tmp_path / "ending.py").write_text(f"{imports}\nprint('begun')\n{end}\n")
+    (tmp_path / "ending.py").write_text(f"{IMPORTS}\nprint('begun')\n{end}\n")
     given = {"cwd": tmp_path, "env": variables, "stderr": subprocess.PIPE}
     ends = []
     for process in both(forks, "ending", **given):
         out, error = process.communicate("typed", timeout=60)
         ends.append((out, error.splitlines()[-1:], process.returncode))
     assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("end", ["code", "text", "error", "terminated", "at once", "own", None])
+def test_what_a_fork_executes_of_its_own_kind_is_as_if_it_were_executed(
+    forks: Forks, tmp_path: Path, variables: dict[str, str], end: str | None
+) -> None:
+    (tmp_path / "starts.py").write_text(STARTS)
+    (tmp_path / "code").write_text(LOOK if end is None else f"{IMPORTS}\n{ENDS[end]}\n")
+    given = {"cwd": tmp_path, "env": variables, "stderr": subprocess.PIPE}
+    outcomes = [process.communicate() for process in both(forks, "starts", **given)]
+    assert len({(out, tuple(error.splitlines()[-1:])) for out, error in outcomes}) == 1, outcomes
+
+
+def test_what_a_fork_executes_of_its_own_kind_has_what_was_imported(
+    forks: Forks, tmp_path: Path, variables: dict[str, str]
+) -> None:
+    (tmp_path / "starts.py").write_text(STARTS)
+    (tmp_path / "code").write_text("import sys; print('json' in sys.modules, flush=True)")
+    forked, executed = (
+        process.communicate()[0] for process in both(forks, "starts", cwd=tmp_path, env=variables)
+    )
+    assert (forked, executed) == ("True\n0\n", "False\n0\n")
 
 
 def test_it_is_killed_and_waited_for(
