@@ -88,8 +88,8 @@ class BuildLog:
     def _tell_amount(self, text: str) -> None:
         """Say how much of the context was sent, or of base images pulled, if the line says it."""
         if match := _SENT.match(text):
-            took = rate(size_of(match[1]), float(match[2] or 0))
-            self._amount(f"{match[1]} sent to the engine{took}")
+            fast = rate(size_of(match[1]), float(match[2] or 0))
+            self._amount(f"{match[1]} sent to the engine{fast}")
         elif match := _LAYER.match(text):
             self._layers[match[1]] = size_of(match[2]), size_of(match[3]), float(match[4] or 0)
             done, whole, took = zip(*self._layers.values(), strict=True)
