@@ -14,7 +14,12 @@ from imagemill.builders.graft import Refusal, grafting
 from imagemill.builders.graft.grafting import Graft, GraftPlace, Question
 from imagemill.builders.graft.source import SourceFiles
 from imagemill.context.hashing import Inputs
-from imagemill.errors import ImagemillError, OperatorError
+from imagemill.errors import (
+    ImagemillError,
+    OperatorError,
+    ServiceUnreachable,
+    TransientError,
+)
 from imagemill.messages import Build, State
 from imagemill.ports import Quiet
 from imagemill.state.grafts import Earlier
@@ -86,7 +91,9 @@ def _graft(run: Run, work: Workspace) -> Build | Next:
             return work.build.knowing(digest=digest, grafted=True, graft_key=None, commands=())
         except Refusal as refusal:
             return work.build.knowing(not_grafted=refusal.reason)
-        except OperatorError as error:  # what the builder may do, or say better
+        except ServiceUnreachable:
+            raise
+        except (OperatorError, TransientError) as error:  # what the builder may do, or say better
             return work.build.knowing(not_grafted=error.message)
 
 

@@ -6,10 +6,10 @@ import json
 import subprocess
 import tarfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from redis import Redis
@@ -70,12 +70,13 @@ class Trials:
     redis: Redis
     folder: Path
     busybox: Path
+    cases: Callable[[int], graft_cases.Case] = graft_cases.case
 
     @cached_property
     def shell(self) -> str:
         """The image with the shell, in the registry."""
         folder, image = self.folder / "shell", f"{self.registry}/{uuid.uuid4().hex}:shell"
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         (folder / "busybox").write_bytes(self.busybox.read_bytes())
         (folder / "busybox").chmod(0o755)
         self._docker("build", f"--tag={image}", "--file=-", str(folder), text=graft_cases.SHELL)
@@ -87,7 +88,7 @@ class Trials:
         made = self._made(seed, recording) if recording else self._built(seed)
         if made is None:
             return  # BuildKit cannot build it either
-        case, folder, name = graft_cases.case(seed), self.folder / made.name, made.name
+        case, folder, name = self.cases(seed), self.folder / made.name, made.name
         old = self._ask(folder, f"{name}:old")
         old_image = PushedImage(ImageReference.parse(f"{self.registry}/{name}:old"))
         for number, edit in enumerate(case.edits):
@@ -112,14 +113,14 @@ class Trials:
         folder, images = self.folder / made.name, (made.base, f"{self.registry}/{made.name}:old")
         base, old = map(recording.add, images)
         edits = []
-        for edit in graft_cases.case(seed).edits:
+        for edit in self.cases(seed).edits:
             edit(folder)
             edits.append(self._exported(folder))
         recording.cases[seed] = Recorded(base, old, edits)
 
     def _built(self, seed: int) -> Made | None:
         """A case that BuildKit builds, in the registry."""
-        case, name = graft_cases.case(seed), f"case-{seed}-{uuid.uuid4().hex[:8]}"
+        case, name = self.cases(seed), f"case-{seed}-{uuid.uuid4().hex[:8]}"
         base = self.shell
         if case.parent is not None:
             base = f"{self.registry}/{name}-base:1"
@@ -138,7 +139,7 @@ class Trials:
         base = f"{self.registry}/{name}-base:1"
         recording.push(recorded.base, base)
         recording.push(recorded.old, f"{self.registry}/{name}:old")
-        self._project(graft_cases.case(seed), name, base)
+        self._project(self.cases(seed), name, base)
         return Made(name, base, recorded)
 
     def _project(self, case: graft_cases.Case, name: str, base: str) -> Path:
@@ -269,7 +270,12 @@ def flattened(image: PushedImage) -> Files:
             if node[0] != "dir":
                 _drop(files, f"{path}/")
             files[path] = node
+        above = {str(folder) for path in found for folder in PurePosixPath(path).parents}
+        files |= dict.fromkeys(above - found.keys() - {"."}, _NOT_NAMED)
     return files
+
+
+_NOT_NAMED = "dir", "as whoever unpacks the layer likes it"
 
 
 _known: dict[str, Files] = {}

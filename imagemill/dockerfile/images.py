@@ -19,7 +19,8 @@ _FLAGS = re.compile(
     re.IGNORECASE,
 )
 _OTHER = re.compile(r"from=([^\s,]+)", re.IGNORECASE)
-_FRONTEND = "BUILDKIT_SYNTAX"
+FRONTEND = "BUILDKIT_SYNTAX"
+"""The build argument that names what is to read the Dockerfile."""
 
 
 def images(dockerfile: str, build_args: Mapping[str, str]) -> set[str]:
@@ -28,7 +29,7 @@ def images(dockerfile: str, build_args: Mapping[str, str]) -> set[str]:
     What has a variable of which no value is known stands there as it is written, with its `$`.
     """
     found = set(_frontends(dockerfile))
-    if frontend := build_args.get(_FRONTEND):
+    if frontend := build_args.get(FRONTEND):
         found.add(frontend)
     stages: set[str] = set()
     for named, stage in _named(dockerfile, build_args):

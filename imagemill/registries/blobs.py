@@ -19,7 +19,7 @@ from imagemill.meter import Meter
 from imagemill.ports import Progress, Registry
 from imagemill.reference import ImageReference
 from imagemill.registries.authorization import Login
-from imagemill.registries.oci import OciRegistry
+from imagemill.registries.oci import OciRegistry, check_content
 
 _PULL, _PUSH = "pull", "pull,push"
 _CHUNK = 1 << 20
@@ -42,7 +42,10 @@ class Blobs(OciRegistry):
     def manifest(self, reference: ImageReference) -> StoredManifest | None:
         """Return the manifest of a tag or digest; None if the registry says that it has none."""
         answer = self._get(reference, reference.digest or reference.tag or "latest", _PULL)
-        return None if answer is None else StoredManifest(answer.media_type, answer.body)
+        if answer is None:
+            return None
+        check_content(answer.body, reference)
+        return StoredManifest(answer.media_type, answer.body)
 
     def put_manifest(self, reference: ImageReference, manifest: StoredManifest, name: str) -> None:
         """Store a manifest, whose digest is `name`, under the tag of `reference`."""
@@ -57,6 +60,7 @@ class Blobs(OciRegistry):
             content = reply.content()
             if reply.status != 200:
                 raise self._failure(_answer(reply, content), reference, _PULL)
+            check_content(content, reference.with_digest(digest))
             return content
 
     @contextmanager
@@ -78,7 +82,7 @@ class Blobs(OciRegistry):
 
     def mount(self, reference: ImageReference, digest: str, source: ImageReference) -> bool:
         """Have the repository hold a blob of another one, without sending it; False if the registry
-        would rather be sent it.
+        would rather be sent it: some say so with a 4xx.
         """
         query = urlencode({"mount": digest, "from": source.path})
         answer = self._request("POST", reference, f"blobs/uploads/?{query}", _PUSH)
@@ -88,9 +92,9 @@ class Blobs(OciRegistry):
                 url, headers, reach = self._upload("DELETE", answer, location, reference)
                 request("DELETE", url, headers, None, reach)
             return False
-        if answer.status != 201:
+        if answer.status != 201 and not (400 <= answer.status < 500 and answer.status != 429):
             raise self._failure(answer, reference, _PUSH)
-        return True
+        return answer.status == 201
 
     def push(
         self,

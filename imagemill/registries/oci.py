@@ -78,7 +78,7 @@ class OciRegistry:
         manifest = self._get(reference, reference.digest, _PUSH)
         if manifest is None:
             raise TransientError(f"{reference} is not in the registry any more", "build it again")
-        _digest_of(manifest, reference)
+        check_content(manifest.body, reference)
         for target in missing:
             self._put(target, manifest, reference.digest)
 
@@ -144,7 +144,7 @@ class OciRegistry:
         # A HEAD has no words. Only a GET tells an absent image from a server that is no registry,
         # or why it is denied.
         manifest = self._get(reference, name, actions)
-        return _digest_of(manifest, reference) if manifest else None
+        return check_content(manifest.body, reference) if manifest else None
 
     def _get(self, reference: ImageReference, name: str, actions: str) -> Answer | None:
         """Return the manifest `name`; None if the registry says that it has none."""
@@ -205,9 +205,12 @@ def endpoint(registry: str) -> str:
     return "registry-1.docker.io" if registry == DOCKER_HUB else registry
 
 
-def _digest_of(manifest: Answer, reference: ImageReference) -> str:
+def check_content(content: bytes, reference: ImageReference) -> str:
+    """Return the digest of what a registry has answered with; `TransientError` where it is not the
+    one that was asked for.
+    """
     algorithm = (reference.digest or "sha256").partition(":")[0]
-    return _checked(f"{algorithm}:{hashlib.new(algorithm, manifest.body).hexdigest()}", reference)
+    return _checked(f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}", reference)
 
 
 def _checked(digest: str, reference: ImageReference) -> str:

@@ -8,6 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
@@ -81,8 +82,9 @@ class FolderShelf:
         Path(path).replace(self._path(name))
         end = time.time() - HASH_KEEP_SECONDS
         for each in os.scandir(self._folder):
-            if each.stat(follow_symlinks=False).st_mtime < end:
-                Path(each.path).unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another build may have removed it
+                if each.stat(follow_symlinks=False).st_mtime < end:
+                    Path(each.path).unlink()
 
     def find(self, names: Sequence[str]) -> list[bytes | None]:
         """Return the texts; None for each that is not there."""
@@ -104,19 +106,33 @@ class FolderShelf:
 
 
 class Grafts:
-    """Key → the latest image that a builder has made of what the key names; diff id → layer."""
+    """Key → the latest image that a builder has made of what the key names; diff id → layer.
+
+    Each text is kept with its digest: what is damaged is as good as not there.
+    """
 
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
 
+    def _put(self, name: str, text: bytes) -> None:
+        self._shelf.put(name, _digest(name, text) + text)
+
+    def _find(self, names: Sequence[str]) -> list[bytes | None]:
+        found = []
+        for name, kept in zip(names, self._shelf.find(names), strict=True):
+            text = b"" if kept is None else kept[_SIZE:]
+            whole = kept is not None and kept[:_SIZE] == _digest(name, text)
+            found.append(text if whole else None)
+        return found
+
     def keep_image(self, key: str, image: Earlier) -> None:
         """Keep an image."""
         head = json.dumps([image.image, image.labels, image.commands]).encode()
-        self._shelf.put(f"image:{key}", head + b"\n" + image.record.dump())
+        self._put(f"image:{key}", head + b"\n" + image.record.dump())
 
     def find_image(self, key: str) -> Earlier | None:
         """Return the image; None if there is none, or nobody has asked for it for too long."""
-        (found,) = self._shelf.find([f"image:{key}"])
+        (found,) = self._find([f"image:{key}"])
         if found is None:
             return None
         head, _, record = found.partition(b"\n")
@@ -130,17 +146,24 @@ class Grafts:
 
     def keep_layer(self, diff_id: str, layer: bytes) -> None:
         """Keep what is in a layer."""
-        self._shelf.put(f"layer:{diff_id}", layer)
+        self._put(f"layer:{diff_id}", layer)
 
     def find_layers(self, diff_ids: Sequence[str]) -> list[bytes | None]:
         """Return what is in these layers; None for each that nobody has read."""
-        return self._shelf.find([f"layer:{diff_id}" for diff_id in diff_ids])
+        return self._find([f"layer:{diff_id}" for diff_id in diff_ids])
 
     def keep_fact(self, name: str, fact: str) -> None:
         """Keep something that never changes."""
-        self._shelf.put(f"fact:{name}", fact.encode())
+        self._put(f"fact:{name}", fact.encode())
 
     def find_fact(self, name: str) -> str | None:
         """Return what was kept; None if nothing was."""
-        (found,) = self._shelf.find([f"fact:{name}"])
+        (found,) = self._find([f"fact:{name}"])
         return None if found is None else found.decode()
+
+
+_SIZE = hashlib.sha256().digest_size
+
+
+def _digest(name: str, text: bytes) -> bytes:
+    return hashlib.sha256(name.encode() + b"\0" + text).digest()

@@ -15,6 +15,7 @@ from redis import Redis
 from benchmarks.proxy import counting
 from builds import SHELL, PushedImage
 from graft_trial import flattened
+from http_faults import FaultyProxy
 from imagemill.cli.commands import cli
 from imagemill.messages import BuildReport
 from imagemill.reference import ImageReference
@@ -166,6 +167,22 @@ def test_it_can_be_turned_off(project: Project, wish: dict[str, Any]) -> None:
     assert report.built
     assert not report.grafted
     assert report.not_grafted is None
+
+
+@pytest.mark.parametrize("lost", ["GET .*/blobs/sha256", "PUT .*/manifests/"])
+def test_where_the_registry_has_lost_the_earlier_image_the_builder_builds(
+    project: Project, registry: str, lost: str
+) -> None:
+    with FaultyProxy(f"http://{registry}") as proxy:
+        project.destination = f"{proxy.url.removeprefix('http://')}/{project.name}"
+        project.build()
+        make(project.folder, {"serve.py": "another"})
+        proxy.fail_next(404, match=lost)  # without a word, as some do
+        report = project.build()
+        assert report.built
+        assert not report.grafted
+        assert "404" in (report.not_grafted or "")
+        assert "/serve.py" in "".join(f"/{path}" for path in flattened(image_of(report)))
 
 
 def test_layers_below_come_from_another_repository_without_being_sent(project: Project) -> None:

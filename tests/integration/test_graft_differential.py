@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+import graft_odd_cases
 from graft_recording import Recording
 from graft_trial import Outcome, Trials
 from registry_server import registry_server
@@ -65,10 +66,13 @@ def test_nothing_differs_from_what_is_recorded_and_little_is_refused(
 
 def test_nothing_differs_from_what_buildkit_makes_now(trials: Trials, recording: Recording) -> None:
     fresh, end = int(time.time()), time.monotonic() + SECONDS
+    odd = replace(trials, cases=graft_odd_cases.case)
     assert trials.shell
+    assert odd.shell
 
     def outcomes(seed: int) -> Iterator[Outcome]:
-        return trials.outcomes(seed) if time.monotonic() < end else iter(())
+        which = odd if seed % 2 else trials
+        return which.outcomes(seed) if time.monotonic() < end else iter(())
 
     # One of those that are recorded is among them: the recording is still what BuildKit makes.
     known = list(recording.cases)[fresh % len(recording.cases)]

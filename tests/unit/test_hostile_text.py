@@ -13,6 +13,7 @@ import pytest
 
 from imagemill.builders import engine_failures
 from imagemill.builders.docker import failures as docker_failures
+from imagemill.builders.graft import Refusal, recipe
 from imagemill.builders.kaniko import executor_log
 from imagemill.dockerfile import base_images, images, reads, syntax
 from imagemill.dockerfile.generate import Wishes, generate
@@ -63,6 +64,11 @@ DOCKERFILES = {
     "one name within another": filled("FROM scratch\nRUN ", "git -C "),
     "quotes": filled("FROM scratch\nARG ", 'a="'),
     "nested variables": filled("ARG a\nFROM ", "${a:-$"),
+    "quotes of variables": filled("FROM scratch\nENV a=", '""\\"') + "\nCOPY $a /\n",
+    "variables that double": "FROM scratch\nENV a=xx\n"
+    + "ENV a=$a$a\n" * 50
+    + filled("COPY ", "$a", " /\n"),
+    "variables of variables": filled("FROM scratch\nENV a=", "$a", "\n") + "COPY $a /\n",
 }
 
 
@@ -75,11 +81,12 @@ DOCKERFILES = {
         base_images.stages,
         lambda text: images.images(text, {}),
         reads.reads_git,
+        lambda text: recipe.read(text, None),
     ],
-    ids=["instructions", "stages", "base images", "images", "reads"],
+    ids=["instructions", "stages", "base images", "images", "reads", "recipe"],
 )
 def test_dockerfiles(text: str, read: Callable[[str], Any]) -> None:
-    with suppress(ImagemillError):
+    with suppress(ImagemillError, Refusal):
         read(text)
 
 

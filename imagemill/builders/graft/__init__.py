@@ -9,7 +9,7 @@ builder builds. See docs/adr/0016-a-change-of-code-needs-no-builder.md.
 
 __all__ = ["FORMAT", "Refusal"]
 
-FORMAT = 2
+FORMAT = 3
 """Part of every key under which an earlier image is found. Raise it when the rules change."""
 
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from imagemill.builders.graft import Refusal
-from imagemill.builders.graft.layers import Node, resolved
+from imagemill.builders.graft.layers import WHITEOUT, Node, resolved
 from imagemill.builders.graft.recipe import Copy, WorkingFolder
 from imagemill.context import Entries, Entry
 
 _WILD = re.compile(r"[*?\[\\]")
 _ODD = re.compile(r"[\\\[\]]")
+_OWNER = re.compile(r"(?P<user>[0-9]+)(?::(?P<group>[0-9]+))?")
 
 
 IsArchive = Callable[[Entry], bool]
@@ -88,7 +89,7 @@ class Context:
     def lacks(self, pattern: str) -> bool:
         """Whether it names something that is not there, and no pattern."""
         path = posixpath.normpath(f"/{pattern}").lstrip("/")
-        unclear = _WILD.search(path) or any(self._is_link(part) for part in _above(path))
+        unclear = _WILD.search(path) or any(self._is_link(part) for part in above(path))
         return not unclear and self.find(path) is None
 
     def has_folder(self, pattern: str) -> bool:
@@ -102,7 +103,7 @@ class Context:
         """
         path = posixpath.normpath(f"/{pattern}").lstrip("/")
         plain, wild = _split(path)
-        if not path or any(self._is_link(part) for part in _above(plain)):
+        if not path or any(self._is_link(part) for part in above(plain)):
             yield self._entries
             return
         found = [plain] if self.find(plain) is not None else []
@@ -129,7 +130,7 @@ class Context:
                 skipped = f"{relative}/" if entry.kind == "dir" else ""
 
     def _check_no_link(self, path: str) -> None:
-        for part in _above(path):
+        for part in above(path):
             if self._is_link(part):
                 raise Refusal(f"{part} is a link, and the Dockerfile copies what it leads to")
 
@@ -156,7 +157,7 @@ class Files:
 
     def make_folders(self, path: str, owner: Owner) -> None:
         """Make a folder, and those above it, where they are not there."""
-        for part in _above(path):
+        for part in above(path):
             node = self.nodes.get(part)
             if node is None:
                 self.met.add(("made", ""))
@@ -195,10 +196,16 @@ class Files:
 
     def _put_entry(self, path: str, entry: Entry, mode: int | None, owner: Owner) -> None:
         there = self.nodes.get(path)
+        if posixpath.basename(path).startswith(WHITEOUT):
+            raise Refusal(f"/{path} would take something away, by its name")
         self.met.add((entry.kind, there.kind if there is not None else ""))
         if entry.kind == "dir":
             if there is not None and there.kind != "dir":
                 raise Refusal(f"/{path} is no folder in the image, and one in the source")
+            if there is not None and there.extra:
+                raise Refusal(
+                    f"/{path} has attributes in the image, which a layer of ours would not"
+                )
             node = Node("dir", 0o755 if mode is None else mode, *owner)
         elif (there is not None and there.kind == "dir") or not path:
             raise Refusal(f"/{path} is a folder in the image, and none in the source")
@@ -237,21 +244,23 @@ def owner_of(operation: Copy | WorkingFolder) -> Owner | None:
     """Return the owner that the instruction says; None where it is a name."""
     if operation.owner is None:
         return ROOT
-    user, _, group = operation.owner.partition(":")
-    if not (user.isdecimal() and (group or user).isdecimal()):
-        return None
-    return Owner(int(user), int(group or user))
+    match = _OWNER.fullmatch(operation.owner)
+    return Owner(int(match["user"]), int(match["group"] or match["user"])) if match else None
 
 
 def owner_found(nodes: Mapping[str, Node], operation: Copy | WorkingFolder) -> Owner:
-    """Return the owner of what an instruction has made, which its name is another word for."""
+    """Return the owner of what an instruction has made, which its name is another word for; of a
+    WORKDIR that has made nothing, and may not make anything, anybody.
+    """
+    if not nodes and isinstance(operation, WorkingFolder):
+        return ROOT
     owners = {Owner(node.uid, node.gid) for node in nodes.values()}
     if len(owners) != 1:
         raise Refusal(f"line {operation.line}: it cannot be told who {operation.owner} is")
     return owners.pop()
 
 
-def _above(path: str) -> Iterator[str]:
+def above(path: str) -> Iterator[str]:
     """Each folder on the way to a path, and the path itself."""
     at = path.find("/")
     while at >= 0:

@@ -18,8 +18,9 @@ from imagemill.builders.graft.layers import FileView, Layer, read_layer
 from imagemill.builders.graft.packing import Read, is_archive, pack
 from imagemill.builders.graft.proof import Suffix, remade
 from imagemill.builders.graft.recipe import CodeRecipe, Commands, Setting, folder_after
-from imagemill.context import Manifest
+from imagemill.context import Entries, Manifest
 from imagemill.context.hashing import Inputs
+from imagemill.dockerfile.images import FRONTEND
 from imagemill.meter import Meter
 from imagemill.ports import BuildInputs, Progress
 from imagemill.reference import ImageReference
@@ -43,8 +44,8 @@ class Question:
     key: str
     """What all but the code is known by: equal ones make equal images, up to the suffix."""
     recipe: CodeRecipe
-    base_digest: str | None
-    """Of the image that the final stage stands on; None for `scratch`."""
+    base_digests: Mapping[str, str]
+    """Of the images that stages stand on, by their names."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,9 @@ def question(
     what was installed, those of another repository.
     """
     text = manifest.dockerfile.content.decode(errors="surrogateescape")
-    found = recipe.read(text, given.target)
+    if frontend := given.build_args.get(FRONTEND):
+        recipe.check_frontend(frontend)
+    found = recipe.read(text, given.target, given.build_args)
     context = Context(manifest.entries)
     parts = (part for pattern in found.read_before for part in context.seen(pattern))
     seen = sorted({line for part in parts for line in part.lines()})
@@ -94,7 +97,7 @@ def question(
         "seen": hashlib.sha256("\n".join(seen).encode()).hexdigest(),
     }
     key = hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
-    return Question(key, found, digests[found.base] if found.base else None)
+    return Question(key, found, {name: digests[name] for name in found.bases})
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,8 @@ class Graft:
     def _suffix(
         self, image: Image, reference: ImageReference, blobs: Blobs
     ) -> tuple[Suffix, tuple[int | None, ...], FileView]:
+        if not image.is_buildkits and image.settings.get("Volumes"):
+            raise Refusal("there are volumes, and this builder leaves out what is copied into one")
         operations = self.question.recipe.operations
         places = image.layers_of(operations)
         first = self._first(image)
@@ -179,21 +184,23 @@ class Graft:
         return Suffix(operations, of_operations, folder, image.is_buildkits), places, below
 
     def _base(self, image: Image) -> Base:
-        name, digest = self.question.recipe.base, self.question.base_digest
-        if name is None or digest is None:
-            return Base()
         config = image.config
         platform = "/".join(
             filter(None, (config.get("os"), config.get("architecture"), config.get("variant")))
         )
-        found = bases.base(name, digest, platform, self.place.registries, self.place.known)
-        if found.on_build:
-            raise Refusal(f"the base image {name} has ONBUILD instructions")
+        place, digests = self.place, self.question.base_digests
+        bases_found = {
+            name: bases.base(name, digest, platform, place.registries, place.known)
+            for name, digest in digests.items()
+        }
+        if triggering := [name for name, each in bases_found.items() if each.on_build]:
+            raise Refusal(f"the base image {triggering[0]} has ONBUILD instructions")
+        found = bases_found.get(self.question.recipe.base or "", Base())
         if found.user and any(
             not isinstance(each, Setting) and each.keyword == "WORKDIR"
             for each in self.question.recipe.operations
         ):
-            raise Refusal(f"the base image {name} has a user of its own")
+            raise Refusal(f"the base image {self.question.recipe.base} has a user of its own")
         return found
 
     def _check_labels(self, earlier: Earlier) -> None:
@@ -224,7 +231,7 @@ class Graft:
             sent[number] = (
                 [self._push_layer(together, source, blobs)] if together or not alone else []
             )
-            sent[number] += [large.layer(path, changes[path], source) for path in alone]
+            sent[number] += [large.layer(path, within, source) for path, within in alone.items()]
         return sent
 
     def _bring(
@@ -291,8 +298,9 @@ def note(
     found = find(image, blobs)
     layers = read_layers(found, image, blobs, place.known, progress, most)
     large = LargeFiles(image, blobs, place.known, place.scratch, progress)
+    sources = set(Entries.of(made.record.entries).cut().sha256s())
     for number in range(found.last_copied, len(layers)):
-        large.lift(layers[number], found.manifest["layers"][number]["digest"])
+        large.lift(layers[number], found.manifest["layers"][number]["digest"], sources)
     place.known.keep_image(key, made)
 
 

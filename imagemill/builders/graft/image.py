@@ -28,6 +28,9 @@ _GZIPPED = {
 }
 
 
+_INLINE_CACHE = "moby.buildkit.cache.v0"
+"""What a builder may take of the image, by the places of its layers, for contents of before."""
+
 _OF_ONE_FILE = "imagemill: a layer of one large file"
 _SETTLED = recipe.METADATA | {"ADD", "COPY", "WORKDIR"}
 
@@ -178,7 +181,7 @@ class Image:
         settings = {**self.settings, "Labels": {**(self.settings.get("Labels") or {}), **labels}}
         config = _bytes(
             {
-                **self.config,
+                **{name: kept for name, kept in self.config.items() if name != _INLINE_CACHE},
                 "config": settings,
                 "created": created,
                 "history": history,

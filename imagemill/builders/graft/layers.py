@@ -12,6 +12,7 @@ import posixpath
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BufferedReader
 from typing import BinaryIO, Literal, NamedTuple, Self, cast
@@ -23,7 +24,10 @@ from imagemill.ports import Progress
 
 Kind = Literal["dir", "file", "link", "hard", "other"]
 
-_WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
+WHITEOUT = ".wh."
+"""How names begin that stand for what is gone."""
+
+_OPAQUE = ".wh..wh..opq"
 _MOST_ENTRIES = 2_000_000
 _MOST_LINKS = 255
 _CHUNK = 1 << 20
@@ -81,17 +85,24 @@ def read_layer(stream: BufferedReader, diff_id: str, contents: bool, progress: P
     `contents` says whether the digests of its files are wanted. `Refusal` for what is no such layer.
     """
     hashed = _Hashed(decompressed(stream), progress)
-    try:
-        with tarfile.open(
-            fileobj=cast(BinaryIO, hashed), mode="r|", encoding="utf-8", errors="surrogateescape"
-        ) as archive:
-            layer = _read(archive, contents)
+    with opened(cast(BinaryIO, hashed), diff_id) as archive:
+        layer = _read(archive, contents)
         hashed.drain()
-    except (tarfile.TarError, gzip.BadGzipFile, isal_zlib.IsalError, EOFError) as error:  # type: ignore[misc]
-        raise Refusal(f"the layer {diff_id} cannot be read: {error}") from error
     if f"sha256:{hashed.sha256.hexdigest()}" != diff_id:
         raise Refusal(f"a layer is not {diff_id}, as its image says")
     return layer
+
+
+@contextmanager
+def opened(stream: BinaryIO, name: str) -> Iterator[tarfile.TarFile]:
+    """Open the tar of a layer, to be read once; `Refusal` where it cannot be read."""
+    try:
+        with tarfile.open(
+            fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape"
+        ) as archive:
+            yield archive
+    except (tarfile.TarError, gzip.BadGzipFile, isal_zlib.IsalError, EOFError) as error:  # type: ignore[misc]
+        raise Refusal(f"the layer {name} cannot be read: {error}") from error
 
 
 class FileView:
@@ -137,6 +148,8 @@ class FileView:
             if parent and parent not in self.nodes:
                 # A layer need not name the folders above: its unpacker decides what they are.
                 self._put(parent, Node("dir", -1, -1, -1))
+            elif parent and self.nodes[parent].kind != "dir":
+                raise Refusal(f"a layer has /{path}, and /{parent} is no folder")
         self.nodes[path] = node
 
     def _remove(self, path: str) -> None:
@@ -212,8 +225,8 @@ def _read(archive: tarfile.TarFile, contents: bool) -> Layer:
         folder, name = posixpath.split(path)
         if name == _OPAQUE:
             emptied.append(folder)
-        elif name.startswith(_WHITEOUT):
-            removed.append(posixpath.join(folder, name.removeprefix(_WHITEOUT)))
+        elif name.startswith(WHITEOUT):
+            removed.append(posixpath.join(folder, name.removeprefix(WHITEOUT)))
         elif path or info.isdir():
             # Twice in one tar: the later one counts.
             entries.pop(path, None)

@@ -1,6 +1,7 @@
 """Packs a layer: the same bytes for the same files, wherever and whenever it is packed."""
 
 import hashlib
+import re
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO, Protocol
@@ -16,6 +17,8 @@ _BLOCK = 1 << 20
 _WORTH = 0.9
 _PACKED = (b"BZh", b"\x1f\x8b\x08", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
 """How files begin that bzip2, gzip, xz and zstd have packed."""
+_SKIPPED = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
+"""What zstd skips, which may come first."""
 _ENCODING = "utf-8", "surrogateescape"
 
 Read = Callable[[bytes], Iterator[bytes]]
@@ -74,7 +77,7 @@ def pays(content: Iterator[bytes]) -> bool:
 
 def is_archive(head: bytes) -> bool:
     """Whether ADD would unpack a file that begins like this, as docker tells it."""
-    if head.startswith(_PACKED):
+    if head.startswith(_PACKED) or _SKIPPED.match(head):
         return True
     if len(head) < tarfile.BLOCKSIZE:
         return False

@@ -127,7 +127,7 @@ def _why(
     if known.others:
         return ", ".join(known.others), None
     try:
-        found = recipe.read(inputs.text, inputs.target)
+        found = recipe.read(inputs.text, inputs.target, inputs.build_args)
     except Refusal as refusal:
         return refusal.reason, None
     if early := _seen(contexts, found.read_before) & set(known.paths):

@@ -2,18 +2,20 @@
 made of it; then so is what the new one becomes.
 """
 
+import posixpath
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import takewhile, zip_longest
 
 from imagemill.builders.graft import Refusal
 from imagemill.builders.graft.copying import (
-    ROOT,
     Context,
     Files,
     IsArchive,
     Owner,
     Placed,
+    above,
     destination_of,
     owner_found,
     owner_of,
@@ -21,7 +23,14 @@ from imagemill.builders.graft.copying import (
 from imagemill.builders.graft.layers import FileView, Layer, Node, resolved
 from imagemill.builders.graft.recipe import Copy, Operation, Setting, WorkingFolder, folder_after
 
-_PASSWD = frozenset({"etc/passwd", "etc/group"})
+_PASSWD = "etc/passwd", "etc/group"
+_LEFT_OUT = re.compile(
+    r"(?:proc|sys|dev|run|var/run|kaniko|etc/(?:mtab|hosts|hostname|resolv\.conf))(?:/|$)"
+    r"|tmp/apt-key-gpghome"
+)
+"""What Kaniko ignores: `defaultIgnoreList` in its `pkg/util/fs_util.go`, and what is mounted in a
+pod.
+"""
 
 
 @dataclass(frozen=True)
@@ -67,21 +76,31 @@ def remade(
         folder = _folder_after(operation, folder)
         theirs = _effect(before.nodes, layer or Layer(has_contents=True), operation)
         owner = owner_of(operation) or owner_found(theirs, operation)
+        names = {_names(before), _names(after)}
         for files, context in ((before, old), (after, new)):
             files.begin()
             _perform(files, context, operation, folder, owner)
+            names.add(_names(files))
+        if owner_of(operation) is None and len(names) > 1:
+            raise Refusal(f"it cannot be told who {operation.owner} is: users' names are copied")
         _compare(before.changes, theirs, operation)
-        if not suffix.by_buildkit and (unseen := after.met - before.met):
-            raise _not_seen(operation, *min(unseen))
-        found.append(_difference(after.changes, theirs, operation))
+        if not suffix.by_buildkit:
+            _check_seen(operation, before, after)
+        changes = _difference(after.changes, theirs, operation)
+        found.append(changes and _with_folders(changes, after.nodes))
     return tuple(found)
 
 
-def _not_seen(operation: Operation, what: str, onto: str) -> Refusal:
-    return Refusal(
-        f"line {operation.line} puts a {what} onto {onto or 'nothing'}, and what this builder makes"
-        " of that has not been seen in the earlier image"
-    )
+def _check_seen(operation: Copy | WorkingFolder, before: Files, after: Files) -> None:
+    """Of another builder's rules those hold that the earlier image shows."""
+    if unseen := after.met - before.met:
+        what, onto = min(unseen)
+        raise Refusal(
+            f"line {operation.line} puts a {what} onto {onto or 'nothing'}, and what this builder"
+            " makes of that has not been seen in the earlier image"
+        )
+    if path := next((each for each in after.changes if _LEFT_OUT.match(each)), None):
+        raise Refusal(f"/{path} is where this builder may leave out what is copied")
 
 
 def _folder_after(operation: Operation, folder: str) -> str:
@@ -118,8 +137,11 @@ def _perform(
         return
     destination = destination_of(operation, folder)
     files.copy(context, operation, destination, owner)
-    if owner is not ROOT and _PASSWD & files.changes.keys():
-        raise Refusal(f"line {operation.line} replaces the names of users")
+
+
+def _names(files: Files) -> tuple[Node | None, ...]:
+    """Return the files that say who a user is; those of the old context may have cut digests."""
+    return tuple(files.nodes.get(resolved(files.nodes, path)) for path in _PASSWD)
 
 
 def _effect(
@@ -160,6 +182,18 @@ def _same(ours: Node, theirs: Node) -> bool:
         and theirs.sha256.startswith(ours.sha256)
         and ours._replace(sha256=theirs.sha256) == theirs
     )
+
+
+def _with_folders(changes: Mapping[str, Placed], nodes: Mapping[str, Node]) -> Mapping[str, Placed]:
+    """Return the changes and the folders above them, as builders have them in their layers, too:
+    Docker's unpacker makes those anew that a layer does not name, with other owners and modes.
+    """
+    parents = {posixpath.dirname(path) for path in changes}
+    folders = {folder: nodes[folder] for parent in parents for folder in above(parent)}
+    if path := next((path for path, node in folders.items() if node.extra), None):
+        raise Refusal(f"/{path} has attributes in the image, which a layer of ours would not")
+    named = {path: Placed(node) for path, node in folders.items() if node.mode >= 0}
+    return {**named, **changes}
 
 
 def _difference(

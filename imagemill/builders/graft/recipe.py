@@ -7,11 +7,14 @@ counts as seeing everything, so that it is never passed over.
 
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from imagemill.builders.graft import Refusal
+from imagemill.dockerfile.base_images import arguments, resolved
 from imagemill.dockerfile.syntax import Instruction, instructions
+from imagemill.dockerfile.variables import Variables
 from imagemill.encoding import json_value
 from imagemill.patterns import Linear
 
@@ -28,11 +31,12 @@ METADATA = frozenset(
         "SHELL",
         "STOPSIGNAL",
         "USER",
+        "VOLUME",
     }
 )
 """Instructions that change the image's config alone."""
 
-KEYWORDS = METADATA | {"ADD", "COPY", "ONBUILD", "RUN", "VOLUME", "WORKDIR"}
+KEYWORDS = METADATA | {"ADD", "COPY", "ONBUILD", "RUN", "WORKDIR"}
 """All instructions of a stage."""
 
 _FLAG = re.compile(r"--([a-z-]+)(?:=(\S*))?\s+")
@@ -41,7 +45,9 @@ _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|git@")
 _WORD = re.compile(r"[^\s\"'\\]+")
 _SHOWN = re.compile(r"[ !#-\[\]-~]*")
 """What Go's `%q` does not escape, which BuildKit shows commands by."""
-_UNREADABLE = re.compile(r"[$\\\"']|<<")
+_UNREADABLE = re.compile(r"[$\\\"']|<<|[^\S \t\v\f\r]")
+"""What we would have to expand, or split in another way: blanks are those of ASCII alone."""
+_QUOTED = re.compile(r"[\\\"']")
 _SYNTAX = re.compile(r"(?:docker\.io/)?docker/dockerfile(?:-upstream)?(?::[\w.-]+)?(?:@\S+)?")
 _DIRECTIVE = Linear(r"#\s*(\w+)\s*=\s*(.*?)\s*$")
 
@@ -101,6 +107,8 @@ class CodeRecipe:
     """The image that the final stage stands on, through other stages; None for `scratch`."""
     images: tuple[str, ...]
     """All images that any instruction takes something from."""
+    bases: tuple[str, ...]
+    """Those of them that stages stand on."""
 
     @property
     def commands(self) -> Commands:
@@ -115,7 +123,8 @@ class CodeRecipe:
         lines = dockerfile.split("\n")
         for each in self.operations:
             if isinstance(each, Setting) and each.words is not None:
-                lines[each.line - 1] = each.keyword
+                # A command too, so that no other text becomes the same.
+                lines[each.line - 1] = f'{each.keyword} [""]'
         first = next(n for n, line in enumerate(lines) if not line.startswith("#"))
         # A directive counts by its place among the comments.
         told = any(_DIRECTIVE.match(line) for line in lines[:first])
@@ -132,10 +141,14 @@ class GraftStage:
     instructions: list[Instruction]
 
 
-def read(dockerfile: str, target: str | None) -> CodeRecipe:
+def read(
+    dockerfile: str, target: str | None, build_args: Mapping[str, str] | None = None
+) -> CodeRecipe:
     """Return what the Dockerfile says; `Refusal` if no code can be told apart in it."""
     _check_syntax(dockerfile)
-    every = stages(dockerfile)
+    every = stages(dockerfile, build_args)
+    for instruction in (each for stage in every for each in stage.instructions):
+        _check(instruction)
     final = _target(every, target)
     whole = every[final].instructions
     suffix = _suffix(whole)
@@ -155,55 +168,83 @@ def read(dockerfile: str, target: str | None) -> CodeRecipe:
             if each.keyword == "WORKDIR"
         ),
         base=None if base == "scratch" else base,
-        images=_images(every),
+        images=tuple(dict.fromkeys([*_bases(every), *_images(every)])),
+        bases=tuple(dict.fromkeys(_bases(every))),
     )
 
 
+def check_frontend(name: str) -> None:
+    """Refuse what may read the Dockerfile in another way than we do."""
+    if not _SYNTAX.fullmatch(name):
+        raise Refusal(f"the Dockerfile is read by {name}, whose rules we do not know")
+
+
 def _check_syntax(dockerfile: str) -> None:
-    """Another frontend may read the rest in another way."""
-    for line in dockerfile.split("\n"):
+    """Look at all comments at the top: after which of them a directive counts is each version's."""
+    lines = map(str.strip, dockerfile.removeprefix("\ufeff").split("\n"))
+    for line in takewhile(lambda line: not line or line.startswith("#"), lines):
         directive = _DIRECTIVE.match(line)
-        if directive is None:
-            return
-        name, value = directive[1].lower(), directive[2]
-        if name == "syntax" and not _SYNTAX.fullmatch(value):
-            raise Refusal(f"the Dockerfile is read by {value}, whose rules we do not know")
-        if name == "escape":
+        if directive and directive[1].lower() == "syntax":
+            check_frontend(directive[2])
+        if directive and directive[1].lower() == "escape":
             raise Refusal("the Dockerfile has an escape character of its own")
 
 
-def stages(dockerfile: str) -> list[GraftStage]:
-    """All stages; `Refusal` where they cannot be read."""
+def _check(instruction: Instruction) -> None:
+    """Refuse what may read what we do not see: mounts in quotes, in which there may be blanks, and
+    what ADD fetches, which BuildKit looks at with each build.
+    """
+    flags, rest = _flags(instruction)
+    where = f"line {instruction.line} ({instruction.keyword})"
+    mounts = [value for name, value in flags if name == "mount"]
+    if instruction.keyword == "RUN" and any(map(_QUOTED.search, mounts)):
+        raise Refusal(f"{where} has a mount that is written in quotes")
+    fetches = instruction.keyword == "ADD" and _REMOTE.search(rest)
+    if fetches and not any(name == "checksum" for name, _ in flags):
+        raise Refusal(f"{where} fetches something, which may be another by now")
+
+
+def stages(dockerfile: str, build_args: Mapping[str, str] | None = None) -> list[GraftStage]:
+    """All stages, with values in the place of variables that are known; `Refusal` where they cannot
+    be read.
+    """
     found: list[GraftStage] = []
+    values: dict[str, str] = {}
+    variables: dict[str, Variables] = {}
     for instruction in instructions(dockerfile):
         if instruction.keyword == "FROM":
-            rest = _flags(instruction)[1]
-            match = _FROM.fullmatch(rest)
-            if match is None:
-                raise Refusal(f"line {instruction.line} (FROM) cannot be read")
-            name = (match["name"] or "").lower()
-            found.append(GraftStage(instruction.line, name, match["base"], []))
+            stage = _stage(instruction, values, {each.name for each in found})
+            variables[stage.name] = Variables({**variables.get(stage.base, Variables()).values})
+            found.append(stage)
         elif found:
             if instruction.keyword not in KEYWORDS:
                 raise Refusal(f"line {instruction.line} ({instruction.keyword}) is not known")
-            found[-1].instructions.append(instruction)
-        elif instruction.keyword != "ARG":
+            expanded = variables[found[-1].name].expand(instruction)
+            found[-1].instructions.append(expanded)
+        elif instruction.keyword == "ARG":
+            for name, default in arguments(instruction):
+                value = (build_args or {}).get(name, default)
+                if value is not None:
+                    values[name] = resolved(value, values)
+        else:
             raise Refusal(f"line {instruction.line} comes before the first FROM")
     if not found:
         raise Refusal("the Dockerfile has no FROM")
-    return _with_bases(dockerfile, found)
-
-
-def _with_bases(dockerfile: str, found: list[GraftStage]) -> list[GraftStage]:
-    """Names of stages are taken as they are; what has a variable in it is not known."""
-    names: set[str] = set()
-    for stage in found:
-        if stage.base.lower() in names:
-            stage.base = stage.base.lower()
-        elif "$" in stage.base:
-            raise Refusal(f"line {stage.line} (FROM) names its base image by a variable")
-        names.add(stage.name)
     return found
+
+
+def _stage(instruction: Instruction, values: Mapping[str, str], names: set[str]) -> GraftStage:
+    """Return the stage that a FROM begins: names of stages are taken as they are, and what has a
+    variable without a value in it is not known.
+    """
+    match = _FROM.fullmatch(_flags(instruction)[1])
+    if match is None:
+        raise Refusal(f"line {instruction.line} (FROM) cannot be read")
+    base = resolved(match["base"], values)
+    base = base.lower() if base.lower() in names else base
+    if "$" in base:
+        raise Refusal(f"line {instruction.line} (FROM) names its base image by a variable")
+    return GraftStage(instruction.line, (match["name"] or "").lower(), base, [])
 
 
 def _target(stages: Sequence[GraftStage], target: str | None) -> int:
@@ -226,22 +267,27 @@ def _chain(stages: Sequence[GraftStage], final: int) -> list[int]:
         chain.insert(0, below[-1])
 
 
-def _images(stages: Sequence[GraftStage]) -> tuple[str, ...]:
-    """Images, not stages, that FROM, `COPY --from` or a mount names."""
-    found: dict[str, None] = {}
-    names: set[str] = set()
+def _bases(stages: Sequence[GraftStage]) -> Iterator[str]:
+    """Yield the images that stages stand on; `Refusal` where one stands on another's `ONBUILD`."""
+    on_build: dict[str, bool] = {}
+    for stage in stages:
+        if on_build.get(stage.base):
+            raise Refusal(f"line {stage.line} (FROM) stands on a stage with ONBUILD instructions")
+        if stage.base not in {*on_build, "scratch"}:
+            yield stage.base
+        on_build[stage.name] = any(each.keyword == "ONBUILD" for each in stage.instructions)
+
+
+def _images(stages: Sequence[GraftStage]) -> Iterator[str]:
+    """Yield images, not stages, that `COPY --from` or a mount names."""
+    names = {"scratch"}
     for number, stage in enumerate(stages):
-        named = [stage.base] if stage.base not in names else []
-        for instruction in stage.instructions:
-            named += taken_from(instruction)
-        for name in named:
-            if name.lower() in names or name == "scratch" or name.isdecimal():
-                continue
+        for name in (each for found in stage.instructions for each in taken_from(found)):
             if "$" in name:
                 raise Refusal("an image is named by a variable")
-            found[name] = None
+            if name.lower() not in names and not name.isdecimal():
+                yield name
         names |= {stage.name, str(number)}
-    return tuple(found)
 
 
 def taken_from(instruction: Instruction) -> list[str]:
@@ -283,7 +329,7 @@ def is_suffix(instruction: Instruction) -> bool:
     if instruction.keyword in METADATA:
         return True
     if instruction.keyword == "WORKDIR":
-        return not _UNREADABLE.search(instruction.text)
+        return not _UNREADABLE.search(_unquoted(instruction))
     if instruction.keyword not in ("COPY", "ADD"):
         return False
     try:
@@ -315,7 +361,7 @@ def _command(instruction: Instruction) -> tuple[str, ...] | None:
     if instruction.keyword not in ("CMD", "ENTRYPOINT"):
         return None
     try:
-        words = json_value(_flags(instruction)[1])
+        words = json_value(instruction.rest)
     except ValueError:
         return None
     texts = words if isinstance(words, list) else []
@@ -334,7 +380,7 @@ def _copy(instruction: Instruction) -> Copy:
     for name, value in flags:
         if name == "chown" and value and "$" not in value:
             owner = value
-        elif name == "chmod" and re.fullmatch(r"[0-7]{3,4}", value):
+        elif name == "chmod" and re.fullmatch(r"0?[0-7]{3}", value):  # some set no other bits
             mode = int(value, 8)
         else:
             raise Refusal(f"{where} has --{name}, which only the builder knows")
@@ -358,22 +404,22 @@ def reads(before: Iterable[Instruction]) -> list[str]:
             else:
                 found += [word for word in words[:-1] if not _REMOTE.match(word)]
         elif instruction.keyword == "RUN":
-            for mount in (_mount(value) for name, value in flags if name == "mount"):
-                found += _seen_through(mount)
+            for value in (value for name, value in flags if name == "mount"):
+                found += ["."] if _QUOTED.search(value) else _seen_through(_mount(value))
         elif instruction.keyword == "ONBUILD":
             continue  # it is for those who build on this image
     return found
 
 
 def _seen_through(mount: dict[str, str]) -> list[str]:
-    if mount.get("type", "bind") != "bind" or "from" in mount:
-        return []
-    source = mount.get("source", mount.get("src", "."))
-    return ["." if "$" in source else source]
+    kind, source = mount.get("type", "bind"), mount.get("source", mount.get("src", "."))
+    if "$" in kind or (kind.lower() == "bind" and "from" not in mount and "$" in source):
+        return ["."]
+    return [source] if kind.lower() == "bind" and "from" not in mount else []
 
 
 def _mount(value: str) -> dict[str, str]:
-    parts = (part.partition("=") for part in value.strip("\"'").split(","))
+    parts = (part.strip("\"'").partition("=") for part in value.split(","))
     return {name.strip().lower(): text.strip("\"'") for name, _, text in parts}
 
 

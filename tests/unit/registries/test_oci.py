@@ -662,6 +662,23 @@ class TestTls:
             assert not other.requests
 
 
+class TestMount:
+    @pytest.mark.parametrize("status", [202, 400, 403, 404, 405])
+    def test_a_registry_that_does_not_mount_is_to_be_sent_the_blob(
+        self, status: int, tmp_path: Path
+    ) -> None:
+        with serve(answering(Response(status))) as web:
+            blobs = blobs_for(web.address, DockerConfig(tmp_path))
+            assert not blobs.mount(image(web), DIGEST, image(web))
+
+    @pytest.mark.parametrize("status", [429, 500, 503])
+    def test_one_that_is_busy_is_asked_again(self, status: int, tmp_path: Path) -> None:
+        with serve(answering(Response(status))) as web:
+            blobs = blobs_for(web.address, DockerConfig(tmp_path))
+            with pytest.raises(ServiceUnreachable):
+                blobs.mount(image(web), DIGEST, image(web))
+
+
 class TestRepositoryThatIsNotThereYet:
     """Docker Hub and Quay let nobody read such a one, and whoever may push to it push."""
 

@@ -52,6 +52,30 @@ def test_a_fact_is_neither_an_image_nor_a_layer(grafts: Grafts) -> None:
     assert grafts.find_layers(["name"]) == [None]
 
 
+@pytest.mark.parametrize("make", SHELVES, ids=["redis", "folder"])
+def test_what_is_damaged_is_not_there(make: Callable[[Path], Shelf], tmp_path: Path) -> None:
+    shelf = make(tmp_path)
+    grafts = Grafts(shelf)
+    for damage in (lambda text: text[:-1], lambda text: b"", lambda text: text[:-1] + b"\0"):
+        grafts.keep_image("key", Earlier("r/app@sha256:1", (), RECORD))
+        grafts.keep_layer("one", b"1")
+        grafts.keep_fact("name", "2")
+        for name in ("image:key", "layer:one", "fact:name"):
+            (kept,) = shelf.find([name])
+            assert kept is not None
+            shelf.put(name, damage(kept))
+        assert grafts.find_image("key") is None
+        assert grafts.find_layers(["one"]) == [None]
+        assert grafts.find_fact("name") is None
+
+
+def test_what_was_kept_by_one_name_is_not_taken_for_another() -> None:
+    shelf = RedisShelf(fakeredis.FakeRedis(), "")
+    Grafts(shelf).keep_layer("one", b"1")
+    shelf.put("layer:two", shelf.find(["layer:one"])[0] or b"")
+    assert Grafts(shelf).find_layers(["two"]) == [None]
+
+
 def test_what_nobody_has_used_for_too_long_goes_from_the_folder(tmp_path: Path) -> None:
     shelf = FolderShelf(tmp_path)
     shelf.put("old", b"1")

@@ -26,6 +26,8 @@ CONTEXT = Context(
         Entry("exec", b"d/b.py", 2, "22"),
         Entry("dir", b"d/e"),
         Entry("link", b"l", target=b"a.py"),
+        Entry("dir", b"w"),
+        Entry("file", b"w/.wh.a", 1, "33"),
     ]
 )
 
@@ -93,6 +95,8 @@ def test_a_mode_holds_for_files_and_folders_but_not_for_those_on_the_way() -> No
         (("d",), {"x": FOLDER, "x/e": Node("link", 0o777, 0, 0, "/")}),
         (("d",), {"x": Node("file", 0o644, 0, 0)}),
         (("d",), {"x": Node("link", 0o777, 0, 0, "x")}),
+        (("d",), {"x": FOLDER, "x/e": FOLDER._replace(mode=0o700, extra=True)}),
+        (("w",), {}),
         (("missing",), {}),
         (("l",), {}),
         (("d/[b].py",), {}),
@@ -118,7 +122,7 @@ def seen(pattern: str) -> set[bytes]:
 
 def test_what_an_instruction_may_read_is_rather_too_much() -> None:
     everything = seen(".")
-    assert len(everything) == 5
+    assert len(everything) == 7
     assert seen("d") == {b"d", b"d/b.py", b"d/e"}
     assert seen("d/*.p?") == {b"d/b.py"}
     assert seen("d/[b].py") == {b"d", b"d/b.py", b"d/e"}
@@ -133,7 +137,15 @@ def test_what_an_instruction_may_read_is_rather_too_much() -> None:
 
 @pytest.mark.parametrize(
     ("owner", "found"),
-    [(None, ROOT), ("5", Owner(5, 5)), ("5:6", Owner(5, 6)), ("app", None), ("5:app", None)],
+    [
+        (None, ROOT),
+        ("5", Owner(5, 5)),
+        ("5:6", Owner(5, 6)),
+        ("app", None),
+        ("5:app", None),
+        ("5:", None),
+        ("٣", None),
+    ],
 )
 def test_owners_are_numbers_or_not_known(owner: str | None, found: Owner | None) -> None:
     assert owner_of(Copy(1, "COPY", ("a",), "/", owner)) == found

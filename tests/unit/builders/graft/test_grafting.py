@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from imagemill.builders.graft import Refusal
 from imagemill.builders.graft.grafting import GraftPlace, question
 from imagemill.config.model import AutoBuilder
 from imagemill.context import Entry, Manifest
@@ -94,11 +95,18 @@ def test_neither_does_what_a_command_says_or_a_comment_at_the_top(one: bytes, ot
         (TEXT + b'CMD ["a"]\n', TEXT + b'ENTRYPOINT ["a"]\n'),
         (TEXT + b'CMD ["a", \\\n"b"]\n', TEXT + b'CMD ["a", \\\n"c"]\n'),
         (b'FROM scratch\nCMD ["a"]\nRUN x\nCOPY code /\n', b'FROM scratch\nCMD ["b"]\nRUN x\nCOPY code /\n'),
+        (TEXT + b'CMD ["a"]\n', TEXT + b"CMD\n"),
         (b"# a\n# syntax=docker/dockerfile:1\n" + TEXT, b"# syntax=docker/dockerfile:1\n" + TEXT),
     ],
 )  # fmt: skip
 def test_what_is_not_surely_a_command_or_a_comment_counts(one: bytes, other: bytes) -> None:
     assert key(written(one)) != key(written(other))
+
+
+def test_another_frontend_is_refused() -> None:
+    key(given=replace(GIVEN, build_args={"BUILDKIT_SYNTAX": "docker/dockerfile:1"}))
+    with pytest.raises(Refusal):
+        key(given=replace(GIVEN, build_args={"BUILDKIT_SYNTAX": "example.com/own"}))
 
 
 def test_base_images_count_by_the_digests_that_are_known() -> None:

@@ -112,6 +112,14 @@ def test_layers_cover_one_another() -> None:
     }
 
 
+def test_what_a_layer_puts_below_a_link_is_refused() -> None:
+    # Some unpackers follow it, and some put a folder in its place.
+    view = FileView()
+    view.apply(Layer({"lib": Node("link", 0o777, 0, 0, "usr/lib")}))
+    with pytest.raises(Refusal):
+        view.apply(Layer({"lib/a": FILE}))
+
+
 def test_links_are_followed_within_the_root() -> None:
     def link(target: str) -> Node:
         return Node("link", 0o777, 0, 0, target)

@@ -90,6 +90,10 @@ def test_what_add_would_unpack_is_known(packed: Callable[[bytes], bytes]) -> Non
     assert is_archive(packed(header("a", Node("file", 0o644, 0, 0)) + bytes(1024)))
 
 
+def test_what_zstd_skips_may_come_before_an_archive() -> None:
+    assert is_archive(b"\x5f\x2a\x4d\x18\x04\0\0\0abcd\x28\xb5\x2f\xfd")
+
+
 @pytest.mark.parametrize("content", [b"", b"text", bytes(2000), b"x" * 2000])
 def test_other_files_are_no_archives(content: bytes) -> None:
     assert not is_archive(content)

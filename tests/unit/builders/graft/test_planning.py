@@ -118,7 +118,6 @@ def test_stages_that_the_target_does_not_need_are_not_run() -> None:
     ("dockerfile", "moved"),
     [
         ("FROM a\nCOPY app /app\nRUN b\nCOPY lock.txt /\n", "line 3 (RUN) before line 2"),
-        ("FROM a\nCOPY . .\nVOLUME /b\n", "line 3 (VOLUME) before line 2"),
         ("FROM a\nCOPY . .\nENV A=b\nRUN c\n", "line 2 (COPY . .), with what they need of line 3"),
         ("FROM a\nCOPY app/serve.py /\nRUN b\nCOPY . .\n", None),
         ("FROM a\nCOPY --link . .\n", None),

@@ -1,6 +1,7 @@
 """What is proved, and what needs no proof since nothing that it reads has changed."""
 
 import hashlib
+from collections.abc import Mapping
 
 import pytest
 
@@ -11,19 +12,23 @@ from imagemill.builders.graft.proof import Suffix, remade
 from imagemill.builders.graft.recipe import Copy, Setting, WorkingFolder
 from imagemill.context import Entry
 
+FOLDER = Node("dir", 0o755, 0, 0)
+
 
 def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def context(*, cut: int = 64, **files: str) -> Context:
+def context(names: Mapping[str, str] | None = None, *, cut: int = 64, **files: str) -> Context:
+    files |= names or {}
     return Context(
         Entry("file", path.encode(), len(text), digest(text)[:cut])
         for path, text in sorted(files.items())
     )
 
 
-def layer(uid: int = 0, **files: str) -> Layer:
+def layer(names: Mapping[str, str] | None = None, uid: int = 0, **files: str) -> Layer:
+    files |= names or {}
     nodes = {
         path: Node("file", 0o644, uid, uid, size=len(text), sha256=digest(text))
         for path, text in files.items()
@@ -73,3 +78,72 @@ def test_a_digest_that_only_begins_alike_is_another_file() -> None:
 def test_what_another_builder_makes_is_proved_from_the_first_instruction() -> None:
     with pytest.raises(Refusal, match="line 3"):
         made(context(cut=16, a="1", b="2"), context(a="1", b="3"), by_buildkit=False)
+
+
+def test_folders_above_what_is_made_anew_are_in_its_layer_as_they_are() -> None:
+    # Docker's overlay driver makes those of its own liking where a layer does not name them.
+    own, unknown = Node("dir", 0o700, 5, 6), Node("dir", -1, -1, -1)
+    suffix = Suffix((Copy(1, "COPY", ("a",), "/x/y/z/"),), (layer({"x/y/z/a": "1"}),), "/")
+
+    def made(folders: dict[str, Node]) -> dict[str, Node]:
+        below = FileView()
+        below.apply(Layer(folders))
+        old, new = context(cut=16, a="1"), context(a="2")
+        (found,) = remade(below, suffix, old, new, lambda entry: False)
+        assert found is not None
+        return {path: placed.node for path, placed in found.items() if path != "x/y/z/a"}
+
+    folders = {"x": unknown, "x/y": own, "x/y/z": FOLDER, "other": own}
+    assert made(folders) == {"x/y": own, "x/y/z": FOLDER}
+    with pytest.raises(Refusal, match="/x/y has attributes"):
+        made({**folders, "x/y": own._replace(extra=True)})
+
+
+@pytest.mark.parametrize("path", ["proc/x", "var/run/x", "etc/hosts", "tmp/apt-key-gpghome.x/y"])
+def test_where_another_builder_may_leave_something_out_nothing_is_put(path: str) -> None:
+    operation = (Copy(1, "COPY", (".",), "/"),)
+    old, new = context(cut=16, a="1"), context({path: "2"}, a="1")
+    for by_buildkit in (True, False):
+        suffix = Suffix(operation, (layer(a="1"),), "/", by_buildkit)
+        below = FileView()
+        below.apply(Layer({"proc": FOLDER, "var/run": FOLDER, "etc": FOLDER}))
+        below.apply(Layer({"tmp/apt-key-gpghome.x": FOLDER}))
+        if by_buildkit:
+            assert remade(below, suffix, old, new, lambda entry: False)[0]
+            continue
+        with pytest.raises(Refusal, match="leave out"):
+            remade(below, suffix, old, new, lambda entry: False)
+
+
+def test_a_workdir_of_a_user_by_name_that_makes_nothing_needs_no_user() -> None:
+    operations = (Copy(1, "COPY", ("d",), "/"), WorkingFolder(2, "/x", "app"))
+    suffix = Suffix(operations, (Layer({"x": FOLDER}, has_contents=True), None), "/")
+    old = Context([Entry("dir", b"d"), Entry("dir", b"d/x")])
+
+    def made(*folders: bytes) -> list[int]:
+        new = Context([Entry("dir", folder) for folder in folders])
+        found = remade(FileView(), suffix, old, new, lambda entry: False)
+        return [number for number, changes in enumerate(found) if changes is not None]
+
+    assert made(b"d", b"d/x", b"d/y") == [0]
+    with pytest.raises(Refusal, match="makes other folders"):
+        made(b"d", b"d/y")
+
+
+def test_whom_a_name_means_is_not_known_where_names_are_copied_before() -> None:
+    names = {"etc/passwd": "x"}
+    operations = (
+        Copy(1, "COPY", ("etc/passwd",), "/etc/passwd"),
+        Copy(2, "COPY", ("code",), "/code", "app"),
+    )
+    suffix = Suffix(operations, (layer(names), layer(uid=7, code="1")), "/")
+
+    def made(new: Context) -> list[int]:
+        below = FileView()
+        below.apply(Layer({"etc": FOLDER}))
+        found = remade(below, suffix, context(names, cut=16, code="1"), new, lambda entry: False)
+        return [number for number, changes in enumerate(found) if changes is not None]
+
+    assert made(context(names, code="2")) == [1]
+    with pytest.raises(Refusal, match="app"):
+        made(context({"etc/passwd": "y"}, code="1"))

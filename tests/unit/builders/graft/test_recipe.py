@@ -3,7 +3,15 @@
 import pytest
 
 from imagemill.builders.graft import Refusal
-from imagemill.builders.graft.recipe import Copy, Setting, WorkingFolder, folder_after, read
+from imagemill.builders.graft.recipe import (
+    Copy,
+    Setting,
+    WorkingFolder,
+    folder_after,
+    read,
+    reads,
+)
+from imagemill.dockerfile.syntax import Instruction
 
 
 def test_the_suffix_begins_at_the_first_copy_after_the_last_that_runs() -> None:
@@ -46,11 +54,19 @@ def test_what_other_stages_see_counts_and_their_images_too() -> None:
         'COPY "a b" /',
         "COPY <<EOF /a\nb\nEOF",
         "COPY --parents a /",
+        "COPY na\u00efve\u00a0name /",
+        "RUN --mount=type=BIND,target=/x true",
+        "RUN --mount=type=$A,source=y,target=/x true",
     ],
 )
 def test_what_cannot_be_read_sees_everything(instruction: str) -> None:
     found = read(f"FROM scratch\n{instruction}\nRUN true\nCOPY code /\n", None)
     assert "." in found.read_before
+
+
+def test_a_mount_in_quotes_sees_everything() -> None:
+    text = 'RUN --mount="source=a b,target=/x" true'
+    assert reads([Instruction(1, "RUN", text)]) == ["."]
 
 
 @pytest.mark.parametrize("mount", ["type=cache,target=/c", "type=secret,id=a", "from=b,target=/x"])
@@ -64,13 +80,24 @@ def test_other_mounts_see_nothing_of_the_source(mount: str) -> None:
         "FROM a\nCOPY . .\nRUN true\n",
         "FROM a\nCOPY . .\nCOPY --from=b /c /c\n",
         "FROM a\nCOPY . .\nADD https://example.com/x /\n",
+        "FROM a\nADD https://example.com/x /\nCOPY . .\n",
+        'FROM a AS b\nADD ["git@example.com:a/b.git", "/"]\nFROM a\nCOPY --from=b /x /\nCOPY . .\n',
         "FROM a\nCOPY --link . .\n",
         "FROM a\nCOPY . $HOME\n",
         "FROM a\nCOPY . .\nONBUILD RUN true\n",
+        "FROM a\nCOPY --chmod=4755 . .\n",
         "FROM a\nCMD x\n",
         "FROM $A\nCOPY . .\n",
+        "ARG A\nFROM x-$A\nCOPY . .\n",
+        "FROM a\nENV A=/x\nCOPY . '$A'\n",
+        "FROM a\nENV A=/x\nCOPY . \\$A\n",
         "# syntax=example.com/own\nFROM a\nCOPY . .\n",
         "# escape=`\nFROM a\nCOPY . .\n",
+        "\n#!/usr/bin/env x\n # syntax=example.com/own\nFROM a\nCOPY . .\n",
+        'FROM a AS b\nRUN --mount="type=bind,source=x y,target=/x" true\nCOPY c /\n',
+        "FROM a AS b\nRUN --mount=source=x\\ y,target=/x true\nCOPY c /\n",
+        "FROM a AS b\nONBUILD COPY . /all\nFROM b\nCOPY c /\n",
+        "FROM a AS b\nONBUILD COPY . /all\nFROM b AS c\nFROM d\nCOPY --from=c /x /\nCOPY c /\n",
         "FROM a\nCOPY . .\nFROBNICATE\n",
         "COPY . .\n",
         "",
@@ -79,6 +106,50 @@ def test_other_mounts_see_nothing_of_the_source(mount: str) -> None:
 def test_where_the_code_cannot_be_told_apart_it_is_refused(dockerfile: str) -> None:
     with pytest.raises(Refusal):
         read(dockerfile, None)
+
+
+def test_images_that_stages_stand_on_are_told_apart() -> None:
+    found = read(
+        "FROM a\nFROM 0 AS x\nCOPY --from=0 /b /\nFROM x\nCOPY --from=c /d /\nCOPY e /\n", None
+    )
+    assert (found.base, found.bases, found.images) == ("0", ("a", "0"), ("a", "0", "c"))
+
+
+def test_what_is_fetched_by_its_checksum_is_the_same() -> None:
+    text = "FROM a\nADD --checksum=sha256:1 https://example.com/x /\nRUN true\nCOPY . .\n"
+    assert read(text, None).operations == (Copy(4, "COPY", (".",), "."),)
+
+
+def test_variables_that_the_dockerfile_sets_beyond_doubt_have_their_values() -> None:
+    found = read(
+        "ARG V=1\nARG OTHER\nFROM base:$V AS a\nENV NAME a\n"
+        'ENV TOP="/srv"\nENV TOP=/opt \\\n  APP=${TOP}/app\nENV PS1 a b = "c"\n'
+        "COPY $NAME /\nRUN true\nFROM image-$OTHER\nFROM a\n"
+        'WORKDIR $TOP\nCOPY ["x", "${APP}/y"]\nVOLUME $TOP\n',
+        None,
+        {"OTHER": "x"},
+    )
+    assert found.bases == ("base:1", "image-x")
+    assert found.read_before == ("a",)
+    assert found.operations == (Copy(14, "COPY", ("x",), "/srv/app/y"), Setting(15, "VOLUME"))
+    assert found.working_folders == ("/opt",)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "ARG D=/app",  # the base image may have another
+        "ENV D=$X",
+        "ENV D='/app'",
+        "ENV D=/app\nENV D $X",
+        "ENV D=/app\nENV D=/a\\ b",
+        "ENV D=",
+        "RUN D=/app",
+    ],
+)
+def test_other_variables_are_not_known(setting: str) -> None:
+    with pytest.raises(Refusal):
+        read(f"FROM a\n{setting}\nCOPY x $D/\n", None)
 
 
 def test_the_target_is_the_final_stage() -> None:

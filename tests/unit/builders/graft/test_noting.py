@@ -1,0 +1,134 @@
+"""What is read of an image that a builder has made, and what of it gets layers of its own."""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+import fakeredis
+import pytest
+
+from imagemill.builders.graft import Refusal
+from imagemill.builders.graft.copying import Placed
+from imagemill.builders.graft.grafting import GraftPlace, note
+from imagemill.builders.graft.image import Blob
+from imagemill.builders.graft.large_files import LARGE
+from imagemill.builders.graft.layers import Node
+from imagemill.builders.graft.packing import store
+from imagemill.context import Entry
+from imagemill.errors import TransientError
+from imagemill.ports import Quiet
+from imagemill.registries import blobs_for
+from imagemill.registries.docker_config import DockerConfig
+from imagemill.state.grafts import Earlier, Grafts, RedisShelf
+from imagemill.why.record import DockerfileInput, InputRecord
+from registry_server import RegistryServer, registry_server
+
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+
+
+@pytest.fixture
+def registry() -> Iterator[RegistryServer]:
+    with registry_server() as server:
+        yield server
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> GraftPlace:
+    config = DockerConfig(tmp_path / "none")
+    grafts = Grafts(RedisShelf(fakeredis.FakeRedis(), ""))
+    return GraftPlace(lambda image: blobs_for(image.registry, config), grafts, tmp_path)
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def content(files: Mapping[str, bytes], path: bytes) -> Iterator[bytes]:
+    return iter([files[path.decode()]])
+
+
+def pushed(registry: RegistryServer, *layers: Mapping[str, bytes]) -> str:
+    """An image whose layers were all copied: its reference."""
+    repository = registry.repositories.setdefault("app", registry._repository("app"))
+    made: list[Blob] = []
+    for files in layers:
+        out = io.BytesIO()
+        nodes = {
+            path: Placed(
+                Node("file", 0o644, 0, 0, "", len(text), sha256(text)),
+                Entry("file", path.encode()),
+            )
+            for path, text in files.items()
+        }
+        made.append(store(nodes, partial(content, files), out))
+        repository.blobs[made[-1].digest] = out.getvalue()
+    config = {
+        "rootfs": {"diff_ids": [blob.diff_id for blob in made]},
+        "history": [{"created_by": "COPY x"} for _ in made],
+    }
+    text = json.dumps(config).encode()
+    repository.blobs[f"sha256:{sha256(text)}"] = text
+    manifest = json.dumps(
+        {
+            "config": {"digest": f"sha256:{sha256(text)}"},
+            "layers": [{"digest": blob.digest, "size": blob.size} for blob in made],
+        }
+    ).encode()
+    repository.manifests[f"sha256:{sha256(manifest)}"] = MANIFEST, manifest
+    return f"{registry.address}/app@sha256:{sha256(manifest)}"
+
+
+def earlier(image: str, *contents: bytes) -> Earlier:
+    entries = [
+        Entry("file", str(number).encode(), len(content), sha256(content)[:16])
+        for number, content in enumerate(contents)
+    ]
+    return Earlier(image, (), InputRecord(DockerfileInput("Dockerfile", "1"), tuple(entries)))
+
+
+def test_large_files_of_the_source_get_layers_and_those_of_dependencies_do_not(
+    registry: RegistryServer, place: GraftPlace
+) -> None:
+    weights, library = bytes(LARGE), bytes(LARGE + 1)
+    image = pushed(registry, {"venv/libtorch.so": library}, {"app/weights": weights, "app/a": b"1"})
+    before = set(registry.repositories["app"].blobs)
+    note(earlier(image, weights, b"1"), "key", place, Quiet())
+    (made,) = set(registry.repositories["app"].blobs) - before
+    assert place.known.find_image("key") is not None
+    assert len(registry.repositories["app"].blobs[made]) < LARGE / 100  # of zeros
+
+
+@pytest.mark.parametrize("at", [3, 10_000], ids=["header", "content"])
+def test_a_layer_that_comes_in_another_content_the_second_time_is_refused(
+    registry: RegistryServer, place: GraftPlace, at: int
+) -> None:
+    weights = bytes(LARGE)
+    image = pushed(registry, {"app/weights": weights})
+    note(earlier(image), "key", place, Quiet())  # reads it, and has no use for it
+    for digest, content in registry.repositories["app"].blobs.items():
+        if len(content) > LARGE:
+            damaged = content[:at] + b"damaged" + content[at + 7 :]
+            registry.repositories["app"].blobs[digest] = damaged
+    with pytest.raises(Refusal, match=r"another content|cannot be read"):
+        note(earlier(image, weights), "another", place, Quiet())
+    assert place.known.find_image("another") is None
+
+
+def test_a_manifest_or_config_that_is_not_what_its_digest_says_is_not_worked_with(
+    registry: RegistryServer, place: GraftPlace
+) -> None:
+    image = pushed(registry, {"app/a": b"1"})
+    repository = registry.repositories["app"]
+    (digest,) = repository.manifests
+    config = next(each for each in repository.blobs if b"history" in repository.blobs[each])
+    kept = repository.blobs[config], repository.manifests[digest]
+    repository.blobs[config] = kept[0].replace(b"COPY x", b"COPY y")
+    with pytest.raises(TransientError, match="damaged"):
+        note(earlier(image), "key", place, Quiet())
+    repository.blobs[config] = kept[0]
+    repository.manifests[digest] = MANIFEST, kept[1][1] + b" "
+    with pytest.raises(TransientError, match="damaged"):
+        note(earlier(image), "key", place, Quiet())
