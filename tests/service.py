@@ -6,7 +6,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -91,15 +91,7 @@ class Service:
     ) -> int:
         """Start a worker and wait until it takes tasks; returns its process id."""
         command = servers.worker_command(f"{name}@test", queues, pool, concurrency, "-E")
-        with (self.folder / f"worker-{name}.log").open("ab") as log:
-            worker = forks_of_workers().start(
-                *command,
-                cwd=ROOT,
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        worker = start_worker(command, self.environment, self.folder / f"worker-{name}.log")
         self.workers.append(worker)
         until(
             lambda: worker.poll() is not None or f"{name}@test" in self.client.workers(),
@@ -151,6 +143,21 @@ class Service:
         self.client.close()
 
 
+def start_worker(
+    command: Sequence[str], environment: Mapping[str, str], log: Path, checkout: Path = ROOT
+) -> "subprocess.Popen[bytes]":
+    """Start a worker as `servers.start_worker` does, but as a fork."""
+    with log.open("ab") as output:
+        return forks_of_workers().start(
+            *command,
+            cwd=checkout,
+            env=dict(environment),
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+
+
 @cache
 def forks_of_workers() -> Forks:
     """What starts workers: it has imported what they do by the time that they are ready, and what
@@ -167,10 +174,14 @@ def forks_of_workers() -> Forks:
         "worker.app",
         "tasks.all",
         "jsonschema",
-        "kubernetes",
+        "imagemill.builders.docker.builder",
+        "imagemill.builders.graft.planning",
+        "imagemill.builders.kaniko.builder",
+        "imagemill.dockerfile.generate.entrypoint",
         "imagemill.objects.azure",
         "imagemill.objects.gcs",
         "imagemill.objects.s3",
+        "imagemill.sources.git.checkout",
     )
     atexit.register(forks.close)
     return forks

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+import servers
 from chaos import matrix, storm
 from chaos.history import violations
 from chaos.site import site
+from service import start_worker
 
 
 # Of servers that break in the midst of a greeting libraries leave a socket to the garbage collector.
@@ -17,8 +19,14 @@ from chaos.site import site
     [("docker", "redis", 0.011, 7), ("kaniko", "rabbitmq", 0.009, 3)],
 )
 def test_a_share_of_the_matrix_and_a_storm_break_no_promise(
-    tmp_path: Path, builder: str, broker: str, share: float, seed: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    builder: str,
+    broker: str,
+    share: float,
+    seed: int,
 ) -> None:
+    monkeypatch.setattr(servers, "start_worker", start_worker)  # it is started dozens of times
     with site(tmp_path, builder=builder, broker=broker) as running:
         running.start()
         some = matrix.batches(builder, broker, share=share, seed=seed)
