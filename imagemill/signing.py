@@ -16,6 +16,7 @@ from pathlib import Path
 
 from imagemill.errors import OperatorError
 from imagemill.files.own import own_file
+from imagemill.files.tree import room
 
 SHORTEST = 32
 """Characters of the shortest key. A key is text that nobody can guess, such as
@@ -74,20 +75,25 @@ def own_keys(path: Path) -> Keys:
     """Return the key in a file that only this user reads; it is made up where there is none.
 
     Of several who make it at once, all get the same. Made by root in somebody's folder, it is
-    theirs, since they are to read it as well.
+    theirs, since they are to read it as well. `OperatorError` if there is no room for it.
     """
     if not path.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=".unfinished-")
-        try:
-            with open(descriptor, "w") as file:  # noqa: PTH123 (mode 0600 from the beginning)
-                file.write(secrets.token_hex(32) + "\n")
-            if os.geteuid() == 0:
-                owner = path.parent.stat()
-                os.chown(unfinished, owner.st_uid, owner.st_gid)
-            os.link(unfinished, path)
-        except FileExistsError:
-            pass  # somebody else was first
-        finally:
-            os.unlink(unfinished)  # noqa: PTH108 (a text)
+        with room(path.parent):
+            _make(path)
     return Keys.read(path)
+
+
+def _make(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=".unfinished-")
+    try:
+        with open(descriptor, "w") as file:  # noqa: PTH123 (mode 0600 from the beginning)
+            file.write(secrets.token_hex(32) + "\n")
+        if os.geteuid() == 0:
+            owner = path.parent.stat()
+            os.chown(unfinished, owner.st_uid, owner.st_gid)
+        os.link(unfinished, path)
+    except FileExistsError:
+        pass  # somebody else was first
+    finally:
+        os.unlink(unfinished)  # noqa: PTH108 (a text)

@@ -152,6 +152,8 @@ def dockerfile(path: str | None, source: str) -> tuple[str | None, str | None]:
     if path is None or not Path(source).is_dir():
         return path, None
     there, top = Path(path).absolute(), Path(source).resolve()
+    if ".." in there.parts:  # what they lead to is not told by the path alone
+        there = there.parent.resolve() / there.name
     if not there.is_file():
         return path, None
     for folder in (Path(source).absolute(), top):

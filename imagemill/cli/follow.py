@@ -84,6 +84,7 @@ def _show(report: BuildReport, service: Service, shown: Shown, *, log_shown: boo
         log_shown=log_shown,
         kept=service.remote,
         alone=shown.progress == "quiet" or not sys.stdout.isatty(),
+        quiet=shown.progress == "quiet",
     )
     if report.error is None:
         render.write_files(report, iidfile=shown.iidfile, metadata_file=shown.metadata_file)

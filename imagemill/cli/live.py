@@ -18,6 +18,9 @@ from imagemill.text import printable
 
 _LOG_LINES = 10
 
+_NARROW = 60
+"""Columns below which an amount has a line of its own."""
+
 
 @dataclass
 class _Step:
@@ -80,10 +83,14 @@ class LiveView:
     def __rich_console__(self, out: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         if self._build:
             yield Text(f"  build {self._build}", "dim", no_wrap=True, overflow="ellipsis")
-        room = max(1, options.size.height - bool(self._build) - 2)
+        beside = options.max_width >= _NARROW
+        below = self._amount if not beside and self._steps and not self._steps[-1].ended else ""
+        room = max(1, options.size.height - bool(self._build) - bool(below) - 2)
         steps = self._steps[-room:]
         for step in steps:
-            yield self._row(step)
+            yield self._row(step, self._amount if beside else "")
+        if below:
+            yield Text(f"    {below}", "dim", no_wrap=True, overflow="ellipsis")
         room -= len(steps)
         lines = list(self._lines)[-room:] if room else []
         for line in lines:
@@ -91,7 +98,7 @@ class LiveView:
         if self._note:
             yield Text(f"  {self._note}", "yellow")
 
-    def _row(self, step: _Step) -> Text:
+    def _row(self, step: _Step, amount: str) -> Text:
         if step.ended is None:
             mark = self._spinner.render(time.monotonic())
             assert isinstance(mark, Text)
@@ -105,7 +112,7 @@ class LiveView:
             mark,
             f" {STEPS[step.state]:<16}",
             (f"{seconds(took):>9}", "dim"),
-            (f"  {self._amount}" if step.ended is None and self._amount else "", "dim"),
+            (f"  {amount}" if step.ended is None and amount else "", "dim"),
             no_wrap=True,
             overflow="ellipsis",
         )

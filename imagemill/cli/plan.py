@@ -21,7 +21,7 @@ from imagemill.cli.options import (
 
 
 @click.command(cls=Command, short_help="Print what a build will do, and why.")
-@click.argument("source", metavar="SRC")
+@click.argument("source", metavar="[SRC]", default=".")
 @click.option(
     "--since",
     metavar="A",
@@ -53,6 +53,7 @@ def plan(
 
     It is told from the Dockerfile, from what differs from the last build of SRC, or from A, and
     from what the registry has. Where a change of code needs a builder, it says which line to move.
+    SRC is the working folder if it is not given.
     """
     from imagemill.cli import prospects, render
     from imagemill.cli.requests import check_config

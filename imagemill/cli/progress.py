@@ -8,13 +8,10 @@ from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
 
-from imagemill.cli.terminal import console, write
+from imagemill.cli.terminal import AMOUNT_SECONDS, console, write
 from imagemill.messages import State
 from imagemill.state.journal import Event
 from imagemill.text import printable
-
-_AMOUNT_SECONDS = 5.0
-"""Between two lines that say how far a step has come, where they stay in view."""
 
 _DOING = {
     State.QUEUED: "waiting for a worker",
@@ -91,7 +88,7 @@ class PlainView(NoView):
             self._print(event.line)
             self.log_shown = True
         elif event.amount is not None:
-            if event.at - self._told >= _AMOUNT_SECONDS:
+            if event.at - self._told >= AMOUNT_SECONDS:
                 self._told = event.at
                 self._print(event.amount)
         elif event.state is not None and event.state != self._state:

@@ -43,11 +43,13 @@ def report(
     log_shown: bool = False,
     kept: bool = False,
     alone: bool = False,
+    quiet: bool = False,
 ) -> None:
     """How a build ended: the image on standard output; on standard error warnings, and a failure:
     the last log lines, the step, the reason and the hint.
 
-    `alone` says that nothing but the image goes to standard output, `log_shown` that the log need
+    `alone` says that nothing but the image goes to standard output, `quiet` that no more is told of
+    a build that has succeeded, `log_shown` that the log need
     not be told again, `kept` that a service has it for `imagemill logs`.
     """
     if as_json:
@@ -68,7 +70,8 @@ def report(
     elif not as_json:
         if alone:
             print(printable(done.image or ""), flush=True)
-        _table(_facts(done), stderr=alone)
+        if not quiet:
+            _table(_facts(done), stderr=alone)
 
 
 def write_files(done: BuildReport, *, iidfile: Path | None, metadata_file: Path | None) -> None:

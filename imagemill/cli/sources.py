@@ -3,6 +3,7 @@ command may.
 """
 
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 from imagemill import context
 from imagemill.cli.docker_habits import dockerfile
 from imagemill.cli.requests import checked, located
+from imagemill.cli.terminal import AMOUNT_SECONDS
 from imagemill.config.model import Builder
 from imagemill.context import Manifest, hashing
 from imagemill.context.index import INDEXES, Memory
@@ -117,15 +119,23 @@ def _base_digests(
 class Saying(Quiet):
     """Shows what happens."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__()
-        self._say = say
+        self._say, self._clock = say, clock
+        self._told = clock()
 
     def log(self, line: str) -> None:
         self._say(line)
 
     def warn(self, line: str) -> None:
         self._say(f"Warning: {line}")
+
+    def amount(self, text: str) -> None:
+        if self._clock() - self._told >= AMOUNT_SECONDS:
+            self._told = self._clock()
+            self._say(text)
 
 
 def options(scratch: Path) -> SourceOptions:

@@ -15,6 +15,9 @@ from imagemill.text import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
+AMOUNT_SECONDS = 5.0
+"""Between two lines that say how far something has come, where they stay in view."""
+
 
 def console(*, stderr: bool = False) -> "Console":
     """Return standard output or error, where text is shown as it is and lines are not broken."""

@@ -16,7 +16,7 @@ _ASSIGNED = re.compile(
 _ASSIGNED_ALONE = re.compile(rf"({_NAME})[ \t]+(.*)", re.DOTALL)
 """The older form, of one variable and no equals sign."""
 
-_VARIABLE = re.compile(rf"\$(?:({_NAME})|\{{({_NAME})\}})")
+_VARIABLE = re.compile(rf"\$(?:({_NAME})(?!\w)|\{{({_NAME})\}})")
 _PLAIN = re.compile(r"[A-Za-z0-9_./@:+-]{1,256}")
 """Longer ones are no paths, but may be made to double over and over."""
 _LONGEST = 8192

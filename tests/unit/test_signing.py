@@ -1,5 +1,7 @@
 """Keys, and what they sign."""
 
+import errno
+import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,6 +46,18 @@ def test_a_file_that_has_no_good_key_is_named(tmp_path: Path, text: str) -> None
 
 def test_keys_are_not_shown(tmp_path: Path) -> None:
     assert OLD not in repr(Keys.of(OLD))
+
+
+def test_a_disk_without_room_for_a_key_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(OperatorError, match=f"no room left in {tmp_path}"):
+        own_keys(tmp_path / "key")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_own_key_is_made_once_and_for_its_user_alone(tmp_path: Path) -> None:

@@ -54,7 +54,6 @@ class BuildLog:
         self._log, self._amount = log, amount
         self._layers: dict[str, tuple[float, float, float]] = {}
         """Layer that is pulled → bytes that have come, and all, and the seconds since it began."""
-        self._sent = 0.0
         self.step = ""
         self.fault = ""
         self.source_line: int | None = None
@@ -89,10 +88,8 @@ class BuildLog:
     def _tell_amount(self, text: str) -> None:
         """Say how much of the context was sent, or of base images pulled, if the line says it."""
         if match := _SENT.match(text):
-            # The ignore file is sent as a context, too, of a few bytes, before or after.
-            if (sent := size_of(match[1])) > self._sent:
-                self._sent = sent
-                self._amount(f"{match[1]} sent to the engine{rate(sent, float(match[2] or 0))}")
+            fast = rate(size_of(match[1]), float(match[2] or 0))
+            self._amount(f"{match[1]} sent to the engine{fast}")
         elif match := _LAYER.match(text):
             self._layers[match[1]] = size_of(match[2]), size_of(match[3]), float(match[4] or 0)
             done, whole, took = zip(*self._layers.values(), strict=True)
@@ -101,7 +98,8 @@ class BuildLog:
 
     def _read_vertex(self, number: str, text: str) -> None:
         name = self._names.setdefault(number, text)
-        self._tell_amount(text)
+        if not _QUIET.match(name):  # the ignore file is sent as a context, too
+            self._tell_amount(text)
         if output := _OUTPUT.match(text):
             self.output.append(output[1])
             self._log(output[1])

@@ -96,7 +96,17 @@ def plan(inputs: Inputs, known: Known) -> Plan:
     why, found = _why(inputs, contexts, known)
     if found is not None:
         return Plan("code", why, steps, _sent(found, contexts[1]))
-    return Plan("builder", why, steps, move=_move(final, contexts, known))
+    moved = _move(final, contexts, known, stopped=_is_stopped(inputs))
+    return Plan("builder", why, steps, move=moved)
+
+
+def _is_stopped(inputs: Inputs) -> bool:
+    """Whether no change of code can be one of code alone."""
+    try:
+        recipe.read(inputs.text, inputs.target, inputs.build_args)
+    except Refusal:
+        return True
+    return False
 
 
 def _stages(text: str) -> list[Stage]:
@@ -135,33 +145,55 @@ def _why(
     return "the last instructions alone see what has changed", found
 
 
-def _move(final: Stage, contexts: Iterable[Context], known: Known) -> str | None:
+def _move(final: Stage, contexts: Iterable[Context], known: Known, *, stopped: bool) -> str | None:
     """Which lines to move so that a change of code is one of code alone; None where none is in the
-    way.
+    way. `stopped` says that no code comes last.
     """
     whole = final.instructions
-    number = next((n for n, each in enumerate(whole) if _is_code(each, contexts, known)), None)
-    if number is None:
+    number = _code(whole, contexts, known, stopped=stopped)
+    if number is None or not recipe.is_suffix(code := whole[number]):
         return None
-    code, after = whole[number], whole[number + 1 :]
-    moved = [each for each in after if not recipe.is_suffix(each)]
-    if not moved or not recipe.is_suffix(code):
+    after = whole[number + 1 :]
+    moved = [n for n, each in enumerate(after) if not recipe.is_suffix(each)]
+    if not moved:
         return None
-    needed = [each for each in after if each.keyword in RUN_WITH | {"ARG", "WORKDIR"}]
+    kinds = RUN_WITH | {"ARG", "WORKDIR"}
+    needed = [
+        each
+        for n, each in enumerate(after[: moved[-1]])
+        if each.keyword in kinds and n not in moved
+    ]
     settings = f", with what they need of {_lines(needed)}" if needed else ""
     return (
-        f"move {_lines(moved)} before line {code.line} ({code.text[:60]}){settings}, and copy by name"
-        " before them the files that they need"
+        f"move {_lines(after[n] for n in moved)} before line {code.line} ({code.text[:60]}){settings},"
+        " and copy by name before them the files that they need"
     )
 
 
-def _is_code(each: Instruction, contexts: Iterable[Context], known: Known) -> bool:
-    """Whether it copies a folder of the source in which something has changed."""
-    if each.keyword not in ("COPY", "ADD"):
-        return False
-    patterns = recipe.reads([each])
-    folders = any(context.has_folder(pattern) for context in contexts for pattern in patterns)
-    return folders and bool(known.others or _seen(contexts, patterns) & set(known.paths))
+def _code(
+    whole: Sequence[Instruction], contexts: Iterable[Context], known: Known, *, stopped: bool
+) -> int | None:
+    """Return the number of the instruction that copies the code: the first that copies a folder in
+    which something has changed, or the whole source where more has than files.
+    """
+    copies = [
+        (number, patterns)
+        for number, each in enumerate(whole)
+        if each.keyword in ("COPY", "ADD") and (patterns := recipe.reads([each]))
+    ]
+    if known.others:
+        found = [number for number, patterns in copies if any(not p.strip("./") for p in patterns)]
+    else:
+        changed = set(known.paths)
+        copies = [(n, patterns) for n, patterns in copies if _seen(contexts, patterns) & changed]
+        found = [
+            number
+            for number, patterns in copies
+            if any(context.has_folder(p) for context in contexts for p in patterns)
+        ]
+    if found and (stopped or not known.others):
+        return found[0]
+    return copies[-1][0] if copies and stopped else None
 
 
 def _lines(of: Iterable[Instruction]) -> str:

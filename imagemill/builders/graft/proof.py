@@ -86,7 +86,7 @@ def remade(
         _compare(before.changes, theirs, operation)
         if not suffix.by_buildkit:
             _check_seen(operation, before, after)
-        changes = _difference(after.changes, theirs, operation)
+        changes = _difference(after, theirs, layer, operation)
         found.append(changes and _with_folders(changes, after.nodes))
     return tuple(found)
 
@@ -197,10 +197,20 @@ def _with_folders(changes: Mapping[str, Placed], nodes: Mapping[str, Node]) -> M
 
 
 def _difference(
-    ours: Mapping[str, Placed], theirs: Mapping[str, Node], operation: Copy | WorkingFolder
+    after: Files, theirs: Mapping[str, Node], layer: Layer | None, operation: Copy | WorkingFolder
 ) -> Mapping[str, Placed] | None:
-    if {path: placed.node for path, placed in ours.items()} == dict(theirs):
+    """Return what an instruction changes now; None where its layer can stay, in which the folders
+    above have to be as they are now, too.
+    """
+    folders = {
+        path: node
+        for path, node in (layer or Layer()).entries.items()
+        if path and node.kind == "dir"
+    }
+    if {path: placed.node for path, placed in after.changes.items()} == dict(theirs) and all(
+        after.nodes.get(path) == node for path, node in folders.items()
+    ):
         return None
     if isinstance(operation, WorkingFolder):
         raise Refusal(f"line {operation.line} (WORKDIR) makes other folders than before")
-    return ours
+    return after.changes

@@ -560,9 +560,9 @@ def test_durations_are_for_people(duration: float, text: str) -> None:
     assert seconds(duration) == text
 
 
-def screen(**options: object) -> tuple[Console, io.StringIO]:
+def screen(width: int = 60, **options: object) -> tuple[Console, io.StringIO]:
     out = io.StringIO()
-    console = Console(file=out, width=60, height=20, highlight=False, markup=False, **options)  # type: ignore[arg-type]
+    console = Console(file=out, width=width, height=20, highlight=False, markup=False, **options)  # type: ignore[arg-type]
     return console, out
 
 
@@ -671,6 +671,18 @@ def test_the_live_view_has_steps_with_their_times_and_the_last_lines() -> None:
     assert lines[12] == "  cancelling"
     view.identify("3f2a")
     assert render(view).splitlines()[0] == "  build 3f2a"
+
+
+@pytest.mark.parametrize(("width", "below"), [(60, False), (34, True)])
+def test_an_amount_is_read_on_a_narrow_terminal_too(width: int, below: bool) -> None:
+    console, out = screen(width=width, force_terminal=True, legacy_windows=False)
+    view = LiveView(console)
+    for event in EVENTS:
+        view.show(event)
+    view.show(Event("9", 3.0, amount="12 MB pulled, 3 MB/s"))
+    console.print(view)
+    lines = [line for line in out.getvalue().splitlines() if "12 MB pulled, 3 MB/s" in line]
+    assert ["build" not in line for line in lines] == [below]
 
 
 def test_the_live_view_fits_the_screen_whatever_it_shows() -> None:

@@ -65,6 +65,9 @@ def test_dockerfile_is_looked_for_as_docker_does(
     assert dockerfile("x/Dockerfile", source) == ("x/Dockerfile", None)
     assert dockerfile(None, source) == (None, None)
     assert dockerfile("Dockerfile", "git+https://host/a") == ("Dockerfile", None)
+    monkeypatch.chdir(tmp_path / "src")
+    assert dockerfile("../Dockerfile", source) == (None, "3")
+    assert dockerfile("x/../Dockerfile", source) == ("Dockerfile", None)
 
 
 def test_dockerfile_outside_is_hashed_by_its_text(

@@ -1,6 +1,7 @@
 """`imagemill plan`: what a build will do, and why."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,12 @@ def test_without_an_earlier_image_all_is_new(after: Path) -> None:
     (after / "Dockerfile").write_text(DOCKERFILE.replace("FROM a", "FROM scratch"))
     found = json.loads(planned(after, "--json").output)
     assert (found["way"], found["why"]) == ("builder", "no earlier image is known")
+
+
+def test_the_json_has_what_its_page_lists(after: Path, before: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs/sources.md").read_text()
+    table = page.split("| `--json` | what |", 1)[1].split("\n\n", 1)[0]
+    listed = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    found = json.loads(planned(after, "--since", before, "--json").output)
+    assert list(found) == listed
+    assert list(found["steps"][0]) == ["line", "instruction", "because"]

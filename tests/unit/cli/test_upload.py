@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 
+from imagemill.cli.sources import Saying
 from imagemill.cli.upload import uploaded
 from imagemill.messages import BuildRequest
 
@@ -53,3 +54,12 @@ def test_what_is_here_is_brought(tmp_path: Path) -> None:
     assert brought(str(folder))
     assert brought(str(folder / "file"))
     assert brought(f"file://{tmp_path}/a%20b")
+
+
+def test_bytes_on_their_way_are_said_every_few_seconds() -> None:
+    said: list[str] = []
+    seconds = iter([0.0, 1.0, 5.0, 5.0, 9.0, 10.0, 10.0])
+    saying = Saying(said.append, lambda: next(seconds))
+    for number in range(4):
+        saying.amount(f"{number} MB packed")
+    assert said == ["1 MB packed", "3 MB packed"]

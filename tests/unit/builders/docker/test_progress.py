@@ -156,9 +156,10 @@ def told(*lines: str) -> list[str]:
 def test_what_is_sent_and_pulled_is_told() -> None:
     one, other = "1" * 64, "2" * 64
     assert told(
+        "#2 [internal] load .dockerignore",
+        "#2 transferring context: 2B done",
         "#3 [internal] load build context",
         "#3 transferring context: 35.65MB 5.1s",
-        "#2 transferring context: 2B done",
         f"#4 sha256:{one} 1.05MB / 3.05MB 0.2s",
         f"#4 sha256:{other} 0B / 10MB 0.2s",
         f"#4 sha256:{one} 3.05MB / 3.05MB 0.4s done",

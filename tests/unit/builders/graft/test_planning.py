@@ -78,8 +78,10 @@ def test_what_is_bound_to_fail_is_refused(dockerfile: str) -> None:
         planned(dockerfile, Known({b"app"}))
 
 
-def test_a_base_image_by_an_argument_is_the_builders_and_no_error() -> None:
-    dockerfile = f"ARG V=1\nFROM a:$V\n{BAD.partition(chr(10))[2]}"
+def test_a_base_image_by_an_argument_is_no_error() -> None:
+    dockerfile = "ARG V\nFROM a:$V\nCOPY app /app\n"
+    given = {"build_args": {"V": "1"}}
+    assert planned(dockerfile, Known({b"app/serve.py"}), **given).way == "code"
     assert planned(dockerfile, Known({b"app/serve.py"})).way == "builder"
 
 
@@ -120,6 +122,7 @@ def test_stages_that_the_target_does_not_need_are_not_run() -> None:
         ("FROM a\nCOPY app /app\nRUN b\nCOPY lock.txt /\n", "line 3 (RUN) before line 2"),
         ("FROM a\nCOPY . .\nENV A=b\nRUN c\n", "line 2 (COPY . .), with what they need of line 3"),
         ("FROM a\nCOPY app/serve.py /\nRUN b\nCOPY . .\n", None),
+        ("FROM a\nCOPY app/serve.py /\nRUN b\n", "line 3 (RUN) before line 2"),
         ("FROM a\nCOPY --link . .\n", None),
     ],
 )
@@ -127,6 +130,24 @@ def test_what_is_in_the_way_of_a_change_of_code_is_told(dockerfile: str, moved: 
     found = planned(dockerfile, Known({b"app/serve.py"}))
     assert found.way == "builder"
     assert found.move is None if moved is None else moved in str(found.move)
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "moved"),
+    [
+        ("FROM a\nCOPY app /r\nRUN b\nCOPY . .\n", None),
+        (
+            "FROM a\nCOPY app /r\nRUN b\nCOPY . .\nRUN c\nUSER d\n",
+            "move line 5 (RUN) before line 4",
+        ),
+    ],
+)
+def test_before_a_first_build_only_what_is_in_the_way_is_told(
+    dockerfile: str, moved: str | None
+) -> None:
+    found = planned(dockerfile, Known(others=("no earlier image is known",)))
+    assert found.move is None if moved is None else moved in str(found.move)
+    assert "USER" not in str(found.move)
 
 
 def test_where_the_image_is_not_there_something_is_to_be_done() -> None:

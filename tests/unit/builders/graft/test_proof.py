@@ -99,6 +99,25 @@ def test_folders_above_what_is_made_anew_are_in_its_layer_as_they_are() -> None:
         made({**folders, "x/y": own._replace(extra=True)})
 
 
+def test_a_layer_that_names_a_folder_as_it_was_before_is_made_anew() -> None:
+    own = Node("dir", 0o700, 9, 9)
+    operations = (Copy(1, "COPY", ("d",), "/x/"), Copy(2, "COPY", ("f",), "/x/e/"))
+    layers = (
+        layer({"x/a": "1"}),
+        Layer({"x/e": own, **layer({"x/e/f": "2"}).entries}, (), (), True),
+    )
+    old = [Entry("dir", b"d"), Entry("file", b"d/a", 1, digest("1"))]
+    code = Entry("file", b"f", 1, digest("2"))
+    below = FileView()
+    below.apply(Layer({"x": FOLDER, "x/e": own}))
+    new = Context([*old, Entry("dir", b"d/e"), code])
+    suffix = Suffix(operations, layers, "/")
+    first, second = remade(below, suffix, Context([*old, code]), new, lambda entry: False)
+    assert first is not None
+    assert second is not None
+    assert first["x/e"].node == second["x/e"].node == FOLDER
+
+
 @pytest.mark.parametrize("path", ["proc/x", "var/run/x", "etc/hosts", "tmp/apt-key-gpghome.x/y"])
 def test_where_another_builder_may_leave_something_out_nothing_is_put(path: str) -> None:
     operation = (Copy(1, "COPY", (".",), "/"),)

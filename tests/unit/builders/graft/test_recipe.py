@@ -90,6 +90,8 @@ def test_other_mounts_see_nothing_of_the_source(mount: str) -> None:
         "FROM $A\nCOPY . .\n",
         "ARG A\nFROM x-$A\nCOPY . .\n",
         "FROM a\nENV A=/x\nCOPY . '$A'\n",
+        "FROM a\nENV A=/x\nCOPY . $A\u00e9\n",
+        "FROM a\nENV A=/x\nCOPY . ${A:+/y}\n",
         "FROM a\nENV A=/x\nCOPY . \\$A\n",
         "# syntax=example.com/own\nFROM a\nCOPY . .\n",
         "# escape=`\nFROM a\nCOPY . .\n",
