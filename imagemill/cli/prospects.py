@@ -19,7 +19,13 @@ from imagemill.cli.why import Read
 from imagemill.config.model import Builder
 from imagemill.context.hashing import Inputs
 from imagemill.environment import cache_folder, everything, variable
-from imagemill.errors import PermissionDenied, ServiceUnreachable, TransientError, UserError
+from imagemill.errors import (
+    OperatorError,
+    PermissionDenied,
+    ServiceUnreachable,
+    TransientError,
+    UserError,
+)
 from imagemill.ports import BuildInputs, Quiet
 from imagemill.reference import ImageReference
 from imagemill.registries import blobs_for, registry_for
@@ -87,7 +93,7 @@ class Prospects:
         fail.
         """
         anew = next((name for name in ("no_cache", "force", "pull") if self.way[name]), None)
-        known = _known(old, self.new.record())
+        known = _known(old, self._record)
         known = replace(known, same=known.same and not anew)
         if self.way["no_cache"]:
             known = replace(known, others=("no cache is to be used",), keys=None)
@@ -116,15 +122,25 @@ class Prospects:
             earlier = self._earlier(image)
         except Refusal as refusal:
             return _by_builder(found, refusal.reason)
-        code = _known(earlier.record, self.new.record())
+        except OperatorError as error:  # as in a build: the builder may do it, or say it better
+            return _by_builder(found, error.message)
+        code = _known(earlier.record, self._record)
         return planning.plan(self._inputs, replace(code, others=(), same=False))
 
     @cached_property
     def _inputs(self) -> planning.Inputs:
-        record, request = self.new.record(), self.new.request
+        given = self._given
         return planning.Inputs(
-            self.new.manifest, record.target, record.platform, request.build_args, self.new.bases
+            self.new.manifest, given.target, given.platform, given.build_args, self.new.bases
         )
+
+    @cached_property
+    def _record(self) -> InputRecord:
+        return self.new.record()
+
+    @property
+    def _given(self) -> Inputs:
+        return Inputs.of(self.new.request, self.builder)
 
     @cached_property
     def _settings(self) -> NodeSettings:
@@ -159,12 +175,11 @@ class Prospects:
             _cache(),
         )
         inputs = BuildInputs(image, labels=new.request.labels)
-        given = Inputs.of(new.request, self.builder)
-        asked = question(new.manifest, inputs, given, self._type, place, known=new.bases)
+        asked = question(new.manifest, inputs, self._given, self._type, place, known=new.bases)
         earlier = place.known.find_image(asked.key)
         if earlier is None:
             raise Refusal("no image is known that differs from this one in its code alone")
-        if gone := earlier.record.labels.keys() - new.record().labels.keys():
+        if gone := earlier.record.labels.keys() - self._record.labels.keys():
             raise Refusal(f"the label {min(gone)} of the earlier image is not given any more")
         # What an ADD would unpack is not looked into.
         Graft(place, inputs, asked, Quiet()).prove(earlier, new.manifest, lambda _: iter(()))

@@ -103,7 +103,7 @@ def plan(inputs: Inputs, known: Known) -> Plan:
 def _is_stopped(inputs: Inputs) -> bool:
     """Whether no change of code can be one of code alone."""
     try:
-        recipe.read(inputs.text, inputs.target)
+        recipe.read(inputs.text, inputs.target, inputs.build_args)
     except Refusal:
         return True
     return False
