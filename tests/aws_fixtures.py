@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from botocore.config import Config
+from botocore.loaders import create_loader
 from botocore.session import Session
 
 import aws_servers
@@ -125,11 +126,17 @@ def use_temporary_keys(environment: pytest.MonkeyPatch, folder: Path) -> None:
     aws.forget()
 
 
+_LOADER = create_loader()
+"""Reads the megabytes of JSON that describe each service once."""
+
+
 def own_client(service: str, url: str, keys: tuple[str, str], **options: Any) -> Any:
     """A client that owes nothing to the environment, for looking behind an adapter's back; with the
     SDK's `options`.
     """
-    return Session().create_client(
+    session = Session()
+    session.register_component("data_loader", _LOADER)
+    return session.create_client(
         service,
         REGION,
         endpoint_url=url,

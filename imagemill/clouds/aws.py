@@ -12,12 +12,14 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
 import botocore.exceptions as sdk
 from botocore.config import Config
 from botocore.credentials import RefreshableCredentials
+from botocore.loaders import Loader, create_loader
 from botocore.parsers import ResponseParserError
 from botocore.session import Session
 
@@ -226,7 +228,18 @@ def _session() -> Session:
     session.set_default_client_config(
         Config(connect_timeout=CONNECT_TIMEOUT, read_timeout=READ_TIMEOUT, retries=_retries(1))
     )
+    session.lazy_register_component(
+        "data_loader", lambda: _loader(session.get_config_variable("data_path"))
+    )
     return session
+
+
+@lru_cache(4)
+def _loader(path: str | None) -> Loader:
+    """Return what reads the SDK's descriptions of services, and keeps them: they are megabytes of
+    JSON, and the same for whatever credentials there are.
+    """
+    return create_loader(path)
 
 
 @per_process(32)

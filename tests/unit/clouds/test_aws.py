@@ -1,10 +1,12 @@
 """What the AWS SDK raises, as errors of our own."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import botocore.exceptions as sdk
 import pytest
+from botocore.loaders import Loader
 
 from imagemill.clouds import aws
 from imagemill.errors import (
@@ -191,6 +193,21 @@ def test_clients_are_kept_until_they_are_forgotten(aws_environment: pytest.Monke
     assert aws.client("s3", "us-west-2") is not first
     aws.forget()
     assert aws.client("s3", "eu-central-1") is not first
+
+
+def test_what_describes_services_is_read_once_from_where_the_environment_says(
+    aws_environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def loader() -> Loader:
+        aws.forget()
+        session = aws.client("s3", "eu-central-1") and aws._session()
+        found: Loader = session.get_component("data_loader")
+        return found
+
+    first = loader()
+    assert loader() is first
+    aws_environment.setenv("AWS_DATA_PATH", str(tmp_path))
+    assert str(tmp_path) in loader().search_paths
 
 
 def test_each_upload_has_a_client_of_its_own(aws_environment: pytest.MonkeyPatch) -> None:
