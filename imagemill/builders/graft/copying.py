@@ -7,6 +7,7 @@ to say it.
 
 import posixpath
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -160,6 +161,9 @@ class Files:
         for part in above(path):
             node = self.nodes.get(part)
             if node is None:
+                parent = self.nodes.get(posixpath.dirname(part))
+                if parent is not None and parent.mode > 0 and parent.mode & stat.S_ISGID:
+                    raise Refusal(f"/{part} is made in a folder that passes on its group")
                 self.met.add(("made", ""))
                 self._put(part, Placed(Node("dir", 0o755, *owner)))
             elif node.kind != "dir":

@@ -110,6 +110,13 @@ def test_what_buildkit_refuses_or_we_do_not_read_is_refused(
         copied(sources, "/x/", nodes)
 
 
+def test_a_folder_that_is_made_where_the_group_is_passed_on_is_refused() -> None:
+    nodes = {"x": FOLDER._replace(mode=0o2775)}
+    assert "x/e" in copied(("d",), "/x/", nodes)
+    with pytest.raises(Refusal, match="passes on its group"):
+        copied(("d",), "/x/y/", nodes)
+
+
 def test_an_added_archive_is_refused() -> None:
     assert copied(("d", "d/b.py"), "/x/", keyword="ADD")
     with pytest.raises(Refusal):
