@@ -10,16 +10,18 @@ from pathlib import Path
 import fakeredis
 import pytest
 
-from imagemill.builders.graft import Refusal
+from imagemill.builders.graft import Refusal, recipe
 from imagemill.builders.graft.copying import Placed
-from imagemill.builders.graft.grafting import GraftPlace, note
+from imagemill.builders.graft.grafting import Graft, GraftPlace, Question, note
 from imagemill.builders.graft.image import Blob
 from imagemill.builders.graft.large_files import LARGE
 from imagemill.builders.graft.layers import Node
 from imagemill.builders.graft.packing import store
-from imagemill.context import Entry
+from imagemill.context import Entry, Manifest
+from imagemill.context.manifest import Dockerfile
 from imagemill.errors import TransientError
-from imagemill.ports import Quiet
+from imagemill.ports import BuildInputs, Quiet
+from imagemill.reference import ImageReference
 from imagemill.registries import blobs_for
 from imagemill.registries.docker_config import DockerConfig
 from imagemill.state.grafts import Earlier, Grafts, RedisShelf
@@ -50,8 +52,10 @@ def content(files: Mapping[str, bytes], path: bytes) -> Iterator[bytes]:
     return iter([files[path.decode()]])
 
 
-def pushed(registry: RegistryServer, *layers: Mapping[str, bytes]) -> str:
-    """An image whose layers were all copied: its reference."""
+def pushed(
+    registry: RegistryServer, *layers: Mapping[str, bytes], volumes: tuple[str, ...] = ()
+) -> str:
+    """An image whose layers were all copied, not by BuildKit: its reference."""
     repository = registry.repositories.setdefault("app", registry._repository("app"))
     made: list[Blob] = []
     for files in layers:
@@ -68,6 +72,7 @@ def pushed(registry: RegistryServer, *layers: Mapping[str, bytes]) -> str:
     config = {
         "rootfs": {"diff_ids": [blob.diff_id for blob in made]},
         "history": [{"created_by": "COPY x"} for _ in made],
+        "config": {"Volumes": {path: {} for path in volumes}},
     }
     text = json.dumps(config).encode()
     repository.blobs[f"sha256:{sha256(text)}"] = text
@@ -132,3 +137,24 @@ def test_a_manifest_or_config_that_is_not_what_its_digest_says_is_not_worked_wit
     repository.manifests[digest] = MANIFEST, kept[1][1] + b" "
     with pytest.raises(TransientError, match="damaged"):
         note(earlier(image), "key", place, Quiet())
+
+
+@pytest.mark.parametrize("volumes", [(), ("/data",)])
+def test_where_another_builder_has_volumes_no_image_is_made_of_its_own(
+    registry: RegistryServer, place: GraftPlace, volumes: tuple[str, ...]
+) -> None:
+    made = earlier(pushed(registry, {"0": b"1"}, volumes=volumes), b"1")
+    note(made, "key", place, Quiet())
+    found = recipe.read("FROM scratch\nCOPY 0 /\n", None)
+    inputs = BuildInputs(ImageReference.parse(f"{registry.address}/app:2"))
+    graft = Graft(place, inputs, Question("key", found, {}), Quiet())
+    new = Manifest(Dockerfile("Dockerfile", "1"), (Entry("file", b"0", 1, sha256(b"2")),))
+
+    def make() -> str:
+        return graft.make(made, new, lambda _: iter([b"2"]), 0, lambda: None)
+
+    if not volumes:
+        assert make() in registry.repositories["app"].manifests
+        return
+    with pytest.raises(Refusal, match="volumes"):
+        make()
