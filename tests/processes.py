@@ -20,7 +20,7 @@ def forking() -> ForkServerContext:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_IMPORTED)
-    # Up to Python 3.12 it looks for them on the path that it was started with, and says nothing
+    # Up to Python 3.12.7 it looks for them on the path that it was started with, and says nothing
     # of those that it does not find: https://github.com/python/cpython/issues/117378
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))

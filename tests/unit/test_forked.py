@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from forked import ROOT, Forked, Forks
+from processes import forking
 
 LOOK = """
 import json, os, signal, sys
@@ -195,6 +196,15 @@ def test_memory_that_an_import_shares_is_not_shared_by_forks(
     said = {forks.start("ends", text=True, **given).communicate()[0] for _ in range(2)}
     forks.close()
     assert said == {"None\nTrue\n"}
+
+
+def imported() -> bool:
+    return "graft_trial" in sys.modules
+
+
+def test_processes_of_functions_have_what_was_imported() -> None:
+    with forking().Pool(1) as pool:
+        assert pool.apply(imported)
 
 
 def test_what_python_reads_at_its_start_has_it_executed(
