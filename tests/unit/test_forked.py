@@ -6,7 +6,9 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +223,16 @@ def test_a_folder_that_is_missing_is_an_error(
 ) -> None:
     with pytest.raises(FileNotFoundError):
         forks.start("site", cwd=tmp_path / "x", env=variables)
+
+
+def test_whoever_asks_while_another_waits_takes_no_end_away(
+    forks: Forks, variables: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "ends.py").write_text("")
+    for _ in range(20):
+        started = forks.start("ends", env=variables, cwd=tmp_path)
+        asking = threading.Thread(target=lambda: all(started.poll() is None for _ in count()))
+        asking.start()
+        assert started.wait() == 0
+        asking.join()
+        assert started.returncode == 0
