@@ -105,7 +105,7 @@ class Forked(subprocess.Popen[Any]):
         self.pid = answer["pid"]
 
     def _internal_poll(self, *_: Any, **__: Any) -> int | None:
-        lock: Any = self._waitpid_lock
+        lock: Any = self._waitpid_lock  # type: ignore[attr-defined]
         if self.returncode is None and lock.acquire(blocking=False):  # as Popen's own
             try:
                 if self.returncode is None:

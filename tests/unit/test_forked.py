@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from itertools import count
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -231,7 +231,8 @@ def test_whoever_asks_while_another_waits_takes_no_end_away(
     (tmp_path / "ends.py").write_text("")
     for _ in range(20):
         started = forks.start("ends", env=variables, cwd=tmp_path)
-        asking = threading.Thread(target=lambda: all(started.poll() is None for _ in count()))
+        polls = map(Forked.poll, repeat(started))
+        asking = threading.Thread(target=all, args=((end is None for end in polls),))
         asking.start()
         assert started.wait() == 0
         asking.join()
