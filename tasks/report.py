@@ -81,7 +81,7 @@ def _note(work: Workspace, report: BuildReport) -> None:
     """Have `imagemill plan` know the build, where no service does once it has ended."""
     if not work.setup.attended or report.source_hash is None or report.error is not None:
         return
-    if record := work.input_records.find(report.source_hash):
+    if record := work.input_records.find_dumped(report.source_hash):
         builds = LastBuilds(FolderShelf(work.setup.kept / "builds"))
         source = unversioned(work.build.request.source)
         builds.note(source, work.image.repository, report, record)

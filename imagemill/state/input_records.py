@@ -25,8 +25,15 @@ class InputRecords:
         """Return the record; None if nobody has kept it, or nobody has used it for too long. Errors
         are `load`'s.
         """
+        found = self.find_dumped(source_hash)
+        return None if found is None else InputRecord.load(found)
+
+    def find_dumped(self, source_hash: str) -> bytes | None:
+        """Return the record as it is kept, which is as quick for one of many files; else as
+        `find`.
+        """
         found = self._redis.getex(self._record(source_hash), ex=BUILD_KEEP_SECONDS)
-        return InputRecord.load(found) if isinstance(found, bytes) else None
+        return found if isinstance(found, bytes) else None
 
     def use(self, source_hash: str) -> bool:
         """Note that the record is used; False if there is none (any more)."""

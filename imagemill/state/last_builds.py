@@ -45,14 +45,16 @@ class LastBuilds:
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
 
-    def note(self, source: str, repository: str, report: BuildReport, record: InputRecord) -> None:
-        """Keep a build that has succeeded; one that cannot be written down is not kept."""
+    def note(self, source: str, repository: str, report: BuildReport, record: bytes) -> None:
+        """Keep a build that has succeeded, with its record as `dump` gives it; one that cannot be
+        written down is not kept.
+        """
         times = [EarlierTime.of(report)] if report.built else []
         with suppress(OSError):
             found = self._found(source)
             kept = [astuple(each) for each in (*times, *(found[1] if found else ()))]
             head = json.dumps([repository, kept[:MOST_TIMES]]).encode()
-            self._shelf.put(source, head + b"\n" + record.dump())
+            self._shelf.put(source, head + b"\n" + record)
 
     def find(self, source: str) -> LastBuild | None:
         """Return the last build of a source; None if there was none, or it is too long ago. Errors

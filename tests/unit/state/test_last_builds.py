@@ -18,26 +18,22 @@ BUILT = BuildReport(id="1", status="succeeded", built=True, seconds=2.5)
 def test_the_last_build_is_known_with_the_times_of_those_before(tmp_path: Path) -> None:
     builds = LastBuilds(FolderShelf(tmp_path / "builds"))
     assert builds.find("/src") is None
-    builds.note("/src", "r/a", BUILT, RECORD)
-    builds.note("/src", "r/b", BUILT.model_copy(update={"built": False}), RECORD)
+    builds.note("/src", "r/a", BUILT, RECORD.dump())
+    builds.note("/src", "r/b", BUILT.model_copy(update={"built": False}), RECORD.dump())
     newest = replace(RECORD, target="t")
     for _ in range(MOST_TIMES - 1):
-        builds.note("/src", "r/c", BUILT.model_copy(update={"grafted": True}), newest)
+        builds.note("/src", "r/c", BUILT.model_copy(update={"grafted": True}), newest.dump())
     times = (*[EarlierTime("code", 2.5)] * (MOST_TIMES - 1), EarlierTime("builder", 2.5))
     assert builds.find("/src") == LastBuild("r/c", times, newest)
 
 
 def test_what_a_newer_version_has_kept_or_nobody_can_keep_fails_no_build(tmp_path: Path) -> None:
-    class Newer(InputRecord):
-        def dump(self) -> bytes:
-            return bytes([VERSION + 1])
-
     builds = LastBuilds(FolderShelf(tmp_path / "builds"))
-    builds.note("/src", "r/a", BUILT, Newer(RECORD.recipe))
+    builds.note("/src", "r/a", BUILT, bytes([VERSION + 1]))
     with pytest.raises(UserError, match="this Imagemill reads"):
         builds.find("/src")
-    builds.note("/src", "r/a", BUILT, RECORD)
+    builds.note("/src", "r/a", BUILT, RECORD.dump())
     assert builds.find("/src") is not None
     (tmp_path / "file").write_text("")
-    LastBuilds(FolderShelf(tmp_path / "other")).note("/src", "r/a", BUILT, RECORD)
-    LastBuilds(FolderShelf(tmp_path / "file/builds")).note("/src", "r/a", BUILT, RECORD)
+    LastBuilds(FolderShelf(tmp_path / "other")).note("/src", "r/a", BUILT, RECORD.dump())
+    LastBuilds(FolderShelf(tmp_path / "file/builds")).note("/src", "r/a", BUILT, RECORD.dump())
