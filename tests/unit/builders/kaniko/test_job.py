@@ -9,6 +9,7 @@ import re
 import socket
 import sys
 import tarfile
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -830,7 +831,7 @@ def test_config_goes_through_json_unchanged() -> None:
 
 
 class Printed:
-    """Runs the command in this process, where no socket can be opened."""
+    """Runs the command in this process, where it can open no socket."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self._monkeypatch, self._capsys = monkeypatch, capsys
@@ -848,8 +849,13 @@ class Printed:
 def imagemill(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Printed:
-    def refuse(*_: object) -> None:
-        raise AssertionError("the command asked the network")
+    # Threads of tests before may still ask for what they have watched.
+    others, connect = {*threading.enumerate()} - {threading.current_thread()}, socket.socket.connect
+
+    def refuse(asking: socket.socket, address: Any) -> None:
+        if threading.current_thread() not in others:
+            raise AssertionError("the command asked the network")
+        connect(asking, address)
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setenv("HOME", str(tmp_path))
