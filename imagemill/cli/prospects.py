@@ -109,11 +109,11 @@ class Prospects:
         images that are kept here.
         """
         if self.repository is None:
-            return planning.plan(self._inputs, known)
+            return planning.plan(self._wanted, known)
         image = ImageReference.parse_destination(self.repository).with_tag(self.new.source_hash)
         if not anew and self._is_there(image):
             return Plan("nothing", f"{image} is there")
-        found = planning.plan(self._inputs, replace(known, same=False))
+        found = planning.plan(self._wanted, replace(known, same=False))
         if self.builder.graft is False:
             return _by_builder(found, "builder.graft is false")
         if self.connection.broker or anew:
@@ -125,12 +125,12 @@ class Prospects:
         except OperatorError as error:  # as in a build: the builder may do it, or say it better
             return _by_builder(found, error.message)
         code = _known(earlier.record, self._record)
-        return planning.plan(self._inputs, replace(code, others=(), same=False))
+        return planning.plan(self._wanted, replace(code, others=(), same=False))
 
     @cached_property
-    def _inputs(self) -> planning.Inputs:
+    def _wanted(self) -> planning.Wanted:
         given = self._given
-        return planning.Inputs(
+        return planning.Wanted(
             self.new.manifest, given.target, given.platform, given.build_args, self.new.bases
         )
 

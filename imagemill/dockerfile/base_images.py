@@ -106,16 +106,26 @@ def used_stages(
     found: list[UsedStage] = []
     for instruction in instructions(dockerfile):
         if instruction.keyword == "ARG" and not found:
-            for name, default in arguments(instruction):
-                value = build_args.get(name, default)
-                if value is not None:
-                    values[name] = resolved(value, values, hidden)
+            declare(instruction, build_args, values, hidden)
         elif instruction.keyword == "FROM" and (match := _FROM.match(instruction.text)):
             base = resolved(match["base"].strip("\"'"), values, hidden)
             found.append(UsedStage(match["name"] or "", base, []))
         elif found and instruction.keyword in ("COPY", "ADD", "RUN"):
             found[-1].uses.extend(_OTHER.findall(instruction.text))
     return found
+
+
+def declare(
+    instruction: Instruction,
+    build_args: Mapping[str, str],
+    values: dict[str, str],
+    hidden: Collection[str] = (),
+) -> None:
+    """Add to the `values` of arguments those that an ARG before the first FROM declares."""
+    for name, default in arguments(instruction):
+        value = build_args.get(name, default)
+        if value is not None:
+            values[name] = resolved(value, values, hidden)
 
 
 def _is_open(base: str, before: list[UsedStage]) -> bool:

@@ -65,7 +65,7 @@ class Context:
 
     def matching(self, pattern: str) -> list[str]:
         """Return the paths that the source of a COPY names; `Refusal` where that cannot be told."""
-        path = posixpath.normpath(f"/{pattern}").lstrip("/")
+        path = _from_top(pattern)
         plain, wild = _split(path)
         self._check_no_link(plain)
         if not wild:
@@ -89,20 +89,20 @@ class Context:
 
     def lacks(self, pattern: str) -> bool:
         """Whether it names something that is not there, and no pattern."""
-        path = posixpath.normpath(f"/{pattern}").lstrip("/")
+        path = _from_top(pattern)
         unclear = _WILD.search(path) or any(self._is_link(part) for part in above(path))
         return not unclear and self.find(path) is None
 
     def has_folder(self, pattern: str) -> bool:
         """Whether it names a folder that is there, and no pattern."""
-        found = self.find(posixpath.normpath(f"/{pattern}").lstrip("/"))
+        found = self.find(_from_top(pattern))
         return found is not None and found.kind == "dir"
 
     def seen(self, pattern: str) -> Iterator[Entries]:
         """Yield the entries that an instruction which names this may read, in parts: rather too many
         than too few.
         """
-        path = posixpath.normpath(f"/{pattern}").lstrip("/")
+        path = _from_top(pattern)
         plain, wild = _split(path)
         if not path or any(self._is_link(part) for part in above(plain)):
             yield self._entries
@@ -262,6 +262,11 @@ def owner_found(nodes: Mapping[str, Node], operation: Copy | WorkingFolder) -> O
     if len(owners) != 1:
         raise Refusal(f"line {operation.line}: it cannot be told who {operation.owner} is")
     return owners.pop()
+
+
+def _from_top(pattern: str) -> str:
+    """Return what an instruction names as it is below the source's top, which nothing leaves."""
+    return posixpath.normpath(f"/{pattern}").lstrip("/")
 
 
 def above(path: str) -> Iterator[str]:

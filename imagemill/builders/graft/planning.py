@@ -68,7 +68,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class Wanted:
     """What is to be built."""
 
     manifest: Manifest
@@ -84,26 +84,26 @@ class Inputs:
         return self.manifest.dockerfile.content.decode(errors="replace")
 
 
-def plan(inputs: Inputs, known: Known) -> Plan:
+def plan(wanted: Wanted, known: Known) -> Plan:
     """Return what is to be done where `known` is all that differs; `Refusal` where a build is bound
     to fail.
     """
-    final = _final(_stages(inputs.text), inputs.target)
+    final = _final(_stages(wanted.text), wanted.target)
     if not known.others and not known.paths and known.same:
         return Plan("nothing", "all that counts is the same")
-    contexts = (Context(known.before), Context(inputs.manifest.entries))
-    steps = _steps(inputs, contexts, known)
-    why, found = _why(inputs, contexts, known)
+    contexts = (Context(known.before), Context(wanted.manifest.entries))
+    steps = _steps(wanted, contexts, known)
+    why, found = _why(wanted, contexts, known)
     if found is not None:
         return Plan("code", why, steps, _sent(found, contexts[1]))
-    moved = _move(final, contexts, known, stopped=_is_stopped(inputs))
+    moved = _move(final, contexts, known, stopped=_is_stopped(wanted))
     return Plan("builder", why, steps, move=moved)
 
 
-def _is_stopped(inputs: Inputs) -> bool:
+def _is_stopped(wanted: Wanted) -> bool:
     """Whether no change of code can be one of code alone."""
     try:
-        recipe.read(inputs.text, inputs.target, inputs.build_args)
+        recipe.read(wanted.text, wanted.target, wanted.build_args)
     except Refusal:
         return True
     return False
@@ -131,13 +131,13 @@ def _final(stages: Sequence[Stage], target: str | None) -> Stage:
 
 
 def _why(
-    inputs: Inputs, contexts: Iterable[Context], known: Known
+    wanted: Wanted, contexts: Iterable[Context], known: Known
 ) -> tuple[str, CodeRecipe | None]:
     """Return why it is built as it is, and what the code is, where that alone is made anew."""
     if known.others:
         return ", ".join(known.others), None
     try:
-        found = recipe.read(inputs.text, inputs.target, inputs.build_args)
+        found = recipe.read(wanted.text, wanted.target, wanted.build_args)
     except Refusal as refusal:
         return refusal.reason, None
     if early := _seen(contexts, found.read_before) & set(known.paths):
@@ -200,18 +200,18 @@ def _lines(of: Iterable[Instruction]) -> str:
     return ", ".join(f"line {each.line} ({each.keyword})" for each in of)
 
 
-def _steps(inputs: Inputs, contexts: Sequence[Context], known: Known) -> tuple[PlannedStep, ...]:
+def _steps(wanted: Wanted, contexts: Sequence[Context], known: Known) -> tuple[PlannedStep, ...]:
     """All instructions that are run, and why each of them runs again."""
     found: list[PlannedStep] = []
-    stages = used_stages(inputs.text, inputs.build_args)
+    stages = used_stages(wanted.text, wanted.build_args)
     anew: dict[str, str] = {}
     differs = ", ".join(known.others) or None
     run = keyed(
-        inputs.text,
-        inputs.build_args,
-        target=inputs.target,
-        platform=inputs.platform,
-        digests=inputs.digests,
+        wanted.text,
+        wanted.build_args,
+        target=wanted.target,
+        platform=wanted.platform,
+        digests=wanted.digests,
     )
     for number, instructions in groupby(run, lambda each: each.stage):
         stage = stages[number]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from imagemill.builders.graft import Refusal
-from imagemill.dockerfile.base_images import arguments, resolved
+from imagemill.dockerfile.base_images import declare, resolved
 from imagemill.dockerfile.syntax import Instruction, instructions
 from imagemill.dockerfile.variables import Variables
 from imagemill.encoding import json_value
@@ -158,8 +158,10 @@ def read(
     ]
     chain = _chain(every, final)
     base = every[chain[0]].base
+    operations = _operations(suffix, before, dockerfile.split("\n"))
+    bases = tuple(dict.fromkeys(_bases(every)))
     return CodeRecipe(
-        operations=_operations(suffix, before, dockerfile.split("\n")),
+        operations=operations,
         read_before=tuple(dict.fromkeys(reads([*others, *before]))),
         working_folders=tuple(
             _unquoted(each)
@@ -168,8 +170,8 @@ def read(
             if each.keyword == "WORKDIR"
         ),
         base=None if base == "scratch" else base,
-        images=tuple(dict.fromkeys([*_bases(every), *_images(every)])),
-        bases=tuple(dict.fromkeys(_bases(every))),
+        images=tuple(dict.fromkeys([*bases, *_images(every)])),
+        bases=bases,
     )
 
 
@@ -222,10 +224,7 @@ def stages(dockerfile: str, build_args: Mapping[str, str] | None = None) -> list
             expanded = variables[found[-1].name].expand(instruction)
             found[-1].instructions.append(expanded)
         elif instruction.keyword == "ARG":
-            for name, default in arguments(instruction):
-                value = (build_args or {}).get(name, default)
-                if value is not None:
-                    values[name] = resolved(value, values)
+            declare(instruction, build_args or {}, values)
         else:
             raise Refusal(f"line {instruction.line} comes before the first FROM")
     if not found:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from imagemill.builders.graft import Refusal
-from imagemill.builders.graft.planning import Inputs, Known, Plan, plan
+from imagemill.builders.graft.planning import Known, Plan, Wanted, plan
 from imagemill.context import Entry, Manifest
 from imagemill.context.manifest import Dockerfile
 from imagemill.dockerfile.cache_keys import keyed
@@ -27,7 +27,7 @@ def planned(dockerfile: str, known: Known, **options: Any) -> Plan:
     content = dockerfile.encode()
     sha256 = hashlib.sha256(content).hexdigest()
     manifest = Manifest(Dockerfile("Dockerfile", sha256, content), ENTRIES)
-    return plan(Inputs(manifest, **options), known)
+    return plan(Wanted(manifest, **options), known)
 
 
 def keys(dockerfile: str, **options: Any) -> list[str]:
