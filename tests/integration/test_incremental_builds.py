@@ -110,4 +110,4 @@ def test_whatever_changes_the_image_is_that_of_a_cold_build(
             manifest = context.manifest(bench.source, None, Quiet())
             paths = {entry.path.decode() for entry in manifest.entries if entry.sha256}
             assert set(found) == paths
-            assert found == {path: (bench.source / path).read_bytes() for path in paths}
+            assert found == {path: changes.read(bench.source / path) for path in paths}

@@ -161,6 +161,11 @@ def start(root: Path) -> None:
         write(name, "one")(root)
 
 
+def read(path: Path) -> bytes:
+    """The content that a build has of a file; a socket is an empty file to it."""
+    return b"" if path.is_socket() else path.read_bytes()
+
+
 def pass_time(root: Path, grain_ns: int) -> None:
     """Return when the file system's clock is beyond the grain of all that was changed so far."""
     probe = root.parent / "probe"
