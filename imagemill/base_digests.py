@@ -19,7 +19,7 @@ _WAY_OUT = (
 
 
 class Remembered(Protocol):
-    """Digests that were found a while ago."""
+    """Digests that were found a while ago, by the image with its registry and tag."""
 
     def find(self, image: str) -> str | None: ...
 
@@ -31,20 +31,37 @@ def digests(
     registry: Callable[[ImageReference], Registry],
     remembered: Remembered | None,
     progress: Progress,
+    *,
+    anew: bool = False,
 ) -> Mapping[str, str]:
-    """Return the digest of each image, asked for at the same time.
+    """Return the digest of each image, asked for at the same time; `anew` also where it is
+    remembered.
 
     An image that its registry does not have for us, and that the builder may have all the same,
     counts by its name, and a warning says so. `ServiceUnreachable` and the like if a registry does
     not answer.
     """
+    refusals: dict[str, str] = {}
 
     def find(image: str) -> str | None:
-        if remembered and (known := remembered.find(image)):
+        try:
+            reference = ImageReference.parse(image)
+        except UserError:
+            return None  # the builder says what is wrong with it, and in which line
+        if reference.tag is None:
+            reference = reference.with_tag("latest")
+        if remembered and not anew and (known := remembered.find(str(reference))):
             return known
-        found = _digest(image, registry)
+        try:
+            found = registry(reference).digest(reference)
+        except PermissionDenied as refusal:
+            refusals[image] = f" ({refusal.message})"
+            return None
+        except ServiceUnreachable as error:
+            error.hint_also(_WAY_OUT)
+            raise
         if found and remembered:
-            remembered.keep(image, found)
+            remembered.keep(str(reference), found)
         return found
 
     wanted = list(images)
@@ -54,23 +71,8 @@ def digests(
         answers = dict(zip(wanted, threads.map(find, wanted), strict=True))
     for image in [image for image, digest in answers.items() if digest is None]:
         progress.warn(
-            f"The registry of the base image {image} does not have it for us: it counts by its name"
-            " alone, and an update of it is not noticed"
+            f"The registry of the base image {image} does not have it for us"
+            f"{refusals.get(image, '')}: it counts by its name alone, and an update of it is not"
+            " noticed"
         )
     return {image: digest for image, digest in answers.items() if digest is not None}
-
-
-def _digest(image: str, registry: Callable[[ImageReference], Registry]) -> str | None:
-    try:
-        reference = ImageReference.parse(image)
-    except UserError:
-        return None  # the builder says what is wrong with it, and in which line
-    if reference.tag is None:
-        reference = reference.with_tag("latest")
-    try:
-        return registry(reference).digest(reference)
-    except PermissionDenied:
-        return None
-    except ServiceUnreachable as error:
-        error.hint_also(_WAY_OUT)
-        raise

@@ -59,6 +59,7 @@ def test_an_image_that_is_not_there_for_us_counts_by_its_name(
     assert found == {}
     assert len(lines) == 1
     assert "r.io/base:1" in lines[0]
+    assert ("(no)" in lines[0]) == (answer is not None)
 
 
 def test_no_images_ask_nobody() -> None:
