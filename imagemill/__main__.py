@@ -3,7 +3,7 @@
 import sys
 
 from imagemill import start
-from imagemill.errors import OperatorError
+from imagemill.errors import NotInstalled
 from imagemill.extras import explained
 
 
@@ -15,8 +15,9 @@ def main() -> None:
             from imagemill.cli.commands import main as run
 
             run()
-    except OperatorError as error:  # rich, which would say it nicely, is what is missing
-        sys.exit(error.lines)
+    except NotInstalled as error:  # rich, which would say it nicely, is what is missing
+        print(error.lines, file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:  # while the command was imported, before it could mind
         sys.exit(130)
 

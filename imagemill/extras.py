@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 
-from imagemill.errors import OperatorError
+from imagemill.errors import NotInstalled
 
 EXTRAS: Mapping[str, str] = MappingProxyType(
     {
@@ -47,7 +47,7 @@ def install(extra: str) -> str:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Raise `OperatorError`, with the line that installs it, where the block cannot import what an
+    """Raise `NotInstalled`, with the line that installs it, where the block cannot import what an
     extra brings.
     """
     try:
@@ -56,6 +56,6 @@ def explained() -> Iterator[None]:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
-        raise OperatorError(
+        raise NotInstalled(
             f"This needs the Python package {error.name!r}, which is not installed", install(extra)
         ) from error

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from imagemill.errors import OperatorError
-from imagemill.files.own import own_file
+from imagemill.files.own import not_ours, own_file
 from imagemill.files.tree import room
 
 SHORTEST = 32
@@ -75,11 +75,15 @@ def own_keys(path: Path) -> Keys:
     """Return the key in a file that only this user reads; it is made up where there is none.
 
     Of several who make it at once, all get the same. Made by root in somebody's folder, it is
-    theirs, since they are to read it as well. `OperatorError` if there is no room for it.
+    theirs, since they are to read it as well. `OperatorError` if there is no room for it, and
+    `PermissionDenied` where the folder is not to be written.
     """
-    if not path.exists():
-        with room(path.parent):
-            _make(path)
+    try:
+        if not path.exists():
+            with room(path.parent):
+                _make(path)
+    except OSError as error:
+        raise not_ours("the key that it signs with", path.parent, error) from error
     return Keys.read(path)
 
 

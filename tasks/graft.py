@@ -11,7 +11,7 @@ from celery import shared_task
 
 from imagemill import context
 from imagemill.builders.graft import Refusal, grafting
-from imagemill.builders.graft.grafting import Graft, GraftPlace, Question
+from imagemill.builders.graft.grafting import UNKNOWN, Graft, GraftPlace, Question
 from imagemill.builders.graft.source import SourceFiles
 from imagemill.context.hashing import Inputs
 from imagemill.errors import (
@@ -61,7 +61,7 @@ def graft(run: Run, work: Workspace) -> Build | Next:
 
 
 def _graft(run: Run, work: Workspace) -> Build | Next:
-    place = graft_place(run.setup)
+    place = graft_place(run.setup, work.build.tenant)
     if work.build.graft_key is not None and isinstance(wait := _earlier(run, work, place), Next):
         return wait
     with work.fetched(run) as folder:
@@ -76,7 +76,7 @@ def _graft(run: Run, work: Workspace) -> Build | Next:
             if isinstance(earlier, Next):
                 return earlier
             if earlier is None:
-                raise Refusal("no image is known that differs from this one in its code alone")
+                raise Refusal(place.known.find_refusal(asked.key) or UNKNOWN)
             with SourceFiles(folder, manifest, run) as files:
                 digest = Graft(place, work.open_inputs, asked, run).make(
                     earlier,
@@ -101,7 +101,7 @@ def _question(work: Workspace, place: GraftPlace, manifest: context.Manifest) ->
     build = work.build
     given = Inputs.of(build.request, work.config.builder)
     return grafting.question(
-        manifest, work.open_inputs, given, work.builder_type, place, build.tenant, build.bases
+        manifest, work.open_inputs, given, work.builder_type, place, build.bases
     )
 
 
@@ -164,7 +164,9 @@ def note(work: Workspace, most: float = math.inf) -> None:
         return
     image, labels = work.image.with_digest(build.digest), tuple(work.open_inputs.labels)
     made = Earlier(image.pinned, labels, record, build.commands)
+    place = graft_place(work.setup, build.tenant)
     try:
-        grafting.note(made, build.graft_key, graft_place(work.setup), Quiet(), most)
+        grafting.note(made, build.graft_key, place, Quiet(), most)
     except Refusal as refusal:
         log.info("%s is no image to start from: %s", image, refusal.reason)
+        place.known.refuse_image(build.graft_key, refusal.reason)

@@ -418,11 +418,11 @@ def indexes(setup: Setup) -> Path:
     return setup.kept / INDEXES
 
 
-def graft_place(setup: Setup) -> grafting.GraftPlace:
-    """Return where images of code alone are looked for and made."""
+def graft_place(setup: Setup, tenant: str | None) -> grafting.GraftPlace:
+    """Return where images of code alone are looked for and made, of a tenant's."""
     kept = FolderShelf(setup.kept / "grafts")  # the command line's own Redis ends with the build
     known = Grafts(kept if setup.attended else RedisShelf(journal().redis, setup.key_prefix))
-    return grafting.GraftPlace(partial(image_blobs, setup), known, scratch_folder(setup))
+    return grafting.GraftPlace(partial(image_blobs, setup), known, scratch_folder(setup), tenant)
 
 
 def image_blobs(setup: Setup, image: ImageReference) -> Blobs:

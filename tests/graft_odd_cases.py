@@ -41,7 +41,19 @@ _NAMES = (
 )
 _KEPT = ("a", "b.py", "two words", "ü", "na\u00efve\u00a0x")
 _FOLDERS = ("app", "srv/x", "etc", "opt/a/d", "m" * 90)
-_OWNERS = ("5:6", "10001:10001", "7", "1000:0", "app", "app:app", "0:0", "app:9", "2097152:3000000")
+_OWNERS = (
+    "5:6",
+    "10001:10001",
+    "7",
+    "1000:0",
+    "app",
+    "app:app",
+    "0:0",
+    "app:9",
+    "2097152:3000000",
+    "$WHO",
+    "${WHO}:9",
+)
 
 
 def case(seed: int) -> Case:
@@ -52,7 +64,7 @@ def case(seed: int) -> Case:
     kind = of.random()
     if kind < 0.3:
         onbuild = "ONBUILD COPY package /onbuild\n" if of.random() < 0.1 else ""
-        parent, begin = f"FROM BASE\n{base}WORKDIR /srv\n{onbuild}", "FROM BASE\n"
+        parent, begin = f"FROM BASE\n{base}WORKDIR /srv\nENV WHO=5\n{onbuild}", "FROM BASE\n"
     elif kind < 0.5:
         onbuild = of.choice(
             ("", "", "", "ONBUILD COPY package /onbuild\n", "ONBUILD WORKDIR /opt\n", "USER 3\n")

@@ -28,6 +28,8 @@ class RegistryServer:
     web: Web = field(init=False)
     repositories: dict[str, Repository] = field(default_factory=dict)
     faults: list[Response] = field(default_factory=list)
+    absent: set[str] = field(default_factory=set)
+    """Repositories that are not there, and do not come into being with a push."""
 
     @property
     def address(self) -> str:
@@ -41,6 +43,8 @@ class RegistryServer:
         if self.faults:
             return self.faults.pop(0)
         name, kind, reference = path.rsplit("/", 2)
+        if name.removesuffix("/blobs") in self.absent:
+            return Response(404, body=b'{"errors": [{"code": "NAME_UNKNOWN"}]}')
         if kind == "manifests":
             return self._manifest(request, self._repository(name), reference)
         if kind == "uploads":

@@ -1,6 +1,8 @@
 """The Celery application: `celery -A worker.app worker -Q imagemill`."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from celery import Celery
@@ -8,6 +10,7 @@ from celery.signals import celeryd_init, worker_shutting_down
 
 from imagemill.errors import ImagemillError
 from tasks import shutdown
+from tasks.settings import seal_of
 from worker import memory, remote_control, tracing, transport
 from worker.celeryconfig import configuration
 from worker.logging import install
@@ -24,6 +27,7 @@ def create(settings: Settings) -> Celery:
     transport.install()
     remote_control.install(settings.remote_control)
     worker_shutting_down.connect(shutdown.begin, weak=False)
+    celeryd_init.connect(_check_seal, weak=False)
     celeryd_init.connect(memory.bound, weak=False)
     celeryd_init.connect(memory.leave_alone, weak=False)
     app.steps["worker"].update((ServeSteps, Reap, Tidy))
@@ -38,16 +42,27 @@ def create(settings: Settings) -> Celery:
 
 
 def _settings() -> Settings:
-    """Read the environment and set up the log; what is wrong ends the process, in a sentence, with
-    the exit code of wrong usage.
-    """
-    try:
+    """Read the environment and set up the log."""
+    with _ended_by_errors():
         settings = from_environment()
+    install(settings)
+    return settings
+
+
+def _check_seal(conf: Any, **_: object) -> None:
+    """See that a worker can sign: without that, each of its steps would fail."""
+    with _ended_by_errors():
+        seal_of(conf.imagemill)
+
+
+@contextmanager
+def _ended_by_errors() -> Iterator[None]:
+    """End the process by what is wrong, in a sentence, with the exit code of wrong usage."""
+    try:
+        yield
     except ImagemillError as error:
         print(error.lines, file=sys.stderr, flush=True)
         sys.exit(2)
-    install(settings)
-    return settings
 
 
 def __getattr__(name: str) -> Any:

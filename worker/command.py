@@ -6,7 +6,7 @@ import sys
 
 from click import UsageError
 
-from imagemill.errors import OperatorError, UserError
+from imagemill.errors import NotInstalled, UserError
 from imagemill.extras import explained
 from imagemill.names import POOLS
 
@@ -28,8 +28,9 @@ def main() -> None:
             # Celery would look for it in the working folder first: it is here before that.
             import tasks.all  # noqa: F401
             from worker.app import app
-    except OperatorError as error:
-        sys.exit(error.lines)
+    except NotInstalled as error:
+        print(error.lines, file=sys.stderr)
+        sys.exit(2)
 
     try:
         app.worker_main(arguments(*sys.argv[1:]))

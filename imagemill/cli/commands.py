@@ -24,7 +24,7 @@ from imagemill.cli.options import (
     connection_options,
 )
 from imagemill.environment import variable
-from imagemill.errors import ImagemillError, UserError
+from imagemill.errors import ImagemillError, NotInstalled, UserError
 from imagemill.extras import explained
 
 COMMANDS: Mapping[str, str] = MappingProxyType(
@@ -91,8 +91,8 @@ def cli() -> None:
     Builds run on the service whose broker is given, or, without one, on an embedded service that
     lives as long as the command.
 
-    Exit codes: 0 done, 1 the build failed, 2 usage or config, 3 the service could not be reached,
-    130 interrupted.
+    Exit codes: 0 done, 1 the build failed, 2 usage, config or a missing package, 3 the service could not be
+    reached, 130 interrupted.
     """
 
 
@@ -128,7 +128,7 @@ def _run() -> int:
         return INTERRUPTED
     except ImagemillError as error:
         _say(error.message, error.hint, getattr(error, "log", ()), error.field)
-        return USAGE if isinstance(error, UserError) else UNREACHABLE
+        return USAGE if isinstance(error, UserError | NotInstalled) else UNREACHABLE
     except OSError as error:
         return _refused(error)
     return code or 0

@@ -126,21 +126,17 @@ def _inputs(
 ) -> "BuildInputs":
     """Return what the builder would be told by the steps before it."""
     from imagemill.builders import check_builder
-    from imagemill.builders.labels import labels
-    from imagemill.cli.git_info import GitInfo, checkout
-    from imagemill.cli.sources import hashed, pinned
+    from imagemill.cli.sources import hashed, labels_of
     from imagemill.context import hashing
     from imagemill.errors import UserError
     from imagemill.ports import BuildInputs
     from imagemill.reference import ImageReference
-    from imagemill.sources import origin
 
-    request, _, source_hash, _ = hashed(source, section, secrets=secrets, **fields)
+    found = hashed(source, section, secrets=secrets, **fields)
+    request, source_hash = found.request, found.source_hash
     if len(request.platforms) > 1:
         raise UserError("A Job builds for one platform", f"give --platform {request.platforms[0]}")
     check_builder(request, section.type)
-    place = Path(request.source)
-    known = checkout(place) if place.is_dir() else GitInfo(*origin(pinned(request.source)))
     return BuildInputs(
         image=ImageReference.parse_destination(request.destination or section.destination).with_tag(
             source_hash
@@ -148,7 +144,7 @@ def _inputs(
         target=request.target,
         platform=hashing.platform(request, section),
         build_args=request.build_args,
-        labels=labels(source_hash, known.revision, known.url, request.labels),
+        labels=labels_of(found),
         secrets={name: Path(name) for name in secrets},
         source_hash=source_hash,
         build_id="printed",

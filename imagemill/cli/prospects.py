@@ -9,7 +9,7 @@ from typing import Any
 
 from imagemill.builders import detect
 from imagemill.builders.graft import Refusal, planning
-from imagemill.builders.graft.grafting import Graft, GraftPlace, question
+from imagemill.builders.graft.grafting import UNKNOWN, Graft, GraftPlace, question
 from imagemill.builders.graft.planning import Known, Plan
 from imagemill.cli import terminal
 from imagemill.cli.options import Connection
@@ -174,13 +174,11 @@ class Prospects:
             Grafts(FolderShelf(_cache() / "grafts")),
             _cache(),
         )
-        inputs = BuildInputs(image, labels=new.request.labels)
+        inputs = BuildInputs(image, labels=new.labels())
         asked = question(new.manifest, inputs, self._given, self._type, place, known=new.bases)
         earlier = place.known.find_image(asked.key)
         if earlier is None:
-            raise Refusal("no image is known that differs from this one in its code alone")
-        if gone := earlier.record.labels.keys() - self._record.labels.keys():
-            raise Refusal(f"the label {min(gone)} of the earlier image is not given any more")
+            raise Refusal(place.known.find_refusal(asked.key) or UNKNOWN)
         # What an ADD would unpack is not looked into.
         Graft(place, inputs, asked, Quiet()).prove(earlier, new.manifest, lambda _: iter(()))
         return earlier
@@ -207,7 +205,8 @@ def _known(old: InputRecord | None, new: InputRecord) -> Known:
         for entry in (pair.before, pair.after)
     } | {entry.path for entry in (*found.added, *found.removed)}
     others = tuple(_others(found))
-    return Known(frozenset(paths), others, old.entries, old.keys or None, not found.labels)
+    gone = tuple(name for name, change in found.labels.items() if change.after is None)
+    return Known(frozenset(paths), others, old.entries, old.keys or None, not found.labels, gone)
 
 
 def _others(found: Differences) -> list[str]:
@@ -221,9 +220,8 @@ def _others(found: Differences) -> list[str]:
         "build argument": found.build_args,
         "build secret": found.secrets,
         "option of the builder": found.options,
-        "label": [name for name, change in found.labels.items() if change.after is None],
     }
-    named = "base image", "build argument", "label"
+    named = "base image", "build argument"
     return [
         f"another {kind} ({', '.join(map(str, differs))})" if kind in named else f"another {kind}"
         for kind, differs in kinds.items()

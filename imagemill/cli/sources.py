@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imagemill import context
+from imagemill.builders.labels import labels
 from imagemill.cli.docker_habits import dockerfile
+from imagemill.cli.git_info import GitInfo, checkout
 from imagemill.cli.requests import checked, located
 from imagemill.cli.terminal import AMOUNT_SECONDS
 from imagemill.config.model import Builder
@@ -22,8 +24,15 @@ from imagemill.errors import TransientError, UserError
 from imagemill.messages import BuildRequest
 from imagemill.place import attended
 from imagemill.ports import Quiet
-from imagemill.sources import open_source
+from imagemill.sources import open_source, origin
 from imagemill.sources.options import SourceOptions
+
+
+def labels_of(found: "Hashed") -> dict[str, str]:
+    """Return the labels that the image of a source gets."""
+    place = Path(found.request.source)
+    known = checkout(place) if place.is_dir() else GitInfo(*origin(pinned(found.request.source)))
+    return labels(found.source_hash, known.revision, known.url, found.request.labels)
 
 
 @contextmanager

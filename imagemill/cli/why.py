@@ -113,6 +113,12 @@ class Read:
         self.bases = self._hashed.bases
         self.request = self._hashed.request
 
+    def labels(self) -> dict[str, str]:
+        """Return the labels that it would get."""
+        from imagemill.cli.sources import labels_of
+
+        return labels_of(self._hashed)
+
     def record(self) -> "InputRecord":
         from imagemill.why import record as inputs
 

@@ -22,13 +22,17 @@ _REPOSITORY = {
     Use.PUSH_IMAGES: PUSH,
     # The manifest that gets another tag has to be read for that.
     Use.ADD_TAGS: ("ecr:BatchGetImage", "ecr:PutImage"),
+    Use.GRAFT: (*PULL, *PUSH),
     Use.CACHE_LAYERS: (*PULL, *PUSH),
 }
+_BY_LOGIN = (Use.PUSH_IMAGES, Use.GRAFT, Use.CACHE_LAYERS)
+"""What is done by the registry's own API, with a token; the rest is asked of ECR's."""
 _PUBLIC_PUSH = tuple(action.replace("ecr:", "ecr-public:") for action in PUSH)
 _PUBLIC_REPOSITORY = {
     Use.MAKE_REPOSITORY: ("ecr-public:CreateRepository",),
     Use.PUSH_IMAGES: _PUBLIC_PUSH,
     Use.ADD_TAGS: ("ecr-public:PutImage",),
+    Use.GRAFT: _PUBLIC_PUSH,
     Use.CACHE_LAYERS: _PUBLIC_PUSH,
 }
 _PUBLIC_LOGIN = ("ecr-public:GetAuthorizationToken", "sts:GetServiceBearerToken")
@@ -62,11 +66,11 @@ def _grants(need: Need, region: str) -> Iterator[Grant]:
     elif need.use is Use.ASSUME_ROLE:
         yield Grant(need, ("sts:AssumeRole",), need.where)
     elif need.repository and (repository := repository_arn(need.repository)):
-        if need.use in (Use.PUSH_IMAGES, Use.CACHE_LAYERS):
+        if need.use in _BY_LOGIN:
             yield Grant(need, (LOGIN,), "*")
         yield Grant(need, _REPOSITORY[need.use], repository)
     elif need.repository and ECR_PUBLIC.fullmatch(need.repository.registry):
-        if need.use is Use.PUSH_IMAGES:
+        if need.use in _BY_LOGIN:
             yield Grant(need, _PUBLIC_LOGIN, "*")
         # Its alias says nothing of the account. Anybody may read.
         name = need.repository.path.partition("/")[2]

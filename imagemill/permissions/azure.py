@@ -40,6 +40,7 @@ _USES = {
     Use.FIND_IMAGES: "AcrPull",
     Use.PUSH_IMAGES: "AcrPush",
     Use.ADD_TAGS: "AcrPush",
+    Use.GRAFT: "AcrPush",
     Use.CACHE_LAYERS: "AcrPush",
 }
 

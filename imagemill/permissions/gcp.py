@@ -39,6 +39,7 @@ _REPOSITORY = {
     Use.FIND_IMAGES: _PULL,
     Use.PUSH_IMAGES: _PUSH,
     Use.ADD_TAGS: _PUSH,
+    Use.GRAFT: _PUSH,
     Use.CACHE_LAYERS: _PUSH,
 }
 _BUCKET = {

@@ -11,7 +11,7 @@ from enum import StrEnum
 from imagemill.builders.kaniko.overlay import executor
 from imagemill.builders.kaniko.pod_credentials import needs_docker_secret
 from imagemill.clouds.ecr import repository_arn
-from imagemill.config import KanikoBuilder, LaunchConfig, NoopBuilder
+from imagemill.config import Builder, KanikoBuilder, LaunchConfig, NoopBuilder
 from imagemill.errors import UserError
 from imagemill.reference import ImageReference
 
@@ -34,6 +34,7 @@ class Use(StrEnum):
     MAKE_REPOSITORY = "make repository"
     PUSH_IMAGES = "push images"
     ADD_TAGS = "add tags"
+    GRAFT = "graft"
     CACHE_LAYERS = "cache layers"
     ASSUME_ROLE = "assume role"
     RUN_JOBS = "run jobs"
@@ -50,7 +51,8 @@ _NOT_OF_IMAGES = (
 
 OPTIONAL = {
     Use.ADD_TAGS: "for builds that ask for further tags (--tag)",
-    Use.CACHE_LAYERS: "for Kaniko's layer cache (--cache)",
+    Use.GRAFT: "for changes of code without a builder (builder.graft)",
+    Use.CACHE_LAYERS: "for a cache of layers (builder.layer-cache, Kaniko's --cache)",
     Use.READ_EVENTS: "for saying why a pod does not start",
 }
 """The uses that builds can do without, and what each is for: policies keep apart, and mark, what
@@ -88,18 +90,28 @@ def _needs(config: LaunchConfig) -> Iterator[Need]:
     if builder.destination:
         yield Need(Party.WORKER, Use.FIND_IMAGES, builder.destination)
         if not isinstance(builder, NoopBuilder):
-            pushes = pushing_party(config)
-            yield Need(Party.WORKER, Use.MAKE_REPOSITORY, builder.destination)
-            yield Need(pushes, Use.PUSH_IMAGES, builder.destination)
-            if kaniko and (cache := cache_repository(kaniko)):
-                yield Need(pushes, Use.CACHE_LAYERS, cache)
-            if kaniko and kaniko.push_role and takes_push_role(config):
-                yield Need(Party.WORKER, Use.ASSUME_ROLE, kaniko.push_role)
-                yield Need(Party.PUSH_ROLE, Use.PUSH_IMAGES, builder.destination)
+            yield from _of_images_made(config, builder.destination)
         yield Need(Party.WORKER, Use.ADD_TAGS, builder.destination)
     if kaniko:
         yield Need(Party.WORKER, Use.RUN_JOBS)
         yield Need(Party.WORKER, Use.READ_EVENTS)
+
+
+def _of_images_made(config: LaunchConfig, destination: str) -> Iterator[Need]:
+    builder, pushing = config.builder, [pushing_party(config)]
+    yield Need(Party.WORKER, Use.MAKE_REPOSITORY, destination)
+    if isinstance(builder, KanikoBuilder) and builder.push_role and takes_push_role(config):
+        yield Need(Party.WORKER, Use.ASSUME_ROLE, builder.push_role)
+        pushing.append(Party.PUSH_ROLE)
+    caches = _caches(builder)
+    for party in pushing:
+        yield Need(party, Use.PUSH_IMAGES, destination)
+        yield from (Need(party, Use.CACHE_LAYERS, cache) for cache in caches)
+    for cache in caches:
+        if is_made(cache, builder):
+            yield Need(Party.WORKER, Use.MAKE_REPOSITORY, cache)
+    if builder.graft is not False:
+        yield Need(Party.WORKER, Use.GRAFT, destination)
 
 
 def pushing_party(config: LaunchConfig) -> Party:
@@ -126,9 +138,27 @@ def takes_push_role(config: LaunchConfig) -> bool:
     )
 
 
-def cache_repository(builder: KanikoBuilder) -> str | None:
-    """Where Kaniko keeps cached layers: `--cache-repo`, else `<destination>/cache`; None without
-    `--cache`.
+def is_made(cache: str, builder: Builder) -> bool:
+    """Return whether workers make the repository of cached layers: one that is named in the config
+    itself, and in the registry that they know as the destination's.
+    """
+    return (
+        cache == builder.layer_cache
+        and builder.destination is not None
+        and ImageReference.parse_destination(cache).registry
+        == ImageReference.parse_destination(builder.destination).registry
+    )
+
+
+def _caches(builder: Builder) -> tuple[str, ...]:
+    """Return where layers are kept."""
+    kaniko = _kaniko_cache(builder) if isinstance(builder, KanikoBuilder) else None
+    return tuple(dict.fromkeys(filter(None, (builder.layer_cache, kaniko))))
+
+
+def _kaniko_cache(builder: KanikoBuilder) -> str | None:
+    """Where the config has Kaniko keep layers: `--cache-repo`, else `<destination>/cache`; None
+    without `--cache`.
 
     https://github.com/osscontainertools/kaniko#flag---cache-repo
     """

@@ -4,7 +4,15 @@ from collections.abc import Collection, Iterator, Sequence
 
 from imagemill.clouds.hosts import ECR
 from imagemill.config import KanikoBuilder, LaunchConfig
-from imagemill.permissions.needs import Need, Party, Use, pushing_party, takes_push_role
+from imagemill.permissions.needs import (
+    OPTIONAL,
+    Need,
+    Party,
+    Use,
+    is_made,
+    pushing_party,
+    takes_push_role,
+)
 from imagemill.permissions.policy import words
 
 _OF_IMAGES = (Use.FIND_IMAGES, Use.PUSH_IMAGES, Use.CACHE_LAYERS)
@@ -24,7 +32,6 @@ def notes(config: LaunchConfig, needs: Sequence[Need], granted: Collection[Need]
         yield (
             "The push role's trust policy has to let the worker's identity do sts:AssumeRole. Grant it"
             " ecr:BatchGetImage and ecr:GetDownloadUrlForLayer, too, on base images in the same registry"
-            " and on builder.layer-cache, to which it pushes, too"
         )
     elif isinstance(config.builder, KanikoBuilder) and pushing_party(config) is Party.WORKER:
         yield (
@@ -36,6 +43,7 @@ def notes(config: LaunchConfig, needs: Sequence[Need], granted: Collection[Need]
             need.use is Use.CACHE_LAYERS
             and need.repository
             and ECR.fullmatch(need.repository.registry)
+            and not is_made(need.where, config.builder)
         ):
             yield f"ECR makes no repository for cached layers by itself: make {need.where} once"
 
@@ -65,7 +73,9 @@ def _by_hand(needs: Sequence[Need]) -> Iterator[str]:
         (need.party, need.where) for need in needs if need.use in _OF_IMAGES
     ):
         may = "pull and push" if (party, repository) in pushes else "pull"
-        yield f"{repository}: give the {words(party)} credentials that may {may}, in docker's config.json"
+        graft = Need(party, Use.GRAFT, repository)
+        more = f", and push {OPTIONAL[Use.GRAFT]}" if may == "pull" and graft in needs else ""
+        yield f"{repository}: give the {words(party)} credentials that may {may}{more}, in docker's config.json"
     for need in needs:
         if need.where.startswith("file://"):
             may = "read and write" if need.use is Use.KEEP_CONTEXTS else "read"

@@ -38,6 +38,11 @@ class Blobs(OciRegistry):
 
     def __init__(self, registry: Registry, insecure: frozenset[str] = frozenset()) -> None:
         super().__init__(_OfRegistry(registry), insecure)
+        self._registry = registry
+
+    def prepare(self, repository: ImageReference) -> None:
+        """See `Registry.prepare`."""
+        self._registry.prepare(repository)
 
     def manifest(self, reference: ImageReference) -> StoredManifest | None:
         """Return the manifest of a tag or digest; None if the registry says that it has none."""

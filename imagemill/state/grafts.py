@@ -129,6 +129,15 @@ class Grafts:
         """Keep an image."""
         head = json.dumps([image.image, image.labels, image.commands]).encode()
         self._put(f"image:{key}", head + b"\n" + image.record.dump())
+        self._shelf.remove(f"fact:{_refused(key)}")
+
+    def refuse_image(self, key: str, reason: str) -> None:
+        """Keep why the last image for the key is none to start from."""
+        self.keep_fact(_refused(key), reason)
+
+    def find_refusal(self, key: str) -> str | None:
+        """Return why the last image for the key was none to start from."""
+        return self.find_fact(_refused(key))
 
     def find_image(self, key: str) -> Earlier | None:
         """Return the image; None if there is none, or nobody has asked for it for too long."""
@@ -160,6 +169,10 @@ class Grafts:
         """Return what was kept; None if nothing was."""
         (found,) = self._find([f"fact:{name}"])
         return None if found is None else found.decode()
+
+
+def _refused(key: str) -> str:
+    return f"refused:{key}"
 
 
 _SIZE = hashlib.sha256().digest_size

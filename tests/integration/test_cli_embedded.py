@@ -482,7 +482,7 @@ def test_without_the_workers_code_it_is_said_what_to_do(
         f"import sys\nsys.path[:] = [path for path in sys.path if path != {str(cli.code)!r}]\n"
     )
     done = cli.run("build", source, "-d", destination, PYTHONPATH=str(installed))
-    assert done.returncode == 3
+    assert done.returncode == 2
     assert "error: The worker's code is not installed beside" in done.stderr
     assert "or set IMAGEMILL_BROKER" in done.stderr
     assert cli.left() == []

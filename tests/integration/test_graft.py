@@ -106,10 +106,12 @@ def test_a_change_of_code_needs_no_builder_and_gives_what_the_builder_gives(
     ]
 
 
-def test_another_command_and_other_comments_at_the_top_need_no_builder(project: Project) -> None:
+def test_another_command_comments_at_the_top_and_fewer_labels_need_no_builder(
+    project: Project,
+) -> None:
     text = f'# About one.\n{DOCKERFILE}ENTRYPOINT ["/bin/busybox", "echo"]\n'
     make(project.folder, {"Dockerfile": text})
-    project.build()
+    project.build(revision="1", source_url="https://example.com/a", labels={"team": "a"})
     text = text.replace("one", "another").replace('"echo"', '"cat", "x y"')
     make(project.folder, {"Dockerfile": text.replace('"serve"', '"z"')})
     made = project.build()
@@ -183,6 +185,22 @@ def test_where_the_registry_has_lost_the_earlier_image_the_builder_builds(
         assert not report.grafted
         assert "404" in (report.not_grafted or "")
         assert "/serve.py" in "".join(f"/{path}" for path in flattened(image_of(report)))
+
+
+def test_why_an_image_is_none_to_start_from_is_said_by_the_next_build(
+    project: Project, running: Service, registry: str
+) -> None:
+    absent = b'{"errors": [{"code": "MANIFEST_UNKNOWN"}]}'
+    with FaultyProxy(f"http://{registry}") as proxy:
+        project.destination = f"{proxy.url.removeprefix('http://')}/{project.name}"
+        proxy.fail_next(404, match="GET .*/manifests/sha256", body=absent)
+        first = running.client.submit(source=str(project.folder), destination=project.destination)
+        running.client.wait(first, timeout=120).raise_for_status()
+        until(lambda: "is no image to start from" in running.log, "a no", lambda: running.log)
+        make(project.folder, {"serve.py": "another"})
+        report = project.build()
+    assert not report.grafted
+    assert "is not in the registry any more" in (report.not_grafted or "")
 
 
 def test_layers_below_come_from_another_repository_without_being_sent(project: Project) -> None:

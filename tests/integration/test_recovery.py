@@ -99,7 +99,9 @@ def test_a_build_of_a_worker_that_dies_goes_on_elsewhere_on_rabbitmq(
     settings: dict[str, str],
     request_fields: dict[str, Any],
 ) -> None:
-    with service(rabbitmq_url, redis_url, key_prefix, folder, **settings) as running:
+    with service(
+        rabbitmq_url, redis_url, key_prefix, folder, **settings, IMAGEMILL_REDELIVERY_SECONDS="3"
+    ) as running:
         first = running.start("first")
         client = running.client
         build = client.submit(**request_fields)

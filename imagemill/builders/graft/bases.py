@@ -3,8 +3,8 @@ base image brings with it.
 """
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from imagemill.builders.graft import Refusal
@@ -15,6 +15,9 @@ from imagemill.registries.blobs import Blobs
 from imagemill.registries.oci import MANIFEST_TYPES
 from imagemill.state.grafts import Grafts
 from imagemill.time_limits import time_limit
+
+_FORMAT = 2
+"""Of what is kept of a base image."""
 
 _SECONDS = 5.0
 """The most that a registry may take; the builder may have the image from elsewhere."""
@@ -32,6 +35,7 @@ class Base:
     diff_ids: tuple[str, ...] = ()
     working_folder: str = "/"
     user: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
     on_build: bool = False
     """Whether it has instructions of its own for those who build on it."""
 
@@ -51,7 +55,8 @@ def digest(name: str, registries: Open) -> str:
 
 def base(name: str, pinned: str, platform: str, registries: Open, known: Grafts) -> Base:
     """Return what the image `name` with the digest `pinned` is for `platform` (`linux/amd64`)."""
-    kept = known.find_fact(f"{pinned}:{platform}")
+    name_of_fact = f"{_FORMAT}:{pinned}:{platform}"
+    kept = known.find_fact(name_of_fact)
     if kept is None:
         try:
             with time_limit(_SECONDS):
@@ -61,7 +66,7 @@ def base(name: str, pinned: str, platform: str, registries: Open, known: Grafts)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise Refusal(f"the image {name} is none that can be read") from error
         kept = json.dumps(asdict(found))
-        known.keep_fact(f"{pinned}:{platform}", kept)
+        known.keep_fact(name_of_fact, kept)
     fields = json.loads(kept)
     return Base(**{**fields, "diff_ids": tuple(fields["diff_ids"])})
 
@@ -80,6 +85,7 @@ def _ask(reference: ImageReference, platform: str, registries: Open) -> Base:
         diff_ids=tuple(config["rootfs"]["diff_ids"]),
         working_folder=settings.get("WorkingDir") or "/",
         user=settings.get("User") or "",
+        labels=dict(settings.get("Labels") or {}),
         on_build=bool(settings.get("OnBuild")),
     )
 

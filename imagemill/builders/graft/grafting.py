@@ -27,6 +27,9 @@ from imagemill.reference import ImageReference
 from imagemill.registries.blobs import Blobs, StoredManifest
 from imagemill.state.grafts import Earlier, Grafts
 
+UNKNOWN = "no image is known that differs from this one in its code alone"
+"""Why the builder builds the first image of its kind."""
+
 _CHUNK = 1 << 20
 
 MOST_READ_AT_ONCE = 64 << 20
@@ -55,6 +58,12 @@ class GraftPlace:
     registries: Open
     known: Grafts
     scratch: Path
+    tenant: str | None = None
+    """Whose images they are: nothing is made of those of another one."""
+
+    def large_files(self, target: ImageReference, blobs: Blobs, progress: Progress) -> LargeFiles:
+        """Return the layers of single files that the registry of `target` has."""
+        return LargeFiles(target, blobs, self.known, self.scratch, progress, self.tenant)
 
 
 def question(
@@ -63,15 +72,14 @@ def question(
     given: Inputs,
     builder: str,
     place: GraftPlace,
-    tenant: str | None = None,
     known: Mapping[str, str] | None = None,
 ) -> Question:
     """Return what is to be looked for; `Refusal` where the code cannot be told from the rest.
 
     `given` is what the image is made from besides the context, `builder` the type of the builder,
     `known` has digests of base images that were asked for already.
-    Images of another `tenant` are never taken; nor, where there are build secrets, which may be in
-    what was installed, those of another repository.
+    Where there are build secrets, which may be in what was installed, images of another repository
+    are never taken.
     """
     text = manifest.dockerfile.content.decode(errors="surrogateescape")
     if frontend := given.build_args.get(FRONTEND):
@@ -92,7 +100,7 @@ def question(
         "dockerfile": found.shape(text),
         "builder": builder,
         "registry": inputs.image.repository if given.secrets else inputs.image.registry,
-        "tenant": tenant,
+        "tenant": place.tenant,
         "bases": digests,
         "seen": hashlib.sha256("\n".join(seen).encode()).hexdigest(),
     }
@@ -122,7 +130,6 @@ class Graft:
         `at` is when the build began; `pushing` is called before anything is sent.
         """
         image, layers = self.prove(earlier, new, source)
-        self._check_labels(earlier)
         pushing()
         blobs = self.place.registries(self.inputs.image)
         sent = self._push_layers(image, ImageReference.parse(earlier.image), layers, source, blobs)
@@ -139,8 +146,10 @@ class Graft:
         except Refusal:
             self.place.known.forget_image(self.question.key)
             raise
-        suffix, places, below = self._suffix(image, reference, blobs)
+        base = self._base(image)
+        suffix, places, below = self._suffix(image, base, reference, blobs)
         image = _commanded(image, earlier.commands, self.question.recipe.commands)
+        image = self._unlabelled(image, earlier, base)
         made = remade(
             below,
             suffix,
@@ -163,14 +172,13 @@ class Graft:
         return min((n for n in places if n is not None), default=len(image.diff_ids))
 
     def _suffix(
-        self, image: Image, reference: ImageReference, blobs: Blobs
+        self, image: Image, base: Base, reference: ImageReference, blobs: Blobs
     ) -> tuple[Suffix, tuple[int | None, ...], FileView]:
         if not image.is_buildkits and image.settings.get("Volumes"):
             raise Refusal("there are volumes, and this builder leaves out what is copied into one")
         operations = self.question.recipe.operations
         places = image.layers_of(operations)
         first = self._first(image)
-        base = self._base(image)
         if image.diff_ids[: len(base.diff_ids)] != base.diff_ids or len(base.diff_ids) > first:
             raise Refusal(f"the base image {self.question.recipe.base} is another one by now")
         layers = read_layers(
@@ -203,9 +211,11 @@ class Graft:
             raise Refusal(f"the base image {self.question.recipe.base} has a user of its own")
         return found
 
-    def _check_labels(self, earlier: Earlier) -> None:
-        if gone := set(earlier.labels) - set(self.inputs.labels):
-            raise Refusal(f"the label {min(gone)} of the earlier image is not given any more")
+    def _unlabelled(self, image: Image, earlier: Earlier, base: Base) -> Image:
+        """Return the image without the labels that the earlier build gave it, and this one does not."""
+        gone = set(earlier.labels) - set(self.inputs.labels)
+        self.question.recipe.check_gone(gone)
+        return image.unlabelled(gone, base.labels)
 
     def _push_layers(
         self,
@@ -217,12 +227,11 @@ class Graft:
     ) -> Mapping[int, Sequence[Blob]]:
         target = self.inputs.image
         if target.repository != reference.repository:
+            blobs.prepare(target)
             for number, descriptor in enumerate(image.manifest["layers"]):
                 if number not in layers:
                     self._bring(descriptor, reference, blobs)
-        large = LargeFiles(
-            self.inputs.image, blobs, self.place.known, self.place.scratch, self.progress
-        )
+        large = self.place.large_files(target, blobs, self.progress)
         room = MOST_LAYERS - len(image.diff_ids)
         sent: dict[int, list[Blob]] = {}
         for number, changes in layers.items():
@@ -297,10 +306,11 @@ def note(
     blobs = place.registries(image)
     found = find(image, blobs)
     layers = read_layers(found, image, blobs, place.known, progress, most)
-    large = LargeFiles(image, blobs, place.known, place.scratch, progress)
+    large = place.large_files(image, blobs, progress)
     sources = set(Entries.of(made.record.entries).cut().sha256s())
+    room = MOST_LAYERS - len(layers)
     for number in range(found.last_copied, len(layers)):
-        large.lift(layers[number], found.manifest["layers"][number]["digest"], sources)
+        room -= large.lift(layers[number], found.blob(number), sources, room)
     place.known.keep_image(key, made)
 
 

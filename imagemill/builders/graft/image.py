@@ -7,7 +7,7 @@ as it is, keys that we do not know included.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Self
@@ -101,6 +101,12 @@ class Image:
         """What a container of the image is started with."""
         return self.config.get("config") or {}
 
+    def blob(self, number: int) -> Blob:
+        """Return a layer as it is named here."""
+        layer = self.manifest["layers"][number]
+        gzipped = layer.get("mediaType") != _LAYERS[self.media_type]
+        return Blob(layer["digest"], layer["size"], self.diff_ids[number], gzipped)
+
     def layers_of(self, operations: Sequence[Operation]) -> tuple[int | None, ...]:
         """Return the number of the layer that each of the image's last instructions has made; None
         for one that made none.
@@ -149,6 +155,15 @@ class Image:
         ]
         settings = {**self.settings, name: list(new)}
         config = {**self.config, "config": settings, "history": history}
+        return type(self)(self.media_type, self.manifest, config)
+
+    def unlabelled(self, names: Iterable[str], beneath: Mapping[str, str]) -> Self:
+        """Return the same without these labels; those show again that the image `beneath` has."""
+        labels = {**(self.settings.get("Labels") or {})}
+        for name in names:
+            labels.pop(name, None)
+            labels |= {name: beneath[name]} if name in beneath else {}
+        config = {**self.config, "config": {**self.settings, "Labels": labels}}
         return type(self)(self.media_type, self.manifest, config)
 
     def remade(

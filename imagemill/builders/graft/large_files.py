@@ -43,6 +43,8 @@ class LargeFiles:
     known: Grafts
     scratch: Path
     progress: Progress
+    tenant: str | None = None
+    """Whose they are."""
 
     def split(
         self, changes: Mapping[str, Placed], room: int
@@ -50,9 +52,10 @@ class LargeFiles:
         """Return the changes that are for one layer together, and those that have one each, with the
         folders above: at most `room`, the largest first.
         """
-        large = [path for path, placed in changes.items() if is_large(placed.node)]
-        large.sort(key=lambda path: (-changes[path].node.size, path))
-        alone = sorted(large[: max(room, 0)])
+        sizes = {
+            path: placed.node.size for path, placed in changes.items() if is_large(placed.node)
+        }
+        alone = sorted(_largest(sizes, room))
         rest = {path: placed for path, placed in changes.items() if path not in alone}
         if alone and not any(placed.entry for placed in rest.values()):
             rest = {}  # but folders above, which those have too
@@ -62,8 +65,8 @@ class LargeFiles:
         """Return the layer of one file and the folders above, which the repository has by then; only
         sent if it has to be.
         """
-        name = self._name({each: placed.node for each, placed in changes.items()})
-        kept = self.known.find_fact(name)
+        nodes = {each: placed.node for each, placed in changes.items()}
+        kept = self.known.find_fact(self._name(nodes))
         if kept is not None:
             digest, size, diff_id, gzipped, repository = json.loads(kept)
             if self._is_there(digest, repository):
@@ -75,25 +78,36 @@ class LargeFiles:
             blob = write(changes, source, file)
             if not self.blobs.has(self.target, blob.digest):
                 self.blobs.push(self.target, blob.digest, file, blob.size, self.progress)
-        self.known.keep_fact(name, json.dumps([*blob, self.target.repository]))
+        self._keep(nodes, blob)
         return blob
 
-    def lift(self, layer: Layer, digest: str, sources: Container[str]) -> None:
-        """Have the repository hold a layer of its own for each large file of a layer `digest`,
-        which it has, so that none is sent when code changes.
+    def lift(self, layer: Layer, blob: Blob, sources: Container[str], room: int) -> int:
+        """Have the repository hold a layer of its own for the large files of a layer, which it has as
+        `blob`, so that none is sent when code changes: for `room` at most. Returns for how many.
 
         `sources` are the cut digests of the source's files: others may be a dependency's, and
         their layers stay.
         """
-        wanted = {
-            path: _within(layer.entries, path)
+        sizes = {
+            path: node.size
             for path, node in layer.entries.items()
-            if is_large(node)
-            and node.sha256[: 2 * CUT] in sources
-            and self.known.find_fact(self._name(_within(layer.entries, path))) is None
+            if is_large(node) and node.sha256[: 2 * CUT] in sources
         }
-        if not wanted:
-            return
+        chosen = {path: _within(layer.entries, path) for path in _largest(sizes, room)}
+        wanted = {
+            path: nodes
+            for path, nodes in chosen.items()
+            if self.known.find_fact(self._name(nodes)) is None
+        }
+        changed = layer.entries.keys() - {""} | {*layer.removed, *layer.emptied}
+        if [nodes.keys() for nodes in wanted.values()] == [changed]:
+            (nodes,) = wanted.values()
+            self._keep(nodes, blob)  # the layer is one of that file alone
+        elif wanted:
+            self._lift_all(blob.digest, wanted)
+        return len(chosen)
+
+    def _lift_all(self, digest: str, wanted: Mapping[str, Mapping[str, Node]]) -> None:
         with (
             self.blobs.open(self.target, digest) as stream,
             opened(decompressed(stream), digest) as archive,
@@ -128,6 +142,9 @@ class LargeFiles:
             changes[path] = Placed(node, Entry("file", b"", node.size, node.sha256))
             self.layer(path, changes, source)
 
+    def _keep(self, nodes: Mapping[str, Node], blob: Blob) -> None:
+        self.known.keep_fact(self._name(nodes), json.dumps([*blob, self.target.repository]))
+
     def _is_there(self, digest: str, repository: str) -> bool:
         if self.blobs.has(self.target, digest):
             return True
@@ -135,14 +152,19 @@ class LargeFiles:
         return other.path != self.target.path and self.blobs.mount(self.target, digest, other)
 
     def _name(self, nodes: Mapping[str, Node]) -> str:
-        """By all that is in the layer, and by the registry."""
-        text = json.dumps([self.target.registry, *sorted(nodes.items())])
+        """By all that is in the layer, by the registry, and by whose it is."""
+        text = json.dumps([self.target.registry, self.tenant, *sorted(nodes.items())])
         return f"large:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _within(found: Mapping[str, _Found], path: str) -> Mapping[str, _Found]:
     """Return what is at a path and at the folders above it."""
     return {each: found[each] for each in above(path) if each in found}
+
+
+def _largest(sizes: Mapping[str, int], room: int) -> list[str]:
+    """Return the paths of the largest files, at most `room`."""
+    return sorted(sizes, key=lambda path: (-sizes[path], path))[: max(room, 0)]
 
 
 def is_large(node: Node) -> bool:

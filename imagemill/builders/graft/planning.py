@@ -65,6 +65,8 @@ class Known:
     """
     same: bool = True
     """Whether there is nothing to do where no file and nothing else differs."""
+    gone: tuple[str, ...] = ()
+    """Labels of the earlier image that are not given any more."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,7 @@ def _why(
         return ", ".join(known.others), None
     try:
         found = recipe.read(wanted.text, wanted.target, wanted.build_args)
+        found.check_gone(known.gone)
     except Refusal as refusal:
         return refusal.reason, None
     if early := _seen(contexts, found.read_before) & set(known.paths):

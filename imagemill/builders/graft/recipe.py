@@ -109,6 +109,17 @@ class CodeRecipe:
     """All images that any instruction takes something from."""
     bases: tuple[str, ...]
     """Those of them that stages stand on."""
+    labels: tuple[str, ...] = ()
+    """What LABEL says, without quotes."""
+
+    def check_gone(self, labels: Iterable[str]) -> None:
+        """Refuse where a label that is not given any more may be one of the Dockerfile's, too."""
+        keys = [word.partition("=")[0] for text in self.labels for word in text.split()]
+        for label in sorted(labels):
+            if any("$" in key for key in keys) or any(label in text for text in self.labels):
+                raise Refusal(
+                    f"the label {label} is not given any more, and may be one of the Dockerfile, too"
+                )
 
     @property
     def commands(self) -> Commands:
@@ -172,6 +183,12 @@ def read(
         base=None if base == "scratch" else base,
         images=tuple(dict.fromkeys([*bases, *_images(every)])),
         bases=bases,
+        labels=tuple(
+            _QUOTED.sub("", each.rest)
+            for stage in every
+            for each in stage.instructions
+            if each.keyword == "LABEL"
+        ),
     )
 
 
@@ -377,8 +394,8 @@ def _copy(instruction: Instruction) -> Copy:
     owner: str | None = None
     mode: int | None = None
     for name, value in flags:
-        if name == "chown" and value and "$" not in value:
-            owner = value
+        if name == "chown" and value:
+            owner = value  # a variable in it is another name of somebody
         elif name == "chmod" and re.fullmatch(r"0?[0-7]{3}", value):  # some set no other bits
             mode = int(value, 8)
         else:

@@ -4,7 +4,7 @@ see it.
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -209,11 +209,12 @@ def test_the_worker_that_pushes_to_ecr_may_do_what_the_guide_of_the_agent_grants
 def test_the_least_policy_has_nothing_that_a_build_can_do_without() -> None:
     found = permissions(config())
     assert statements(found).keys() == {"FindImages", "MakeRepository", "Login", "PushImages"}
-    assert statements(found, optional=True).keys() == {"AddTags"}
+    assert statements(found, optional=True).keys() == {"AddTags", "Graft"}
     assert statements(found, optional=True)["AddTags"]["Action"] == "ecr:BatchGetImage"
-    least, tags = (block for policy in found.policies() for block in policy.blocks)
-    assert (least.title, tags.title) == (
+    least, graft, tags = (block for policy in found.policies() for block in policy.blocks)
+    assert (least.title, graft.title, tags.title) == (
         "IAM policy",
+        "IAM policy, only for changes of code without a builder (builder.graft)",
         "IAM policy, only for builds that ask for further tags (--tag)",
     )
     assert "BatchGetImage" in tags.text
@@ -238,7 +239,7 @@ def test_deleting_an_image_is_granted_nowhere(path: Path) -> None:
 
 def test_further_tags_are_apart_on_google_cloud_and_on_azure() -> None:
     google = permissions(load(ROOT / "configs/gcp-kaniko.yaml").config)
-    (added,) = data(google, "gcp")["optional"].values()
+    added, graft = data(google, "gcp")["optional"].values()
     upload = "artifactregistry.repositories.uploadArtifacts"
     assert (
         upload not in data(google, "gcp")["roles"]["imagemillWorkerImages"]["includedPermissions"]
@@ -246,6 +247,7 @@ def test_further_tags_are_apart_on_google_cloud_and_on_azure() -> None:
     assert added == [
         f"gcloud iam roles update imagemillWorkerImages --project=example-project --add-permissions={upload}"
     ]
+    assert graft == added
     azure = data(permissions(load(ROOT / "configs/azure-kaniko.yaml").config), "azure")
     assert not any("AcrPush" in command for command in azure["commands"])
     assert any("AcrPush" in command for (command,) in azure["optional"].values())
@@ -442,7 +444,7 @@ def test_with_the_layer_cache_on_more_is_granted_and_marked(args: tuple[str, ...
         ("ecr:GetDownloadUrlForLayer", CACHE),
         ("ecr:PutImage", CACHE),
     } <= more
-    assert {resource for _, resource in more} == {CACHE, "*"}
+    assert {resource for _, resource in more} == {CACHE}
     assert statements(found, optional=True)["CacheLayers"]["Resource"] == CACHE
     assert "CacheLayers" not in statements(found)
     assert (
@@ -458,6 +460,61 @@ def test_with_the_layer_cache_off_nothing_is_said_of_it(args: tuple[str, ...]) -
     assert permissions(kaniko(args=args)) == permissions(kaniko())
 
 
+@pytest.mark.parametrize("make", [config, kaniko])
+def test_the_layer_cache_of_a_config_is_granted_like_what_is_pushed(
+    make: Callable[..., LaunchConfig],
+) -> None:
+    found, without = permissions(make(layer_cache=f"{ECR}/cache")), permissions(make())
+    assert granted(found) - granted(without) == {
+        ("ecr:DescribeRepositories", CACHE),
+        ("ecr:CreateRepository", CACHE),
+    }
+    cached = statements(found, optional=True)["CacheLayers"]
+    pull = {"ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"}
+    assert set(cached["Action"]) == pull | {f"ecr:{action}" for action in PUSH_ACTIONS}
+    assert cached["Resource"] == CACHE
+    assert found.notes == without.notes
+
+
+def test_the_layer_cache_in_another_registry_is_made_by_its_owner() -> None:
+    other = "123456789012.dkr.ecr.us-east-1.amazonaws.com/cache"
+    found, without = permissions(kaniko(layer_cache=other)), permissions(kaniko())
+    assert granted(found) == granted(without)
+    assert [note for note in found.notes if note not in without.notes] == [
+        f"ECR makes no repository for cached layers by itself: make {other} once"
+    ]
+
+
+def test_a_push_role_keeps_layers_as_well() -> None:
+    role = "arn:aws:iam::123456789012:role/imagemill/push"
+    found = permissions(kaniko(push_role=role, layer_cache=f"{ECR}/cache"))
+    assert ("ecr:PutImage", CACHE) in granted(found, Party.PUSH_ROLE, optional=True)
+
+
+def test_who_makes_layers_of_code_reads_and_pushes_the_image_also_where_pods_push() -> None:
+    pod = {"spec": {"template": {"spec": {"serviceAccountName": "imagemill-build"}}}}
+    made = statements(permissions(kaniko(kaniko_config=pod)), optional=True)
+    pull = {"ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"}
+    assert set(made["Graft"]["Action"]) == pull | {f"ecr:{action}" for action in PUSH_ACTIONS}
+    assert made["Graft"]["Resource"] == ARN
+    assert "Graft" not in statements(
+        permissions(kaniko(kaniko_config=pod, graft=False)), optional=True
+    )
+    (note,) = permissions(
+        config(
+            "registry.example.com/r",
+            type="kaniko",
+            secret_name="s",
+            secret_key=".dockerconfigjson",
+            build_context_store="s3://bucket",
+        )
+    ).notes[:1]
+    assert note == (
+        "registry.example.com/r: give the worker credentials that may pull, and push for changes of"
+        " code without a builder (builder.graft), in docker's config.json"
+    )
+
+
 def test_layers_may_be_kept_in_a_repository_of_another_cloud() -> None:
     found = permissions(
         kaniko(args=("--cache", "--cache-repo=us-docker.pkg.dev/a-project/layers/all"))
@@ -465,7 +522,9 @@ def test_layers_may_be_kept_in_a_repository_of_another_cloud() -> None:
     (policy,) = [policy for policy in found.policies() if policy.cloud == "gcp"]
     assert policy.party is Party.WORKER
     assert policy.data["commands"] == []
-    (create, bind) = policy.data["optional"]["for Kaniko's layer cache (--cache)"]
+    (create, bind) = policy.data["optional"][
+        "for a cache of layers (builder.layer-cache, Kaniko's --cache)"
+    ]
     assert create.startswith(
         "gcloud iam roles create imagemillWorkerImages --project=a-project --title='Imagemill "
     )
@@ -476,7 +535,7 @@ def test_layers_may_be_kept_in_a_repository_of_another_cloud() -> None:
         "gcloud artifacts repositories add-iam-policy-binding layers --project=a-project "
     )
     assert [block.title for block in policy.blocks] == [
-        "commands, only for Kaniko's layer cache (--cache)"
+        "commands, only for a cache of layers (builder.layer-cache, Kaniko's --cache)"
     ]
     subprocess.run(["bash", "-n"], input=policy.blocks[0].text, text=True, check=True)
 

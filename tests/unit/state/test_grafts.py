@@ -38,6 +38,14 @@ def test_an_image_is_found_as_it_was_kept(grafts: Grafts) -> None:
     assert grafts.find_image("key") is None
 
 
+def test_why_there_is_no_image_is_known_until_there_is_one(grafts: Grafts) -> None:
+    grafts.refuse_image("key", "it cannot be read")
+    assert grafts.find_refusal("key") == "it cannot be read"
+    assert grafts.find_refusal("another") is None
+    grafts.keep_image("key", Earlier("r/app@sha256:1", (), RECORD))
+    assert grafts.find_refusal("key") is None
+
+
 def test_layers_are_found_in_the_order_in_which_they_are_asked_for(grafts: Grafts) -> None:
     assert grafts.find_layers([]) == []
     grafts.keep_layer("one", b"1")

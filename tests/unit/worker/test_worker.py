@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -94,3 +96,26 @@ def test_what_others_wrote_begins_no_line_of_the_log() -> None:
     assert first.endswith("x: a 2026 forged  ")
     assert others
     assert all(line.startswith("    ") and line.isprintable() for line in others)
+
+
+@pytest.mark.parametrize(
+    ("variable", "path", "said"),
+    [
+        ("IMAGEMILL_SIGNING_KEYS", "short", "short: A key for signatures is missing, or too short"),
+        (
+            "IMAGEMILL_STATE_DIR",
+            "short/state",
+            "The worker may not keep the key that it signs with",
+        ),
+    ],
+)
+def test_a_worker_that_cannot_sign_does_not_start(
+    tmp_path: Path, variable: str, path: str, said: str
+) -> None:
+    (tmp_path / "short").write_text("key\n")
+    environment = {**os.environ, "IMAGEMILL_BROKER": REDIS, variable: str(tmp_path / path)}
+    command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "hint: " in done.stderr

@@ -38,9 +38,9 @@ def key(
     tenant: str | None = None,
     known: Mapping[str, str] | None = None,
 ) -> str:
-    place = GraftPlace(no_registry, Grafts(FolderShelf(Path())), Path())
+    place = GraftPlace(no_registry, Grafts(FolderShelf(Path())), Path(), tenant)
     inputs = BuildInputs(ImageReference.parse(image))
-    return question(manifest, inputs, given, builder, place, tenant, known).key
+    return question(manifest, inputs, given, builder, place, known).key
 
 
 def written(text: bytes) -> Manifest:

@@ -4,6 +4,14 @@ import json
 
 from imagemill.builders.graft.image import Blob, Image
 
+OCI = "application/vnd.oci.image.manifest.v1+json"
+
+
+def test_labels_that_are_taken_away_show_those_of_the_image_beneath() -> None:
+    config = {"config": {"Labels": {"a": "1", "b": "2", "c": "3"}, "User": "4"}}
+    image = Image(OCI, {}, config).unlabelled(["a", "b", "d"], {"b": "5", "c": "6"})
+    assert image.settings == {"Labels": {"b": "5", "c": "3"}, "User": "4"}
+
 
 def test_what_a_builder_may_take_from_it_by_the_places_of_its_layers_is_gone() -> None:
     config = {
@@ -14,7 +22,7 @@ def test_what_a_builder_may_take_from_it_by_the_places_of_its_layers_is_gone() -
     }
     layers = [{"digest": "sha256:3"}, {"digest": "sha256:4"}]
     image = Image(
-        "application/vnd.oci.image.manifest.v1+json",
+        OCI,
         {"config": {"digest": "sha256:5"}, "layers": layers},
         config,
     )

@@ -50,6 +50,14 @@ def test_what_counts_earlier_makes_all_that_stands_on_it_anew() -> None:
     assert again(found) == {2: "lock.txt", 3: "after line 2", 5: "stage b", 6: "after line 5"}
 
 
+def test_a_label_that_is_gone_counts_where_the_dockerfile_may_give_it_too() -> None:
+    known = Known({b"app/serve.py"}, gone=("version",))
+    assert planned(GOOD, known).way == "code"
+    found = planned(f"{GOOD}LABEL version=1\n", known)
+    assert found.way == "builder"
+    assert "label version" in found.why
+
+
 def test_a_line_that_is_in_the_way_is_to_be_moved() -> None:
     found = planned(BAD, Known({b"app/serve.py"}))
     assert found.way == "builder"

@@ -154,6 +154,35 @@ def test_other_variables_are_not_known(setting: str) -> None:
         read(f"FROM a\n{setting}\nCOPY x $D/\n", None)
 
 
+@pytest.mark.parametrize(
+    "label",
+    [
+        'a="1"',
+        "x=y a=1",
+        '"a"=1',
+        "'a b'=1",
+        "x=y \\\n  a=1",
+        "$name=1",
+        "x=1 ${name}=2",
+        "other.a=1",
+    ],
+)
+def test_a_label_that_the_dockerfile_may_give_too_is_not_taken_away(label: str) -> None:
+    found = read(f"FROM b AS c\nLABEL {label}\nFROM c\nCOPY x /\n", None)
+    with pytest.raises(Refusal, match="label a"):
+        found.check_gone(["a"])
+
+
+def test_other_labels_are_taken_away() -> None:
+    found = read('FROM b\nLABEL x="$y" z=$w\nCOPY x /\n', None)
+    found.check_gone(["org.opencontainers.image.revision", "c"])
+
+
+def test_whose_a_copy_is_may_be_said_by_a_variable() -> None:
+    found = read("FROM jupyter/base\nCOPY --chown=$NB_UID:${NB_GID} x /\n", None)
+    assert found.operations == (Copy(2, "COPY", ("x",), "/", "$NB_UID:${NB_GID}"),)
+
+
 def test_the_target_is_the_final_stage() -> None:
     dockerfile = "FROM a AS one\nCOPY x /\nFROM b AS two\nCOPY y /\n"
     assert read(dockerfile, "ONE").base == "a"
