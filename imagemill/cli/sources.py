@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imagemill import context
-from imagemill.builders.labels import labels
 from imagemill.cli.docker_habits import dockerfile
 from imagemill.cli.git_info import GitInfo, checkout
 from imagemill.cli.requests import checked, located
@@ -32,6 +31,8 @@ def labels_of(found: "Hashed") -> dict[str, str]:
     """Return the labels that the image of a source gets."""
     place = Path(found.request.source)
     known = checkout(place) if place.is_dir() else GitInfo(*origin(pinned(found.request.source)))
+    from imagemill.builders.labels import labels
+
     return labels(found.source_hash, known.revision, known.url, found.request.labels)
 
 
