@@ -137,6 +137,7 @@ def read_layers(build_id: str, sealed: str) -> None:
     """Read what is in the layers of an image that a builder has made, and keep the image in mind
     for builds that change its code. Those that wait for that are woken, whatever came of it.
 
+    What a registry does not let us know is told by the next build (`grafting.note`).
     A message is handed out again while it takes long: that looks again later, since the one at work
     may be killed.
     """
@@ -151,6 +152,8 @@ def read_layers(build_id: str, sealed: str) -> None:
     try:
         with reader.renewed(afterwards=0), lock.renewed(afterwards=0):
             note(work)
+    except (OperatorError, TransientError) as error:
+        log.warning("The next change of code needs a builder, too: %s", error.message)
     finally:
         reader.release()
         lock.release()
@@ -164,9 +167,7 @@ def note(work: Workspace, most: float = math.inf) -> None:
         return
     image, labels = work.image.with_digest(build.digest), tuple(work.open_inputs.labels)
     made = Earlier(image.pinned, labels, record, build.commands)
-    place = graft_place(work.setup, build.tenant)
     try:
-        grafting.note(made, build.graft_key, place, Quiet(), most)
+        grafting.note(made, build.graft_key, graft_place(work.setup, build.tenant), Quiet(), most)
     except Refusal as refusal:
         log.info("%s is no image to start from: %s", image, refusal.reason)
-        place.known.refuse_image(build.graft_key, refusal.reason)

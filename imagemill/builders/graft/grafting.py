@@ -21,6 +21,7 @@ from imagemill.builders.graft.recipe import CodeRecipe, Commands, folder_after
 from imagemill.context import Entries, Manifest
 from imagemill.context.hashing import Inputs
 from imagemill.dockerfile.images import FRONTEND
+from imagemill.errors import OperatorError, TransientError
 from imagemill.meter import Meter
 from imagemill.ports import BuildInputs, Progress
 from imagemill.reference import ImageReference
@@ -294,8 +295,20 @@ def note(
     made: Earlier, key: str, place: GraftPlace, progress: Progress, most: float = math.inf
 ) -> None:
     """Read what is in the layers of an image that a builder has made, at most so many bytes, and
-    keep it in mind for builds that have the same `key`. `Refusal` if no image can be made of it.
+    keep it in mind for builds that have the same `key`. `Refusal` if no image can be made of it, and
+    the registry's error if it does not let us know: both are kept, for those builds to tell.
     """
+    try:
+        _note(made, key, place, progress, most)
+    except Refusal as refusal:
+        place.known.refuse_image(key, refusal.reason)
+        raise
+    except (OperatorError, TransientError) as error:
+        place.known.refuse_image(key, f"the image {made.image} could not be read: {error.message}")
+        raise
+
+
+def _note(made: Earlier, key: str, place: GraftPlace, progress: Progress, most: float) -> None:
     image = ImageReference.parse(made.image)
     blobs = place.registries(image)
     found = find(image, blobs)

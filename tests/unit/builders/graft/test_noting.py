@@ -21,7 +21,7 @@ from imagemill.builders.graft.layers import Node
 from imagemill.builders.graft.packing import store
 from imagemill.context import Entry, Manifest
 from imagemill.context.manifest import Dockerfile
-from imagemill.errors import TransientError
+from imagemill.errors import PermissionDenied, TransientError
 from imagemill.ports import BuildInputs, Quiet
 from imagemill.reference import ImageReference
 from imagemill.registries import blobs_for
@@ -31,6 +31,7 @@ from imagemill.registries.oci import OciRegistry
 from imagemill.state.grafts import Earlier, Grafts, RedisShelf
 from imagemill.why.record import DockerfileInput, InputRecord
 from registry_server import RegistryServer, registry_server
+from web import Response
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
@@ -208,6 +209,18 @@ def test_a_manifest_or_config_that_is_not_what_its_digest_says_is_not_worked_wit
     repository.manifests[digest] = MANIFEST, kept[1][1] + b" "
     with pytest.raises(TransientError, match="damaged"):
         note(earlier(image), "key", place, Quiet())
+
+
+def test_what_a_registry_did_not_let_us_read_is_told_until_it_does(
+    registry: RegistryServer, place: GraftPlace
+) -> None:
+    made = earlier(pushed(registry, {"app/a": b"1"}))
+    registry.faults = [Response(403, body=b'{"errors": [{"code": "DENIED"}]}')]
+    with pytest.raises(PermissionDenied):
+        note(made, "key", place, Quiet())
+    assert f"the image {made.image} could not be read" in (place.known.find_refusal("key") or "")
+    note(made, "key", place, Quiet())
+    assert place.known.find_refusal("key") is None
 
 
 @pytest.mark.parametrize("volumes", [(), ("/data",)])
