@@ -3,15 +3,16 @@
 A tag may be moved to other content, so that its name alone does not say what an image is made from.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from threading import Thread
 from typing import Protocol
 
-from imagemill.errors import PermissionDenied, ServiceUnreachable, UserError
+from imagemill.errors import ImagemillError, PermissionDenied, ServiceUnreachable, UserError
 from imagemill.ports import Progress, Registry
 from imagemill.reference import ImageReference
 
 _AT_ONCE = 8
+_CHECK_SECONDS = 0.5
 _WAY_OUT = (
     "if the builder has the base image of its own, set builder.base-digests: false in the launch"
     " config, and the names of base images alone count"
@@ -19,7 +20,7 @@ _WAY_OUT = (
 
 
 class Remembered(Protocol):
-    """Digests that were found a while ago."""
+    """Digests that were found a while ago, by the image with its registry and tag."""
 
     def find(self, image: str) -> str | None: ...
 
@@ -31,46 +32,79 @@ def digests(
     registry: Callable[[ImageReference], Registry],
     remembered: Remembered | None,
     progress: Progress,
+    *,
+    anew: bool = False,
 ) -> Mapping[str, str]:
-    """Return the digest of each image, asked for at the same time.
+    """Return the digest of each image, asked for at the same time; `anew` also where it is
+    remembered.
 
     An image that its registry does not have for us, and that the builder may have all the same,
     counts by its name, and a warning says so. `ServiceUnreachable` and the like if a registry does
     not answer.
     """
+    refusals: dict[str, str] = {}
 
-    def find(image: str) -> str | None:
-        if remembered and (known := remembered.find(image)):
-            return known
-        found = _digest(image, registry)
-        if found and remembered:
-            remembered.keep(image, found)
-        return found
+    def ask(image: str, reference: ImageReference) -> str | None:
+        try:
+            return registry(reference).digest(reference)
+        except PermissionDenied as refusal:
+            refusals[image] = f" ({refusal.message})"
+            return None
+        except ServiceUnreachable as error:
+            error.hint_also(_WAY_OUT)
+            raise
 
-    wanted = list(images)
-    if not wanted:
-        return {}
-    with ThreadPoolExecutor(max_workers=min(len(wanted), _AT_ONCE)) as threads:
-        answers = dict(zip(wanted, threads.map(find, wanted), strict=True))
+    answers: dict[str, str | None] = dict.fromkeys(images)
+    wanted = {image: found for image in answers if (found := _reference(image))}
+    if remembered and not anew:
+        answers |= {image: remembered.find(str(wanted[image])) for image in wanted}
+    asked = [(image, reference) for image, reference in wanted.items() if not answers[image]]
+    for image, digest in _together(ask, asked, progress).items():
+        answers[image] = digest
+        if remembered and digest:
+            remembered.keep(str(wanted[image]), digest)
     for image in [image for image, digest in answers.items() if digest is None]:
         progress.warn(
-            f"The registry of the base image {image} does not have it for us: it counts by its name"
-            " alone, and an update of it is not noticed"
+            f"The registry of the base image {image} does not have it for us"
+            f"{refusals.get(image, '')}: it counts by its name alone, and an update of it is not"
+            " noticed"
         )
     return {image: digest for image, digest in answers.items() if digest is not None}
 
 
-def _digest(image: str, registry: Callable[[ImageReference], Registry]) -> str | None:
+def _reference(image: str) -> ImageReference | None:
+    """Return the image with its tag; None for what the builder says is wrong, and in which line."""
     try:
-        reference = ImageReference.parse(image)
+        found = ImageReference.parse(image)
     except UserError:
-        return None  # the builder says what is wrong with it, and in which line
-    if reference.tag is None:
-        reference = reference.with_tag("latest")
-    try:
-        return registry(reference).digest(reference)
-    except PermissionDenied:
         return None
-    except ServiceUnreachable as error:
-        error.hint_also(_WAY_OUT)
-        raise
+    return found if found.tag else found.with_tag("latest")
+
+
+def _together(
+    ask: Callable[[str, ImageReference], str | None],
+    wanted: Sequence[tuple[str, ImageReference]],
+    progress: Progress,
+) -> dict[str, str | None]:
+    """Return the answer for each image. Who is not to go on waits for none, hence the daemons."""
+    answers: dict[str, str | None] = {}
+    failures: list[ImagemillError] = []
+    waiting = iter(wanted)
+
+    def work() -> None:
+        for image, reference in waiting:
+            try:
+                answers[image] = ask(image, reference)
+            except ImagemillError as error:
+                failures.append(error)
+
+    threads = [Thread(target=work, daemon=True) for _ in wanted[:_AT_ONCE]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        while thread.is_alive():
+            progress.check()
+            thread.join(_CHECK_SECONDS)
+    if failures:
+        raise failures[0]
+    return {image: answers[image] for image, _ in wanted}

@@ -26,7 +26,9 @@ class Progress(Protocol):
         """Add one line to the build's log, and to the warnings in its report."""
 
     def amount(self, text: str) -> None:
-        """Say how far a step has come that takes long: of what is said, the last counts."""
+        """Say how far a step has come that takes long: of what is said, the last counts. An empty
+        text says that it is over.
+        """
 
     def check(self) -> None:
         """Raise if the build has been cancelled or its time is up; cheap, call it at least once a

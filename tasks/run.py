@@ -82,6 +82,7 @@ class Run:
         self._lock: ImageLock | None = None
         self._unsent: deque[str] = deque(maxlen=_UNSENT_LINES)
         self._flushed = self._checked = self._told = 0.0
+        self._amount = ""
         self._begun = time.monotonic()
 
     @classmethod
@@ -147,10 +148,13 @@ class Run:
         self.log(f"Warning: {line}")
 
     def amount(self, text: str) -> None:
-        """Show how far the step has come, once a second at most; what is lost is said again."""
-        if time.monotonic() - self._told < _AMOUNT_SECONDS:
+        """Show how far the step has come, once a second at most; what is lost is said again. That it
+        is over is said at once, where anything is shown.
+        """
+        due = time.monotonic() - self._told > _AMOUNT_SECONDS if text else self._amount
+        if not due:
             return
-        self._told = time.monotonic()
+        self._told, self._amount = time.monotonic(), text
         with suppress(*LOST):
             self._journal.tell(self.build_id, text)
 

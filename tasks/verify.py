@@ -25,6 +25,8 @@ def verify(run: Run, work: Workspace) -> Build:
         )
     if build.request.tags:
         registry.tag(image.with_digest(build.digest), build.request.tags)
+        for tag in build.request.tags:
+            work.known_bases.forget(str(image.with_tag(tag)))
     if build.graft_key is not None:
         _learn(run, work)
     return build

@@ -180,9 +180,15 @@ class Workspace:
         """Return what the base images are at this time; nothing if their names alone count."""
         if self.config.builder.base_digests is False:
             return {}
-        seconds = 0 if self.build.request.pull else self.setup.base_digest_seconds
-        known = BaseDigests(journal().redis, self.setup.key_prefix, seconds) if seconds else None
-        return dict(digests(images, self._registry_of, known, progress))
+        known = self.known_bases if self.setup.base_digest_seconds else None
+        anew = self.build.request.pull
+        return dict(digests(images, self._registry_of, known, progress, anew=anew))
+
+    @property
+    def known_bases(self) -> BaseDigests:
+        """Base images that were asked for a moment ago."""
+        setup = self.setup
+        return BaseDigests(journal().redis, setup.key_prefix, setup.base_digest_seconds)
 
     def _registry_of(self, image: ImageReference) -> Registry:
         return registry_for(

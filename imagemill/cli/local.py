@@ -40,20 +40,12 @@ def hash_(
 ) -> None:
     """Print the source hash of SRC: the tag that a build with the same options gives its image."""
     from imagemill.cli.requests import check_config
-    from imagemill.cli.sources import hashed
-    from imagemill.context import costs, notes
+    from imagemill.cli.sources import hashed, tell
 
     found = hashed(source, check_config(config, default_config).config.builder, **inputs)
     for line in found.manifest.lines() if with_manifest else [found.source_hash]:
         click.echo(line)
-    said, warnings = list(notes(found.manifest)), list(costs(found.manifest))
-    if said or warnings:
-        from imagemill.cli import terminal
-
-        for note in said:
-            terminal.say(note)
-        for warning in warnings:
-            terminal.warn(warning)
+    tell(found.manifest)
 
 
 @click.group(short_help="Check a launch config.")

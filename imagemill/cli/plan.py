@@ -57,6 +57,7 @@ def plan(
     """
     from imagemill.cli import prospects, render
     from imagemill.cli.requests import check_config
+    from imagemill.cli.sources import tell
     from imagemill.cli.why import Read, kept_or_read
 
     builder = check_config(config, default_config).config.builder
@@ -65,10 +66,12 @@ def plan(
     old = last.record if last else None
     if since:
         old = kept_or_read(connection, since, builder, options).record()
+    new = Read(source, builder, options, offline=since is not None)
+    tell(new.manifest)
     found = prospects.Prospects(
         connection,
         builder,
-        Read(source, builder, options, offline=since is not None),
+        new,
         None if since else destination or builder.destination or (last and last.repository),
         way,
     ).plan(old)

@@ -88,7 +88,7 @@ class PlainView(NoView):
             self._print(event.line)
             self.log_shown = True
         elif event.amount is not None:
-            if event.at - self._told >= AMOUNT_SECONDS:
+            if event.amount and event.at - self._told >= AMOUNT_SECONDS:
                 self._told = event.at
                 self._print(event.amount)
         elif event.state is not None and event.state != self._state:

@@ -125,6 +125,16 @@ def _base_digests(
         return {}
 
 
+def tell(manifest: Manifest) -> None:
+    """Tell whoever builds a source what is to be known of it, as a build does."""
+    from imagemill.cli import terminal
+
+    for note in context.notes(manifest):
+        terminal.say(note)
+    for warning in context.costs(manifest):
+        terminal.warn(warning)
+
+
 class Saying(Quiet):
     """Shows what happens."""
 

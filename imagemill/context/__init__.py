@@ -11,6 +11,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from os import read
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -202,10 +203,11 @@ def _remembered(
     """Return the manifest, by what is remembered of the source and by what has changed."""
     begun, rules = time.time_ns(), rules_of([f"git: {recipe.git}", *recipe.ignore.texts])
     known, dockerfile = memory.load(rules), _dockerfile(recipe)
+    made = partial(
+        IndexedManifest, dockerfile, without_git=recipe.without_git, warnings=recipe.warnings
+    )
     if wanted and known and known.manifest and known.dockerfile == dockerfile.line:
-        manifest = IndexedManifest(
-            dockerfile, known, without_git=recipe.without_git, sha256=known.manifest
-        )
+        manifest = made(known, sha256=known.manifest)
         if wanted(manifest):
             memory.use()
             return manifest
@@ -218,12 +220,7 @@ def _remembered(
     else:
         index = known
     fresh = known is index and not changed_ones and index.dockerfile == dockerfile.line
-    manifest = IndexedManifest(
-        dockerfile,
-        index,
-        without_git=recipe.without_git,
-        sha256=index.manifest if fresh else "",
-    )
+    manifest = made(index, sha256=index.manifest if fresh else "")
     if fresh:
         memory.use()
     else:

@@ -49,7 +49,7 @@ def costs(manifest: Manifest) -> tuple[str, ...]:
     # Most sources have none, and are many files.
     paths = b"/%b/" % b"/\n/".join(manifest.paths)
     if not any(b"/%b/" % name in paths for name in _LINES):
-        return ()
+        return manifest.warnings
     files: dict[bytes, int] = {}
     sizes: dict[bytes, int] = {}
     packages = {entry.path for entry in manifest.entries if entry.path.endswith(b"/__init__.py")}

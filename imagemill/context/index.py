@@ -305,9 +305,16 @@ class IndexedManifest(Manifest):
     index: Index
 
     def __init__(
-        self, dockerfile: Dockerfile, index: Index, *, without_git: bool, sha256: str = ""
+        self,
+        dockerfile: Dockerfile,
+        index: Index,
+        *,
+        without_git: bool,
+        warnings: tuple[str, ...],
+        sha256: str = "",
     ) -> None:
-        known = {"dockerfile": dockerfile, "index": index, "without_git": without_git}
+        said = {"without_git": without_git, "warnings": warnings}
+        known = {"dockerfile": dockerfile, "index": index, **said}
         self.__dict__.update(known | ({"sha256": sha256} if sha256 else {}))
 
     @property

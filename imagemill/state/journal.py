@@ -94,7 +94,7 @@ class Event:
     state: State | None = None
     line: str | None = None
     amount: str | None = None
-    """How far the step has come: the last one counts."""
+    """How far the step has come: the last one counts. Empty where that is over."""
     report: BuildReport | None = None
 
 

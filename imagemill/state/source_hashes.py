@@ -25,6 +25,10 @@ class BaseDigests:
         """Remember a digest."""
         self._redis.set(self._prefix + image, digest, px=self._milliseconds)
 
+    def forget(self, image: str) -> None:
+        """Have the image asked for anew, whose tag was moved."""
+        self._redis.delete(self._prefix + image)
+
 
 class KnownHashes:
     """Inputs, as a text that names all of them → the source hash."""

@@ -4,12 +4,18 @@ import json
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import servers
 from command_line import CommandLine, command_line
+from imagemill.embedded import EmbeddedService
 from imagemill.messages import BuildReport
+from imagemill.reference import ImageReference
+from imagemill.registries.docker_config import DockerConfig
+from imagemill.registries.oci import OciRegistry
+from trees import make
 
 
 @pytest.fixture
@@ -96,3 +102,34 @@ def test_a_base_that_only_the_engine_has_counts_by_its_name(
         "counts by its name" in done.stderr
     )
     assert found["error"]["state"] == "BUILDING"
+
+
+def test_what_a_base_was_is_known_for_a_while_unless_its_tag_is_moved_here_or_it_is_asked_anew(
+    tmp_path: Path, engine: str, docker_cli: str, registry: str, place: str
+) -> None:
+    variables = {
+        "DOCKER_HOST": engine,
+        "IMAGEMILL_DOCKER_CLI": docker_cli,
+        "IMAGEMILL_BASE_DIGEST_SECONDS": "600",
+    }
+    base = make(tmp_path / "base", {"Dockerfile": "FROM scratch\nCOPY a /base\n", "a": "one"})
+    source = make(tmp_path / "p", {"Dockerfile": f"FROM {place}/base:1\nCOPY a /a\n", "a": "a"})
+    with EmbeddedService(tmp_path / "state", variables, {}) as service:
+        client = service.connect()
+
+        def built(source: Path, name: str, **options: Any) -> BuildReport:
+            done = client.wait(client.submit(str(source), f"{place}/{name}", **options))
+            assert done.error is None, done.error
+            return done
+
+        old = built(base, "base", tags=("1",))
+        first = built(source, "p").source_hash
+        (base / "a").write_text("two")
+        built(base, "base", tags=("1",))
+        second = built(source, "p").source_hash
+        assert second != first
+        reference = ImageReference.parse(f"{place}/base").with_digest(old.digest)
+        OciRegistry(DockerConfig(tmp_path), frozenset({registry})).tag(reference, ("1",))
+        assert built(source, "p").source_hash == second
+        assert built(source, "p", pull=True).source_hash == first
+        assert built(source, "p").source_hash == first

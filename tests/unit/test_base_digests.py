@@ -2,12 +2,13 @@
 told.
 """
 
+import threading
 from dataclasses import dataclass, field
 
 import pytest
 
 from imagemill.base_digests import digests
-from imagemill.errors import PermissionDenied, ServiceUnreachable
+from imagemill.errors import BuildCancelled, PermissionDenied, ServiceUnreachable
 from imagemill.ports import Quiet
 from imagemill.reference import ImageReference
 
@@ -59,6 +60,25 @@ def test_an_image_that_is_not_there_for_us_counts_by_its_name(
     assert found == {}
     assert len(lines) == 1
     assert "r.io/base:1" in lines[0]
+    assert ("(no)" in lines[0]) == (answer is not None)
+
+
+def test_who_is_not_to_go_on_does_not_wait_for_an_answer() -> None:
+    asked, over = threading.Event(), threading.Event()
+
+    class Silent:
+        def digest(self, _: ImageReference) -> None:
+            asked.set()
+            over.wait(30)
+
+    class Cancelled(Quiet):
+        def check(self) -> None:
+            if asked.is_set():
+                raise BuildCancelled("somebody has cancelled the build")
+
+    with pytest.raises(BuildCancelled):
+        digests(["r.io/base:1"], lambda _: Silent(), None, Cancelled())  # type: ignore[arg-type,return-value]
+    over.set()
 
 
 def test_no_images_ask_nobody() -> None:

@@ -68,6 +68,9 @@ _FRONTEND = re.compile(r"resolve image config for")
 _NO_SPACE = re.compile("no space left on device", re.IGNORECASE)
 _SEE_LOG = "the last lines of the log are the instruction's own"
 
+_OWN = "; one that only the engine has is found if builder.base-digests is false"
+"""Of a base image. Where others are asked of their registries, BuildKit asks for all of them."""
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -238,11 +241,12 @@ def _base_image(evidence: Evidence) -> ImagemillError | None:
     if "may require" in evidence.text:
         return UserError(
             f"The {what} {match['image']} does not exist, or {machine()} may not pull it",
-            f"check its name; if it is private, {machine()} needs a login of its registry",
+            f"check its name; if it is private, {machine()} needs a login of its registry{_OWN}",
         )
     if NO_SUCH_IMAGE.search(evidence.text):
         return UserError(
-            f"The {what} {match['image']} does not exist", "check its name, tag and platform"
+            f"The {what} {match['image']} does not exist",
+            f"check its name, tag and platform{_OWN}",
         )
     return registry_failure(
         evidence.text, Doing(f"Pulling the {what} {match['image']}", _registry_of(match["image"]))

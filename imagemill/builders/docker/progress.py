@@ -59,6 +59,8 @@ class BuildLog:
         self.source_line: int | None = None
         self.output: deque[str] = deque(maxlen=TAIL)
         self._names: dict[str, str] = {}
+        self._told: str | None = None
+        """The step whose amount is shown, by its number; empty where that is not known."""
         self._loose: deque[str] = deque(maxlen=TAIL)
         self._in_block = False
 
@@ -80,27 +82,39 @@ class BuildLog:
 
     def read_unfinished(self, line: str) -> None:
         """Take a line that goes on, of which a terminal would show what came last."""
-        match = _VERTEX.match(text := clean(line))
+        begun, match = _VERTEX.match(line), _VERTEX.match(text := clean(line))
         output = _OUTPUT.match(match[2]) if match else None
         if shown := (output[1] if output else text).strip():
-            self._amount(shown[:_MOST_SHOWN])
+            self._tell(begun[1] if begun else "", shown[:_MOST_SHOWN])
 
-    def _tell_amount(self, text: str) -> None:
+    def _tell(self, number: str | None, text: str) -> None:
+        self._told = number
+        self._amount(text)
+
+    def _finish(self, number: str) -> None:
+        """Let no amount stay that may be of this step, which has gone on or ended."""
+        if self._told in (number, ""):
+            self._tell(None, "")
+
+    def _tell_amount(self, number: str, text: str) -> None:
         """Say how much of the context was sent, or of base images pulled, if the line says it."""
         if match := _SENT.match(text):
             fast = rate(size_of(match[1]), float(match[2] or 0))
-            self._amount(f"{match[1]} sent to the engine{fast}")
+            self._tell(number, f"{match[1]} sent to the engine{fast}")
         elif match := _LAYER.match(text):
             self._layers[match[1]] = size_of(match[2]), size_of(match[3]), float(match[4] or 0)
             done, whole, took = zip(*self._layers.values(), strict=True)
             told = f"{amount(int(sum(done)))} of {amount(int(sum(whole)))} pulled"
-            self._amount(told + rate(sum(done), max(took)))
+            self._tell(number, told + rate(sum(done), max(took)))
 
     def _read_vertex(self, number: str, text: str) -> None:
         name = self._names.setdefault(number, text)
         if not _QUIET.match(name):  # the ignore file is sent as a context, too
-            self._tell_amount(text)
-        if output := _OUTPUT.match(text):
+            self._tell_amount(number, text)
+        output = _OUTPUT.match(text)
+        if output or _RESULT.match(text) or text.startswith("ERROR: "):
+            self._finish(number)
+        if output:
             self.output.append(output[1])
             self._log(output[1])
         elif text.startswith("ERROR: "):
@@ -126,6 +140,7 @@ class ClassicLog(BuildLog):
         return self.output[-1] if self.output else ""
 
     def read(self, line: str) -> None:
+        self._finish("")
         line = clean(line)
         if line.startswith("Step "):
             self.step = line

@@ -98,6 +98,8 @@ def plan(wanted: Wanted, known: Known) -> Plan:
     why, found = _why(wanted, contexts, known)
     if found is not None:
         return Plan("code", why, steps, _sent(found, contexts[1]))
+    if wanted.manifest.dockerfile.generated:  # it has no lines that anybody could move
+        return Plan("builder", why, steps)
     moved = _move(final, contexts, known, stopped=_is_stopped(wanted))
     return Plan("builder", why, steps, move=moved)
 

@@ -586,6 +586,14 @@ def test_plain_lines_have_each_state_once_and_the_log_as_it_is() -> None:
     ]
 
 
+def test_plain_lines_have_an_amount_every_some_seconds_and_none_that_is_over() -> None:
+    lines: list[str] = []
+    view = PlainView(lines.append)
+    for at, amount in ((0.0, "1 MB"), (6.0, "2 MB"), (7.0, "3 MB"), (12.0, ""), (13.0, "4 MB")):
+        view.show(Event(str(at), at, amount=amount))
+    assert lines == ["2 MB", "4 MB"]
+
+
 def test_plain_lines_begin_with_the_builds_id_where_it_can_be_used() -> None:
     lines: list[str] = []
     view = PlainView(lines.append)

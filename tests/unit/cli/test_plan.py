@@ -51,6 +51,16 @@ def test_without_an_earlier_image_all_is_new(after: Path) -> None:
     assert (found["way"], found["why"]) == ("builder", "no earlier image is known")
 
 
+def test_of_a_generated_dockerfile_no_line_is_to_be_moved(tmp_path: Path) -> None:
+    files = {"requirements.txt": ".", "setup.py": "", "app.py": "1"}
+    before = make(tmp_path / "a", files)
+    after = make(tmp_path / "b", files | {"app.py": "2"})
+    found = planned(after, "--since", before, "--json")
+    plan = json.loads(found.stdout)
+    assert (plan["way"], plan["move"]) == ("builder", None)
+    assert "built by the builder, since requirements.txt:1" in found.stderr
+
+
 def test_the_json_has_what_its_page_lists(after: Path, before: Path) -> None:
     page = (Path(__file__).parents[3] / "docs/sources.md").read_text()
     table = page.split("| `--json` | what |", 1)[1].split("\n\n", 1)[0]

@@ -14,6 +14,7 @@ from imagemill import context
 from imagemill.builders.graft.source import SourceFiles
 from imagemill.context import index as indexing
 from imagemill.context.index import Index, Memory, remove_unused
+from imagemill.dockerfile.generate import Wishes
 from imagemill.errors import UserError
 from imagemill.ports import Quiet
 from unit.context import changes
@@ -237,6 +238,16 @@ def test_notes_are_those_of_a_cold_reading(source: Path, tmp_path: Path) -> None
     for _ in range(2):
         warm, cold = both(source, memory)
         assert context.notes(warm) == context.notes(cold) != ()
+
+
+def test_warnings_are_those_of_a_cold_reading(tmp_path: Path) -> None:
+    files = {"requirements.txt": ".", "setup.py": "", "app.py": ""}
+    source, memory = trees.make(tmp_path / "source", files), Memory(tmp_path / "indexes", tmp_path)
+    for _ in range(2):
+        warm = context.manifest(source, Wishes(), Quiet(), memory)
+        [warning] = context.costs(warm)
+        assert "built by the builder, since requirements.txt:1" in warning
+        assert context.costs(context.manifest(source, Wishes(), Quiet())) == (warning,)
 
 
 def test_indexes_that_nobody_uses_are_removed(source: Path, tmp_path: Path) -> None:

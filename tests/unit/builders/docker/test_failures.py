@@ -130,7 +130,7 @@ CASES = {
         "docker.io/library/python:3.12: not found",
         UserError,
         "The base image docker.io/library/python:3.12 does not exist",
-        "check its name, tag and platform",
+        "check its name, tag and platform; one that only the engine has is found if builder.base-digests is false",
         step=PYTHON,
     ),
     "no such base, or private": Case(

@@ -179,6 +179,32 @@ def test_of_a_bar_the_last_state_is_told() -> None:
     assert amounts == ["20%|##        |"]
 
 
+@pytest.mark.parametrize("line", ["#5 9.9 100%|####|", "#5 DONE 9.9s", "#5 ERROR: gone"])
+def test_of_a_step_that_goes_on_or_ends_no_amount_stays(line: str) -> None:
+    amounts: list[str] = []
+    log = BuildLog(lambda line: None, amounts.append)
+    log.read_unfinished("#5 0.2 10%|#|\r 20%|##|")
+    log.read("#6 0.3 of another step")
+    log.read("#6 DONE 0.4s")
+    assert amounts == ["20%|##|"]
+    log.read(line)
+    log.read(line)
+    assert amounts == ["20%|##|", ""]
+
+
+def test_what_was_sent_is_no_amount_of_what_comes_after_it() -> None:
+    sent = "#3 transferring context: 35.65MB 5.1s"
+    assert told("#3 [internal] load build context", sent, "#3 DONE 5.2s")[1:] == [""]
+
+
+def test_a_bar_of_the_classic_builder_ends_with_its_line() -> None:
+    amounts: list[str] = []
+    log = ClassicLog(lambda line: None, amounts.append)
+    log.read_unfinished(" 10%\r 20%")
+    log.read(" 10%\r 20%\r 100%")
+    assert amounts == ["20%", ""]
+
+
 def test_pushed_layers_are_counted() -> None:
     amounts: list[str] = []
     log = PushLog(lambda line: None, amounts.append)
