@@ -2,6 +2,9 @@
 this one joins their images under one digest.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from imagemill.errors import BuildCancelled, ImagemillError, OperatorError, TransientError
 from imagemill.messages import Build, BuildReport, Failure, State
 from imagemill.names import STEPS
@@ -33,7 +36,16 @@ def build_platforms(run: Run, work: Workspace) -> Build | Next:
     }
     for platform, image in images.items():
         run.log(f"{platform} is {image}")
-    return build.knowing(digest=push(image_blobs(run.setup, work.image), work.image, images))
+    digest = push(image_blobs(run.setup, work.image), work.image, images)
+    return build.knowing(digest=digest, **_way(reports))
+
+
+def _way(reports: Mapping[str, BuildReport | None]) -> dict[str, Any]:
+    """Return whether no image that was made needed a builder, or else why one did."""
+    made = {platform: each for platform, each in reports.items() if each and each.built}
+    reasons = (f"{name}: {each.not_grafted}" for name, each in made.items() if each.not_grafted)
+    grafted = bool(made) and all(each.grafted for each in made.values())
+    return {"grafted": grafted, "not_grafted": next(reasons, None)}
 
 
 def _report(run: Run, work: Workspace, platform: str) -> BuildReport | None:

@@ -64,6 +64,7 @@ def case(seed: int) -> Case:
     kind = of.random()
     if kind < 0.3:
         onbuild = "ONBUILD COPY package /onbuild\n" if of.random() < 0.1 else ""
+        onbuild += of.choice(("", "", "USER 3\n", "USER 5:50\n"))
         parent, begin = f"FROM BASE\n{base}WORKDIR /srv\nENV WHO=5\n{onbuild}", "FROM BASE\n"
     elif kind < 0.5:
         onbuild = of.choice(

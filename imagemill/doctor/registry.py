@@ -1,6 +1,7 @@
 """Whether the registry can be asked, has the repository or may be given it, and lets us push."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import urljoin
 
@@ -11,6 +12,7 @@ from imagemill.doctor.examination import Case
 from imagemill.doctor.findings import Finding, Verdict
 from imagemill.http import is_loopback, origin, request, speaks_http
 from imagemill.permissions import Party, Use, pushing_party, takes_push_role
+from imagemill.place import machine
 from imagemill.ports import PushRole, Registry
 from imagemill.reference import ImageReference
 from imagemill.registries import ADAPTERS, registry_for
@@ -46,6 +48,8 @@ def examine(case: Case) -> Iterator[Finding]:
         yield case.checked("repository", lambda: _repository(case, repository), Use.MAKE_REPOSITORY)
     if pushing_party(case.config) is Party.BUILD_POD:
         yield _NOT_OURS
+        if case.config.builder.graft is not False:
+            yield _graft(case, repository)
     else:
         yield case.checked("credentials", lambda: _credentials(case, repository), Use.PUSH_IMAGES)
     if takes_push_role(case.config):
@@ -108,6 +112,24 @@ def _credentials(case: Case, repository: ImageReference) -> Finding:
         message = f"{known}; as long as there is no repository, no push can be tried"
         return Finding("credentials", Verdict.WARNING, message)
     return Finding("credentials", Verdict.OK, f"{known}, and they {_may_push(repository)}")
+
+
+def _graft(case: Case, repository: ImageReference) -> Finding:
+    """Whether the worker may push what it makes without a builder; builds can do without that."""
+
+    def find() -> Finding:
+        registry = _adapter(case, repository)
+        if may_push(repository, registry, case.machine.insecure_registries):
+            message = f"changes of code need no builder: {machine()} {_may_push(repository)}"
+            return Finding("graft", Verdict.OK, message)
+        message = f"{repository.registry} has no repository {repository.path} yet, so no push can be tried"
+        return Finding("graft", Verdict.WARNING, message)
+
+    found = case.checked("graft", find, Use.GRAFT)
+    if found.verdict is not Verdict.FAILED:
+        return found
+    message = f"changes of code need a builder, too: {found.message}"
+    return replace(found, verdict=Verdict.WARNING, message=message)
 
 
 def _push_role(case: Case, repository: ImageReference) -> Finding:

@@ -12,10 +12,8 @@ the same code.
 import bz2
 import io
 import lzma
-import re
 import stat
 import struct
-import sys
 import tarfile
 import zipfile
 import zlib
@@ -28,14 +26,10 @@ from typing import IO, Any, Protocol
 from isal import igzip, isal_zlib
 
 from imagemill.errors import UserError
+from imagemill.files import zstd
 from imagemill.files.tree import Tree, UnsafePathError, room
 from imagemill.ports import Progress
 from imagemill.sources.zip_directory import oversteps
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 _CHUNK = 1 << 20
 _MAX_TARGET = 4096
@@ -57,15 +51,6 @@ _NOT_READ = {
 
 _XZ_MEMORY = 256 << 20
 """Bytes of memory that an archive may make us take: `xz -9` asks for 65 MiB."""
-
-_ZSTD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")
-"""A frame, or one that is to be skipped, which pzstd begins with (RFC 8878, sections 3.1.1 and
-3.1.2).
-"""
-
-_ZSTD_WINDOW = 27
-"""What a frame may make us keep in memory is 2 to this power: 128 MiB, which is zstd's own limit.
-Archives that are made with `zstd --long=28` or more ask for more."""
 
 _FORMATS = ".tar, .tar.gz, .tar.bz2, .tar.xz, .tar.zst or .zip"
 
@@ -123,9 +108,8 @@ def unpack(
             _unpack_tar(_decompressed(file, bz2.BZ2Decompressor), tree, budget)
         elif start.startswith(_XZ):
             _unpack_tar(_decompressed(file, _xz_decompressor), tree, budget)
-        elif _ZSTD.match(start):
-            options = {int(zstd.DecompressionParameter.window_log_max): _ZSTD_WINDOW}
-            with zstd.open(file, "rb", options=options) as uncompressed:
+        elif zstd.PACKED.match(start):
+            with zstd.unpacked(file) as uncompressed:
                 _unpack_tar(uncompressed, tree, budget)
         else:
             _unpack_tar(file, tree, budget)
@@ -168,7 +152,7 @@ _DAMAGED = (
     igzip.BadGzipFile,
     isal_zlib.IsalError,
     zlib.error,
-    zstd.ZstdError,
+    zstd.DamagedError,
     lzma.LZMAError,
     EOFError,
     NotImplementedError,  # zipfile, of a compression that it does not know

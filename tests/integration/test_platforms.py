@@ -9,6 +9,7 @@ import pytest
 import urllib3
 
 import trees
+from imagemill.builders.graft.grafting import UNKNOWN
 from imagemill.client import Client
 from imagemill.messages import BuildReport, State
 from images import DOCKER_LIST, OCI_INDEX
@@ -69,6 +70,25 @@ def test_several_platforms_have_one_digest_and_what_is_there_is_not_built_again(
     assert State.BUILDING in [step.state for step in report.steps]
     again = built(client, source, repository, platform="linux/arm64, linux/amd64")
     assert (again.digest, again.built) == (report.digest, False)
+
+
+def test_a_change_of_code_needs_no_builder_for_any_platform(
+    running: tuple[Client, Path], registry: str
+) -> None:
+    client, folder = running
+    source = project(folder, "code", "FROM scratch\nCOPY app.txt /\n")
+    repository = f"{registry}/platforms/code"
+    first = built(client, source, repository, platform=BOTH).raise_for_status()
+    assert not first.grafted
+    assert first.not_grafted == f"linux/amd64: {UNKNOWN}"
+    for number in range(50):
+        (Path(source) / "app.txt").write_text(str(number))
+        report = built(client, source, repository, platform=BOTH).raise_for_status()
+        if report.grafted:
+            break
+        assert UNKNOWN in (report.not_grafted or "")  # nor has it been read yet
+    assert report.grafted
+    assert report.not_grafted is None
 
 
 def test_what_fails_for_one_platform_is_said_and_ends_the_others(

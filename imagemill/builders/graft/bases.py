@@ -91,10 +91,18 @@ def _ask(reference: ImageReference, platform: str, registries: Open) -> Base:
 
 
 def _of_platform(index: dict[str, Any], platform: str) -> str:
-    for entry in index["manifests"]:
+    """Return the digest for a platform, or else for the nearest one: builders have ways of their own
+    to choose, and it is compared with what they have built on.
+    """
+
+    def names(entry: dict[str, Any]) -> list[str]:
         its = entry.get("platform") or {}
-        names = [its.get("os", ""), its.get("architecture", "")]
-        variant = its.get("variant")
-        if platform in ("/".join(names), "/".join([*names, *([variant] if variant else [])])):
-            return str(entry["digest"])
-    raise Refusal(f"a base image is not there for {platform}")
+        return [its.get("os", ""), its.get("architecture", ""), its.get("variant", "")]
+
+    wanted = [*platform.split("/"), ""][:3]
+    found = index["manifests"]
+    nearest = max(
+        found,
+        key=lambda entry: [one == other for one, other in zip(names(entry), wanted, strict=True)],
+    )
+    return str(nearest["digest"])

@@ -17,7 +17,7 @@ from imagemill.builders.graft.large_files import MOST_LAYERS, LargeFiles
 from imagemill.builders.graft.layers import FileView, Layer, read_layer
 from imagemill.builders.graft.packing import Read, is_archive, pack
 from imagemill.builders.graft.proof import Suffix, remade
-from imagemill.builders.graft.recipe import CodeRecipe, Commands, Setting, folder_after
+from imagemill.builders.graft.recipe import CodeRecipe, Commands, folder_after
 from imagemill.context import Entries, Manifest
 from imagemill.context.hashing import Inputs
 from imagemill.dockerfile.images import FRONTEND
@@ -177,7 +177,7 @@ class Graft:
     ) -> tuple[Suffix, tuple[int | None, ...], FileView]:
         if not image.is_buildkits and image.settings.get("Volumes"):
             raise Refusal("there are volumes, and this builder leaves out what is copied into one")
-        operations = self.question.recipe.operations
+        operations = self.question.recipe.by(base.user)
         places = image.layers_of(operations)
         first = self._first(image)
         if image.diff_ids[: len(base.diff_ids)] != base.diff_ids or len(base.diff_ids) > first:
@@ -204,13 +204,7 @@ class Graft:
         }
         if triggering := [name for name, each in bases_found.items() if each.on_build]:
             raise Refusal(f"the base image {triggering[0]} has ONBUILD instructions")
-        found = bases_found.get(self.question.recipe.base or "", Base())
-        if found.user and any(
-            not isinstance(each, Setting) and each.keyword == "WORKDIR"
-            for each in self.question.recipe.operations
-        ):
-            raise Refusal(f"the base image {self.question.recipe.base} has a user of its own")
-        return found
+        return bases_found.get(self.question.recipe.base or "", Base())
 
     def _unlabelled(self, image: Image, earlier: Earlier, base: Base) -> Image:
         """Return the image without the labels that the earlier build gave it, and this one does not."""

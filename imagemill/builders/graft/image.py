@@ -17,15 +17,15 @@ from imagemill.builders.graft.recipe import Operation, Setting, WorkingFolder
 from imagemill.encoding import json_value
 
 _LAYERS = {
-    "application/vnd.oci.image.manifest.v1+json": "application/vnd.oci.image.layer.v1.tar",
-    "application/vnd.docker.distribution.manifest.v2+json": "application/vnd.docker.image.rootfs.diff.tar",
+    "application/vnd.oci.image.manifest.v1+json": ("application/vnd.oci.image.layer.v1.tar", "+"),
+    "application/vnd.docker.distribution.manifest.v2+json": (
+        "application/vnd.docker.image.rootfs.diff.tar",
+        ".",
+    ),
 }
-"""Type of a manifest → type of its layers, where they are not compressed."""
-
-_GZIPPED = {
-    "application/vnd.oci.image.layer.v1.tar": "application/vnd.oci.image.layer.v1.tar+gzip",
-    "application/vnd.docker.image.rootfs.diff.tar": "application/vnd.docker.image.rootfs.diff.tar.gzip",
-}
+"""Type of a manifest → type of its layers, where they are not compressed, and what comes before how
+they are.
+"""
 
 
 _INLINE_CACHE = "moby.buildkit.cache.v0"
@@ -41,7 +41,8 @@ class Blob(NamedTuple):
     digest: str
     size: int
     diff_id: str
-    gzipped: bool = True
+    packed: str = "gzip"
+    """How it is compressed; empty where it is not."""
 
 
 class Made(NamedTuple):
@@ -104,8 +105,8 @@ class Image:
     def blob(self, number: int) -> Blob:
         """Return a layer as it is named here."""
         layer = self.manifest["layers"][number]
-        gzipped = layer.get("mediaType") != _LAYERS[self.media_type]
-        return Blob(layer["digest"], layer["size"], self.diff_ids[number], gzipped)
+        packed = str(layer.get("mediaType", "")).removeprefix(_LAYERS[self.media_type][0])[1:]
+        return Blob(layer["digest"], layer["size"], self.diff_ids[number], packed)
 
     def layers_of(self, operations: Sequence[Operation]) -> tuple[int | None, ...]:
         """Return the number of the layer that each of the image's last instructions has made; None
@@ -117,7 +118,7 @@ class Image:
         for operation in reversed(operations):
             if not entries or not _says(entries[-1], operation.keyword):
                 if not isinstance(operation, Setting | WorkingFolder):
-                    raise Refusal("the earlier image was not made by these instructions")
+                    raise Refusal("the earlier image does not tell of these instructions")
                 found.append(None)  # Kaniko does not tell of what makes no layer
                 continue
             made = _has_layer(entries.pop())
@@ -208,15 +209,17 @@ class Image:
         return Made(manifest, _digest(manifest), config, named["digest"])
 
     def _descriptor(self, blob: Blob) -> dict[str, Any]:
-        media_type = _LAYERS[self.media_type]
-        if blob.gzipped:
-            media_type = _GZIPPED[media_type]
+        media_type, separator = _LAYERS[self.media_type]
+        if blob.packed:
+            media_type += separator + blob.packed
         return {"mediaType": media_type, "size": blob.size, "digest": blob.digest}
 
 
 def _says(entry: Mapping[str, Any], keyword: str) -> bool:
-    """Whether it was an instruction of this kind: `COPY …`, or `/bin/sh -c #(nop) COPY …`."""
-    words = str(entry.get("created_by", "")).removeprefix("/bin/sh -c #(nop)").split(maxsplit=1)
+    """Whether it was an instruction of this kind: not as the classic builder tells of it, with
+    digests of what was copied.
+    """
+    words = str(entry.get("created_by", "")).split(maxsplit=1)
     return bool(words) and words[0].upper() == keyword
 
 

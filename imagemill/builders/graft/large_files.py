@@ -68,9 +68,10 @@ class LargeFiles:
         nodes = {each: placed.node for each, placed in changes.items()}
         kept = self.known.find_fact(self._name(nodes))
         if kept is not None:
-            digest, size, diff_id, gzipped, repository = json.loads(kept)
-            if self._is_there(digest, repository):
-                return Blob(digest, size, diff_id, gzipped)
+            *fields, repository = json.loads(kept)
+            blob = Blob(*fields)
+            if self._is_there(blob.digest, repository):
+                return blob
         entry = changes[path].entry
         assert entry is not None
         with tempfile.TemporaryFile(dir=self.scratch) as file:

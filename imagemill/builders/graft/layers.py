@@ -20,6 +20,7 @@ from typing import BinaryIO, Literal, NamedTuple, Self, cast
 from isal import igzip_threaded, isal_zlib
 
 from imagemill.builders.graft import Refusal
+from imagemill.files import zstd
 from imagemill.ports import Progress
 
 Kind = Literal["dir", "file", "link", "hard", "other"]
@@ -31,7 +32,8 @@ _OPAQUE = ".wh..wh..opq"
 _MOST_ENTRIES = 2_000_000
 _MOST_LINKS = 255
 _CHUNK = 1 << 20
-_GZIP_MAGIC, _ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_GZIP_MAGIC = b"\x1f\x8b"
+_DAMAGED = tarfile.TarError, gzip.BadGzipFile, isal_zlib.IsalError, zstd.DamagedError, EOFError
 _VERSION = b"2"
 
 
@@ -101,7 +103,7 @@ def opened(stream: BinaryIO, name: str) -> Iterator[tarfile.TarFile]:
             fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape"
         ) as archive:
             yield archive
-    except (tarfile.TarError, gzip.BadGzipFile, isal_zlib.IsalError, EOFError) as error:  # type: ignore[misc]
+    except _DAMAGED as error:  # type: ignore[misc]
         raise Refusal(f"the layer {name} cannot be read: {error}") from error
 
 
@@ -213,8 +215,8 @@ def decompressed(stream: BufferedReader) -> BinaryIO:
     head = stream.peek(4)
     if head.startswith(_GZIP_MAGIC):
         return igzip_threaded.open(stream, "rb", threads=1)  # type: ignore[no-untyped-call,no-any-return]
-    if head.startswith(_ZSTD_MAGIC):
-        raise Refusal("a layer is compressed with zstd, which we do not read")
+    if zstd.PACKED.match(head):
+        return zstd.unpacked(stream)
     return stream
 
 

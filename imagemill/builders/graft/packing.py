@@ -1,7 +1,6 @@
 """Packs a layer: the same bytes for the same files, wherever and whenever it is packed."""
 
 import hashlib
-import re
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO, Protocol
@@ -12,13 +11,12 @@ from imagemill.builders.graft.copying import Placed
 from imagemill.builders.graft.image import Blob
 from imagemill.builders.graft.layers import Node
 from imagemill.context.tarball import MTIME
+from imagemill.files import zstd
 
 _BLOCK = 1 << 20
 _WORTH = 0.9
-_PACKED = (b"BZh", b"\x1f\x8b\x08", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
-"""How files begin that bzip2, gzip, xz and zstd have packed."""
-_SKIPPED = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
-"""What zstd skips, which may come first."""
+_PACKED = b"BZh", b"\x1f\x8b\x08", b"\xfd7zXZ\x00"
+"""How files begin that bzip2, gzip and xz have packed."""
 _ENCODING = "utf-8", "surrogateescape"
 
 Read = Callable[[bytes], Iterator[bytes]]
@@ -66,7 +64,7 @@ def store(changes: Mapping[str, Placed], source: Read, out: BinaryIO) -> Blob:
     """Write the layer, not compressed, to `out`."""
     tar = _Counted(out)
     _write(tar, changes, source)
-    return Blob(tar.digest, tar.size, tar.digest, gzipped=False)
+    return Blob(tar.digest, tar.size, tar.digest, packed="")
 
 
 def pays(content: Iterator[bytes]) -> bool:
@@ -77,7 +75,7 @@ def pays(content: Iterator[bytes]) -> bool:
 
 def is_archive(head: bytes) -> bool:
     """Whether ADD would unpack a file that begins like this, as docker tells it."""
-    if head.startswith(_PACKED) or _SKIPPED.match(head):
+    if head.startswith(_PACKED) or zstd.PACKED.match(head):
         return True
     if len(head) < tarfile.BLOCKSIZE:
         return False

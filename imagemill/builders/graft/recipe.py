@@ -8,7 +8,7 @@ counts as seeing everything, so that it is never passed over.
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from imagemill.builders.graft import Refusal
@@ -120,6 +120,15 @@ class CodeRecipe:
                 raise Refusal(
                     f"the label {label} is not given any more, and may be one of the Dockerfile, too"
                 )
+
+    def by(self, user: str) -> tuple[Operation, ...]:
+        """Return the suffix where `user` holds as long as no other is named."""
+        return tuple(
+            replace(each, owner=each.owner or user or None)
+            if isinstance(each, WorkingFolder)
+            else each
+            for each in self.operations
+        )
 
     @property
     def commands(self) -> Commands:

@@ -18,6 +18,8 @@ from imagemill.errors import ImagemillError, OperatorError, PermissionDenied, Se
 from imagemill.permissions import Use, permissions
 from imagemill.reference import ImageReference
 from imagemill.registries.docker_config import DockerConfig
+from registry_server import registry_server
+from web import Response
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 
@@ -154,24 +156,47 @@ def test_a_config_that_cannot_be_read_is_found_and_the_rest_is_looked_at(tmp_pat
     assert [finding.check for finding in examine(looked_at)][:2] == ["config", "docker"]
 
 
+def pods_push(folder: Path, destination: str, *, graft: bool = True) -> LaunchConfig:
+    """A config by which build pods push with credentials of their own."""
+    builder = {
+        "type": "kaniko",
+        "destination": destination,
+        "build-context-store": folder.as_uri(),
+        "context-volume-claim": "contexts",
+        "secret-name": "login",
+        "secret-key": "config.json",
+        "graft": graft,
+    }
+    return LaunchConfig.model_validate({"builder": builder})
+
+
 def test_a_service_account_of_the_build_pods_cannot_be_tried_from_here(tmp_path: Path) -> None:
-    config = LaunchConfig.model_validate(
-        {
-            "builder": {
-                "type": "kaniko",
-                "destination": "localhost:1/r",
-                "build-context-store": tmp_path.as_uri(),
-                "context-volume-claim": "contexts",
-                "secret-name": "login",
-                "secret-key": "config.json",
-            }
-        }
-    )
+    config = pods_push(tmp_path, "localhost:1/r", graft=False)
     found = {finding.check: finding for finding in examine(place(tmp_path, config))}
+    assert "graft" not in found
     assert found["credentials"].verdict is Verdict.WARNING
     assert "credentials of their own" in found["credentials"].message
     assert found["context store"].verdict is Verdict.OK
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("refusal", "verdict", "said"),
+    [
+        ([], Verdict.OK, "changes of code need no builder: the worker may push to app"),
+        ([Response(403)], Verdict.WARNING, "changes of code need a builder, too: No permission"),
+    ],
+)
+def test_where_pods_push_it_is_tried_whether_the_worker_may_for_changes_of_code(
+    tmp_path: Path, refusal: list[Response], verdict: Verdict, said: str
+) -> None:
+    no_image = Response(404, body=b'{"errors": [{"code": "MANIFEST_UNKNOWN"}]}')
+    with registry_server() as registry:
+        registry.faults = [no_image, no_image, *refusal]  # which HEAD and GET ask for
+        looked_at = place(tmp_path, pods_push(tmp_path, f"{registry.address}/app"))
+        found = {finding.check: finding for finding in examine(looked_at)}["graft"]
+    assert found.verdict is verdict
+    assert found.message.startswith(said)
 
 
 def test_where_building_is_off_neither_store_nor_credentials_are_looked_at(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 import gzip
 import hashlib
 import io
+import sys
 import tarfile
+from collections.abc import Callable
 from typing import cast
 
 import pytest
@@ -11,6 +13,11 @@ import pytest
 from imagemill.builders.graft import Refusal
 from imagemill.builders.graft.layers import FileView, Layer, Node, read_layer, resolved
 from imagemill.ports import Quiet
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 FOLDER = Node("dir", 0o755, 0, 0)
 FILE = Node("file", 0o644, 0, 0)
@@ -35,14 +42,18 @@ def buffered(content: bytes) -> io.BufferedReader:
     return cast("io.BufferedReader", io.BufferedReader(io.BytesIO(content)))
 
 
-def read(content: bytes, *, packed: bool = True, contents: bool = True) -> Layer:
-    stream = buffered(gzip.compress(content) if packed else content)
+def read(
+    content: bytes, *, packed: Callable[[bytes], bytes] = gzip.compress, contents: bool = True
+) -> Layer:
+    stream = buffered(packed(content))
     diff_id = f"sha256:{hashlib.sha256(content).hexdigest()}"
     return read_layer(stream, diff_id, contents, Quiet())
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_a_layer_is_its_entries_and_what_it_takes_away(packed: bool) -> None:
+@pytest.mark.parametrize("packed", [bytes, gzip.compress, zstd.compress])
+def test_a_layer_is_its_entries_and_what_it_takes_away(
+    packed: Callable[[bytes], bytes],
+) -> None:
     attributes = member("x/attributes")
     attributes.pax_headers = {"SCHILY.xattr.user.a": "b"}
     content = tar(
@@ -76,10 +87,13 @@ def test_digests_are_taken_where_they_are_wanted() -> None:
     assert not layer.has_contents
 
 
+@pytest.mark.parametrize("packed", [gzip.compress, zstd.compress])
 @pytest.mark.parametrize("cut", [0.5, 0.99])
-def test_a_layer_that_is_another_or_is_damaged_is_refused(cut: float) -> None:
+def test_a_layer_that_is_another_or_is_damaged_is_refused(
+    cut: float, packed: Callable[[bytes], bytes]
+) -> None:
     content = tar(member("a"), content=bytes(20_000))
-    damaged = gzip.compress(content)
+    damaged = packed(content)
     stream = buffered(damaged[: int(len(damaged) * cut)])
     with pytest.raises(Refusal):
         read_layer(stream, f"sha256:{hashlib.sha256(content).hexdigest()}", True, Quiet())

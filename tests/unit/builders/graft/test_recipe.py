@@ -183,6 +183,12 @@ def test_whose_a_copy_is_may_be_said_by_a_variable() -> None:
     assert found.operations == (Copy(2, "COPY", ("x",), "/", "$NB_UID:${NB_GID}"),)
 
 
+def test_a_user_holds_until_another_is_named() -> None:
+    found = read("FROM a\nCOPY x /\nWORKDIR b\nUSER 7\nWORKDIR c\n", None)
+    assert [each.owner for each in found.by("5") if isinstance(each, WorkingFolder)] == ["5", "7"]
+    assert [each.owner for each in found.by("") if isinstance(each, WorkingFolder)] == [None, "7"]
+
+
 def test_the_target_is_the_final_stage() -> None:
     dockerfile = "FROM a AS one\nCOPY x /\nFROM b AS two\nCOPY y /\n"
     assert read(dockerfile, "ONE").base == "a"
