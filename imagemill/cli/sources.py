@@ -29,10 +29,10 @@ from imagemill.sources.options import SourceOptions
 
 def labels_of(found: "Hashed") -> dict[str, str]:
     """Return the labels that the image of a source gets."""
+    from imagemill.builders.labels import labels  # which brings the registries' clients along
+
     place = Path(found.request.source)
     known = checkout(place) if place.is_dir() else GitInfo(*origin(pinned(found.request.source)))
-    from imagemill.builders.labels import labels
-
     return labels(found.source_hash, known.revision, known.url, found.request.labels)
 
 
