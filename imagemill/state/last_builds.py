@@ -57,8 +57,8 @@ class LastBuilds:
             self._shelf.put(source, head + b"\n" + record)
 
     def find(self, source: str) -> LastBuild | None:
-        """Return the last build of a source; None if there was none, or it is too long ago. Errors
-        are those of `InputRecord.load`.
+        """Return the last build of a source; None if there was none, it is too long ago, or what is
+        kept has lost its beginning. Errors are those of `InputRecord.load`.
         """
         found = self._found(source)
         if found is None:
@@ -71,5 +71,8 @@ class LastBuilds:
         if found is None:
             return None
         head, _, record = found.partition(b"\n")
-        repository, times = json.loads(head)
-        return repository, tuple(EarlierTime(*each) for each in times), record
+        try:
+            repository, times = json.loads(head)
+            return repository, tuple(EarlierTime(*each) for each in times), record
+        except (ValueError, TypeError):  # the machine has stopped before it was on the disk
+            return None

@@ -37,3 +37,16 @@ def test_what_a_newer_version_has_kept_or_nobody_can_keep_fails_no_build(tmp_pat
     (tmp_path / "file").write_text("")
     LastBuilds(FolderShelf(tmp_path / "other")).note("/src", "r/a", BUILT, RECORD.dump())
     LastBuilds(FolderShelf(tmp_path / "file/builds")).note("/src", "r/a", BUILT, RECORD.dump())
+
+
+@pytest.mark.parametrize("left", [b"", b"\0" * 80, b'["r/a", [1]]\n', b"[1]\n"])
+def test_what_has_not_come_to_the_disk_is_not_there_and_is_written_anew(
+    tmp_path: Path, left: bytes
+) -> None:
+    builds = LastBuilds(FolderShelf(tmp_path / "builds"))
+    builds.note("/src", "r/a", BUILT, RECORD.dump())
+    [file] = (tmp_path / "builds").iterdir()
+    file.write_bytes(left)
+    assert builds.find("/src") is None
+    builds.note("/src", "r/a", BUILT, RECORD.dump())
+    assert builds.find("/src") is not None
