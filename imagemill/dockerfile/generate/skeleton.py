@@ -17,6 +17,11 @@ from typing import Any
 from imagemill.dockerfile.generate import setup_files
 from imagemill.dockerfile.generate.project import Project, strings, table
 from imagemill.dockerfile.generate.setup_files import NeedsCode
+from imagemill.dockerfile.generate.static_metadata import (
+    HATCH_HOOKS,
+    HATCH_REQUIREMENTS,
+    dynamic_files,
+)
 
 _PYPROJECT = "pyproject.toml"
 _BY_GIT = ("setuptools-scm", "hatch-vcs")
@@ -181,7 +186,9 @@ _HATCH = frozenset((
 
 
 def _hatch(package: _Package) -> None:
-    package.only({"allow-direct-references", "allow-ambiguous-features"}, *_of("hatch.metadata"))
+    known = {"allow-direct-references", "allow-ambiguous-features", "hooks"}
+    package.only(known, *_of("hatch.metadata"))
+    _add_hooks(package)
     package.only({"vcs"}, *_of("hatch.build.hooks"))
     build = package.only({*_HATCH, "targets", "hooks"}, *_of("hatch.build"))
     wheel = package.only(_HATCH, *_of("hatch.build.targets.wheel"))
@@ -193,6 +200,24 @@ def _hatch(package: _Package) -> None:
     if "path" in version and version.get("source", "regex") == "regex":
         package.add_file(version["path"])
         package.told.add("version")
+
+
+def _add_hooks(package: _Package) -> None:
+    """Note what hooks of Hatch's metadata read: https://hatch.pypa.io/latest/plugins/metadata-hook/."""
+    hooks = package.only({HATCH_REQUIREMENTS, "fancy-pypi-readme"}, *HATCH_HOOKS)
+    if HATCH_REQUIREMENTS in hooks:
+        optional = package.table(*HATCH_HOOKS, HATCH_REQUIREMENTS, "optional-dependencies")
+        is_told = "dependencies" in package.table("project").get("dynamic", [])
+        for paths in (dynamic_files(package.document) if is_told else (), *optional.values()):
+            for path in strings(paths, package.path):
+                package.add_file(path)
+        package.told |= {"dependencies", "optional-dependencies"}
+    if "fancy-pypi-readme" in hooks:
+        fragments = package.table(*HATCH_HOOKS, "fancy-pypi-readme").get("fragments")
+        for each in fragments if isinstance(fragments, list) else []:
+            if isinstance(each, dict) and "path" in each:
+                package.add_file(each["path"])
+        package.told.add("readme")
 
 
 def _pdm(package: _Package) -> None:

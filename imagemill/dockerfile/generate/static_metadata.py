@@ -145,14 +145,22 @@ def syntax(code: str, path: str) -> ast.Module:
         raise UserError(f"{path}: this is nested too deeply", "correct the file") from None
 
 
+HATCH_HOOKS = ("tool", "hatch", "metadata", "hooks")
+HATCH_REQUIREMENTS = "requirements_txt"
+"""The hook https://github.com/repo-helper/hatch-requirements-txt."""
+
+
 def dynamic_files(document: dict[str, Any]) -> tuple[str, ...]:
-    """Return the files that setuptools takes dynamic dependencies from
-    (`[tool.setuptools.dynamic]`).
+    """Return the files that dynamic dependencies are taken from, by setuptools
+    (`[tool.setuptools.dynamic]`) or by a hook of Hatch's.
     """
     dependencies = table(document, "pyproject.toml", "tool", "setuptools", "dynamic").get(
         "dependencies"
     )
     files = dependencies.get("file", ()) if isinstance(dependencies, dict) else ()
+    if HATCH_REQUIREMENTS in table(document, "pyproject.toml", *HATCH_HOOKS):
+        hook = table(document, "pyproject.toml", *HATCH_HOOKS, HATCH_REQUIREMENTS)
+        files = hook.get("filename") or hook.get("files", "requirements.txt")
     return (
         (files,)
         if isinstance(files, str)

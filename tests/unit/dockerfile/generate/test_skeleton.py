@@ -68,6 +68,20 @@ readme = {{file = ["README.rst"]}}
 dependencies = {{file = "requirements.txt"}}
 """
 HATCH = f'{BUILD}{PROJECT}[tool.hatch.build.targets.wheel]\npackages = ["lib/shop"]\n'
+HOOKS = """\
+[build-system]
+requires = ["hatchling", "hatch-requirements-txt", "hatch-fancy-pypi-readme"]
+build-backend = "hatchling.build"
+[project]
+name = "shop"
+version = "1"
+dynamic = ["dependencies", "optional-dependencies", "readme"]
+[tool.hatch.metadata.hooks.requirements_txt.optional-dependencies]
+more = ["more.txt"]
+[tool.hatch.metadata.hooks.fancy-pypi-readme]
+content-type = "text/markdown"
+fragments = [{path = "README.md", start-after = "<!-- more -->"}, {text = "."}]
+"""
 PACKAGES: dict[str, dict[str, str]] = {
     "setup.py": {
         "setup.py": SETUP,
@@ -94,6 +108,13 @@ PACKAGES: dict[str, dict[str, str]] = {
         "shop/deep/__init__.py": "",
     },
     "hatch": {"pyproject.toml": HATCH, "lib/shop/__init__.py": "import missing\n"},
+    "hatch, hooks": {
+        "pyproject.toml": HOOKS,
+        "requirements.txt": "greeting\n",
+        "more.txt": "polite>=1\n",
+        "README.md": "Shop, or <!-- more --> so\n",
+        "shop/__init__.py": "import missing\n",
+    },
     "hatch, version": {
         "pyproject.toml": f'{BUILD}[project]\nname = "shop"\ndynamic = ["version"]\n'
         '[tool.hatch.version]\npath = "shop/__init__.py"\n',
