@@ -18,8 +18,8 @@ from imagemill.text import printable
 
 _LOG_LINES = 10
 
-_NARROW = 60
-"""Columns below which an amount has a line of its own."""
+_NARROW = 84
+"""Columns below which an amount has a line of its own: beside the step it needs as many."""
 
 
 @dataclass

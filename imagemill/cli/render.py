@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from imagemill.cli.terminal import error, warn, write
 from imagemill.errors import UserError
 from imagemill.messages import BuildReport, BuildStatus, BuildSummary, State
-from imagemill.text import one_line, printable
+from imagemill.text import one_line, printable, shortened
 
 if TYPE_CHECKING:
     from imagemill.builders.graft.planning import Plan
@@ -161,7 +161,7 @@ def plan(found: "Plan", *, as_json: bool) -> None:
         rows.append(("hint", found.move))
     _table(rows)
     for step in found.steps:
-        print(f"  {step.line:>4}  {printable(step.instruction[:80])}")
+        print(f"  {step.line:>4}  {shortened(step.instruction, 80)}")
         if step.because:
             print(f"        again: {printable(step.because)}")
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imagemill import context
-from imagemill.builders.labels import labels
 from imagemill.cli.docker_habits import dockerfile
 from imagemill.cli.git_info import GitInfo, checkout
 from imagemill.cli.requests import checked, located
@@ -30,6 +29,8 @@ from imagemill.sources.options import SourceOptions
 
 def labels_of(found: "Hashed") -> dict[str, str]:
     """Return the labels that the image of a source gets."""
+    from imagemill.builders.labels import labels  # which brings the registries' clients along
+
     place = Path(found.request.source)
     known = checkout(place) if place.is_dir() else GitInfo(*origin(pinned(found.request.source)))
     return labels(found.source_hash, known.revision, known.url, found.request.labels)

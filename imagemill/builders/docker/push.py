@@ -92,13 +92,15 @@ class PushLog:
 
     def _tell(self) -> None:
         """Say how far it has come."""
-        told = f"{sum(self._layers.values())} of {len(self._layers)} layers pushed"
-        if self._bytes:
-            done, whole = map(sum, zip(*self._bytes.values(), strict=True))
-            self._begun = min(self._begun, self._clock())
-            told += f": {amount(int(done))} of {amount(int(whole))}"
-            told += rate(done, self._clock() - self._begun)
-        self._amount(told)
+        layers = f"{sum(self._layers.values())} of {len(self._layers)} layers"
+        if not self._bytes:
+            self._amount(f"{layers} pushed")
+            return
+        done, whole = map(sum, zip(*self._bytes.values(), strict=True))
+        self._begun = min(self._begun, self._clock())
+        fast = rate(done, self._clock() - self._begun)
+        # What matters most comes first, since a narrow terminal cuts the rest.
+        self._amount(f"{amount(int(done))} of {amount(int(whole))} pushed{fast}, {layers}")
 
 
 def push_failure(text: str, image: ImageReference, host: str) -> ImagemillError:

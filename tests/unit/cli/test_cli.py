@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -681,16 +682,19 @@ def test_the_live_view_has_steps_with_their_times_and_the_last_lines() -> None:
     assert render(view).splitlines()[0] == "  build 3f2a"
 
 
-@pytest.mark.parametrize(("width", "below"), [(60, False), (34, True)])
+@pytest.mark.parametrize(("width", "below"), [(84, False), (83, True), (34, True)])
 def test_an_amount_is_read_on_a_narrow_terminal_too(width: int, below: bool) -> None:
     console, out = screen(width=width, force_terminal=True, legacy_windows=False)
     view = LiveView(console)
     for event in EVENTS:
         view.show(event)
-    view.show(Event("9", 3.0, amount="12 MB pulled, 3 MB/s"))
+    pushed = "143 MB of 802 MB pushed, 9.8 MB/s, 12 of 15 layers"
+    view.show(Event("8", time.time(), state=State.PUSHING))
+    view.show(Event("9", 3.0, amount=pushed))
     console.print(view)
-    lines = [line for line in out.getvalue().splitlines() if "12 MB pulled, 3 MB/s" in line]
-    assert ["build" not in line for line in lines] == [below]
+    shown = pushed if width > 60 else "143 MB of 802 MB pushed, 9.8"
+    lines = [line for line in out.getvalue().splitlines() if shown in line]
+    assert ["push " not in line for line in lines] == [below]
 
 
 def test_the_live_view_fits_the_screen_whatever_it_shows() -> None:

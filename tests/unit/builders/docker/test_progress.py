@@ -239,9 +239,9 @@ def test_bytes_that_are_pushed_are_told_with_their_rate_and_not_logged() -> None
     ):
         log.read(line)
     assert amounts[1:] == [
-        "0 of 1 layers pushed: 2.0 MB of 40 MB, 2.0 MB/s",
-        "0 of 1 layers pushed: 12 MB of 40 MB, 4.2 MB/s",
-        "0 of 1 layers pushed: 41 MB of 41 MB, 8.2 MB/s",
-        "1 of 1 layers pushed: 41 MB of 41 MB, 5.9 MB/s",
+        "2.0 MB of 40 MB pushed, 2.0 MB/s, 0 of 1 layers",
+        "12 MB of 40 MB pushed, 4.2 MB/s, 0 of 1 layers",
+        "41 MB of 41 MB pushed, 8.2 MB/s, 0 of 1 layers",
+        "41 MB of 41 MB pushed, 5.9 MB/s, 1 of 1 layers",
     ]
     assert lines == ["aaaaaaaaaaaa: Pushed"]
