@@ -141,7 +141,7 @@ def request(
     `OperatorError`, or a `UserError` for a host that cannot be one.
     """
     with opened(method, url, headers, body, reach) as reply:
-        return Answer(reply.status, reply.headers, reply.content(), reply.url, reply.beyond)
+        return reply.answer()
 
 
 class Reply:
@@ -160,6 +160,10 @@ class Reply:
     def retry_after(self) -> float | None:
         """Seconds after which the server wants to be asked again, if it says so."""
         return retry_after_seconds(self.headers.get("Retry-After"))
+
+    def answer(self) -> Answer:
+        """Return the whole answer; `TransientError` if it is not a small one."""
+        return Answer(self.status, self.headers, self.content(), self.url, self.beyond)
 
     def content(self) -> bytes:
         """Return the whole body; `TransientError` if it has more than `BODY_LIMIT` bytes."""

@@ -82,7 +82,7 @@ def serve(application: Application, tls: ssl.SSLContext | None = None) -> Iterat
             if self.command != "HEAD":
                 self.wfile.write(response.body)
 
-        do_HEAD = do_GET = do_POST = do_PUT = do_CONNECT = answer  # noqa: N815
+        do_HEAD = do_GET = do_POST = do_PUT = do_DELETE = do_CONNECT = answer  # noqa: N815
 
         def log_message(self, *_: object) -> None:
             pass

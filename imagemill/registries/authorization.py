@@ -87,19 +87,23 @@ class Authorizations:
         self.reach = registries(insecure)
         self._source = source
         self._insecure = insecure
-        self._grants: dict[tuple[str, str], _Grant] = {}
+        self._grants: dict[tuple[str, str, str], _Grant] = {}
         self._logins: dict[str, Login] = {}
 
-    def headers(self, reference: ImageReference, actions: str) -> dict[str, str]:
-        """Return the header to send, if there is one that is still valid."""
-        grant = self._grants.get((reference.repository, actions))
+    def headers(self, reference: ImageReference, actions: str, pulled: str = "") -> dict[str, str]:
+        """Return the header to send, if there is one that is still valid, for the actions and for
+        pulling from the repository with the path `pulled`, too.
+        """
+        grant = self._grants.get((reference.repository, actions, pulled))
         return {"Authorization": grant.header} if grant and grant.expires > time.monotonic() else {}
 
     def login(self, reference: ImageReference) -> Login:
         """Return what the repository was logged in with last."""
         return self._logins.get(reference.repository, Login(None))
 
-    def renew(self, refusal: Answer, reference: ImageReference, actions: str) -> dict[str, str]:
+    def renew(
+        self, refusal: Answer, reference: ImageReference, actions: str, pulled: str = ""
+    ) -> dict[str, str]:
         """Return the header that the registry asks for in its answer 401; `PermissionDenied` if it
         is not to be had.
         """
@@ -109,7 +113,9 @@ class Authorizations:
         if "bearer" in challenges and credentials and credentials.registry_token:
             grant = _Grant(f"Bearer {credentials.registry_token}", float("inf"))
         elif "bearer" in challenges:
-            grant = self._token(challenges["bearer"], login, refusal, reference, actions)
+            own = [f"repository:{reference.path}:{actions}"]
+            own += [f"repository:{pulled}:pull"] if pulled else []
+            grant = self._token(challenges["bearer"], login, refusal, reference, own)
         elif "basic" in challenges:
             if credentials is None or not credentials.username:
                 reason = f"{registry} wants a user and a password"
@@ -119,7 +125,7 @@ class Authorizations:
             raise denied(reference, actions, f"{registry} does not say how to log in", login.fault)
         now = time.monotonic()
         self._grants = {key: old for key, old in list(self._grants.items()) if old.expires > now}
-        self._grants[reference.repository, actions] = grant
+        self._grants[reference.repository, actions, pulled] = grant
         return {"Authorization": grant.header}
 
     def scoped(
@@ -146,23 +152,22 @@ class Authorizations:
         login: Login,
         refusal: Answer,
         reference: ImageReference,
-        actions: str,
+        own: list[str],
     ) -> _Grant:
         realm = challenge.get("realm", "")
         reach = self._realm_reach(realm, refusal, reference)
-        own = f"repository:{reference.path}:{actions}"
         # What the registry asks for may be less than what we are about to do, or be something
         # besides it.
         others = [
             scope
             for scope in challenge.get("scope", "").split()
-            if _resource(scope) != _resource(own)
+            if _resource(scope) not in map(_resource, own)
         ]
-        scopes = [own, *others][:_SCOPES]
+        scopes = [*own, *others][:_SCOPES]
         service = challenge.get("service", "")
         answer = _ask_for_token(realm, service, scopes, login.credentials, reach)
         if answer.status != 200:
-            raise failure(answer, reference, actions, login.fault)
+            raise failure(answer, reference, own[0].rpartition(":")[2], login.fault)
         token = _read_token(answer, reference)
         # Counted from now, not from `issued_at`: that takes two clocks. A token that ends early is
         # asked for again.

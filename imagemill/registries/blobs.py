@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from urllib3 import HTTPHeaderDict
 
 from imagemill.addresses import Reach
-from imagemill.errors import TransientError
+from imagemill.errors import PermissionDenied, TransientError
 from imagemill.http import Answer, Reply, leads, opened, origin, redirected, request
 from imagemill.meter import Meter
 from imagemill.ports import Progress, Registry
@@ -62,18 +62,18 @@ class Blobs(OciRegistry):
     def read(self, reference: ImageReference, digest: str) -> bytes:
         """Return a small blob, such as a config."""
         with self._opened("GET", reference, f"blobs/{digest}", _PULL) as reply:
-            content = reply.content()
-            if reply.status != 200:
-                raise self._failure(_answer(reply, content), reference, _PULL)
-            check_content(content, reference.with_digest(digest))
-            return content
+            answer = reply.answer()
+            if answer.status != 200:
+                raise self._failure(answer, reference, _PULL)
+            check_content(answer.body, reference.with_digest(digest))
+            return answer.body
 
     @contextmanager
     def open(self, reference: ImageReference, digest: str) -> Iterator[io.BufferedReader]:
         """Open a blob to be read once, from its beginning."""
         with self._opened("GET", reference, f"blobs/{digest}", _PULL) as reply:
             if reply.status != 200:
-                raise self._failure(_answer(reply, reply.content()), reference, _PULL)
+                raise self._failure(reply.answer(), reference, _PULL)
             stream = io.BufferedReader(_Stream(reply.chunks(_CHUNK)), _CHUNK)
             with closing(stream):
                 yield cast("io.BufferedReader", stream)
@@ -87,14 +87,19 @@ class Blobs(OciRegistry):
 
     def mount(self, reference: ImageReference, digest: str, source: ImageReference) -> bool:
         """Have the repository hold a blob of another one, without sending it; False if the registry
-        would rather be sent it: some say so with a 4xx.
+        would rather be sent it: some say so with a 4xx, or give no token for both.
         """
         query = urlencode({"mount": digest, "from": source.path})
-        answer = self._request("POST", reference, f"blobs/uploads/?{query}", _PUSH)
+        try:
+            answer = self._request("POST", reference, f"blobs/uploads/?{query}", _PUSH, source.path)
+        except PermissionDenied:
+            return False
         if answer.status == 202:
             # An upload that was not asked for has begun: it is let go.
             if location := answer.headers.get("Location"):
-                url, headers, reach = self._upload("DELETE", answer, location, reference)
+                url, headers, reach = self._upload(
+                    "DELETE", answer, location, reference, source.path
+                )
                 request("DELETE", url, headers, None, reach)
             return False
         if answer.status != 201 and not (400 <= answer.status < 500 and answer.status != 429):
@@ -130,7 +135,12 @@ class Blobs(OciRegistry):
             )
 
     def _upload(
-        self, method: str, begun: Answer, location: str, reference: ImageReference
+        self,
+        method: str,
+        begun: Answer,
+        location: str,
+        reference: ImageReference,
+        pulled: str = "",
     ) -> tuple[str, dict[str, str], Reach]:
         """Return where an upload goes, by the rules of redirects, and the credentials for it, which
         are for the registry alone.
@@ -139,26 +149,30 @@ class Blobs(OciRegistry):
         reach = leads(method, begun.url, url, self._authorizations.reach, begun.beyond)
         if origin(url) != origin(begun.url):
             return url, {}, reach
-        return url, self._authorizations.headers(reference, _PUSH), reach
+        return url, self._authorizations.headers(reference, _PUSH, pulled), reach
 
-    def _request(self, method: str, reference: ImageReference, path: str, actions: str) -> Answer:
-        with self._opened(method, reference, path, actions) as reply:
-            return _answer(reply, reply.content())
+    def _request(
+        self, method: str, reference: ImageReference, path: str, actions: str, pulled: str = ""
+    ) -> Answer:
+        with self._opened(method, reference, path, actions, pulled) as reply:
+            return reply.answer()
 
     @contextmanager
     def _opened(
-        self, method: str, reference: ImageReference, path: str, actions: str
+        self, method: str, reference: ImageReference, path: str, actions: str, pulled: str = ""
     ) -> Iterator[Reply]:
-        """Open the registry's answer, after logging in where it asks for that."""
+        """Open the registry's answer, after logging in where it asks for that: also for pulling
+        from another repository, `pulled`.
+        """
         url = f"{self._base(reference.registry)}/v2/{reference.path}/{path}"
         body = b"" if method == "POST" else None
-        headers: Mapping[str, str] = self._authorizations.headers(reference, actions)
+        headers: Mapping[str, str] = self._authorizations.headers(reference, actions, pulled)
         with opened(method, url, headers, body, self._authorizations.reach) as reply:
             if reply.status != 401 or origin(reply.url) != origin(url):
                 yield reply
                 return
-            refusal = _answer(reply, reply.content())
-        headers = self._authorizations.renew(refusal, reference, actions)
+            refusal = reply.answer()
+        headers = self._authorizations.renew(refusal, reference, actions, pulled)
         with opened(method, url, headers, body, self._authorizations.reach) as reply:
             yield reply
 
@@ -188,7 +202,3 @@ class _Stream(io.RawIOBase):
         size = min(len(buffer), len(self._left))
         buffer[:size], self._left = self._left[:size], self._left[size:]
         return size
-
-
-def _answer(reply: Reply, content: bytes) -> Answer:
-    return Answer(reply.status, reply.headers, content, reply.url)

@@ -2,6 +2,8 @@
 server.
 """
 
+import hashlib
+import io
 import json
 import subprocess
 import uuid
@@ -17,6 +19,7 @@ from credentials import Always
 from imagemill.errors import PermissionDenied, ServiceUnreachable, TransientError
 from imagemill.ports import Credentials, Registry
 from imagemill.reference import ImageReference
+from imagemill.registries.blobs import Blobs
 from imagemill.registries.docker_config import DockerConfig
 from imagemill.registries.oci import OciRegistry
 from images import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Pusher
@@ -108,6 +111,16 @@ class TestContract:
         digest = pusher.index("v1", list_type, image, image_type)
         assert digest != image
         assert site.adapter().digest(repository.with_tag("v1")) == digest
+
+    def test_a_blob_is_mounted_from_another_repository(self, site: Site) -> None:
+        blobs, content = Blobs(site.adapter()), uuid.uuid4().bytes
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        source, target = site.repository(), site.repository()
+        blobs.push(source, digest, io.BytesIO(content), len(content))
+        assert not blobs.has(target, digest)
+        assert not blobs.mount(target, ABSENT, source)
+        assert blobs.mount(target, digest, source)
+        assert blobs.read(target, digest) == content
 
     def test_digest_of_a_digest_is_the_digest(self, site: Site) -> None:
         repository = site.repository()

@@ -739,3 +739,43 @@ class TestRepositoryThatIsNotThereYet:
             pytest.raises(PermissionDenied, match="docker-credential-not-installed cannot be run"),
         ):
             OciRegistry(DockerConfig(tmp_path)).digest(image(web))
+
+
+def test_a_blob_is_mounted_with_a_token_for_both_repositories(tmp_path: Path) -> None:
+    """Some registries, asked with one for the target alone, say that the blob is to be sent."""
+
+    def answer(request: Request) -> Response:
+        if request.path.startswith("/token"):
+            scopes = request.query["scope"]
+            return Response(200, {}, json.dumps({"token": "+".join(scopes)}).encode())
+        token = request.headers.get("authorization", "")
+        if "repository:a/b:pull,push" not in token:
+            challenge = (
+                f'Bearer realm="http://{web.address}/token",scope="repository:a/b:pull,push"'
+            )
+            return Response(401, {"WWW-Authenticate": challenge})
+        if request.method == "HEAD":
+            return Response(404)
+        if request.method == "DELETE":
+            return Response(204)
+        location = {"Location": f"http://{web.address}/v2/a/b/blobs/uploads/1"}
+        return Response(201 if "repository:other:pull" in token else 202, location)
+
+    with serve(answer) as web:
+        blobs = blobs_for(web.address, DockerConfig(tmp_path / "none"))
+        assert not blobs.has(image(web), DIGEST)
+        assert blobs.mount(image(web), DIGEST, ImageReference.parse(f"{web.address}/other"))
+        assert not blobs.mount(image(web), DIGEST, ImageReference.parse(f"{web.address}/not"))
+        (ended,) = web.asked("DELETE", "/uploads/1")
+        assert "repository:not:pull" in ended.headers["authorization"]
+
+
+def test_where_no_token_for_both_is_to_be_had_the_blob_is_to_be_sent(tmp_path: Path) -> None:
+    def answer(request: Request) -> Response:
+        if request.path.startswith("/token"):
+            return Response(403, {}, b'{"errors": [{"code": "DENIED"}]}')
+        return Response(401, {"WWW-Authenticate": f'Bearer realm="http://{web.address}/token"'})
+
+    with serve(answer) as web:
+        blobs = blobs_for(web.address, DockerConfig(tmp_path / "none"))
+        assert not blobs.mount(image(web), DIGEST, ImageReference.parse(f"{web.address}/other"))
