@@ -118,8 +118,10 @@ class Prospects:
             return _by_builder(found, "builder.graft is false")
         if self.connection.broker or anew:
             return found
+        given = self._given
+        each = [replace(given, platform=platform) for platform in self.new.request.platforms]
         try:
-            earlier = self._earlier(image)
+            earlier = [self._earlier(image, alone) for alone in each or [given]][0]
         except Refusal as refusal:
             return _by_builder(found, refusal.reason)
         except OperatorError as error:  # as in a build: the builder may do it, or say it better
@@ -164,9 +166,9 @@ class Prospects:
             return False
         return found is not None
 
-    def _earlier(self, image: ImageReference) -> Earlier:
-        """Return what the command line's own service would make the image of; `Refusal` if it would
-        not, and why.
+    def _earlier(self, image: ImageReference, given: Inputs) -> Earlier:
+        """Return what the command line's own service would make the image for one platform of;
+        `Refusal` if it would not, and why.
         """
         new, insecure = self.new, self._settings.insecure_registries
         place = GraftPlace(
@@ -175,7 +177,7 @@ class Prospects:
             _cache(),
         )
         inputs = BuildInputs(image, labels=new.labels())
-        asked = question(new.manifest, inputs, self._given, self._type, place, known=new.bases)
+        asked = question(new.manifest, inputs, given, self._type, place, known=new.bases)
         earlier = place.known.find_image(asked.key)
         if earlier is None:
             raise Refusal(place.known.find_refusal(asked.key) or UNKNOWN)
