@@ -142,6 +142,13 @@ class Prospects:
     def _given(self) -> Inputs:
         return Inputs.of(self.new.request, self.builder)
 
+    @property
+    def _given_alone(self) -> list[Inputs]:
+        """For each platform what its own image is made from, besides the context."""
+        request = self.new.request
+        alone = [request.model_copy(update={"platform": each}) for each in request.platforms]
+        return [Inputs.of(each, self.builder) for each in alone or [request]]
+
     @cached_property
     def _settings(self) -> NodeSettings:
         return read(NodeSettings, everything())
@@ -175,7 +182,12 @@ class Prospects:
             _cache(),
         )
         inputs = BuildInputs(image, labels=new.labels())
-        asked = question(new.manifest, inputs, self._given, self._type, place, known=new.bases)
+        found = [self._proved(given, inputs, place) for given in self._given_alone]
+        return found[0]
+
+    def _proved(self, given: Inputs, inputs: BuildInputs, place: GraftPlace) -> Earlier:
+        new = self.new
+        asked = question(new.manifest, inputs, given, self._type, place, known=new.bases)
         earlier = place.known.find_image(asked.key)
         if earlier is None:
             raise Refusal(place.known.find_refusal(asked.key) or UNKNOWN)

@@ -77,6 +77,10 @@ def test_a_change_of_code_needs_no_builder_the_next_time(
     assert "from which the code alone differs, without a builder" in second.stderr, second.stderr
     image = PushedImage(ImageReference.parse(second.stdout.strip()))
     assert flattened(image)["a"][-1] == hashlib.sha256(b"another").hexdigest()
+    both = "--platform", "linux/amd64,linux/arm64"
+    assert cli.run("build", str(source), "-d", destination, *both).returncode == 0
+    (source / "a").write_text("a third")
+    assert planned(*both)[0] == "code"
 
 
 def test_a_commit_is_built_with_the_users_own_git_config(
