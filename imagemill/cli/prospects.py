@@ -118,10 +118,8 @@ class Prospects:
             return _by_builder(found, "builder.graft is false")
         if self.connection.broker or anew:
             return found
-        given = self._given
-        each = [replace(given, platform=platform) for platform in self.new.request.platforms]
         try:
-            earlier = [self._earlier(image, alone) for alone in each or [given]][0]
+            earlier = self._earlier(image)
         except Refusal as refusal:
             return _by_builder(found, refusal.reason)
         except OperatorError as error:  # as in a build: the builder may do it, or say it better
@@ -143,6 +141,13 @@ class Prospects:
     @property
     def _given(self) -> Inputs:
         return Inputs.of(self.new.request, self.builder)
+
+    @property
+    def _given_alone(self) -> list[Inputs]:
+        """For each platform what its own image is made from, besides the context."""
+        request = self.new.request
+        alone = [request.model_copy(update={"platform": each}) for each in request.platforms]
+        return [Inputs.of(each, self.builder) for each in alone or [request]]
 
     @cached_property
     def _settings(self) -> NodeSettings:
@@ -166,9 +171,9 @@ class Prospects:
             return False
         return found is not None
 
-    def _earlier(self, image: ImageReference, given: Inputs) -> Earlier:
-        """Return what the command line's own service would make the image for one platform of;
-        `Refusal` if it would not, and why.
+    def _earlier(self, image: ImageReference) -> Earlier:
+        """Return what the command line's own service would make the image of; `Refusal` if it would
+        not, and why.
         """
         new, insecure = self.new, self._settings.insecure_registries
         place = GraftPlace(
@@ -177,6 +182,11 @@ class Prospects:
             _cache(),
         )
         inputs = BuildInputs(image, labels=new.labels())
+        found = [self._proved(given, inputs, place) for given in self._given_alone]
+        return found[0]
+
+    def _proved(self, given: Inputs, inputs: BuildInputs, place: GraftPlace) -> Earlier:
+        new = self.new
         asked = question(new.manifest, inputs, given, self._type, place, known=new.bases)
         earlier = place.known.find_image(asked.key)
         if earlier is None:

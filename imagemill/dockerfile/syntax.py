@@ -79,7 +79,8 @@ def instructions(text: str, *, heredocs: bool = True) -> Iterator[Instruction]:
 
     Without `heredocs`, the lines of here-documents are read as if they were instructions, too.
     """
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    # A mark of the byte order is none of the text, to builders too.
+    lines = [line.removesuffix("\r") for line in text.removeprefix("\ufeff").split("\n")]
     ends = _Ends(lines)
     continued = re.compile(rf"(?<!{_escape(lines)}){_escape(lines)}[ \t]*$")
     number = 0

@@ -79,7 +79,7 @@ def test_a_change_of_code_needs_no_builder_the_next_time(
     assert flattened(image)["a"][-1] == hashlib.sha256(b"another").hexdigest()
     both = "--platform", "linux/amd64,linux/arm64"
     assert cli.run("build", str(source), "-d", destination, *both).returncode == 0
-    (source / "a").write_text("one more")
+    (source / "a").write_text("a third")
     assert planned(*both)[0] == "code"
 
 

@@ -14,8 +14,10 @@ FORMAT = 3
 
 
 class Refusal(Exception):  # noqa: N818 - it says no, and nothing has gone wrong
-    """Why the builder has to build; `reason` is a sentence for the build's report."""
+    """Why the builder has to build; `reason` is a sentence for the build's report, in which bytes
+    that are not UTF-8 are spelt out.
+    """
 
     def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+        self.reason = reason.encode(errors="backslashreplace").decode()
+        super().__init__(self.reason)

@@ -21,6 +21,8 @@ from imagemill.dockerfile.images import images
         ("FROM a\nRUN <<X\nX\nFROM evil/x\n", {"a", "evil/x"}),
         ("FROM a\nRUN <<'X Y'\nFROM evil/x\nX Y\n", {"a", "evil/x"}),
         ("FRO\\\nM evil/x", {"evil/x"}),
+        ("\ufeffFROM evil/x", {"evil/x"}),
+        ("\ufeff# escape=`\nFRO`\nM evil/x", {"evil/x"}),
         ("# escape=`\nFRO`\nM evil/x", {"evil/x"}),
         ("# syntax=evil/x:1\nFROM a", {"a", "evil/x:1"}),
         ("#!/x\n# Syntax = evil/x\nFROM a", {"a", "evil/x"}),

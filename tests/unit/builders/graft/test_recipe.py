@@ -189,6 +189,10 @@ def test_a_user_holds_until_another_is_named() -> None:
     assert [each.owner for each in found.by("") if isinstance(each, WorkingFolder)] == [None, "7"]
 
 
+def test_a_mark_of_the_byte_order_is_none_of_the_text() -> None:
+    assert read("\ufeffFROM a\nCOPY x /\n", None).images == ("a",)
+
+
 def test_the_target_is_the_final_stage() -> None:
     dockerfile = "FROM a AS one\nCOPY x /\nFROM b AS two\nCOPY y /\n"
     assert read(dockerfile, "ONE").base == "a"
