@@ -17,6 +17,10 @@ _WAY_OUT = (
     "if the builder has the base image of its own, set builder.base-digests: false in the launch"
     " config, and the names of base images alone count"
 )
+_BY_NAME = (
+    "The registry of the base image {} does not have it for us{}: it counts by its name alone, and"
+    " an update of it is not noticed"
+)
 
 
 class Remembered(Protocol):
@@ -63,13 +67,10 @@ def digests(
         answers[image] = digest
         if remembered and digest:
             remembered.keep(str(wanted[image]), digest)
-    for image in [image for image, digest in answers.items() if digest is None]:
-        progress.warn(
-            f"The registry of the base image {image} does not have it for us"
-            f"{refusals.get(image, '')}: it counts by its name alone, and an update of it is not"
-            " noticed"
-        )
-    return {image: digest for image, digest in answers.items() if digest is not None}
+    found = {image: digest for image, digest in answers.items() if digest is not None}
+    for image in [image for image in answers if image not in found]:
+        progress.warn(_BY_NAME.format(image, refusals.get(image, "")))
+    return found
 
 
 def _reference(image: str) -> ImageReference | None:
