@@ -67,10 +67,10 @@ def digests(
         answers[image] = digest
         if remembered and digest:
             remembered.keep(str(wanted[image]), digest)
-    found = {image: digest for image, digest in answers.items() if digest is not None}
-    for image in [image for image in answers if image not in found]:
-        progress.warn(_BY_NAME.format(image, refusals.get(image, "")))
-    return found
+    for image, digest in answers.items():
+        if digest is None:
+            progress.warn(_BY_NAME.format(image, refusals.get(image, "")))
+    return {image: digest for image, digest in answers.items() if digest}
 
 
 def _reference(image: str) -> ImageReference | None:
