@@ -74,6 +74,8 @@ class RegistryServer:
                 return Response(201)
             place = f"http://{self.address}/v2/{name}/blobs/uploads/{uuid.uuid4().hex}?_state=x"
             return Response(202, {"Location": place})
+        if request.method == "DELETE":
+            return Response(204)
         content, (digest,) = request.body, request.query["digest"]
         assert digest == f"sha256:{hashlib.sha256(content).hexdigest()}"
         self._repository(name).blobs[digest] = content
