@@ -105,7 +105,9 @@ class Image:
     def blob(self, number: int) -> Blob:
         """Return a layer as it is named here."""
         layer = self.manifest["layers"][number]
-        packed = str(layer.get("mediaType", "")).removeprefix(_LAYERS[self.media_type][0])[1:]
+        # By its end alone: Kaniko has layers of Docker's types in manifests of OCI, and the reverse.
+        media_type = str(layer.get("mediaType", ""))
+        packed = next((each for each in ("gzip", "zstd") if media_type.endswith(each)), "")
         return Blob(layer["digest"], layer["size"], self.diff_ids[number], packed)
 
     def layers_of(self, operations: Sequence[Operation]) -> tuple[int | None, ...]:

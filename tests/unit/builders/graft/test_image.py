@@ -33,6 +33,15 @@ def test_a_layer_is_named_again_as_it_was(media_type: str, packed: str) -> None:
     assert json.loads(image.remade({0: [blob]}, {}, 0).manifest)["layers"] == [layer]
 
 
+def test_a_layer_of_another_kind_of_manifest_is_named_as_this_one_has_it() -> None:
+    name = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+    layer = {"mediaType": name, "size": 1, "digest": "sha256:1"}
+    config = {"rootfs": {"diff_ids": ["sha256:2"]}, "history": [{"created_by": "COPY a /"}]}
+    image = Image(OCI, {"config": {}, "layers": [layer]}, config)
+    (made,) = json.loads(image.remade({0: [image.blob(0)]}, {}, 0).manifest)["layers"]
+    assert made["mediaType"] == "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
 @pytest.mark.parametrize(
     ("told", "understood"),
     [("COPY . . # buildkit", True), ("/bin/sh -c #(nop) COPY dir:123 in /app ", False)],
