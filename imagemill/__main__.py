@@ -3,7 +3,7 @@
 import sys
 
 from imagemill import start
-from imagemill.errors import NotInstalled
+from imagemill.errors import NotInstalled, end_process
 from imagemill.extras import explained
 
 
@@ -16,8 +16,7 @@ def main() -> None:
 
             run()
     except NotInstalled as error:  # rich, which would say it nicely, is what is missing
-        print(error.lines, file=sys.stderr)
-        sys.exit(2)
+        end_process(error)
     except KeyboardInterrupt:  # while the command was imported, before it could mind
         sys.exit(130)
 

@@ -4,6 +4,7 @@
     ├── UserError               whoever asked for the build can mend it; never retried
     │   └── ConfigError         … in the launch config: file, line and key are named
     ├── OperatorError           whoever runs the workers can mend it; never retried
+    │   ├── NotInstalled        … by installing the package that is missing
     │   └── PermissionDenied    … by granting what was refused
     ├── TransientError          time can mend it; retried, with back-off
     │   └── ServiceUnreachable  broker, result backend, registry, engine or store does not answer
@@ -14,7 +15,8 @@ through Celery's JSON results, so an error is made of positional text arguments 
 ever holds a secret.
 """
 
-from typing import Self
+import sys
+from typing import NoReturn, Self
 
 _LONGEST = 8192
 """Characters of a message: what somebody wrote may be repeated in it, however long that is."""
@@ -126,3 +128,9 @@ class ServiceUnreachable(TransientError):
 
 class BuildCancelled(ImagemillError):
     """Somebody cancelled the build."""
+
+
+def end_process(error: ImagemillError) -> NoReturn:
+    """End a process that was started wrongly: says why, with the exit code of wrong usage."""
+    print(error.lines, file=sys.stderr, flush=True)
+    sys.exit(2)

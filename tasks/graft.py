@@ -11,7 +11,7 @@ from celery import shared_task
 
 from imagemill import context
 from imagemill.builders.graft import Refusal, grafting
-from imagemill.builders.graft.grafting import UNKNOWN, Graft, GraftPlace, Question
+from imagemill.builders.graft.grafting import Graft, GraftPlace, Question
 from imagemill.builders.graft.source import SourceFiles
 from imagemill.context.hashing import Inputs
 from imagemill.errors import (
@@ -76,7 +76,7 @@ def _graft(run: Run, work: Workspace) -> Build | Next:
             if isinstance(earlier, Next):
                 return earlier
             if earlier is None:
-                raise Refusal(place.known.find_refusal(asked.key) or UNKNOWN)
+                raise place.none_known(asked.key)
             with SourceFiles(folder, manifest, run) as files:
                 digest = Graft(place, work.open_inputs, asked, run).make(
                     earlier,

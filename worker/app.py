@@ -1,14 +1,11 @@
 """The Celery application: `celery -A worker.app worker -Q imagemill`."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from celery import Celery
 from celery.signals import celeryd_init, worker_shutting_down
 
-from imagemill.errors import ImagemillError
+from imagemill.errors import ImagemillError, end_process
 from tasks import shutdown
 from tasks.settings import seal_of
 from worker import memory, remote_control, tracing, transport
@@ -43,26 +40,20 @@ def create(settings: Settings) -> Celery:
 
 def _settings() -> Settings:
     """Read the environment and set up the log."""
-    with _ended_by_errors():
+    try:
         settings = from_environment()
+    except ImagemillError as error:
+        end_process(error)
     install(settings)
     return settings
 
 
 def _check_seal(conf: Any, **_: object) -> None:
     """See that a worker can sign: without that, each of its steps would fail."""
-    with _ended_by_errors():
-        seal_of(conf.imagemill)
-
-
-@contextmanager
-def _ended_by_errors() -> Iterator[None]:
-    """End the process by what is wrong, in a sentence, with the exit code of wrong usage."""
     try:
-        yield
+        seal_of(conf.imagemill)
     except ImagemillError as error:
-        print(error.lines, file=sys.stderr, flush=True)
-        sys.exit(2)
+        end_process(error)
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ import sys
 
 from click import UsageError
 
-from imagemill.errors import NotInstalled, UserError
+from imagemill.errors import NotInstalled, UserError, end_process
 from imagemill.extras import explained
 from imagemill.names import POOLS
 
@@ -29,15 +29,14 @@ def main() -> None:
             import tasks.all  # noqa: F401
             from worker.app import app
     except NotInstalled as error:
-        print(error.lines, file=sys.stderr)
-        sys.exit(2)
+        end_process(error)
 
     try:
         app.worker_main(arguments(*sys.argv[1:]))
     except UsageError as error:
-        misuse = UserError(
-            f"Celery's command worker: {error.format_message()}",
-            "what follows the options is its own, after --: imagemill worker -- --help",
+        end_process(
+            UserError(
+                f"Celery's command worker: {error.format_message()}",
+                "what follows the options is its own, after --: imagemill worker -- --help",
+            )
         )
-        print(misuse.lines, file=sys.stderr)
-        sys.exit(2)

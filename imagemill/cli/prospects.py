@@ -9,7 +9,7 @@ from typing import Any
 
 from imagemill.builders import detect
 from imagemill.builders.graft import Refusal, planning
-from imagemill.builders.graft.grafting import UNKNOWN, Graft, GraftPlace, question
+from imagemill.builders.graft.grafting import Graft, GraftPlace, question
 from imagemill.builders.graft.planning import Known, Plan
 from imagemill.cli import terminal
 from imagemill.cli.options import Connection
@@ -190,7 +190,7 @@ class Prospects:
         asked = question(new.manifest, inputs, given, self._type, place, known=new.bases)
         earlier = place.known.find_image(asked.key)
         if earlier is None:
-            raise Refusal(place.known.find_refusal(asked.key) or UNKNOWN)
+            raise place.none_known(asked.key)
         # What an ADD would unpack is not looked into.
         Graft(place, inputs, asked, Quiet()).prove(earlier, new.manifest, lambda _: iter(()))
         return earlier

@@ -62,6 +62,10 @@ class GraftPlace:
     tenant: str | None = None
     """Whose images they are: nothing is made of those of another one."""
 
+    def none_known(self, key: str) -> Refusal:
+        """Return why there is no image to start from, where none is known for the key."""
+        return Refusal(self.known.find_refusal(key) or UNKNOWN)
+
     def large_files(self, target: ImageReference, blobs: Blobs, progress: Progress) -> LargeFiles:
         """Return the layers of single files that the registry of `target` has."""
         return LargeFiles(target, blobs, self.known, self.scratch, progress, self.tenant)

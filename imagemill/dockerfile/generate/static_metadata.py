@@ -10,6 +10,10 @@ from imagemill.dockerfile.generate.project import Project, strings, table
 from imagemill.errors import UserError
 from imagemill.patterns import Linear
 
+HATCH_HOOKS = ("tool", "hatch", "metadata", "hooks")
+HATCH_REQUIREMENTS = "requirements_txt"
+"""The hook https://github.com/repo-helper/hatch-requirements-txt."""
+
 _SCRIPT = Linear(r"(?m)^# /// script\s*$\s(?P<content>(?:^#(?:| .*)$\s)+?)^# ///$")
 """PEP 723: https://packaging.python.org/en/latest/specifications/inline-script-metadata/."""
 
@@ -143,11 +147,6 @@ def syntax(code: str, path: str) -> ast.Module:
         raise UserError(f"{path}: this is not Python: {error}", "correct the file") from None
     except (RecursionError, MemoryError):  # the latter is what the parser says of its own stack
         raise UserError(f"{path}: this is nested too deeply", "correct the file") from None
-
-
-HATCH_HOOKS = ("tool", "hatch", "metadata", "hooks")
-HATCH_REQUIREMENTS = "requirements_txt"
-"""The hook https://github.com/repo-helper/hatch-requirements-txt."""
 
 
 def dynamic_files(document: dict[str, Any]) -> tuple[str, ...]:
